@@ -1,0 +1,30 @@
+# Two commands do everything, set-up included: make repro, make test.
+SHELL := /bin/bash
+VENV := .venv
+READY := $(VENV)/.ready
+# DVC runs each stage's `python`: it has to be the one of the environment.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+.PHONY: repro test lint lock
+
+repro: $(READY)
+	$(RUN) dvc repro
+
+test: $(READY) lint
+	$(RUN) python -m pytest
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+# Locked versions with their hashes; uv installs them in seconds where pip takes minutes.
+$(READY): requirements.lock
+	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version)'
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet uv==0.13.8
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	touch $@
+
+lock: $(READY)
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --quiet -o requirements.lock

@@ -1,0 +1,114 @@
+"""Backbone weights by name, in timm's layout of DINOv2 vision transformers, as safetensors with their configuration.
+
+The arguments of timm's `VisionTransformer` are read off the shapes of the weights, so that a checkpoint is loaded
+later without a hub, and an unfit one is refused here. Only safetensors are fetched and opened: no pickle.
+"""
+
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from stages.checkpoints.download import fetch
+from stages.checkpoints.folder import copy_folder
+from stages.shell.errors import UserError
+from stages.shell.files import new_folder, sha256_file
+from stages.student.backbone import load_backbone, read_backbone_config
+from stages.student.config import BackboneConfig
+
+TAPS = [1, 2, 4, 7]
+"""Blocks whose output the student reads, counted from 0 (Boxes2Pixels)."""
+
+HEAD_CHANNELS = 64
+"""Channels of an attention head in every DINOv2 ViT; the weights' shapes do not tell."""
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""What every DINOv2 was trained with."""
+
+SHA256 = {
+    "vit_small_patch14_dinov2.lvd142m": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
+    "vit_base_patch14_dinov2.lvd142m": "55cbb5d887b336d430e649c277b85a1429e724871f9d02ac16203235886d8c7b",
+}
+"""Digests of the hub's model.safetensors, by timm name. Other names are taken as the hub gives them."""
+
+
+def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
+    """Write the backbone that `weights.backbone` names to the folder `out`. Raises UserError when there is none."""
+    if name == "embedded" or Path(name).is_dir():
+        folder = embedded if name == "embedded" else Path(name)
+        load_backbone(folder, read_backbone_config(folder).img_size)
+        copy_folder(folder, out)
+    elif Path(name).is_file():
+        convert(Path(name), Path(name).stem, out)
+    elif (entry := timm.models.get_pretrained_cfg(name)) is not None and entry.hf_hub_id:
+        url = f"https://huggingface.co/{entry.hf_hub_id}/resolve/main/model.safetensors"
+        offline = "Without a network: fetch it elsewhere and give the file as weights.backbone"
+        convert(fetch(url, cache / f"{name}.safetensors", SHA256.get(name), offline), name, out)
+    else:
+        allowed = "embedded, a timm name, timm's .safetensors or a folder of weights"
+        raise UserError(f"weights.backbone = {name!r}: no such file or folder; allowed are {allowed}")
+
+
+def convert(path: Path, name: str, out: Path) -> None:
+    """A checkpoint in timm's layout to a folder of ours, at the precision it has."""
+    try:
+        weights = {key: value for key, value in load_file(path).items() if not key.startswith("head.")}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from None
+    kwargs = vit_kwargs({key: tuple(value.shape) for key, value in weights.items()}, str(path))
+    config = BackboneConfig(
+        name=name,
+        timm_kwargs=kwargs,
+        img_size=kwargs["img_size"],
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        taps=TAPS,
+        source=f"sha256 {sha256_file(path)}",
+    )
+    with new_folder(out) as part:
+        save_file(weights, part / "model.safetensors")
+        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def vit_kwargs(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, int | float | bool | str]:
+    """Arguments of timm's VisionTransformer that give exactly these weights, read off their shapes.
+
+    `shapes`: key -> shape, as in a timm checkpoint without its head. Raises UserError, starting with `where`, unless
+    they are a DINOv2 ViT with a plain MLP and enough blocks for the taps.
+    """
+    needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma", "blocks.0.mlp.fc1.weight")
+    if missing := [key for key in needed if key not in shapes]:
+        raise UserError(f"{where}: not a DINOv2 vision transformer in timm's layout: {missing[0]} is missing")
+    width, _, patch_px, _ = shapes["patch_embed.proj.weight"]
+    tokens = shapes["pos_embed"][1]
+    no_embed_class = isqrt(tokens) ** 2 == tokens
+    depth = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks."))
+    if depth <= max(TAPS):
+        raise UserError(f"{where}: {depth} blocks, at least {max(TAPS) + 1} are needed for taps {TAPS}")
+    kwargs = {
+        "img_size": isqrt(tokens if no_embed_class else tokens - 1) * patch_px,
+        "patch_size": patch_px,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": max(width // HEAD_CHANNELS, 1),
+        "mlp_ratio": shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        "init_values": 1.0e-5,
+        "reg_tokens": shapes["reg_token"][1] if "reg_token" in shapes else 0,
+        "no_embed_class": no_embed_class,
+    }
+    with torch.device("meta"):
+        built = {
+            key: tuple(value.shape) for key, value in VisionTransformer(**kwargs, num_classes=0).state_dict().items()
+        }
+    if different := sorted(key for key in built.keys() | shapes.keys() if built.get(key) != shapes.get(key)):
+        key = different[0]
+        raise UserError(
+            f"{where}: not a DINOv2 vision transformer in timm's layout: {key} is {shapes.get(key, 'missing')}, "
+            f"expected {built.get(key, 'no such key')}"
+        )
+    return kwargs

@@ -1,0 +1,61 @@
+"""Teacher weights by name, as safetensors with their configuration.
+
+An official checkpoint is a pickle: it is opened only after its SHA-256 has been found among the three published
+ones, and then with `weights_only=True`.
+"""
+
+from pathlib import Path
+
+import torch
+
+from stages.checkpoints.download import fetch
+from stages.checkpoints.folder import copy_folder
+from stages.shell.errors import UserError
+from stages.shell.files import sha256_file
+from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+
+SHA256 = {
+    "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    "vit_l": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    "vit_h": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+}
+"""Digests of the official checkpoints, sam_<name>_<...>.pth."""
+
+
+def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
+    """Write the teacher that `weights.teacher` names to the folder `out`. Raises UserError when there is none."""
+    if name == "embedded" or Path(name).is_dir():
+        folder = embedded if name == "embedded" else Path(name)
+        load_teacher(folder)
+        copy_folder(folder, out)
+    elif name in OFFICIAL:
+        url, digest = OFFICIAL[name].source, SHA256[name]
+        offline = f"Without a network: fetch it elsewhere and give the file as weights.teacher (SHA-256 {digest})"
+        convert(fetch(url, cache / url.rsplit("/", 1)[-1], digest, offline), name, out)
+    elif Path(name).is_file():
+        convert(Path(name), _official_name(Path(name)), out)
+    else:
+        allowed = f"embedded, {', '.join(OFFICIAL)}, an official .pth or a folder of weights"
+        raise UserError(f"weights.teacher = {name!r}: no such file or folder; allowed are {allowed}")
+
+
+def convert(path: Path, name: str, out: Path) -> None:
+    """An official checkpoint, already verified, to safetensors at full precision."""
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    sam = build_teacher(OFFICIAL[name])
+    try:
+        sam.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a {name} checkpoint: {' '.join(str(error).split())[:300]}") from None
+    save_teacher(out, sam, OFFICIAL[name], torch.float32)
+
+
+def _official_name(path: Path) -> str:
+    found = sha256_file(path)
+    for name, digest in SHA256.items():
+        if digest == found:
+            return name
+    raise UserError(
+        f"{path}: not opened: its SHA-256, {found}, is none of the official checkpoints' ({', '.join(OFFICIAL)}). "
+        "Other weights are taken as a folder with model.safetensors and config.json"
+    )

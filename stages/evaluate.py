@@ -1,0 +1,120 @@
+"""Score one run's student: val against the noisy teacher, test against pixel truth.
+
+    python -m stages.evaluate data/models/RUN --metrics metrics/RUN.json --predictions data/predictions/RUN
+
+Confusion counts are summed over a split at the photographs' native size. With `evaluate.resolution: stretched_518`
+it is the published protocol instead: the photograph is stretched to 518 x 518 (bilinear) before the network sees it,
+and its prediction is compared there with a truth stretched by nearest neighbour, so that a pixel of a small
+photograph counts for more than one of a large photograph, and thin defects can vanish from the truth.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from stages.dataset.photos import read_photo
+from stages.dataset.tables import (
+    IMAGES,
+    TRUTH,
+    Dataset,
+    decode_label_map,
+    encode_label_map,
+    read_dataset,
+    read_table,
+)
+from stages.scoring.config import EvaluateParams
+from stages.scoring.confusion import confusion
+from stages.scoring.predictions import Prediction, read_predictions, scored, write_predictions
+from stages.scoring.summary import summarise
+from stages.shell.device import device_of, make_deterministic
+from stages.shell.errors import UserError, run
+from stages.shell.files import new_folder, write_json
+from stages.shell.params import Section, load_params
+from stages.shell.progress import progress
+from stages.student.inference import predict
+from stages.student.model import Student, load_student
+from stages.teacher.shards import read_masks
+
+PUBLISHED_PX = 518
+
+
+class Params(Section):
+    evaluate: EvaluateParams
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="Folder of the trained student.")],
+    metrics: Annotated[Path, typer.Option(help="JSON file for the scores.")],
+    predictions: Annotated[Path, typer.Option(help="Folder for the predicted masks.")],
+    tables: Annotated[Path, typer.Option(help="Tables of the data set.")] = Path("data/tables"),
+    masks: Annotated[Path, typer.Option(help="Pseudo-masks; val is scored against them.")] = Path("data/masks"),
+    truth: Annotated[Path, typer.Option(help="Pixel truth; test is scored against it.")] = Path("data/truth"),
+    params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Predict every photograph of val and test, and score those that have something to be scored against."""
+    values = load_params(Params, params).evaluate
+    source = read_dataset(tables / "dataset.json")
+    make_deterministic()
+    student = load_student(model).to(device_of(device))
+    if student.config.names != list(source.names):
+        raise UserError(f"{model}: trained on classes {student.config.names}, the data set has {list(source.names)}")
+    noisy = read_masks(masks / "val").to_pylist()
+    tested = read_table(tables / "test" / "images.parquet", IMAGES).to_pylist()
+    human = read_table(truth / "test.parquet", TRUTH).to_pylist()
+    references = {
+        "val": (noisy, {row["image_id"]: row["label_map"]["bytes"] for row in noisy}),
+        "test": (tested, {row["image_id"]: row["mask_png"] for row in human}),
+    }
+    result: dict[str, object] = {"resolution": values.resolution}
+    with new_folder(predictions) as part:
+        for split, (photos, label_maps) in references.items():
+            path = part / f"{split}.parquet"
+            write_predictions(path, predicted(student, source, split, photos, label_maps, values))
+            result |= split_metrics(path, split, source.names, values)
+    write_json(metrics, result)
+
+
+def predicted(
+    student: Student,
+    source: Dataset,
+    split: str,
+    photos: list[dict],
+    label_maps: dict[str, bytes],
+    values: EvaluateParams,
+) -> Iterator[Prediction]:
+    """Predict the photographs (rows of the images table) one by one; `label_maps` holds PNGs by image id."""
+    for row in progress(photos, f"evaluate {split}", "images"):
+        photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        labels = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR)).argmax(0).astype(np.uint8)
+        counts = None
+        if png := label_maps.get(row["image_id"]):
+            reference = at_resolution(decode_label_map(png), values, Image.Resampling.NEAREST)
+            counts = confusion(reference, labels, len(source.names) + 1).ravel().tolist()
+        yield Prediction(row["image_id"], encode_label_map(labels), counts)
+
+
+def at_resolution(pixels: np.ndarray, values: EvaluateParams, filter_: Image.Resampling) -> np.ndarray:
+    """(H, W[, 3]) uint8 unchanged, or stretched to 518 x 518 where the published protocol is asked for."""
+    if values.resolution == "native":
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((PUBLISHED_PX, PUBLISHED_PX), filter_))
+
+
+def split_metrics(path: Path, split: str, names: tuple[str, ...], values: EvaluateParams) -> dict[str, object]:
+    """The split's scores, or null and the reason why there are none: nothing is made up."""
+    table = read_predictions(path)
+    _, counts = scored(table, len(names) + 1)
+    if len(counts):
+        unscored = {"images_without_truth": len(table) - len(counts)}
+        return {split: summarise(counts, names, values.bootstrap) | unscored}
+    reason = f"none of the {len(table)} {split} images has pixel truth (masks/{split}/<stem>.png in the data set)"
+    return {split: None, f"{split}_not_scored": reason if len(table) else f"the data set has no {split} images"}
+
+
+if __name__ == "__main__":
+    run(main)

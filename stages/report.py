@@ -1,0 +1,108 @@
+"""All runs side by side: tables, intervals, a chart, and pictures of the worst cases.
+
+    python -m stages.report
+
+Which runs there are is read from section `runs` of params.yaml; the first of them is the one that the others are
+compared with, and whose predictions are drawn.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+from pydantic import Field
+
+from stages.dataset.tables import Dataset, read_dataset
+from stages.reporting.cases import shares, spread, worst_first
+from stages.reporting.charts import draw_scores
+from stages.reporting.config import ReportParams
+from stages.reporting.gallery import cases
+from stages.reporting.overlays import draw
+from stages.reporting.page import COMPARED, index, summary
+from stages.scoring.predictions import read_predictions, scored
+from stages.scoring.summary import paired_difference
+from stages.shell.errors import UserError, run
+from stages.shell.files import new_folder, write_json
+from stages.shell.params import Section, load_params
+from stages.shell.progress import progress
+
+
+class Params(Section):
+    report: ReportParams
+    runs: dict[str, object] = Field(min_length=1)
+
+
+def main(
+    tables: Annotated[Path, typer.Option(help="Tables of the data set.")] = Path("data/tables"),
+    masks: Annotated[Path, typer.Option(help="Pseudo-masks.")] = Path("data/masks"),
+    truth: Annotated[Path, typer.Option(help="Pixel truth.")] = Path("data/truth"),
+    predictions: Annotated[Path, typer.Option(help="Predicted masks, a folder a run.")] = Path("data/predictions"),
+    metrics: Annotated[Path, typer.Option(help="Scores, a file a run; rasterize.json.")] = Path("metrics"),
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("data/report"),
+    summary_out: Annotated[Path, typer.Option("--summary", help="Few figures a run.")] = Path("metrics/summary.json"),
+    params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
+) -> None:
+    """Write the report."""
+    values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
+    by_run = {name: read_json(metrics / f"{name}.json") for name in values.runs}
+    reference = next(iter(by_run))
+    predicted = {split: read_predictions(predictions / reference / f"{split}.parquet") for split in ("test", "val")}
+    with new_folder(out) as part:
+        draw_scores(part / "scores.png", by_run)
+        pictures = []
+        (part / "overlays").mkdir()
+        for split, chosen in choose(predicted, source, values.report.overlays).items():
+            to_draw = cases(source, split, chosen, predicted[split], tables, masks, truth)
+            for number, case in enumerate(progress(to_draw, f"draw {split}", "images", total=len(chosen)), start=1):
+                name = f"{split}-{number:02d}.png"
+                draw(case, source.names, reference).save(part / "overlays" / name)
+                pictures.append((name, case.title))
+        differences = compare(list(by_run), predictions, source, values.report)
+        text = index(source.names, by_run, reference, differences, read_teacher(metrics / "rasterize.json"), pictures)
+        (part / "index.md").write_text(text, encoding="utf-8")
+    write_json(summary_out, summary(by_run))
+
+
+def choose(predicted: dict[str, pa.Table], source: Dataset, total: int) -> dict[str, list[str]]:
+    """Image ids to draw per split: scored ones worst first; where none is scored, a spread over all."""
+    chosen = {}
+    for split, count in shares({split: len(table) for split, table in predicted.items()}, total).items():
+        image_ids, counts = scored(predicted[split], len(source.names) + 1)
+        candidates = worst_first(image_ids, counts) if image_ids else predicted[split]["image_id"].to_pylist()
+        chosen[split] = spread(candidates, count)
+    return chosen
+
+
+def compare(runs: list[str], predictions: Path, source: Dataset, values: ReportParams) -> dict[str, dict]:
+    """Each further run against the first on the scored test images: run -> figure -> (difference, low, high)."""
+    classes = len(source.names) + 1
+    image_ids, baseline = scored(read_predictions(predictions / runs[0] / "test.parquet"), classes)
+    differences: dict[str, dict] = {}
+    for name in runs[1:] if image_ids else []:
+        path = predictions / name / "test.parquet"
+        own_ids, counts = scored(read_predictions(path), classes)
+        if own_ids != image_ids:
+            raise UserError(f"{path}: scored on other images than {runs[0]}; evaluate both on the same data set")
+        differences[name] = {
+            key: paired_difference(counts, baseline, source.names, key, values.bootstrap) for key in COMPARED
+        }
+    return differences
+
+
+def read_json(path: Path) -> dict:
+    """A metrics file. Raises UserError when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: no readable scores ({error}); evaluate every run of params.yaml first") from None
+
+
+def read_teacher(path: Path) -> dict | None:
+    """The teacher's own scores, or None where the appraise stage was not run."""
+    return read_json(path) if path.exists() else None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,51 @@
+"""Percentile bootstrap over images: how far the scores would move had other photographs been drawn.
+
+Images, not pixels, are resampled: pixels of one photograph are anything but independent.
+B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
+"""
+
+import numpy as np
+from pydantic import Field
+
+from stages.shell.params import Section
+
+COUNTS_AT_ONCE = 2**21
+"""Bounds the memory of the draws, (resamples x images), whatever the size of the split."""
+
+
+class BootstrapParams(Section):
+    """Number of resamples and the seed of their draws."""
+
+    samples: int = Field(ge=100, le=100_000)
+    seed: int = Field(ge=0)
+
+
+def resampled_sums(counts: np.ndarray, params: BootstrapParams) -> np.ndarray:
+    """Totals of `params.samples` resamples of N images, drawn with replacement.
+
+    `counts`: (N, ...) integer counts per image, N > 0. Returns (samples, ...) float64, exact up to 2**53.
+    Counts of several runs over the same images, stacked along an inner axis, share their draws: that is the
+    paired bootstrap. The result does not depend on the order of the images.
+    """
+    images = len(counts)
+    rows = np.ascontiguousarray(counts, dtype=np.float64).reshape(images, -1)
+    rows = rows[np.lexsort(rows.T)]
+    generator = np.random.default_rng(params.seed)
+    totals = np.empty((params.samples, rows.shape[1]))
+    at_once = max(1, COUNTS_AT_ONCE // images)
+    for start in range(0, params.samples, at_once):
+        part = totals[start : start + at_once]
+        part[:] = generator.multinomial(images, np.full(images, 1 / images), size=len(part)) @ rows
+    return totals.reshape(params.samples, *counts.shape[1:])
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Central `level` interval of (samples,) resampled figures.
+
+    Resamples in which the figure is undefined (NaN) are left out; (NaN, NaN) when it is undefined in all.
+    """
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return np.nan, np.nan
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,13 @@
+"""One progress bar for every long loop, with rate and ETA, on stderr."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], title: str, unit: str, total: int | None = None) -> "tqdm[T]":
+    """Iterate over `items` showing count, rate in `unit`/s and time left."""
+    return tqdm(items, desc=title, unit=f" {unit}", total=total, dynamic_ncols=True, smoothing=0.1)

@@ -1,0 +1,102 @@
+"""The student's trained branches: semantic decoder, detail branch, mixer and heads (methods: Boxes2Pixels)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_bn_relu(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without a bias (the norm behind it would cancel one), batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class UpShuffle(nn.Module):
+    """One pixel-shuffle step: Conv3 to 4c, shuffle x2, batch norm, ReLU.
+
+    This convolution keeps its bias: four sub-pixel biases share one norm channel, so the norm cancels their mean only.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, 4 * channels_out, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(F.pixel_shuffle(self.conv(x), 2)))
+
+
+class Fusion(nn.Module):
+    """deep <- ReLU(phi(deep + skip) + deep + skip), phi = Conv3-BN-ReLU-Conv3-BN."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.phi = nn.Sequential(
+            conv_bn_relu(channels, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        total = deep + skip
+        return F.relu(self.phi(total) + total)
+
+
+class SemanticDecoder(nn.Module):
+    """Four taps of the backbone, fused from the deepest up, then three pixel-shuffle steps of x2."""
+
+    def __init__(self, channels_in: int, width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(conv_bn_relu(channels_in, width, kernel=1) for _ in range(4))
+        self.fusions = nn.ModuleList(Fusion(width) for _ in range(3))
+        self.upsampling = nn.Sequential(
+            UpShuffle(width, width // 2), UpShuffle(width // 2, width // 4), UpShuffle(width // 4, width // 8)
+        )
+        self.channels = width // 8
+
+    def forward(self, taps: list[Tensor]) -> Tensor:
+        """Four (B, C, h, w), shallowest first -> (B, width / 8, 8h, 8w)."""
+        *skips, deep = [lateral(tap) for lateral, tap in zip(self.lateral, taps, strict=True)]
+        for fusion, skip in zip(self.fusions, reversed(skips), strict=True):
+            deep = fusion(deep, skip)
+        return self.upsampling(deep)
+
+
+class DetailBranch(nn.Sequential):
+    """Two stride-2 convolutions on RGB: (B, 3, H, W) -> (B, 32, H/4, W/4). Keeps what patches of 14 px blur."""
+
+    channels = 32
+
+    def __init__(self) -> None:
+        super().__init__(conv_bn_relu(3, 24, stride=2), conv_bn_relu(24, self.channels, stride=2))
+
+
+class Head(nn.Module):
+    """(B, 64, H/4, W/4) -> logits (B, classes, H, W): upsample x2, Conv3, upsample x2, Conv1, bilinear to H x W."""
+
+    def __init__(self, channels_in: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = conv_bn_relu(channels_in, 32)
+        self.logits = nn.Conv2d(32, classes, 1)
+
+    def forward(self, mixed: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        hidden = self.hidden(_upsample2(mixed))
+        # A 1x1 convolution and bilinear upsampling commute; the published order would run it on 4x the pixels.
+        logits = _upsample2(self.logits(hidden))
+        return logits if logits.shape[-2:] == size_hw else _resize(logits, size_hw)
+
+    @torch.no_grad()
+    def start_at(self, log_prior: Tensor) -> None:
+        """Let the first prediction be the prior: (classes,) log probabilities become the bias."""
+        self.logits.bias.copy_(log_prior)
+
+
+def _resize(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=False)
+
+
+def _upsample2(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

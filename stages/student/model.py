@@ -1,0 +1,79 @@
+"""The Boxes2Pixels student: frozen ViT with BitFit, semantic decoder, detail branch, binary and fine head."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from stages.shell.errors import UserError
+from stages.shell.files import new_folder
+from stages.shell.params import parse
+from stages.student.backbone import Backbone
+from stages.student.branches import DetailBranch, Head, SemanticDecoder, conv_bn_relu
+from stages.student.config import StudentConfig
+
+
+class Logits(NamedTuple):
+    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
+
+    fine: Tensor
+    binary: Tensor | None
+
+
+class Student(nn.Module):
+    """RGB in [0, 1], (B, 3, H, W) float, to `Logits`. H = W = view.size_px."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.backbone.std).view(1, 3, 1, 1), persistent=False)
+        self.backbone = Backbone(config.backbone, config.view.size_px)
+        self.semantic = SemanticDecoder(self.backbone.channels, config.student.width)
+        self.detail = DetailBranch() if config.student.detail else None
+        mixed = self.semantic.channels + (DetailBranch.channels if config.student.detail else 0)
+        self.mixer = conv_bn_relu(mixed, 64)
+        self.fine = Head(64, len(config.names) + 1)
+        self.binary = Head(64, 2) if config.student.binary else None
+
+    def forward(self, images: Tensor, with_binary: bool) -> Logits:
+        """`with_binary=False` skips the binary head: only its loss reads it, predictions never do."""
+        size_hw = images.shape[-2:]
+        # The grid of the detail branch, so that leaving the branch out changes no resolution.
+        quarter_hw = tuple((side + 3) // 4 for side in size_hw)
+        images = (images - self.mean) / self.std
+        features = self.semantic(self.backbone(images))
+        features = F.interpolate(features, size=quarter_hw, mode="bilinear", align_corners=False)
+        if self.detail is not None:
+            features = torch.cat([features, self.detail(images)], dim=1)
+        mixed = self.mixer(features)
+        binary = self.binary(mixed, size_hw) if with_binary and self.binary is not None else None
+        return Logits(self.fine(mixed, size_hw), binary)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name to parameter of everything that training changes."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+
+def save_student(student: Student, folder: Path) -> None:
+    """Write `student.safetensors` and `student.json` into `folder`, whole or not at all."""
+    with new_folder(folder) as part:
+        weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
+        save_file(weights, part / "student.safetensors")
+        (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_student(folder: Path) -> Student:
+    """A saved student in evaluation mode, on the CPU."""
+    path = folder / "student.json"
+    try:
+        config = parse(StudentConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        student = Student(config)
+        student.load_state_dict(load_file(folder / "student.safetensors"))
+    except (OSError, json.JSONDecodeError, RuntimeError) as error:
+        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
+    return student.eval()

@@ -1,0 +1,127 @@
+"""SAM on boxes: all four masks that its decoder has for a box prompt, with their scores.
+
+The encoder runs once for all boxes that share a window (the whole photograph), else in batches of windows; the
+decoder runs once per batch of boxes. The modules and their weights are `segment_anything`'s own, and the results equal
+`SamPredictor.predict(box=...)` on the window, box by box. fp32 on a CPU, bfloat16 autocast on a GPU (plain fp16
+breaks ViT-H).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from segment_anything.modeling import MaskDecoder, Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from stages.teacher.views import Window, input_size_hw, to_view
+
+SOURCES = ("single", "multi", "multi", "multi")
+"""Where candidates 0 to 3 come from: SAM's token for an unambiguous prompt, and its three for ambiguous ones."""
+
+STABILITY_OFFSET = 1.0
+"""Logits by which the threshold is moved up and down to measure stability (the default of SAM's mask generator)."""
+
+
+class Candidate(NamedTuple):
+    """One mask for one box, and its scores. Outside what the encoder saw it has no pixel."""
+
+    tight: Window  # the bounding box of its pixels; a window of no size where it has none
+    mask: np.ndarray  # bool, native pixels, logit > 0: the part in `tight`
+    predicted_iou: float  # SAM's own estimate, not clamped
+    stability: float  # IoU of the masks at logit > 1 and > -1; 0 where both are empty
+    mean_probability: float  # over the mask's pixels; 0 where it has none
+
+
+@torch.no_grad()
+def predict(
+    sam: Sam, photo: np.ndarray, boxes_xyxy: np.ndarray, windows: Sequence[Window], batch_size: int
+) -> Iterator[list[Candidate]]:
+    """Prompt SAM with each box alone; its four candidates, for one box after the other.
+
+    `photo`: (H, W, 3) uint8 RGB. `boxes_xyxy`: (N, 4) native pixels. `windows`: N, what to see for each box.
+    Logits are upsampled bilinearly to native pixels one mask at a time, so memory does not grow with N.
+    """
+    together = len(set(windows)) == 1
+    shared = _encode(sam, photo, windows[:1]) if together else None
+    for start in range(0, len(windows), batch_size):
+        some = windows[start : start + batch_size]
+        embeddings = _encode(sam, photo, some) if shared is None else shared
+        prompts = [
+            to_view(box[None], window, sam.image_encoder.img_size)
+            for box, window in zip(boxes_xyxy[start : start + batch_size], some, strict=True)
+        ]
+        logits, predicted_iou = _decode(sam, embeddings, np.concatenate(prompts))
+        for window, low_res, scores in zip(some, logits, predicted_iou, strict=True):
+            yield [_describe(sam, window, one, float(score)) for one, score in zip(low_res, scores, strict=True)]
+
+
+def _encode(sam: Sam, photo: np.ndarray, windows: Sequence[Window]) -> Tensor:
+    """Image embeddings of windows, (N, C, h, w)."""
+    resize = ResizeLongestSide(sam.image_encoder.img_size)
+    views = [resize.apply_image(photo[w.y1 : w.y2, w.x1 : w.x2]) for w in windows]
+    pixels = [torch.as_tensor(view, device=sam.device).permute(2, 0, 1) for view in views]
+    with _autocast(sam):
+        return sam.image_encoder(torch.stack([sam.preprocess(view) for view in pixels]))
+
+
+def _decode(sam: Sam, embeddings: Tensor, prompts_xyxy: np.ndarray) -> tuple[Tensor, Tensor]:
+    """N boxes in view pixels on N embeddings, or on one for all -> logits (N, 4, 4h, 4w), predicted IoU (N, 4)."""
+    boxes = torch.as_tensor(prompts_xyxy, dtype=torch.float32, device=sam.device)
+    with _autocast(sam):
+        sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+        logits, predicted_iou = predict_masks(
+            sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
+        )
+    return logits.float(), predicted_iou.float()
+
+
+def predict_masks(
+    decoder: MaskDecoder, embeddings: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What `MaskDecoder.predict_masks` computes, for prompts that may each have an image of their own.
+
+    The official method repeats every image for every prompt, so N prompts on N images would be decoded N x N times.
+    """
+    count = len(sparse)
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(count, -1, -1)
+    image = embeddings + dense
+    hidden, image_out = decoder.transformer(image, positions.expand(count, -1, -1, -1), torch.cat([own, sparse], dim=1))
+    upscaled = decoder.output_upscaling(image_out.transpose(1, 2).reshape(image.shape))
+    mask_tokens = hidden[:, 1 : 1 + decoder.num_mask_tokens].unbind(dim=1)
+    filters = [mlp(token) for mlp, token in zip(decoder.output_hypernetworks_mlps, mask_tokens, strict=True)]
+    logits = torch.einsum("nmc,nchw->nmhw", torch.stack(filters, dim=1), upscaled)
+    return logits, decoder.iou_prediction_head(hidden[:, 0])
+
+
+def _describe(sam: Sam, window: Window, low_res: Tensor, predicted_iou: float) -> Candidate:
+    """One candidate from the decoder's logits, (4h, 4w)."""
+    input_size = input_size_hw(window, sam.image_encoder.img_size)
+    logits = sam.postprocess_masks(low_res[None, None], input_size, window.size_hw)[0, 0]
+    # from here on only where there may be mask: photographs are large and defects small
+    perhaps = _bounds(logits > sam.mask_threshold - STABILITY_OFFSET)
+    logits = logits[perhaps.y1 : perhaps.y2, perhaps.x1 : perhaps.x2].cpu()
+    mask = logits > sam.mask_threshold
+    tight = _bounds(mask)
+    lowest, highest = ((logits > sam.mask_threshold + sign * STABILITY_OFFSET).sum() for sign in (-1, 1))
+    left, top = window.x1 + perhaps.x1, window.y1 + perhaps.y1
+    return Candidate(
+        Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2),
+        mask[tight.y1 : tight.y2, tight.x1 : tight.x2].numpy(),
+        predicted_iou,
+        float(highest / lowest) if lowest else 0.0,
+        float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
+    )
+
+
+def _bounds(mask: Tensor) -> Window:
+    """Bounding box of a mask's pixels; (0, 0, 0, 0) where it has none."""
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    if not len(rows):
+        return Window(0, 0, 0, 0)
+    return Window(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def _autocast(sam: Sam) -> torch.autocast:
+    return torch.autocast(sam.device.type, torch.bfloat16, enabled=sam.device.type == "cuda")

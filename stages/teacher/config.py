@@ -1,0 +1,27 @@
+"""Section `rasterize` of params.yaml."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.shell.params import Section
+
+
+class RasterizeParams(Section):
+    """How boxes become pseudo-masks.
+
+    `view`: what the teacher's encoder sees, the whole photograph (the paper's) or a crop around each box.
+    `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
+    `candidate`: SAM's single-mask output (the paper's), or the best of its three multi-mask outputs by predicted IoU.
+    `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
+    `batch_size`: boxes decoded (and crops encoded) together; bounds memory.
+    `shard_size`: photographs a file.
+    """
+
+    view: Literal["crop", "whole"]
+    context: float = Field(ge=1.0, allow_inf_nan=False)
+    min_view_px: int = Field(ge=1)
+    candidate: Literal["single", "best"]
+    clip_margin: float | None = Field(ge=0.0, allow_inf_nan=False)
+    batch_size: int = Field(ge=1)
+    shard_size: int = Field(ge=1)

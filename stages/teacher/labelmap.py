@@ -1,0 +1,78 @@
+"""From one chosen mask per box to one class label map, with stated rules.
+
+Clipping: a mask ends at its box, enlarged on every side by `clip_margin` times the box's width (left, right) and
+height (top, bottom); None leaves masks as they are. Overlaps: larger masks (after clipping) are painted first, so
+that a small defect on a large one stays visible; of equal masks the later box is painted last. An empty mask paints
+nothing: no box is filled in its place.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.teacher import rle
+from stages.teacher.views import Window
+
+EDGE_TOLERANCE_PX = 0.01
+"""A pixel belongs to a box that covers more of its side than this: normalised label files round their coordinates."""
+
+
+class Chosen(NamedTuple):
+    """The mask chosen for one box: COCO code at native size, class id, box in native pixels, half-open."""
+
+    code: bytes
+    class_id: int
+    box_xyxy: tuple[float, float, float, float]
+
+
+def pixels_of_box(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int], margin: float = 0.0) -> Window:
+    """The pixels that a box touches, after it grew by `margin` of its sides and was cut to the photograph.
+
+    Never empty for a box inside the photograph: a box thinner than the tolerance still has the pixel it lies in.
+    """
+    x1, y1, x2, y2 = box_xyxy
+    (grow_x, grow_y), (height, width) = (margin * (x2 - x1), margin * (y2 - y1)), size_hw
+    left, right = _touched(x1 - grow_x, x2 + grow_x, width)
+    top, bottom = _touched(y1 - grow_y, y2 + grow_y, height)
+    return Window(left, top, right, bottom)
+
+
+def _touched(start: float, end: float, length: int) -> tuple[int, int]:
+    first = min(max(int(np.floor(start + EDGE_TOLERANCE_PX)), 0), length - 1)
+    last = min(int(np.ceil(end - EDGE_TOLERANCE_PX)), length)
+    return first, max(last, first + 1)
+
+
+def paint(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:
+    """(H, W) uint8 label map: 0 = background, class id + 1. Rules: see above."""
+    order = sorted(range(len(chosen)), key=lambda index: (-clipped_area(chosen[index], size_hw, clip_margin), index))
+    labels = np.zeros(size_hw, dtype=np.uint8)
+    for index in order:
+        window, mask = _clipped(chosen[index], size_hw, clip_margin)
+        labels[window.y1 : window.y2, window.x1 : window.x2][mask] = chosen[index].class_id + 1
+    return labels
+
+
+def fill_boxes(class_ids: Sequence[int], boxes_xyxy: Sequence[tuple], size_hw: tuple[int, int]) -> np.ndarray:
+    """The label map of a teacher that fills every box, under the same overlap rule: (H, W) uint8."""
+    windows = [pixels_of_box(box, size_hw) for box in boxes_xyxy]
+    order = sorted(range(len(windows)), key=lambda index: (-np.prod(windows[index].size_hw), index))
+    labels = np.zeros(size_hw, dtype=np.uint8)
+    for index in order:
+        window = windows[index]
+        labels[window.y1 : window.y2, window.x1 : window.x2] = class_ids[index] + 1
+    return labels
+
+
+def clipped_area(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | None) -> int:
+    """Pixels that clipping keeps."""
+    return int(_clipped(chosen, size_hw, clip_margin)[1].sum())
+
+
+def _clipped(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | None) -> tuple[Window, np.ndarray]:
+    mask = rle.decode(chosen.code, size_hw)
+    if clip_margin is None:
+        return Window(0, 0, size_hw[1], size_hw[0]), mask
+    window = pixels_of_box(chosen.box_xyxy, size_hw, clip_margin)
+    return window, mask[window.y1 : window.y2, window.x1 : window.x2]

@@ -1,0 +1,84 @@
+"""Train one run's student on the teacher's pseudo-masks.
+
+    python -m stages.train data/plan/RUN.json --out data/models/RUN --curves metrics/curves/RUN
+
+Reads the shards of train and val only: neither a test photograph nor any human mask can reach it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+
+from stages.dataset.photos import read_photo
+from stages.dataset.tables import decode_label_map, read_dataset
+from stages.scoring.confusion import confusion
+from stages.scoring.metrics import scores
+from stages.shell.device import device_of, make_deterministic
+from stages.shell.errors import UserError, run
+from stages.shell.files import new_folder
+from stages.shell.params import load_params
+from stages.student.backbone import load_backbone
+from stages.student.config import StudentConfig
+from stages.student.inference import predict
+from stages.student.model import Student, save_student
+from stages.teacher.shards import read_candidates, read_masks
+from stages.training.config import Plan
+from stages.training.crops import Crops
+from stages.training.loop import fit
+
+
+def main(
+    plan: Annotated[Path, typer.Argument(help="The run's resolved configuration.")],
+    out: Annotated[Path, typer.Option(help="Folder for the student.")],
+    curves: Annotated[Path, typer.Option(help="Folder for the curves.")],
+    dataset: Annotated[Path, typer.Option(help="Root and class names.")] = Path("data/tables/dataset.json"),
+    train: Annotated[Path, typer.Option(help="Pseudo-masks to learn from.")] = Path("data/masks/train"),
+    val: Annotated[Path, typer.Option(help="Pseudo-masks to choose by.")] = Path("data/masks/val"),
+    backbone: Annotated[Path, typer.Option(help="Pre-trained backbone.")] = Path("data/weights/backbone"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train one run's student."""
+    values, source = load_params(Plan, plan), read_dataset(dataset)
+    make_deterministic()
+    torch.manual_seed(values.train.seed)
+    pretrained, config = load_backbone(backbone, values.view.size_px)
+    student = Student(
+        StudentConfig(names=list(source.names), student=values.student, view=values.view, backbone=config)
+    )
+    student.backbone = pretrained
+    crops = Crops(
+        source.root,
+        read_masks(train),
+        read_candidates(train),
+        view=values.view,
+        augment=values.train.augment,
+        defect_share=values.train.defect_share,
+        seed=values.train.seed,
+    )
+    val_masks = read_masks(val)
+
+    def validate(candidate: Student) -> float:
+        """miou_anom against the noisy teacher: no human mask takes part in choosing."""
+        total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
+        for row in val_masks.to_pylist():
+            photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
+            predicted = predict(candidate, photo).argmax(0).astype(np.uint8)
+            total += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, len(source.names) + 1)
+        score = scores(total, source.names)["miou_anom"]
+        if score is None:
+            raise UserError(f"{val}: no defect pixel in any pseudo-mask, so there is nothing to choose a model by")
+        return score
+
+    student, history = fit(student, crops, values, validate, device_of(device))
+    save_student(student, out)
+    with new_folder(curves) as part:
+        pd.DataFrame(history.epochs).to_csv(part / "train.csv", index=False)
+        pd.DataFrame(history.validations).to_csv(part / "val.csv", index=False)
+
+
+if __name__ == "__main__":
+    run(main)

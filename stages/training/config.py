@@ -1,0 +1,42 @@
+"""Parameters of training, and the plan of one run."""
+
+from pydantic import Field
+
+from stages.shell.params import Section
+from stages.student.config import StudentParams, ViewParams
+from stages.supervision.config import LossParams, SelfcorrParams
+
+
+class AugmentParams(Section):
+    """Section `train.augment`: flips, and the largest relative change of brightness and contrast."""
+
+    flip: bool
+    brightness: float = Field(ge=0, lt=1)
+    contrast: float = Field(ge=0, lt=1)
+
+
+class TrainParams(Section):
+    """Section `train`."""
+
+    seed: int = Field(ge=0)
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    defect_share: float = Field(ge=0, le=1)
+    augment: AugmentParams
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    validate_every: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    workers: int = Field(ge=0)
+
+
+class Plan(Section):
+    """One run, resolved: only what it uses. `selfcorr` is None for a run that does not self-correct."""
+
+    student: StudentParams
+    view: ViewParams
+    loss: LossParams
+    selfcorr: SelfcorrParams | None
+    train: TrainParams

@@ -1,0 +1,166 @@
+"""Both losses against brute force, and the properties that the method's claims rest on."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.student.model import Logits
+from stages.supervision.boxes2pixels import (
+    EPS,
+    IGNORE,
+    asymmetric_dice,
+    binary_loss,
+    correct_labels,
+    losses,
+    weighted_cross_entropy,
+)
+from stages.supervision.config import LossParams
+
+PARAMS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights="frequency")
+
+
+def random_case(seed: int, classes: int = 3, size_hw=(3, 5), ignore: bool = False):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, *size_hw, generator=generator) * 3
+    labels = torch.randint(0, classes, (2, *size_hw), generator=generator)
+    if ignore:
+        labels[torch.rand(labels.shape, generator=generator) < 0.3] = IGNORE
+    return logits, labels
+
+
+def test_asymmetric_dice_by_hand():
+    p, g = torch.tensor([0.8, 0.5, 0.1]), torch.tensor([1.0, 0.0, 1.0])
+    # <p,g> = 0.9, <p,1-g> = 0.5, <1-p,g> = 1.1
+    assert asymmetric_dice(p, g, beta=0.4).item() == pytest.approx(1 - 0.9 / (0.9 + 0.4 * 0.5 + 1.1), abs=1e-6)
+
+
+def test_a_missed_pixel_costs_more_than_an_invented_one():
+    g = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    missed = asymmetric_dice(torch.tensor([1.0, 0.0, 0.0, 0.0]), g, beta=0.4)
+    invented = asymmetric_dice(torch.tensor([1.0, 1.0, 1.0, 0.0]), g, beta=0.4)
+    assert missed > invented
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), beta=st.floats(0, 2))
+def test_binary_loss_equals_a_loop_over_pixels(seed, beta):
+    logits, labels = random_case(seed, classes=2, ignore=True)
+    labels[0, 0, 0] = 1
+    hit = invented = missed = 0.0
+    for image in range(2):
+        for row in range(3):
+            for column in range(5):
+                label = labels[image, row, column].item()
+                if label == IGNORE:
+                    continue
+                z0, z1 = logits[image, :, row, column].tolist()
+                p = math.exp(z1) / (math.exp(z0) + math.exp(z1))
+                hit += p * label
+                invented += p * (1 - label)
+                missed += (1 - p) * label
+    wanted = 1 - (hit + EPS) / (hit + beta * invented + missed + EPS)
+    assert binary_loss(logits, labels, beta).item() == pytest.approx(wanted, abs=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_cross_entropy_equals_a_loop_over_pixels(seed):
+    logits, labels = random_case(seed, ignore=True)
+    labels[0, 0, 0] = 2
+    weights, total, pixels = [0.4, 4.0, 2.0], 0.0, 0
+    for image in range(2):
+        for row in range(3):
+            for column in range(5):
+                label = labels[image, row, column].item()
+                if label == IGNORE:
+                    continue
+                z = logits[image, :, row, column].tolist()
+                total += weights[label] * (math.log(sum(map(math.exp, z))) - z[label])
+                pixels += 1
+    found = weighted_cross_entropy(logits, labels, torch.tensor(weights)).item()
+    assert found == pytest.approx(total / pixels, rel=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), tau=st.floats(0.05, 0.95))
+def test_self_correction_is_one_sided(seed, tau):
+    logits, labels = random_case(seed, classes=4, ignore=True)
+    corrected, changed = correct_labels(logits, labels, tau)
+    assert (labels[changed] == 0).all(), "only background changes"
+    assert (corrected[changed] > 0).all(), "and only into a defect class"
+    assert torch.equal(corrected[~changed], labels[~changed])
+    probabilities = logits.softmax(1)
+    confidence, best = probabilities[:, 1:].max(1)
+    assert torch.equal(changed, (labels == 0) & (confidence > tau))
+    assert torch.equal(corrected[changed], best[changed] + 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), low=st.floats(0.1, 0.5), more=st.floats(0.0, 0.4))
+def test_a_higher_tau_corrects_a_subset(seed, low, more):
+    logits, labels = random_case(seed)
+    _, often = correct_labels(logits, labels, low)
+    _, seldom = correct_labels(logits, labels, low + more)
+    assert not (seldom & ~often).any()
+
+
+def test_the_switch_changes_nothing_where_nothing_is_corrected():
+    """The release divides by another number with self-correction off; ours must not."""
+    logits, labels = random_case(1)
+    outputs = Logits(fine=logits, binary=None)
+    weights = torch.tensor([0.4, 4.0, 4.0])
+    on, share = losses(outputs, labels, weights, PARAMS, tau=0.99999)
+    off, _ = losses(outputs, labels, weights, PARAMS, tau=None)
+    assert share == 0
+    assert torch.equal(on["fine"], off["fine"])
+
+
+def test_no_gradient_flows_through_the_corrected_label():
+    logits, labels = random_case(2)
+    logits.requires_grad_()
+    corrected, _ = correct_labels(logits, labels, 0.3)
+    assert not corrected.requires_grad
+
+
+def test_the_corrected_share_counts_background_pixels_only():
+    fine = torch.zeros(1, 3, 1, 4)
+    fine[0, 2, 0, 0] = fine[0, 2, 0, 1] = 20.0  # sure of class 2 on two pixels, one of them labelled class 1
+    labels = torch.tensor([[[0, 1, 0, IGNORE]]])
+    _, share = losses(Logits(fine, None), labels, torch.ones(3), PARAMS, tau=0.9)
+    assert share.item() == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("others_have_defects", [True, False])
+def test_defect_free_images_teach_the_binary_head_background(others_have_defects):
+    logits = torch.zeros(2, 2, 4, 6, requires_grad=True)
+    labels = torch.zeros(2, 4, 6, dtype=torch.long)
+    labels[1, :2] = int(others_have_defects)
+    binary_loss(logits, labels, beta=0.4).backward()
+    defect_gradient = logits.grad[0, 1]
+    assert (defect_gradient > 1e-4).all(), "descent lowers the defect logit on every pixel of the empty image"
+
+
+def test_a_perfect_student_has_no_loss():
+    labels = random_case(3)[1]
+    fine = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2) * 40.0
+    binary = torch.nn.functional.one_hot((labels > 0).long(), 2).permute(0, 3, 1, 2) * 40.0
+    named, _ = losses(Logits(fine, binary), labels, torch.ones(3), PARAMS, tau=0.9)
+    assert {name: value.item() for name, value in named.items()} == pytest.approx({"fine": 0, "binary": 0}, abs=1e-5)
+
+
+def test_ignored_pixels_teach_nothing():
+    logits, labels = random_case(4, ignore=True)
+    fine, binary = logits.clone().requires_grad_(), logits[:, :2].clone().requires_grad_()
+    named, _ = losses(Logits(fine, binary), labels, torch.ones(3), PARAMS, tau=0.4)
+    sum(named.values()).backward()
+    for gradient in (fine.grad, binary.grad):
+        assert gradient.permute(0, 2, 3, 1)[labels == IGNORE].abs().max() == 0
+
+
+def test_a_run_without_a_binary_head_has_no_binary_loss():
+    logits, labels = random_case(5)
+    params = LossParams(fine=0.5, binary=None, beta=None, class_weights="frequency")
+    assert set(losses(Logits(logits, None), labels, torch.ones(3), params, tau=None)[0]) == {"fine"}

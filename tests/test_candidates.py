@@ -1,0 +1,103 @@
+"""SAM on boxes: the official predictor's own results, batched."""
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import calculate_stability_score
+
+from stages.teacher.candidates import Candidate, predict
+from stages.teacher.views import Window, crop_window, whole_window
+from tests.tiny_sam import tiny_sam
+
+SIZE_HW = (37, 90)
+BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    return tiny_sam()
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+
+
+def official(sam: Sam, photo: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (4, H, W), predicted IoU (4,), stability (4,) by SamPredictor on the whole of `photo`."""
+    predictor = SamPredictor(sam)
+    predictor.set_image(photo)
+    parts = [predictor.predict(box=box, multimask_output=many, return_logits=True) for many in (False, True)]
+    logits = np.concatenate([part[0] for part in parts])
+    return logits, np.concatenate([p[1] for p in parts]), calculate_stability_score(torch.tensor(logits), 0.0, 1.0)
+
+
+def whole(candidate: Candidate, window: Window) -> np.ndarray:
+    """The mask on all of what the encoder saw."""
+    mask, (x1, y1, x2, y2) = np.zeros(window.size_hw, bool), candidate.tight
+    mask[y1 - window.y1 : y2 - window.y1, x1 - window.x1 : x2 - window.x1] = candidate.mask
+    return mask
+
+
+def assert_same(candidates: list[Candidate], window: Window, photo: np.ndarray, sam: Sam, box: np.ndarray) -> None:
+    """The candidates are the official predictor's results on `photo`."""
+    logits, iou, stability = official(sam, photo, box)
+    assert 0.02 < (logits > 0).mean() < 0.98, "the comparison would say little"
+    clear = np.abs(logits) > 1e-4
+    assert clear.mean() > 0.99
+    assert (np.stack([whole(candidate, window) for candidate in candidates]) == (logits > 0))[clear].all()
+    np.testing.assert_allclose([candidate.predicted_iou for candidate in candidates], iou, atol=1e-5)
+    np.testing.assert_allclose([candidate.stability for candidate in candidates], stability, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_the_whole_view_equals_the_official_predictor(sam, photo, batch_size):
+    found = list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, batch_size))
+    for box, candidates in zip(BOXES, found, strict=True):
+        assert_same(candidates, whole_window(SIZE_HW), photo, sam, box)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size):
+    windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
+    assert len(set(windows)) == 3
+    found = list(predict(sam, photo, BOXES, windows, batch_size))
+    for box, window, candidates in zip(BOXES, windows, found, strict=True):
+        part = photo[window.y1 : window.y2, window.x1 : window.x2]
+        assert_same(candidates, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
+
+
+def test_a_photograph_is_encoded_once_for_all_its_boxes_and_crops_in_batches(sam, photo):
+    sizes = []
+    handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, batch_size=2))
+    assert sizes == [1]
+    sizes.clear()
+    windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
+    list(predict(sam, photo, BOXES, windows, batch_size=2))
+    handle.remove()
+    assert sizes == [2, 1]
+
+
+def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, photo):
+    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], batch_size=1)
+    logits, _, _ = official(sam, photo, BOXES[0])
+    for candidate, one in zip(candidates, logits, strict=True):
+        assert (one > 0).any()
+        assert candidate.mean_probability == pytest.approx((1 / (1 + np.exp(-one[one > 0]))).mean(), abs=1e-5)
+        assert candidate.mask.shape == candidate.tight.size_hw
+        assert all(
+            edge.any() for edge in (candidate.mask[0], candidate.mask[-1], candidate.mask.T[0], candidate.mask.T[-1])
+        )
+
+
+@pytest.mark.parametrize(("logit", "stability"), [(-9.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (2.0, 1.0)])
+def test_empty_and_uncertain_masks(sam, photo, monkeypatch, logit, stability):
+    monkeypatch.setattr(sam, "postprocess_masks", lambda low, *_: torch.full((1, 1, *SIZE_HW), logit))
+    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], batch_size=1)
+    for candidate in candidates:
+        assert candidate.tight.size_hw == candidate.mask.shape == (SIZE_HW if logit > 0 else (0, 0))
+        assert candidate.stability == stability
+        assert candidate.mean_probability == (pytest.approx(1 / (1 + np.exp(-logit))) if logit > 0 else 0)

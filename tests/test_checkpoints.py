@@ -1,0 +1,274 @@
+"""Weights by name: official layouts, digests before pickles, downloads that break off."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from segment_anything import sam_model_registry
+
+from stages.checkpoints import backbone as backbone_module
+from stages.checkpoints import teacher as teacher_module
+from stages.checkpoints.backbone import install_backbone, vit_kwargs
+from stages.checkpoints.download import fetch
+from stages.checkpoints.teacher import install_teacher
+from stages.shell.errors import UserError
+from stages.shell.files import sha256_file
+from stages.student.backbone import load_backbone
+from stages.teacher.sam import OFFICIAL, TeacherConfig, build_teacher, load_teacher, save_teacher
+
+TINY = TeacherConfig(
+    name="tiny",
+    image_size=64,
+    patch_size=16,
+    embed_dim=16,
+    depth=1,
+    num_heads=2,
+    global_attn_indexes=[0],
+    window_size=2,
+    prompt_dim=16,
+    decoder_heads=2,
+    decoder_mlp_dim=16,
+    iou_head_dim=16,
+    source="test",
+)
+OFFLINE = "Without a network: do this"
+
+
+@pytest.fixture(scope="module")
+def vit_b_file(tmp_path_factory) -> Path:
+    """segment_anything's own vit_b layout, every key and shape; each tensor is one number seen many times, so small."""
+    state = sam_model_registry["vit_b"]().state_dict()
+    path = tmp_path_factory.mktemp("vit_b") / "sam_vit_b.pth"
+    numbers = {
+        key: torch.tensor(0.5 + index / 1024).expand(value.shape) for index, (key, value) in enumerate(state.items())
+    }
+    torch.save(numbers, path)
+    assert path.stat().st_size < 1_000_000
+    return path
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` at every address, with ranges, and hangs up after `limit` bytes of an answer."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.limit, self.ranges, self.asked = content, None, True, []
+        self.url = f"http://127.0.0.1:{self.server_port}/sam_vit_b_01ec64.pth"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        body = self.server.content[start:]
+        if not body:
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    serving = Server(bytes(range(256)) * 40)
+    threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True).start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_download_is_kept_and_not_repeated(server, tmp_path):
+    path = tmp_path / "cache/weights"
+    for _ in range(2):
+        assert fetch(server.url, path, digest(server.content), OFFLINE).read_bytes() == server.content
+    assert server.asked == [None]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_goes_on_or_starts_anew(server, tmp_path, ranges):
+    path = tmp_path / "weights"
+    server.limit = 700
+    with pytest.raises(UserError, match=OFFLINE):
+        fetch(server.url, path, digest(server.content), OFFLINE)
+    assert not path.exists()
+    server.limit, server.ranges = None, ranges
+    assert fetch(server.url, path, digest(server.content), OFFLINE).read_bytes() == server.content
+    assert server.asked == [None, "bytes=700-"]
+
+
+def test_leftovers_of_another_file_do_not_end_up_in_the_weights(server, tmp_path):
+    path = tmp_path / "weights"
+    path.with_name("weights.part").write_bytes(b"x" * (len(server.content) + 5))
+    assert fetch(server.url, path, digest(server.content), OFFLINE).read_bytes() == server.content
+    path.unlink()
+    path.with_name("weights.part").write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match=r"SHA-256 is .* The file was removed"):
+        fetch(server.url, path, digest(server.content), OFFLINE)
+    assert fetch(server.url, path, digest(server.content), OFFLINE).read_bytes() == server.content
+
+
+def test_other_bytes_than_published_are_removed(server, tmp_path):
+    with pytest.raises(UserError, match=r"SHA-256 is .* has 00"):
+        fetch(server.url, tmp_path / "weights", "00" * 32, OFFLINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=rf"http://127.0.0.1:9/weights: cannot be downloaded .* {OFFLINE}"):
+        fetch("http://127.0.0.1:9/weights", tmp_path / "weights", None, OFFLINE)
+
+
+def test_an_official_checkpoint_is_converted_to_the_number(vit_b_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(vit_b_file))
+    install_teacher(str(vit_b_file), tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
+    sam, config = load_teacher(tmp_path / "teacher")
+    assert config == OFFICIAL["vit_b"]
+    official = torch.load(vit_b_file, weights_only=True)
+    assert sam.state_dict().keys() == official.keys()
+    assert all(torch.equal(value, official[key]) for key, value in sam.state_dict().items())
+
+
+def test_an_official_name_is_fetched_verified_and_converted(server, vit_b_file, tmp_path, monkeypatch):
+    server.content = vit_b_file.read_bytes()
+    monkeypatch.setitem(OFFICIAL, "vit_b", OFFICIAL["vit_b"].model_copy(update={"source": server.url}))
+    monkeypatch.setattr(teacher_module, "convert", lambda path, name, out: seen.append((path, name, out)))
+    seen = []
+    with pytest.raises(UserError, match="SHA-256"):  # the published digest, other bytes
+        install_teacher("vit_b", tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
+    assert not seen
+    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(vit_b_file))
+    install_teacher("vit_b", tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
+    assert seen == [(tmp_path / "cache/sam_vit_b_01ec64.pth", "vit_b", tmp_path / "teacher")]
+
+
+def test_a_pickle_of_unknown_digest_is_never_opened(tmp_path, monkeypatch):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    torch.save(Trap(), tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth: not opened"):
+        install_teacher(str(tmp_path / "evil.pth"), tmp_path, tmp_path, tmp_path / "teacher")
+    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(tmp_path / "evil.pth"))
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        install_teacher(str(tmp_path / "evil.pth"), tmp_path, tmp_path, tmp_path / "teacher")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_embedded_and_local_teachers_are_copied_byte_for_byte(tmp_path):
+    save_teacher(tmp_path / "embedded", build_teacher(TINY), TINY, torch.float16)
+    install_teacher("embedded", tmp_path / "embedded", tmp_path, tmp_path / "one")
+    install_teacher(str(tmp_path / "one"), tmp_path, tmp_path, tmp_path / "two")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "embedded" / name).read_bytes()
+
+
+def test_an_unknown_teacher_is_told_what_is_allowed(tmp_path):
+    with pytest.raises(
+        UserError, match=r"weights.teacher = 'vit_x': no such file or folder; allowed are embedded, vit_b"
+    ):
+        install_teacher("vit_x", tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match="not a readable teacher"):
+        install_teacher("embedded", tmp_path, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+SMALL = dict(embed_dim=64, depth=8, num_heads=1, img_size=70)
+"""timm's DINOv2 models, narrower and shallower."""
+
+
+def timm_file(path: Path, name: str, **changed) -> torch.nn.Module:
+    """A checkpoint as the hub has it: timm's keys, random weights."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0, **(SMALL | changed)).eval()
+    save_file(model.state_dict(), path)
+    return model
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_reg4_dinov2.lvd142m"])
+def test_a_timm_checkpoint_gives_the_same_features_without_timm_s_name(tmp_path, name):
+    model = timm_file(tmp_path / "dino.safetensors", name)
+    install_backbone(str(tmp_path / "dino.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
+    ours, config = load_backbone(tmp_path / "backbone", 70)
+    assert (config.img_size, config.taps, config.mean) == (70, [1, 2, 4, 7], list(model.pretrained_cfg["mean"]))
+    images = torch.randn(1, 3, 70, 70)
+    with torch.no_grad():
+        expected = model.forward_intermediates(images, indices=config.taps, norm=True, intermediates_only=True)
+        for one, other in zip(ours.eval()(images), expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_large_patch14_dinov2"]
+)
+def test_arguments_read_off_the_published_layouts(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    kwargs = vit_kwargs(shapes, name)
+    assert kwargs["img_size"] == model.pretrained_cfg["input_size"][1] == 518
+    assert kwargs["num_heads"] == model.blocks[0].attn.num_heads
+    assert kwargs["depth"] == len(model.blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "why"),
+    [
+        ("vit_giant_patch14_dinov2", {}, "blocks.0.mlp"),  # another kind of MLP
+        ("vit_small_patch16_224", {}, "ls1"),  # no DINOv2: no layer scale
+        ("vit_small_patch14_dinov2", {"depth": 7}, "7 blocks, at least 8 are needed"),
+        ("resnet18", {}, "pos_embed is missing"),
+    ],
+)
+def test_other_layouts_are_refused(name, changed, why):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0, **changed)
+    with pytest.raises(UserError, match=rf"^hub: .*{why}"):
+        vit_kwargs({key: tuple(value.shape) for key, value in model.state_dict().items()}, "hub")
+
+
+def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatch):
+    asked = []
+
+    def fetched(url, path, sha256, offline):
+        asked.append((url, sha256))
+        timm_file(path, "vit_small_patch14_dinov2.lvd142m")
+        return path
+
+    monkeypatch.setattr(backbone_module, "fetch", fetched)
+    install_backbone("vit_small_patch14_dinov2.lvd142m", tmp_path, tmp_path, tmp_path / "backbone")
+    assert asked == [
+        (
+            "https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors",
+            "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
+        )
+    ]
+    assert load_backbone(tmp_path / "backbone", 56)[1].name == "vit_small_patch14_dinov2.lvd142m"
+
+
+def test_folders_are_copied_and_other_names_are_told(tmp_path):
+    timm_file(tmp_path / "dino.safetensors", "vit_small_patch14_dinov2.lvd142m")
+    install_backbone(str(tmp_path / "dino.safetensors"), tmp_path, tmp_path, tmp_path / "one")
+    install_backbone("embedded", tmp_path / "one", tmp_path, tmp_path / "two")
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert (tmp_path / "one/config.json").read_bytes() == (tmp_path / "two/config.json").read_bytes()
+    with pytest.raises(UserError, match=r"weights\.backbone = 'vit_x': no such file or folder; allowed are embedded"):
+        install_backbone("vit_x", tmp_path, tmp_path, tmp_path / "three")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "dino.safetensors").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cut\.safetensors: not a safetensors file"):
+        install_backbone(str(tmp_path / "cut.safetensors"), tmp_path, tmp_path, tmp_path / "three")

@@ -1,0 +1,141 @@
+"""Training samples: each a function of its number, photograph and labels cut alike, padding ignored."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from stages.dataset.tables import encode_label_map
+
+from stages.shell.errors import UserError
+from stages.student.config import ViewParams
+from stages.supervision.boxes2pixels import IGNORE
+from stages.training.config import AugmentParams
+from stages.training.crops import Crops, class_frequency
+
+PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0)
+SIZES_HW = ((90, 140), (40, 200), (30, 35))
+
+
+def label_map(size_hw, number):
+    """Photograph 0 has class 1 (label 2) at rows 60-70, photograph 1 class 0 (label 1); photograph 2 is defect-free."""
+    labels = np.zeros(size_hw, np.uint8)
+    if number == 0:
+        labels[60:70, 20:35] = 2
+    if number == 1:
+        labels[10:20, 150:180] = 1
+    return labels
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three photographs whose red channel is 100 x their label, so that a cut of one can be told from the other."""
+    rows, boxes = [], []
+    for number, size_hw in enumerate(SIZES_HW):
+        labels = label_map(size_hw, number)
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.stack([labels * 100, labels, labels], axis=-1)).save(path)
+        rows.append(
+            {
+                "image_id": f"train/{number}",
+                "path": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "exif_orientation": 1,
+                "height": size_hw[0],
+                "width": size_hw[1],
+                "label_map": {"bytes": encode_label_map(labels), "path": f"{number}.png"},
+            }
+        )
+    for image, class_id, box in ((0, 1, (20.0, 60.0, 35.0, 70.0)), (1, 0, (150.0, 10.0, 180.0, 20.0))):
+        corners = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
+        shared = {"box_id": f"train/{image}:1", "image_id": f"train/{image}", "class_id": class_id, **corners}
+        boxes += [{**shared, "cand_idx": index} for index in range(4)]
+    return tmp_path, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes)
+
+
+def crops(shards, scale="native", augment=PLAIN, defect_share=0.5, seed=0) -> Crops:
+    view = ViewParams(scale=scale, size_px=56)
+    return Crops(*shards, view=view, augment=augment, defect_share=defect_share, seed=seed)
+
+
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_photograph_and_labels_are_cut_and_flipped_alike(shards, scale, flip):
+    samples = crops(shards, scale, AugmentParams(flip=flip, brightness=0.0, contrast=0.0))
+    shown = set()
+    for number in range(40):
+        image, labels = samples[number]
+        assert image.shape == (3, 56, 56)
+        assert labels.shape == (56, 56)
+        known = labels != IGNORE
+        error = (image[0] * 255 - labels * 100).abs()[known]
+        # stretching interpolates, so only the inside of areas can agree
+        assert (error.max() < 0.01) if scale == "native" else (error.median() < 0.01)
+        shown |= set(labels.unique().tolist())
+    assert {0, 1, 2} <= shown
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(shards):
+    augment = AugmentParams(flip=True, brightness=0.3, contrast=0.3)
+    one, two, other = (crops(shards, augment=augment, seed=seed) for seed in (0, 0, 1))
+    forward = [one[number] for number in range(12)]
+    backward = [two[number] for number in reversed(range(12))][::-1]
+    assert all(
+        torch.equal(a.image, b.image) and torch.equal(a.labels, b.labels)
+        for a, b in zip(forward, backward, strict=True)
+    )
+    assert not all(torch.equal(a.image, other[number].image) for number, a in enumerate(forward))
+
+
+def test_samples_around_boxes_show_their_defect_and_take_classes_in_turn(shards):
+    samples = crops(shards, defect_share=1.0)
+    seen = [set(samples.labels(number).unique().tolist()) & {1, 2} for number in range(60)]
+    assert all(len(labels) == 1 for labels in seen)
+    assert 15 < sum(labels == {1} for labels in seen) < 45
+
+
+def test_samples_anywhere_show_every_photograph(shards):
+    samples = crops(shards, defect_share=0.0)
+    assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
+
+
+def test_padding_around_a_small_photograph_is_ignored(shards):
+    samples = crops(shards, defect_share=0.0)
+    small = next(n for n in range(60) if samples._place(np.random.default_rng([0, n]))[0] == 2)
+    labels = samples[small].labels
+    assert (labels[:30, :35] == 0).all()
+    assert (labels[30:] == IGNORE).all()
+    assert (labels[:, 35:] == IGNORE).all()
+
+
+def test_labels_can_be_counted_without_reading_photographs(shards):
+    samples = crops(shards)
+    for number in range(10):
+        assert torch.equal(samples.labels(number), samples[number].labels)
+
+
+def test_class_frequency_is_the_share_of_known_pixels(shards):
+    samples = crops(shards)
+    counts = torch.ones(3, dtype=torch.float64)
+    for number in range(20):
+        for label in range(3):
+            counts[label] += (samples.labels(number) == label).sum()
+    torch.testing.assert_close(class_frequency(samples, 3, 20), counts / counts.sum())
+
+
+def test_photometric_augmentation_moves_the_image_and_not_the_labels(shards):
+    plain, moved = crops(shards), crops(shards, augment=AugmentParams(flip=False, brightness=0.4, contrast=0.4))
+    for number in range(10):
+        a, b = plain[number], moved[number]
+        assert torch.equal(a.labels, b.labels)
+        assert b.image.min() >= 0 and b.image.max() <= 1
+
+
+def test_a_train_split_without_boxes_is_refused(shards):
+    root, masks, candidates = shards
+    with pytest.raises(UserError, match="no box"):
+        crops((root, masks, candidates.slice(0, 0)))
+    with pytest.raises(UserError, match="no photograph"):
+        crops((root, masks.slice(0, 0), candidates))

@@ -1,0 +1,230 @@
+"""The evaluate stage on a tiny data set, with a student whose answers are known."""
+
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from stages import evaluate
+from stages.dataset.tables import (
+    IMAGES,
+    TRUTH,
+    Dataset,
+    decode_label_map,
+    encode_label_map,
+    write_dataset,
+    write_table,
+)
+from stages.scoring.predictions import read_predictions
+from stages.shell.errors import UserError
+from stages.teacher.shards import MASKS
+
+NAMES = ("dirt", "damage")
+SIZES_HW = [(40, 56), (33, 72), (60, 31)]
+
+
+class RedAndBlue:
+    """Says `dirt` where a photograph is red and `damage` where it is blue."""
+
+    config = SimpleNamespace(names=list(NAMES))
+
+    def __init__(self) -> None:
+        self.seen_hw: list[tuple[int, int]] = []
+
+    def to(self, _device) -> "RedAndBlue":
+        return self
+
+    def predict(self, photo: np.ndarray) -> np.ndarray:
+        self.seen_hw.append(photo.shape[:2])
+        dirt, damage = photo[..., 0] > 128, photo[..., 2] > 128
+        return np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
+
+
+def labels_of(index: int, size_hw: tuple[int, int]) -> np.ndarray:
+    labels = np.zeros(size_hw, dtype=np.uint8)
+    labels[4:14, 6:20] = 1
+    labels[18 : 24 + index, 5:25] = 2
+    return labels
+
+
+def photo_of(labels: np.ndarray) -> np.ndarray:
+    return np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], dtype=np.uint8)[labels]
+
+
+def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> None:
+    """A data set below `root`, its tables, pseudo-masks (exact) and the given truth by image id, sizes as SIZES_HW."""
+    write_dataset(root / "tables" / "dataset.json", Dataset(root / "set", NAMES))
+    for split, count in (("val", 2), ("test", test_images)):
+        rows, masks = [], []
+        for index, size_hw in enumerate(SIZES_HW[:count]):
+            path = root / "set" / "images" / split / f"p{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            labels = labels_of(index, size_hw)
+            Image.fromarray(photo_of(labels)).save(path)
+            row = {
+                "image_id": f"{split}/p{index}",
+                "path": f"images/{split}/p{index}.png",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "exif_orientation": 1,
+                "height": size_hw[0],
+                "width": size_hw[1],
+                "label_status": "labelled",
+            }
+            rows.append({**row, "split": split})
+            masks.append({**row, "n_boxes": 2, "label_map": {"bytes": encode_label_map(labels), "path": None}})
+        write_table(root / "tables" / split / "images.parquet", IMAGES, rows)
+        human = [
+            {"image_id": key, "height": len(value), "width": value.shape[1], "mask_png": encode_label_map(value)}
+            for key, value in sorted(truth.items())
+            if key.startswith(split)
+        ]
+        write_table(root / "truth" / f"{split}.parquet", TRUTH, human)
+        (root / "masks" / split).mkdir(parents=True)
+        pq.write_table(
+            pa.Table.from_pylist(masks, schema=MASKS),
+            root / "masks" / split / "masks-00000.parquet",
+            compression="zstd",
+        )
+    write_params(root, "native")
+
+
+def write_params(root: Path, resolution: str) -> None:
+    text = f"evaluate: {{resolution: {resolution}, bootstrap: {{samples: 200, seed: 3}}}}\n"
+    (root / "params.yaml").write_text(text)
+
+
+@pytest.fixture
+def student(monkeypatch):
+    fake = RedAndBlue()
+    monkeypatch.setattr(evaluate, "load_student", lambda folder: fake)
+    monkeypatch.setattr(evaluate, "predict", lambda student, photo: student.predict(photo))
+    return fake
+
+
+def run(root: Path, out: str = "out") -> dict:
+    evaluate.main(
+        model=root / "model",
+        metrics=root / out / "metrics.json",
+        predictions=root / out / "predictions",
+        tables=root / "tables",
+        masks=root / "masks",
+        truth=root / "truth",
+        params=root / "params.yaml",
+        device="cpu",
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((root / out / "metrics.json").read_text(), parse_constant=refuse)
+
+
+def exact_truth() -> dict[str, np.ndarray]:
+    return {f"test/p{index}": labels_of(index, size) for index, size in enumerate(SIZES_HW)}
+
+
+def test_a_perfect_student_scores_one_with_an_interval_of_no_width(tmp_path, student):
+    build(tmp_path, exact_truth())
+    metrics = run(tmp_path)
+    for split, images in (("val", 2), ("test", 3)):
+        scores = metrics[split]
+        assert (scores["images"], scores["images_without_truth"]) == (images, 0)
+        for key in ("miou", "miou_anom", "f1_anom", "iou_bin", "recall_bin", "precision_bin", "iou_dirt", "iou_damage"):
+            assert scores[key] == scores[f"{key}_low"] == scores[f"{key}_high"] == 1
+
+
+def test_val_is_scored_against_the_teacher_and_test_against_truth(tmp_path, student):
+    nothing = {key: np.zeros_like(value) for key, value in exact_truth().items()}
+    val = {f"val/p{index}": np.zeros(size, np.uint8) for index, size in enumerate(SIZES_HW[:2])}
+    build(tmp_path, nothing | val)
+    metrics = run(tmp_path)
+    assert metrics["val"]["iou_bin"] == 1
+    assert metrics["test"]["iou_bin"] == metrics["test"]["precision_bin"] == 0
+    assert metrics["test"]["recall_bin"] is metrics["test"]["recall_bin_low"] is None
+
+
+def test_counts_are_summed_over_the_split_at_native_resolution(tmp_path, student):
+    truth = exact_truth()
+    truth["test/p1"] = np.zeros_like(truth["test/p1"])
+    build(tmp_path, truth)
+    hits = sum((truth[key] > 0).sum() for key in ("test/p0", "test/p2"))
+    false_alarms = (labels_of(1, SIZES_HW[1]) > 0).sum()
+    assert run(tmp_path)["test"]["iou_bin"] == pytest.approx(hits / (hits + false_alarms), abs=1e-6)
+    assert student.seen_hw == [*SIZES_HW[:2], *SIZES_HW]
+
+
+def test_ignored_pixels_count_for_nothing(tmp_path, student):
+    truth = exact_truth()
+    truth["test/p0"][:, 30:] = 255
+    truth["test/p0"][4:14, 6:20] = 255
+    build(tmp_path, truth)
+    assert run(tmp_path)["test"]["iou_bin"] == 1
+    counts = read_predictions(tmp_path / "out/predictions/test.parquet")["confusion"].to_pylist()[0]
+    assert sum(counts) == 40 * 30 - 10 * 14
+
+
+def test_images_without_truth_are_predicted_and_counted_but_not_scored(tmp_path, student):
+    truth = exact_truth()
+    del truth["test/p1"]
+    build(tmp_path, truth)
+    metrics = run(tmp_path)
+    assert (metrics["test"]["images"], metrics["test"]["images_without_truth"]) == (2, 1)
+    rows = read_predictions(tmp_path / "out/predictions/test.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == ["test/p0", "test/p1", "test/p2"]
+    assert [row["confusion"] is None for row in rows] == [False, True, False]
+    np.testing.assert_array_equal(decode_label_map(rows[1]["mask_png"]), labels_of(1, SIZES_HW[1]))
+
+
+def test_without_any_truth_the_test_split_is_null_and_says_why(tmp_path, student):
+    build(tmp_path, {})
+    metrics = run(tmp_path)
+    assert metrics["test"] is None
+    assert metrics["test_not_scored"].startswith("none of the 3 test images has pixel truth")
+    assert metrics["val"]["iou_bin"] == 1
+
+
+def test_without_test_images_the_reason_says_so(tmp_path, student):
+    build(tmp_path, {}, test_images=0)
+    metrics = run(tmp_path)
+    assert (metrics["test"], metrics["test_not_scored"]) == (None, "the data set has no test images")
+    assert len(read_predictions(tmp_path / "out/predictions/test.parquet")) == 0
+
+
+def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "stretched_518")
+    metrics = run(tmp_path)
+    assert metrics["resolution"] == "stretched_518"
+    assert set(student.seen_hw) == {(518, 518)}
+    rows = read_predictions(tmp_path / "out/predictions/test.parquet").to_pylist()
+    assert [sum(row["confusion"]) for row in rows] == [518 * 518] * 3
+    assert decode_label_map(rows[2]["mask_png"]).shape == (518, 518)
+    # Where the stretched photograph blends at an edge, truth does not: close to one, not exactly.
+    assert 0.97 < metrics["test"]["iou_bin"] <= 1
+
+
+def test_a_rerun_writes_the_same_bytes(tmp_path, student):
+    build(tmp_path, exact_truth())
+    run(tmp_path, "first")
+    run(tmp_path, "second")
+    names = ["metrics.json", "predictions/val.parquet", "predictions/test.parquet"]
+    assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in names)
+
+
+def test_a_student_of_other_classes_is_refused(tmp_path, student):
+    build(tmp_path, exact_truth())
+    student.config = SimpleNamespace(names=["damage", "dirt"])
+    with pytest.raises(UserError, match=r"trained on classes \['damage', 'dirt'\]"):
+        run(tmp_path)
+
+
+def test_predictions_of_another_kind_are_refused(tmp_path):
+    pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "test.parquet")
+    with pytest.raises(UserError, match="expected"):
+        read_predictions(tmp_path / "test.parquet")

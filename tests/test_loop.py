@@ -1,0 +1,121 @@
+"""The training loop: it learns, repeats itself to the bit, and keeps its promises about weights, EMA and stopping."""
+
+import pytest
+import torch
+
+from stages.shell.errors import UserError
+from stages.supervision.config import LossParams, SelfcorrParams
+from stages.training import loop
+from stages.training.config import AugmentParams, Plan, TrainParams
+from stages.training.loop import fit, weights_of
+from tests.test_crops import PLAIN, crops, shards  # noqa: F401
+from tests.test_student import student
+
+CPU = torch.device("cpu")
+LOSS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights="frequency")
+
+
+@pytest.fixture(autouse=True)
+def few_frequency_samples(monkeypatch):
+    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
+
+
+def plan(network, epochs=2, selfcorr=None, **changes) -> Plan:
+    train = {
+        "seed": 0,
+        "epochs": epochs,
+        "batch_size": 2,
+        "defect_share": 0.5,
+        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1),
+        "lr": 2e-3,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "validate_every": 1,
+        "patience": 99,
+        "workers": 0,
+    }
+    config = network.config
+    train = TrainParams(**{**train, **changes})
+    return Plan(student=config.student, view=config.view, loss=LOSS, selfcorr=selfcorr, train=train)
+
+
+def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811
+    network = student()
+    trained, history = fit(network, crops(shards), plan(network, epochs=30), lambda _: 0.0, CPU)
+    assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
+    image, labels = crops(shards, defect_share=1.0, augment=PLAIN)[0]
+    with torch.no_grad():
+        predicted = trained.train()(image[None].expand(2, -1, -1, -1), with_binary=False).fine.argmax(1)
+    assert (predicted[0][labels > 0] > 0).float().mean() > 0.5
+
+
+def test_the_same_plan_gives_the_same_bits_whatever_the_number_of_workers(shards):  # noqa: F811
+    results = []
+    for workers in (0, 0, 2):
+        network = student()
+        trained, history = fit(network, crops(shards), plan(network, workers=workers), lambda _: 0.0, CPU)
+        results.append((trained.state_dict(), history))
+    for state, history in results[1:]:
+        assert history == results[0][1]
+        assert all(torch.equal(value, results[0][0][key]) for key, value in state.items())
+
+
+def test_frozen_weights_stay_and_the_others_move(shards):  # noqa: F811
+    network = student()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trainable = set(network.trainable())
+    trained, _ = fit(network, crops(shards), plan(network), lambda _: 0.0, CPU)
+    for key, value in trained.named_parameters():
+        assert torch.equal(value, before[key]) == (key not in trainable), key
+
+
+def test_the_ema_weights_of_the_best_validation_are_kept(shards):  # noqa: F811
+    network, scores, states = student(), iter([0.1, 0.7, 0.3]), []
+
+    def validate(candidate):
+        assert not candidate.training
+        states.append({key: value.clone() for key, value in candidate.state_dict().items()})
+        return next(scores)
+
+    trained, history = fit(network, crops(shards), plan(network, epochs=3), validate, CPU)
+    assert [row["val_miou_anom"] for row in history.validations] == [0.1, 0.7, 0.3]
+    assert all(torch.equal(value, states[1][key]) for key, value in trained.state_dict().items())
+
+
+def test_it_stops_when_validation_no_longer_improves(shards):  # noqa: F811
+    network, scores = student(), iter([0.5, 0.4, 0.4, 0.4])
+    _, history = fit(network, crops(shards), plan(network, epochs=9, patience=2), lambda _: next(scores), CPU)
+    assert len(history.epochs) == 3
+
+
+def test_self_correction_waits_for_its_warm_up(shards):  # noqa: F811
+    network = student()
+    selfcorr = SelfcorrParams(tau=0.02, warmup=0.5)
+    _, history = fit(network, crops(shards), plan(network, epochs=4, selfcorr=selfcorr), lambda _: 0.0, CPU)
+    shares = [row["corrected_share"] for row in history.epochs]
+    assert shares[:2] == [0.0, 0.0]
+    assert min(shares[2:]) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_message(shards):  # noqa: F811
+    network = student()
+    with torch.no_grad():
+        network.mixer[0].weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"loss is nan at step 0"):
+        fit(network, crops(shards), plan(network), lambda _: 0.0, CPU)
+
+
+def test_class_weights_by_frequency_by_hand():
+    # 1/sqrt: 1/0.9, 1/0.4, 1/0.1732; scaled so that the mean over pixels is 1
+    frequency = torch.tensor([0.81, 0.16, 0.03], dtype=torch.float64)
+    raw = torch.tensor([1 / 0.9, 1 / 0.4, 1 / 0.03**0.5])
+    wanted = raw / (0.81 / 0.9 + 0.16 / 0.4 + 0.03**0.5)
+    torch.testing.assert_close(weights_of(LOSS, frequency), wanted)
+
+
+def test_the_papers_fixed_class_weights_stay_available_and_are_counted():
+    fixed = LOSS.model_copy(update={"class_weights": [0.4, 4.0, 4.0]})
+    assert weights_of(fixed, torch.ones(3) / 3).tolist() == pytest.approx([0.4, 4.0, 4.0])
+    with pytest.raises(UserError, match="needs 5 numbers"):
+        weights_of(fixed, torch.ones(5) / 5)

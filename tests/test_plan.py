@@ -1,0 +1,88 @@
+"""Each run's plan holds what that run uses and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.plan import Params, main, resolve
+from stages.shell.errors import UserError
+from stages.shell.params import load_params
+
+ROOT = Path(__file__).parent.parent
+
+
+def params(tmp_path, **changes) -> Params:
+    """The project's own parameters with some keys changed, e.g. selfcorr={"tau": 0.8}."""
+    tree = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    for section, values in changes.items():
+        tree[section] = {**tree[section], **values}
+    path = tmp_path / "params.yaml"
+    with path.open("w") as file:
+        YAML().dump(tree, file)
+    return load_params(Params, path)
+
+
+def plans(tmp_path, **changes) -> dict[str, str]:
+    values = params(tmp_path, **changes)
+    return {name: resolve(values, name).model_dump_json() for name in values.runs}
+
+
+def changed_by(tmp_path, **changes) -> set[str]:
+    before, after = plans(tmp_path), plans(tmp_path, **changes)
+    return {name for name in after if before.get(name) != after[name]}
+
+
+ALL = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
+
+
+def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
+    assert changed_by(tmp_path, selfcorr={"tau": 0.85}) == ALL - {"no_selfcorr"}
+
+
+def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
+    assert changed_by(tmp_path, loss={"beta": 0.5}) == ALL - {"no_binary"}
+
+
+def test_width_reaches_every_run(tmp_path):
+    assert changed_by(tmp_path, student={"width": 64}) == ALL
+
+
+def test_a_new_run_changes_no_other(tmp_path):
+    assert changed_by(tmp_path, runs={"wide": {"student": {"width": 128}}}) == {"wide"}
+
+
+def test_an_ablation_differs_from_the_full_method_in_one_thing(tmp_path):
+    values = params(tmp_path)
+    full = resolve(values, "boxes2pixels").model_dump()
+    for name, wanted in {
+        "no_detail": {"student"},
+        "no_binary": {"student", "loss"},
+        "no_selfcorr": {"selfcorr"},
+    }.items():
+        ablated = resolve(values, name).model_dump()
+        assert {section for section in full if full[section] != ablated[section]} == wanted
+    assert resolve(values, "no_selfcorr").selfcorr is None
+    assert resolve(values, "no_binary").loss.beta is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"studnet": {"width": 64}}, r"runs\.bad: studnet is not a section"),
+        ({"student": {"widht": 64}}, r"runs\.bad: student\.widht"),
+        ({"selfcorr": {"tau": 2}}, r"runs\.bad: selfcorr\.tau = 2: .*less than 1"),
+        ({"loss": {"beta": None}}, r"loss\.beta must be numbers"),
+    ],
+)
+def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        resolve(params(tmp_path, runs={"bad": override}), "bad")
+
+
+def test_planning_again_writes_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        main(params=ROOT / "params.yaml", out=tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(f"{name}.json" for name in ALL)
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)

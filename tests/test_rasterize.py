@@ -1,0 +1,206 @@
+"""From tables and photographs to pseudo-mask shards, with a tiny random teacher."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from stages import rasterize
+from stages.dataset.tables import BOXES, IMAGES, Dataset, decode_label_map, write_dataset, write_table
+from stages.shell.errors import UserError
+from stages.shell.files import sha256_file
+from stages.teacher import rle
+from stages.teacher.labelmap import Chosen, paint, pixels_of_box
+from stages.teacher.pseudomasks import box_iou, choose, measure
+from stages.teacher.shards import read_candidates, read_masks, shard_indices
+from stages.teacher.views import Window
+from tests.tiny_sam import tiny_sam
+
+SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
+BOXES_OF = {
+    "train/a": [(0, 4.0, 5.0, 30.0, 22.0), (1, 10.0, 8.0, 20.0, 16.0)]
+    + [(0, 50.0 + i, 20.0, 60.0 + i, 30.0) for i in range(9)],
+    "train/b": [(1, 2.5, 60.0, 28.0, 89.0)],
+    "val/a": [(0, 0.0, 0.0, 47.0, 33.0)],
+}
+
+
+@pytest.fixture
+def tables(tmp_path) -> Path:
+    """Tables of four photographs, one of them without a box, and an empty test split."""
+    root, tables, rng = tmp_path / "set", tmp_path / "tables", np.random.default_rng(0)
+    write_dataset(tables / "dataset.json", Dataset(root, ("dirt", "damage")))
+    for split in ("train", "val", "test"):
+        images, boxes = [], []
+        for image_id in sorted(key for key in SIZES_HW if key.startswith(split)):
+            path = root / f"images/{image_id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            height, width = SIZES_HW[image_id]
+            Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+            status = "labelled" if image_id in BOXES_OF else "missing"
+            images.append(
+                dict(
+                    zip(
+                        IMAGES.names,
+                        (image_id, split, f"images/{image_id}.png", sha256_file(path), 1, height, width, status),
+                        strict=True,
+                    )
+                )
+            )
+            for line, (class_id, *box) in enumerate(BOXES_OF.get(image_id, []), start=1):
+                boxes.append(
+                    dict(
+                        zip(
+                            BOXES.names,
+                            (f"{image_id}:{line}", image_id, class_id, *box, "label.txt", line),
+                            strict=True,
+                        )
+                    )
+                )
+        write_table(tables / split / "images.parquet", IMAGES, images)
+        write_table(tables / split / "boxes.parquet", BOXES, sorted(boxes, key=lambda row: row["box_id"]))
+    return tables
+
+
+@pytest.fixture
+def rasterized(tables, tmp_path, monkeypatch):
+    """A function that runs the stage with some parameters changed and returns the folder of masks."""
+    monkeypatch.setattr(rasterize, "load_teacher", lambda folder: (tiny_sam(), None))
+    defaults = dict(
+        view="whole", context=1.8, min_view_px=16, candidate="best", clip_margin=0.1, batch_size=4, shard_size=2
+    )
+
+    def run(name="masks", **changed) -> Path:
+        params = tmp_path / "params.yaml"
+        values = {key: "null" if value is None else value for key, value in (defaults | changed).items()}
+        params.write_text("rasterize:\n" + "".join(f"  {key}: {value}\n" for key, value in values.items()))
+        rasterize.main(tables=tables, weights=Path("unused"), out=tmp_path / name, params=params, device="cpu")
+        return tmp_path / name
+
+    return run
+
+
+def candidates_of(folder: Path) -> list[dict]:
+    return read_candidates(folder).to_pylist()
+
+
+@pytest.mark.parametrize("view", ["whole", "crop"])
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_label_maps_are_painted_from_the_chosen_candidates_at_native_size(rasterized, view, margin):
+    folder = rasterized(view=view, clip_margin=margin) / "train"
+    rows = candidates_of(folder)
+    for image in read_masks(folder).to_pylist():
+        labels = decode_label_map(image["label_map"]["bytes"])
+        assert labels.shape == SIZES_HW[image["image_id"]] == (image["height"], image["width"])
+        mine = [row for row in rows if row["image_id"] == image["image_id"] and row["chosen"]]
+        assert len(mine) == image["n_boxes"] == len(BOXES_OF.get(image["image_id"], []))
+        chosen = [
+            Chosen(row["rle"], row["class_id"], tuple(row[key] for key in ("x1", "y1", "x2", "y2"))) for row in mine
+        ]
+        np.testing.assert_array_equal(labels, paint(chosen, labels.shape, margin))
+    assert any(decode_label_map(image["label_map"]["bytes"]).any() for image in read_masks(folder).to_pylist())
+
+
+def test_rows_are_by_image_label_line_and_candidate(rasterized):
+    folder = rasterized() / "train"
+    assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
+    rows = candidates_of(folder)
+    boxes = [f"train/a:{line}" for line in range(1, 12)] + ["train/b:1"]  # 10 after 9, not after 1
+    assert [(row["box_id"], row["cand_idx"]) for row in rows] == [(box, index) for box in boxes for index in range(4)]
+    assert [row["source"] for row in rows[:4]] == ["single", "multi", "multi", "multi"]
+
+
+@pytest.mark.parametrize("candidate", ["single", "best"])
+def test_one_candidate_a_box_is_chosen_as_the_parameter_says(rasterized, candidate):
+    rows = candidates_of(rasterized(candidate=candidate) / "train")
+    for start in range(0, len(rows), 4):
+        scores = [row["sam_pred_iou"] for row in rows[start : start + 4]]
+        expected = 0 if candidate == "single" else 1 + scores[1:].index(max(scores[1:]))
+        assert [row["chosen"] for row in rows[start : start + 4]] == [index == expected for index in range(4)]
+
+
+def test_best_leaves_the_single_output_aside():
+    assert choose(np.array([0.9, 0.2, 0.5, 0.5]), "best") == 2
+    assert choose(np.array([0.1, 0.2, 0.5, 0.5]), "single") == 0
+
+
+def test_outside_its_crop_a_mask_is_empty(rasterized):
+    rows = candidates_of(rasterized(view="crop", clip_margin=None) / "train")
+    assert any(row["area"] for row in rows)
+    for row in rows:
+        x1, y1, x2, y2 = (int(row[f"view_{key}"]) for key in ("x1", "y1", "x2", "y2"))
+        mask = rle.decode(row["rle"], SIZES_HW[row["image_id"]])
+        assert mask.sum() == row["area"] == mask[y1:y2, x1:x2].sum()
+        assert x1 <= row["x1"] and row["x2"] <= x2 and y1 <= row["y1"] and row["y2"] <= y2
+
+
+def test_a_photograph_without_boxes_costs_no_network_and_is_background(rasterized, monkeypatch):
+    seen = []
+    monkeypatch.setattr(rasterize, "read_photo", lambda *a, read=rasterize.read_photo: seen.append(a[1]) or read(*a))
+    empty = read_masks(rasterized() / "train").to_pylist()[2]
+    assert sorted(seen) == ["images/train/a.png", "images/train/b.png", "images/val/a.png"]
+    assert empty["label_status"] == "missing" and empty["n_boxes"] == 0
+    assert not decode_label_map(empty["label_map"]["bytes"]).any()
+
+
+def test_the_same_inputs_give_the_same_bytes(rasterized):
+    first, second = rasterized("first", view="crop"), rasterized("second", view="crop")
+    files = sorted(path.relative_to(first) for path in first.rglob("*.parquet"))
+    assert len(files) == 8
+    assert [(first / path).read_bytes() for path in files] == [(second / path).read_bytes() for path in files]
+
+
+def test_shards_hold_the_same_rows_however_many_photographs_each_has(rasterized):
+    two, all_ = rasterized("two", shard_size=2) / "train", rasterized("all", shard_size=100) / "train"
+    assert shard_indices(two) == [0, 1] and shard_indices(all_) == [0]
+    assert read_masks(two).equals(read_masks(all_))
+    assert read_candidates(two).equals(read_candidates(all_))
+
+
+def test_a_split_that_the_data_set_lacks_is_an_empty_shard(rasterized):
+    folder = rasterized() / "test"
+    assert len(read_masks(folder)) == len(read_candidates(folder)) == 0
+
+
+def test_a_photograph_that_changed_since_ingest_stops_the_stage_and_leaves_the_last_masks(rasterized, tmp_path):
+    folder = rasterized() / "train"
+    before = read_masks(folder)
+    with (tmp_path / "set/images/train/b.png").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"b\.png: changed since it was ingested"):
+        rasterized()
+    assert read_masks(folder).equals(before)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_measures_of_a_mask_by_hand():
+    found = measure(np.ones((3, 6), bool), Window(22, 11, 28, 14), (24.0, 11.0, 30.0, 13.0), (20, 40))
+    assert found["area"] == 18
+    assert found["area_in_box"] == 4 * 2
+    assert [found[f"tight_{key}"] for key in ("x1", "y1", "x2", "y2")] == [22.0, 11.0, 28.0, 14.0]
+    assert found["box_iou"] == pytest.approx(8 / (18 + 12 - 8))
+
+
+def test_an_empty_mask_measures_nothing():
+    found = measure(np.zeros((0, 0), bool), Window(20, 10, 20, 10), (24.0, 11.0, 30.0, 13.0), (20, 40))
+    assert set(found.values()) == {0}
+
+
+@given(arrays(bool, (9, 13)), st.integers(0, 5), st.integers(0, 4), st.tuples(*[st.floats(0, 12)] * 4))
+def test_area_in_box_equals_that_on_the_whole_photograph(mask, left, top, corners):
+    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    whole = np.zeros((14, 20), bool)
+    whole[top : top + 9, left : left + 13] = mask
+    inside = pixels_of_box((x1, y1, x2, y2), (14, 20))
+    found = measure(mask, Window(left, top, left + 13, top + 9), (x1, y1, x2, y2), (14, 20))
+    assert found["area_in_box"] == whole[inside.y1 : inside.y2, inside.x1 : inside.x2].sum()
+
+
+def test_box_iou_by_hand():
+    assert box_iou((0, 0, 4, 2), (2, 1, 6, 5)) == pytest.approx(2 / (8 + 16 - 2))
+    assert box_iou((0, 0, 4, 2), (5, 0, 6, 2)) == 0
+    assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0

@@ -1,0 +1,334 @@
+"""The report: what it says, what it draws, and that it makes nothing up."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from stages import report
+from stages.dataset.tables import (
+    BOXES,
+    IMAGES,
+    TRUTH,
+    Dataset,
+    encode_label_map,
+    write_dataset,
+    write_table,
+)
+from stages.reporting import published
+from stages.reporting.cases import shares, spread, worst_first
+from stages.reporting.charts import draw_scores
+from stages.reporting.overlays import Case, colour_of, draw, look
+from stages.reporting.table import interval, markdown, tree_table
+from stages.reporting.zoom import Window, window_on
+from stages.scoring.bootstrap import BootstrapParams
+from stages.scoring.confusion import confusion
+from stages.scoring.predictions import Prediction, write_predictions
+from stages.scoring.summary import paired_difference, summarise
+from stages.shell.errors import UserError
+from stages.teacher.shards import MASKS
+
+NAMES = ("dirt", "damage")
+SIZE_HW = (40, 64)
+BOOTSTRAP = BootstrapParams(samples=200, seed=1)
+LABELS = np.zeros(SIZE_HW, dtype=np.uint8)
+LABELS[5:15, 10:30] = 1
+LABELS[20:30, 10:40] = 2
+
+
+def build(root: Path, test_truth: bool = True, runs: tuple[str, ...] = ("full", "worse"), images: int = 3) -> None:
+    """Inputs of the report: `full` predicts exactly, but for its last image, and each further run one row less."""
+    write_dataset(root / "tables" / "dataset.json", Dataset(root / "set", NAMES))
+    ids = {split: [f"{split}/p{index}" for index in range(images)] for split in ("val", "test")}
+    for split, image_ids in ids.items():
+        rows = []
+        for index, image_id in enumerate(image_ids):
+            path = root / "set" / "images" / f"{image_id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((*SIZE_HW, 3), 90 + 10 * index, np.uint8)).save(path)
+            row = {
+                "image_id": image_id,
+                "path": f"images/{image_id}.png",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "exif_orientation": 1,
+                "height": SIZE_HW[0],
+                "width": SIZE_HW[1],
+                "label_status": "labelled",
+            }
+            rows.append({**row, "n_boxes": 1, "label_map": {"bytes": encode_label_map(LABELS), "path": None}})
+        (root / "masks" / split).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=MASKS), root / "masks" / split / "masks-00000.parquet")
+        write_table(root / "tables" / split / "images.parquet", IMAGES, [])
+        box = {"box_id": f"{image_ids[0]}:1", "image_id": image_ids[0], "class_id": 0, "source": "x.txt", "line": 1}
+        write_table(root / "tables" / split / "boxes.parquet", BOXES, [{**box, "x1": 9.0, "y1": 5, "x2": 31, "y2": 15}])
+        truth = {"height": SIZE_HW[0], "width": SIZE_HW[1], "mask_png": encode_label_map(LABELS)}
+        known = image_ids if split == "test" and test_truth else []
+        write_table(root / "truth" / f"{split}.parquet", TRUTH, [{"image_id": key, **truth} for key in known])
+    for number, name in enumerate(runs):
+        metrics: dict[str, object] = {"resolution": "native"}
+        for split, image_ids in ids.items():
+            rows, counts = [], []
+            for image_id in image_ids:
+                predicted = LABELS.copy()
+                predicted[: 20 + 2 * number if image_id == image_ids[-1] else 5 + 2 * number] = 0
+                counts.append(confusion(LABELS, predicted, 3))
+                known = counts[-1].ravel().tolist() if split == "val" or test_truth else None
+                rows.append(Prediction(image_id, encode_label_map(predicted), known))
+            write_predictions(root / "predictions" / name / f"{split}.parquet", rows)
+            if split == "test" and not test_truth:
+                metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
+            else:
+                scores = summarise(np.array(counts), NAMES, BOOTSTRAP) | {"images_without_truth": 0}
+                metrics[split] = scores
+        (root / "metrics").mkdir(exist_ok=True)
+        (root / "metrics" / f"{name}.json").write_text(json.dumps(metrics))
+    (root / "params.yaml").write_text(
+        "report: {overlays: 4, bootstrap: {samples: 200, seed: 1}}\nruns:\n"
+        + "".join(f"  {name}: {{}}\n" for name in runs)
+    )
+
+
+def run(root: Path, out: str = "report") -> tuple[str, dict]:
+    report.main(
+        tables=root / "tables",
+        masks=root / "masks",
+        truth=root / "truth",
+        predictions=root / "predictions",
+        metrics=root / "metrics",
+        out=root / out,
+        summary_out=root / "metrics" / "summary.json",
+        params=root / "params.yaml",
+    )
+    return (root / out / "index.md").read_text(), json.loads((root / "metrics" / "summary.json").read_text())
+
+
+def table_row(text: str, heading: str, run_name: str) -> list[str]:
+    section = text.split(f"## {heading}")[1]
+    line = next(line for line in section.splitlines() if line.startswith(f"| `{run_name}`"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
+    build(tmp_path)
+    text, summary = run(tmp_path)
+    for name in ("full", "worse"):
+        scores = json.loads((tmp_path / "metrics" / f"{name}.json").read_text())["test"]
+        shown = table_row(text, "Test", name)[3]
+        assert shown == f"{scores['iou_bin']:.3f} [{scores['iou_bin_low']:.3f}, {scores['iou_bin_high']:.3f}]"
+        assert summary[name]["test_iou_bin"] == scores["iou_bin"]
+    assert list(summary["full"]) == [
+        "val_miou_anom",
+        "test_miou_anom",
+        "test_iou_bin",
+        "test_recall_bin",
+        "test_precision_bin",
+    ]
+
+
+def test_published_figures_stand_beside_ours_and_are_called_incomparable(tmp_path):
+    build(tmp_path)
+    text, _ = run(tmp_path)
+    test_table = text.split("## Test")[1].split("What we found")[0]
+    assert "not comparable" in test_table
+    for figure in ("0.7661", "0.6523", "0.7674", "0.6226", "0.5427", "0.5331", "0.5312"):
+        assert figure in test_table
+    assert "0.5093" in text.split("## Val")[1]
+
+
+def test_published_figures_keep_the_identities_that_they_must():
+    for row in published.TEST.values():
+        iou = float(row["iou_bin"])
+        assert float(row["f1_anom"]) == pytest.approx(2 * iou / (1 + iou), abs=2e-4)
+        if "recall_bin" in row:
+            recall, precision = float(row["recall_bin"]), float(row["precision_bin"].split()[0])
+            assert 1 / (1 / recall + 1 / precision - 1) == pytest.approx(iou, abs=1e-3)
+
+
+def test_differences_from_the_first_run_are_paired(tmp_path):
+    build(tmp_path)
+    text, _ = run(tmp_path)
+    point, low, high = (
+        float(part)
+        for part in table_row(text, "Differences", "worse")[0].translate(str.maketrans("[],", "   ")).split()
+    )
+    assert low <= point <= high < 0
+
+
+def test_without_truth_nothing_is_made_up(tmp_path):
+    build(tmp_path, test_truth=False)
+    text, summary = run(tmp_path)
+    assert "- test: none of the 3 test images has pixel truth" in text
+    assert table_row(text, "Test", "full") == ["not scored"] * 6
+    assert "## Differences" not in text
+    assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
+        ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin")
+    )
+    # The photographs are still shown: what the student says about them is worth seeing.
+    assert (tmp_path / "report/overlays/test-01.png").exists()
+
+
+def test_the_worst_photograph_comes_first_and_pictures_are_as_many_as_asked(tmp_path):
+    build(tmp_path)
+    text, _ = run(tmp_path)
+    pictures = sorted(path.name for path in (tmp_path / "report/overlays").iterdir())
+    assert pictures == ["test-01.png", "test-02.png", "test-03.png", "val-01.png"]
+    assert "### test-01: test/p2\n" in text
+    assert "### val-01: val/p2\n" in text
+
+
+def test_a_rerun_writes_the_same_bytes(tmp_path):
+    build(tmp_path)
+    run(tmp_path, "first")
+    run(tmp_path, "second")
+    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*") if path.is_file()]
+    assert len(files) == 6
+    assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in files)
+
+
+def test_the_teachers_own_scores_are_shown_when_there_are_any(tmp_path):
+    build(tmp_path)
+    text, _ = run(tmp_path)
+    assert "pseudo-masks against truth" not in text
+    teacher = {"val": {"teacher": {"iou_bin": 0.625, "iou_bin_low": 0.5, "iou_bin_high": 0.75}}, "test": None}
+    (tmp_path / "metrics/rasterize.json").write_text(json.dumps(teacher))
+    text, _ = run(tmp_path)
+    assert "| teacher.iou_bin | 0.625 [0.500, 0.750] | – |" in text
+
+
+def test_a_run_that_was_not_evaluated_is_named(tmp_path):
+    build(tmp_path)
+    (tmp_path / "metrics/worse.json").unlink()
+    with pytest.raises(UserError, match=r"worse\.json.*evaluate every run"):
+        run(tmp_path)
+
+
+def test_runs_scored_on_different_images_are_not_compared(tmp_path):
+    build(tmp_path)
+    path = tmp_path / "predictions/worse/test.parquet"
+    write_predictions(path, [Prediction("test/other", encode_label_map(LABELS), [0] * 9)])
+    with pytest.raises(UserError, match="scored on other images than full"):
+        run(tmp_path)
+
+
+def test_a_run_does_not_differ_from_itself():
+    counts = np.random.default_rng(0).integers(0, 50, (9, 3, 3))
+    assert paired_difference(counts, counts, NAMES, "iou_bin", BOOTSTRAP) == (0, 0, 0)
+
+
+def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
+    generator = np.random.default_rng(0)
+    hits = generator.integers(10, 90, size=60)
+    better, worse = np.zeros((2, 60, 2, 2), dtype=np.int64)
+    better[:, 1, 1], better[:, 1, 0] = hits + 2, 98 - hits
+    worse[:, 1, 1], worse[:, 1, 0] = hits, 100 - hits
+    point, low, high = paired_difference(better, worse, ["crack"], "iou_bin", BOOTSTRAP)
+    assert point == pytest.approx(0.02)
+    assert 0 < low <= point <= high
+    apart = [summarise(counts, ["crack"], BOOTSTRAP) for counts in (better, worse)]
+    assert apart[0]["iou_bin_low"] < apart[1]["iou_bin_high"]
+
+
+def test_worst_first_orders_by_error_then_by_wrong_pixels_with_clean_images_last():
+    missed_small, missed_large = [[90, 0], [3, 0]], [[80, 0], [20, 0]]
+    half, clean, alarm = [[80, 5], [0, 5]], [[99, 0], [0, 0]], [[98, 1], [0, 0]]
+    counts = np.array([clean, half, missed_small, missed_large, alarm])
+    assert worst_first(["clean", "half", "small", "large", "alarm"], counts) == [
+        "large",
+        "small",
+        "alarm",
+        "half",
+        "clean",
+    ]
+
+
+@given(length=st.integers(0, 60), count=st.integers(0, 24))
+def test_a_spread_keeps_order_starts_at_the_front_and_reaches_the_end(length, count):
+    items = [f"{index:02d}" for index in range(length)]
+    chosen = spread(items, count)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(length, count)
+    assert chosen[: len(chosen) // 2] == items[: len(chosen) // 2]
+    if 2 <= count <= length:
+        assert chosen[-1] == items[-1]
+
+
+@given(test=st.integers(0, 40), val=st.integers(0, 40), total=st.integers(0, 24))
+def test_shares_use_every_picture_that_there_is(test, val, total):
+    chosen = shares({"test": test, "val": val}, total)
+    assert 0 <= chosen["test"] <= test
+    assert 0 <= chosen["val"] <= val
+    assert sum(chosen.values()) == min(total, test + val)
+
+
+def test_one_pixel_of_defect_survives_a_large_shrink():
+    labels = np.zeros((900, 2400), dtype=np.uint8)
+    labels[631, 1999] = 2
+    view = np.asarray(look(np.full((900, 2400, 3), 120, np.uint8), labels, Window(0, 0, 2400, 900), (400, 150)))
+    assert (view == colour_of(2)).all(axis=-1).any()
+
+
+@given(labels=arrays(np.uint8, (30, 70), elements=st.sampled_from([0] * 40 + [1, 2, 255])))
+def test_the_enlarged_window_lies_inside_and_shows_a_wrong_pixel_where_there_is_one(labels):
+    window = window_on(labels, np.zeros_like(labels), [])
+    assert 0 <= window.left <= window.left + window.width <= 70
+    assert 0 <= window.top <= window.top + window.height <= 30
+    defect = (labels > 0) & (labels != 255)
+    assert window.cut(defect).any() == defect.any()
+
+
+def test_the_window_goes_where_most_is_wrong():
+    truth = np.zeros((200, 400), dtype=np.uint8)
+    truth[10:60, 10:100] = 1
+    truth[150:156, 300:320] = 2
+    predicted = truth.copy()
+    predicted[150:156, 300:320] = 0
+    window = window_on(truth, predicted, [])
+    assert window.left <= 300 < 320 <= window.left + window.width
+    assert window.left > 100
+
+
+def test_a_panel_without_truth_says_so_and_still_has_four_columns():
+    photo = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
+    with_truth, without = (
+        draw(Case("test/p0", "", photo, [(0, (10.0, 5.0, 30.0, 15.0))], LABELS, LABELS, truth), NAMES, "full")
+        for truth in (LABELS, None)
+    )
+    assert with_truth.size == without.size
+    fourth = [np.asarray(image)[:, image.width * 3 // 4 + 4 :] for image in (with_truth, without)]
+    assert (fourth[0] == colour_of(2)).all(axis=-1).any()
+    assert not (fourth[1] == colour_of(2)).all(axis=-1).any()
+
+
+def test_a_long_name_leaves_room_for_the_scores():
+    photo = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
+    sheets = [
+        np.asarray(draw(Case(title, "IoU 0.50", photo, [], LABELS, LABELS, LABELS), NAMES, "full"))
+        for title in ("test/" + "long/" * 90, "")
+    ]
+    note = [sheet[:34, -80:] for sheet in sheets]
+    np.testing.assert_array_equal(note[0], note[1])
+    assert (sheets[0][:34] != sheets[1][:34]).any()
+
+
+def test_the_chart_is_drawn_without_any_test_score(tmp_path):
+    scores = summarise(np.array([[[9, 1], [2, 5]], [[9, 0], [3, 4]]]), ["crack"], BOOTSTRAP)
+    draw_scores(tmp_path / "scores.png", {"full": {"test": None, "val": scores}})
+    with Image.open(tmp_path / "scores.png") as image:
+        assert image.width > 500
+        assert "Software" not in image.info
+
+
+def test_tables_show_undefined_figures_as_dashes_and_escape_bars():
+    assert interval(None, None, None) == "–"
+    assert interval(0.5, None, None) == "0.500"
+    assert interval(-0.25, -0.5, 0.125, sign="+") == "-0.250 [-0.500, +0.125]"
+    assert markdown(["a|b", "c"], [["x", "1"]]) == "| a\\|b | c |\n| :-- | --: |\n| x | 1 |"
+    assert "| images | 7 |" in tree_table({"val": {"images": 7}})

@@ -1,0 +1,85 @@
+"""Shards of pseudo-masks: order, bytes, and refusal of anything else."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.shell.errors import UserError
+from stages.teacher.shards import (
+    CANDIDATES,
+    MASKS,
+    read_candidates,
+    read_masks,
+    read_shard,
+    shard_indices,
+    write_shard,
+)
+
+
+def mask(image_id: str) -> dict:
+    return {
+        "image_id": image_id,
+        "path": f"images/{image_id}.png",
+        "sha256": "0" * 64,
+        "exif_orientation": 1,
+        "height": 3,
+        "width": 5,
+        "label_status": "labelled",
+        "n_boxes": 1,
+        "label_map": {"bytes": b"png", "path": None},
+    }
+
+
+def candidate(image_id: str) -> dict:
+    values = {pa.string(): "x", pa.bool_(): True, pa.binary(): b"rle"}
+    row = {field.name: values.get(field.type, 0) for field in CANDIDATES}
+    return row | {"image_id": image_id}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_shard(tmp_path, 1, [mask("train/c")], [])
+    write_shard(tmp_path, 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
+    return tmp_path
+
+
+def test_shards_are_read_in_order_whoever_finished_first(folder):
+    assert shard_indices(folder) == [0, 1]
+    assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
+    assert read_candidates(folder)["image_id"].to_pylist() == ["train/a"]
+    masks, candidates = read_shard(folder, 1)
+    assert (len(masks), len(candidates)) == (1, 0)
+
+
+def test_an_empty_split_keeps_its_columns(tmp_path):
+    write_shard(tmp_path, 0, [], [])
+    assert read_masks(tmp_path).schema.equals(MASKS)
+    assert read_candidates(tmp_path).schema.equals(CANDIDATES)
+    assert len(read_masks(tmp_path)) == len(read_candidates(tmp_path)) == 0
+
+
+def test_the_same_rows_give_the_same_bytes(folder, tmp_path):
+    write_shard(tmp_path / "again", 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
+    for name in ("masks-00000.parquet", "candidates-00000.parquet"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_label_map_is_declared_an_image(folder):
+    info = json.loads(pq.read_schema(folder / "masks-00000.parquet").metadata[b"huggingface"])
+    assert info["info"]["features"]["label_map"] == {"_type": "Image"}
+
+
+def test_a_folder_without_shards_is_told(tmp_path):
+    with pytest.raises(UserError, match="no pseudo-masks here"):
+        read_masks(tmp_path)
+
+
+def test_a_file_of_another_layout_is_told(folder):
+    pq.write_table(pa.table({"image_id": ["train/a"]}), folder / "masks-00000.parquet")
+    with pytest.raises(UserError, match=r"masks-00000.parquet: columns are \['image_id'\]"):
+        read_masks(folder)
+    (folder / "masks-00000.parquet").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"masks-00000.parquet: not readable"):
+        read_masks(folder)

@@ -1,0 +1,121 @@
+"""The real DAG, run by DVC in a temporary repository on a tiny data set."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+METRICS = ("boxes2pixels", "no_selfcorr")
+
+
+def call(repo: Path, *words: str) -> str:
+    """Run a command of this environment in `repo`; returns what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(words, cwd=repo, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory) -> Path:
+    """The project as it stands, in a DVC repository of its own, with a data set and runs that take seconds."""
+    folder = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=ignored)
+    shutil.copytree(ROOT / "data/weights/embedded", folder / "data/weights/embedded")
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    yaml = YAML()
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["synthesize"] |= {"train": 6, "val": 3, "test": 3}
+    params["view"]["size_px"] = 56
+    params["student"]["width"] = 16
+    params["train"] |= {"epochs": 4, "batch_size": 2, "validate_every": 2}
+    params["selfcorr"] |= {"tau": 0.9, "warmup": 0.0}
+    params["runs"] = {name: params["runs"][name] for name in METRICS}
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    call(folder, "git", "init", "--quiet", "--initial-branch=main")
+    call(folder, "git", "config", "user.name", "test")
+    call(folder, "git", "config", "user.email", "test@example.org")
+    call(folder, "dvc", "init", "--quiet")
+    call(folder, "dvc", "config", "core.analytics", "false")
+    call(folder, "dvc", "repro")
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "commit", "--quiet", "--message", "first")
+    return folder
+
+
+def scores(repo: Path) -> dict[str, dict]:
+    return {name: json.loads((repo / "metrics" / f"{name}.json").read_text()) for name in METRICS}
+
+
+def curve(repo: Path, name: str) -> str:
+    return (repo / "metrics/curves" / name / "train.csv").read_text()
+
+
+def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):
+    for name in METRICS:
+        assert scores(repo)[name]["test"]["images"] == 3
+    assert (repo / "metrics/summary.json").exists()
+    assert "boxes2pixels" in (repo / "data/report/index.md").read_text()
+    assert list((repo / "data/report/overlays").glob("*.png"))
+
+
+def test_nothing_runs_again_when_nothing_changed(repo):
+    said = call(repo, "dvc", "repro")
+    assert "Running stage" not in said
+    assert "Data and pipelines are up to date" in said
+
+
+def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(repo):
+    """A replay from the run cache must bring back the scores that belong to its parameters, not leave the last ones."""
+    before, curves = scores(repo), {name: curve(repo, name) for name in METRICS}
+    said = call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.02")
+    assert "Running stage 'train@boxes2pixels'" in said
+    assert "Running stage 'train@no_selfcorr'" not in said
+    assert "Running stage 'rasterize'" not in said
+    changed, changed_curve = scores(repo), curve(repo, "boxes2pixels")
+    assert changed["boxes2pixels"] != before["boxes2pixels"]
+    assert changed["no_selfcorr"] == before["no_selfcorr"]
+    assert changed_curve != curves["boxes2pixels"]
+
+    said = call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.9")
+    assert "Running stage 'train@" not in said, "the run cache holds this run"
+    assert scores(repo) == before
+    said = call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.02")
+    assert "Running stage 'train@" not in said, "the run cache holds this run"
+    assert scores(repo) == changed
+    assert curve(repo, "boxes2pixels") == changed_curve
+    difference = json.loads(call(repo, "dvc", "metrics", "diff", "--json"))
+    assert "metrics/boxes2pixels.json" in json.dumps(difference)
+    assert "metrics/no_selfcorr.json" not in json.dumps(difference)
+    call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.9")
+
+
+def test_a_new_run_runs_alone(repo):
+    said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.student.width=24")
+    assert "Running stage 'train@wide'" in said
+    assert "Running stage 'train@boxes2pixels'" not in said
+
+
+def test_a_wrong_value_is_refused_in_one_line_before_any_work(repo):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["dvc", "exp", "run", "-S", "selfcorr.tau=abc"],
+        cwd=repo,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "error: params.yaml: selfcorr.tau = 'abc': " in said
+    assert "Running stage 'train" not in said
+    assert "Traceback" not in said

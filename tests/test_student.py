@@ -1,0 +1,187 @@
+"""The student: the paper's size to the parameter, BitFit's exact set, nothing built that nobody reads."""
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from stages.shell.errors import UserError
+from stages.student.backbone import Backbone, load_backbone
+from stages.student.branches import SemanticDecoder
+from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
+from stages.student.model import Student, load_student, save_student
+
+TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
+SMALL_DINOV2 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}
+
+
+def backbone_config(timm_kwargs=TINY) -> BackboneConfig:
+    return BackboneConfig(
+        name="test",
+        timm_kwargs=timm_kwargs,
+        img_size=timm_kwargs["img_size"],
+        mean=[0.5, 0.4, 0.3],
+        std=[0.2, 0.2, 0.2],
+        taps=[1, 2, 4, 7],
+        source="random",
+    )
+
+
+def student(detail=True, binary=True, size_px=56, width=16, timm_kwargs=TINY, names=("dirt", "damage")) -> Student:
+    torch.manual_seed(0)
+    return Student(
+        StudentConfig(
+            names=list(names),
+            student=StudentParams(width=width, detail=detail, binary=binary),
+            view=ViewParams(scale="native", size_px=size_px),
+            backbone=backbone_config(timm_kwargs),
+        )
+    )
+
+
+def count(parameters) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def test_at_the_papers_size_every_missing_parameter_is_accounted_for():
+    ours = student(size_px=518, width=256, timm_kwargs=SMALL_DINOV2)
+    blocks_behind_the_deepest_tap = 4 * 1_775_232
+    bitfit_of_those_blocks = 19_968
+    # 1x1 laterals, six convolutions of the fusions, two of the detail branch, mixer, two heads
+    biases_that_a_norm_cancels = 4 * 256 + 6 * 256 + (24 + 32) + 64 + 2 * 32
+    assert count(ours.parameters()) == 27_627_669 - blocks_behind_the_deepest_tap - biases_that_a_norm_cancels
+    assert count(ours.trainable().values()) == 5_632_533 - bitfit_of_those_blocks - biases_that_a_norm_cancels
+
+
+def test_at_the_papers_size_it_runs_forward_and_backward():
+    ours = student(size_px=518, width=256, timm_kwargs=SMALL_DINOV2)
+    logits = ours(torch.rand(1, 3, 518, 518), with_binary=True)
+    assert logits.fine.shape == (1, 3, 518, 518)
+    assert logits.binary.shape == (1, 2, 518, 518)
+    (logits.fine.square().mean() + logits.binary.square().mean()).backward()
+    without = [name for name, parameter in ours.trainable().items() if parameter.grad is None]
+    assert without == [], "every trainable parameter is used"
+    assert all(torch.isfinite(parameter.grad).all() for parameter in ours.trainable().values())
+
+
+def test_bitfit_trains_exactly_biases_and_norms_of_the_backbone():
+    backbone = Backbone(backbone_config(), size_px=56)
+    per_block = ("norm1.weight", "norm1.bias", "attn.qkv.bias", "attn.proj.bias")
+    per_block += ("norm2.weight", "norm2.bias", "mlp.fc1.bias", "mlp.fc2.bias")
+    expected = {f"vit.blocks.{block}.{name}" for block in range(8) for name in per_block}
+    expected |= {"vit.patch_embed.proj.bias", "vit.norm.weight", "vit.norm.bias"}
+    assert {name for name, parameter in backbone.named_parameters() if parameter.requires_grad} == expected
+
+
+def test_freezing_survives_train_mode():
+    ours = student()
+    before = set(ours.trainable())
+    ours.train()
+    assert set(ours.trainable()) == before
+
+
+def test_blocks_behind_the_deepest_tap_are_not_built():
+    assert len(Backbone(backbone_config(), size_px=56).vit.blocks) == 8
+
+
+def test_taps_are_the_normed_outputs_of_their_blocks():
+    """Against timm's whole network run block by block."""
+    torch.manual_seed(0)
+    whole = VisionTransformer(**TINY, num_classes=0).eval()
+    cut = Backbone(backbone_config(), size_px=56).eval()
+    cut.vit.load_state_dict({key: value for key, value in whole.state_dict().items() if key in cut.vit.state_dict()})
+    images = torch.rand(2, 3, 56, 56)
+    x, wanted = whole._pos_embed(whole.patch_embed(images)), []
+    for number, block in enumerate(whole.blocks):
+        x = block(x)
+        if number in (1, 2, 4, 7):
+            wanted.append(whole.norm(x)[:, 1:].transpose(1, 2).reshape(2, 24, 4, 4))
+    for ours, theirs in zip(cut(images), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("detail", [True, False])
+@pytest.mark.parametrize("binary", [True, False])
+def test_ablations_leave_out_their_part_and_keep_the_resolution(detail, binary):
+    ours = student(detail=detail, binary=binary)
+    names = {name.split(".")[0] for name in ours.state_dict()}
+    assert ("detail" in names, "binary" in names) == (detail, binary)
+    seen = {}
+    ours.mixer.register_forward_hook(lambda _, inputs, __: seen.update(size=inputs[0].shape[-2:]))
+    ours(torch.rand(1, 3, 56, 56), with_binary=True)
+    assert seen["size"] == (14, 14)
+
+
+def test_the_binary_head_does_not_run_for_predictions():
+    ours = student()
+    ours.binary.register_forward_hook(lambda *_: pytest.fail("the binary head ran"))
+    assert ours(torch.rand(1, 3, 56, 56), with_binary=False).binary is None
+
+
+def test_the_first_prediction_is_the_prior_where_features_are_zero():
+    ours = student()
+    prior = torch.tensor([0.9, 0.08, 0.02])
+    ours.fine.start_at(prior.log())
+    with torch.no_grad():
+        ours.fine.logits.weight.zero_()
+    probabilities = ours.eval()(torch.rand(1, 3, 56, 56), with_binary=False).fine.softmax(1)
+    torch.testing.assert_close(probabilities, prior.view(1, 3, 1, 1).expand(1, 3, 56, 56))
+
+
+def test_the_decoder_goes_from_the_deepest_tap_up():
+    """With phi silenced the result is the sum of the laterals: order and skips are as published."""
+    torch.manual_seed(0)
+    decoder = SemanticDecoder(channels_in=6, width=8).eval()
+    for fusion in decoder.fusions:
+        torch.nn.init.zeros_(fusion.phi[-1].weight)
+        torch.nn.init.zeros_(fusion.phi[-1].bias)
+    seen = []
+    for fusion in decoder.fusions:
+        fusion.register_forward_hook(lambda _, inputs, __: seen.append(inputs[1]))
+    taps = [torch.rand(1, 6, 2, 3) for _ in range(4)]
+    output = decoder(taps)
+    assert output.shape == (1, 1, 16, 24)
+    for index, skip in zip((2, 1, 0), seen, strict=True):
+        torch.testing.assert_close(skip, decoder.lateral[index](taps[index]))
+
+
+def test_a_saved_student_predicts_the_same(tmp_path):
+    ours = student().eval()
+    save_student(ours, tmp_path / "model")
+    again = load_student(tmp_path / "model")
+    images = torch.rand(1, 3, 56, 56)
+    assert torch.equal(ours(images, with_binary=False).fine, again(images, with_binary=False).fine)
+    assert again.config == ours.config
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_student(student(), tmp_path / name)
+    for file in ("student.safetensors", "student.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_full_checkpoint_loads_and_its_embedding_is_resampled_once(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    whole = VisionTransformer(**TINY, num_classes=0)
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(backbone_config().model_dump_json())
+    backbone, _ = load_backbone(tmp_path, size_px=84)
+    assert backbone.vit.pos_embed.shape == (1, 1 + 6 * 6, 24)
+    assert [tap.shape for tap in backbone(torch.rand(1, 3, 84, 84))] == [(1, 24, 6, 6)] * 4
+    torch.testing.assert_close(backbone.vit.blocks[7].mlp.fc1.weight, whole.blocks[7].mlp.fc1.weight)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"something": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(backbone_config().model_dump_json())
+    with pytest.raises(UserError, match="are missing, the first is"):
+        load_backbone(tmp_path, size_px=56)
+
+
+def test_a_folder_without_a_student_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="not a trained student"):
+        load_student(tmp_path)
