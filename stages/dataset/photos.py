@@ -63,7 +63,7 @@ def read_photo(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
         raise UserError(f"{root / path}: {error}") from None
     if orientation != exif_orientation:
         raise UserError(f"{root / path}: EXIF orientation {orientation}, the images table says {exif_orientation}")
-    return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+    return np.array(_rgb(ImageOps.exif_transpose(image)))
 
 
 def _open(data: bytes) -> tuple[Image.Image, int]:

@@ -75,7 +75,7 @@ def _rows(
 def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:
     """Area of a mask, in all and on the pixels of the box, and its bounding box with that one's IoU with the box.
 
-    `mask`: bool, the part of the photograph in `tight`, its bounding box. An empty one has the bounding box (0, 0, 0, 0).
+    `mask`: bool, the part of the photograph in `tight`, its bounding box (zeros where there is no pixel).
     """
     inside = pixels_of_box(box_xyxy, size_hw)
     left, right = (max(x - tight.x1, 0) for x in (inside.x1, inside.x2))

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from stages.shell.progress import progress
 from stages.student.model import Student
 from stages.supervision.boxes2pixels import losses
 from stages.supervision.config import LossParams
-from stages.training.config import Plan, TrainParams
+from stages.training.config import Plan
 from stages.training.crops import Crops, Sample, class_frequency
 
 FREQUENCY_SAMPLES = 512
@@ -51,25 +51,28 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     history, best_score, best, stale = History([], []), -math.inf, None, 0
-    for epoch in range(1, train.epochs + 1):
-        first = (epoch - 1) * steps_per_epoch
-        sums: dict[str, float] = {}
-        for offset, batch in enumerate(
-            _batches(crops, first, steps_per_epoch, train, title=f"epoch {epoch}/{train.epochs}")
-        ):
-            step = first + offset
-            tau = plan.selfcorr.tau if plan.selfcorr and step >= plan.selfcorr.warmup * steps else None
-            figures = _step(student, batch, class_weights, plan.loss, tau, optimizer, train.clip_norm, device)
-            if not math.isfinite(figures["loss"]):
-                raise UserError(f"loss is {figures['loss']} at step {step}: lower train.lr (now {train.lr})")
-            schedule.step()
-            ema.update(student, step=step)
-            sums = {key: sums.get(key, 0.0) + value for key, value in figures.items()}
+    sums: dict[str, float] = {}
+    # one loader for the whole run: sample numbers go on from epoch to epoch, and its workers stay
+    numbers = range(steps * train.batch_size)
+    loader = DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers)
+    for step, batch in enumerate(bar := progress(loader, "train", "step", total=steps)):
+        tau = plan.selfcorr.tau if plan.selfcorr and step >= plan.selfcorr.warmup * steps else None
+        figures = _step(student, batch, class_weights, plan.loss, tau, optimizer, train.clip_norm, device)
+        if not math.isfinite(figures["loss"]):
+            raise UserError(f"loss is {figures['loss']} at step {step}: lower train.lr (now {train.lr})")
+        schedule.step()
+        ema.update(student, step=step)
+        sums = {key: sums.get(key, 0.0) + value for key, value in figures.items()}
+        epoch, steps_into_epoch = divmod(step + 1, steps_per_epoch)
+        if steps_into_epoch:
+            continue
         means = {key: value / steps_per_epoch for key, value in sums.items()}
         history.epochs.append({"epoch": epoch, **means, "lr": schedule.get_last_lr()[0]})
+        sums = {}
         if epoch % train.validate_every and epoch < train.epochs:
             continue
         score = validate(ema.module.eval())
+        bar.set_postfix(loss=f"{means['loss']:.3f}", val_miou_anom=f"{score:.3f}")
         history.validations.append({"epoch": epoch, "val_miou_anom": score})
         if score > best_score:
             best_score, best, stale = score, copy.deepcopy(ema.module.state_dict()), 0
@@ -94,12 +97,6 @@ def weights_of(params: LossParams, frequency: Tensor) -> Tensor:
             f"(background and {len(frequency) - 1} classes), or `frequency`"
         )
     return torch.tensor(params.class_weights)
-
-
-def _batches(crops: Crops, first: int, count: int, train: TrainParams, title: str) -> Iterable[Sample]:
-    numbers = range(first * train.batch_size, (first + count) * train.batch_size)
-    loader = DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers)
-    return progress(loader, title, "step", total=count)
 
 
 def _step(
