@@ -27,6 +27,7 @@ from stages.shell.device import device_of
 from stages.shell.errors import run
 from stages.shell.files import new_folder, write_json
 from stages.shell.progress import progress
+from stages.student.backbone import load_backbone
 from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
 from stages.student.model import Student
 from stages.supervision.boxes2pixels import losses
@@ -129,13 +130,17 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 500,
     held_out_scenes: Annotated[int, typer.Option(min=1)] = 128,
+    start: Annotated[Path | None, typer.Option(help="Folder of weights to go on from.")] = None,
     workers: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the embedded backbone on procedural scenes."""
     torch.manual_seed(seed)
     where = device_of(device)
-    student = untrained().to(where).train()
+    student = untrained()
+    if start is not None:
+        student.backbone.load_state_dict(load_backbone(start, SIDE_PX)[0].state_dict())
+    student = student.to(where).train()
     optimizer = torch.optim.AdamW(student.trainable().values(), lr=lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))

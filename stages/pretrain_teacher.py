@@ -25,7 +25,7 @@ from stages.shell.errors import run
 from stages.shell.files import write_json
 from stages.shell.progress import progress
 from stages.teacher.candidates import predict_masks
-from stages.teacher.sam import TeacherConfig, build_teacher, save_teacher
+from stages.teacher.sam import TeacherConfig, build_teacher, load_teacher, save_teacher
 
 CONFIG = TeacherConfig(
     name="embedded",
@@ -133,13 +133,15 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 500,
     held_out_prompts: Annotated[int, typer.Option(min=1)] = 512,
+    start: Annotated[Path | None, typer.Option(help="Folder of weights to go on from.")] = None,
     workers: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the embedded teacher on procedural prompts; weights are an average over the last steps (EMA)."""
     torch.manual_seed(seed)
     where = device_of(device)
-    sam = build_teacher(CONFIG).to(where).train()
+    sam = build_teacher(CONFIG) if start is None else load_teacher(start)[0].requires_grad_(True)
+    sam = sam.to(where).train()
     averaged = copy.deepcopy(sam)
     optimizer = torch.optim.AdamW(sam.parameters(), lr=lr, weight_decay=0.01)
     warmup = 100

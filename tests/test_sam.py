@@ -1,0 +1,124 @@
+"""The teacher: the official layout, saving and loading, photographs that are not square."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from segment_anything import sam_model_registry
+from segment_anything.build_sam import _build_sam
+
+from stages.shell.errors import UserError
+from stages.teacher.sam import OFFICIAL, TeacherConfig, build_teacher, load_teacher, save_teacher
+
+SMALL = TeacherConfig(
+    name="small",
+    image_size=64,
+    patch_size=8,
+    embed_dim=24,
+    depth=2,
+    num_heads=2,
+    global_attn_indexes=[1],
+    window_size=3,
+    prompt_dim=16,
+    decoder_heads=2,
+    decoder_mlp_dim=32,
+    iou_head_dim=16,
+    pixel_mean=[100.0, 110.0, 120.0],
+    pixel_std=[50.0, 60.0, 70.0],
+    source="test",
+)
+
+
+@pytest.fixture
+def sam():
+    torch.manual_seed(0)
+    return build_teacher(SMALL).eval()
+
+
+@pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
+def test_official_sizes_have_the_official_keys_and_shapes(name):
+    with torch.device("meta"):
+        ours, official = build_teacher(OFFICIAL[name]), sam_model_registry[name]()
+    assert {key: value.shape for key, value in ours.state_dict().items()} == {
+        key: value.shape for key, value in official.state_dict().items()
+    }
+    # what no shape tells: heads, attention windows, and the statistics that are no weights
+    for mine, theirs in zip(ours.image_encoder.blocks, official.image_encoder.blocks, strict=True):
+        assert (mine.window_size, mine.attn.num_heads) == (theirs.window_size, theirs.attn.num_heads)
+    for mine, theirs in zip(
+        ours.mask_decoder.transformer.layers, official.mask_decoder.transformer.layers, strict=True
+    ):
+        assert mine.self_attn.num_heads == theirs.self_attn.num_heads
+    assert ours.image_encoder.img_size == official.image_encoder.img_size
+
+
+def test_statistics_reach_the_teacher_and_are_the_official_ones_by_default(sam):
+    assert (sam.pixel_mean.flatten().tolist(), sam.pixel_std.flatten().tolist()) == (SMALL.pixel_mean, SMALL.pixel_std)
+    official = _build_sam(
+        encoder_embed_dim=8, encoder_depth=1, encoder_num_heads=2, encoder_global_attn_indexes=[0], checkpoint=None
+    )
+    for config in OFFICIAL.values():
+        torch.testing.assert_close(torch.tensor(config.pixel_mean), official.pixel_mean.flatten())
+        torch.testing.assert_close(torch.tensor(config.pixel_std), official.pixel_std.flatten())
+
+
+def test_official_addresses_are_segment_anything_s():
+    assert [config.source.rsplit("/", 1)[-1] for config in OFFICIAL.values()] == [
+        "sam_vit_b_01ec64.pth",
+        "sam_vit_l_0b3195.pth",
+        "sam_vit_h_4b8939.pth",
+    ]
+
+
+def test_a_saved_teacher_comes_back_to_the_number(sam, tmp_path):
+    save_teacher(tmp_path / "teacher", sam, SMALL)
+    loaded, config = load_teacher(tmp_path / "teacher")
+    assert config == SMALL
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert loaded.state_dict().keys() == sam.state_dict().keys()
+    assert all(torch.equal(value, sam.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert torch.equal(loaded.pixel_mean, sam.pixel_mean)
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(sam, tmp_path):
+    save_teacher(tmp_path / "teacher", sam, SMALL, torch.float16)
+    stored = load_file(tmp_path / "teacher/model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    loaded, _ = load_teacher(tmp_path / "teacher")
+    for key, value in loaded.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, sam.state_dict()[key].half().float())
+
+
+def test_saving_twice_gives_the_same_bytes(sam, tmp_path):
+    for name in ("one", "two"):
+        save_teacher(tmp_path / name, sam, SMALL)
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_the_official_forward_pass_takes_a_photograph_that_is_not_square(sam):
+    height, width = 30, 51
+    photo = torch.randint(0, 256, (3, 38, 64), dtype=torch.uint8)
+    box = torch.tensor([[4.0, 5.0, 40.0, 20.0]])
+    with torch.no_grad():
+        [found] = sam([{"image": photo, "boxes": box, "original_size": (height, width)}], multimask_output=True)
+    assert found["masks"].shape == (1, 3, height, width)
+    assert found["low_res_logits"].shape == (1, 3, 32, 32)
+    assert found["iou_predictions"].shape == (1, 3)
+
+
+def test_what_is_no_teacher_is_one_clear_line(sam, tmp_path):
+    with pytest.raises(UserError, match="not a readable teacher"):
+        load_teacher(tmp_path / "nothing")
+    folder = tmp_path / "teacher"
+    save_teacher(folder, sam, SMALL)
+    other = SMALL.model_dump() | {"prompt_dim": 32}
+    (folder / "config.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UserError, match=r"not a readable teacher: Error.* in loading state_dict"):
+        load_teacher(folder)
+    (folder / "config.json").write_text(json.dumps(SMALL.model_dump() | {"colour": 1}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json: colour = 1"):
+        load_teacher(folder)
