@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from segment_anything.modeling import Sam
 from tqdm import tqdm
@@ -32,6 +33,10 @@ from stages.teacher.shards import write_shard
 READ_AHEAD = 4
 """Photographs decoded ahead of the network, in as many threads."""
 
+SMALL_INPUT_PX = 256
+"""A teacher with so small an input runs on one core: sharing its operations costs more than it gains (ten times the
+time when the cores are busy otherwise), and on one core the bytes do not depend on their number."""
+
 
 class Params(Section):
     rasterize: RasterizeParams
@@ -49,6 +54,8 @@ def main(
     make_deterministic()
     root = read_dataset(tables / "dataset.json").root
     sam = load_teacher(weights)[0].to(device_of(device))
+    if sam.image_encoder.img_size <= SMALL_INPUT_PX:
+        torch.set_num_threads(1)
     for split in SPLITS:
         images = read_table(tables / split / "images.parquet", IMAGES).to_pylist()
         rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
