@@ -6,6 +6,7 @@ Writes images and boxes a split, the list of rejects (Parquet and CSV), and the 
 only the stages that score depend on it.
 """
 
+import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import typer
 
 from stages.dataset.config import DataParams, IngestParams
-from stages.dataset.layout import Layout, image_id, label_path, read_layout
+from stages.dataset.layout import SUFFIXES, Layout, image_id, label_path, read_layout
 from stages.dataset.read import Entry, read_entry
 from stages.dataset.tables import BOXES, IMAGES, REJECTS, SPLITS, TRUTH, Dataset, write_dataset, write_table
 from stages.shell.errors import UserError, run
@@ -41,6 +42,7 @@ def main(
     layout = read_layout(Path(values.data.root))
     entries = {split: read_split(layout, split) for split in SPLITS}
     rejects = [reject for split in SPLITS for entry in entries[split] for reject in entry.rejects] + orphans(layout)
+    rejects.sort(key=lambda reject: (reject["file"], reject["line"] or 0))
     duplicates = cross_split_duplicates(entries)
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         write_dataset(part / "dataset.json", Dataset(layout.root, layout.names))
@@ -71,7 +73,7 @@ def read_split(layout: Layout, split: str) -> list[Entry]:
         found += progress(reading, f"ingest {split}", "images", total=len(single))
     for photo in photos:
         if ids[image_id(split, photo)] > 1:
-            reason = f"{ids[image_id(split, photo)]} images share the label file {label_path(photo)}"
+            reason = f"label file shared by {ids[image_id(split, photo)]} images: {label_path(photo)}"
             reject = {"file": photo, "line": None, "reason": reason, "action": "image ignored"}
             found.append(Entry(None, [], [reject], None, 0))
     return found
@@ -134,9 +136,8 @@ def counts(layout: Layout, found: list[Entry]) -> dict:
 
 
 def kind_of(reason: str) -> str:
-    """A reason without its numbers and names, to count by."""
-    words = reason.split(":")[0].split()
-    return " ".join(word for word in words if word.isalpha() or ("-" in word and not any(map(str.isdigit, word))))
+    """A reason without what is particular to one row, to count by."""
+    return " ".join(re.sub(r"-?[0-9][^ ]*", "", reason.split(":")[0].split(",")[0]).split())
 
 
 def refuse(
@@ -150,8 +151,9 @@ def refuse(
     """Raise UserError when the data set is not fit to be used; the tables and the list of rejects stay, to look at."""
     photos = sum(map(len, entries.values()))
     bad = sum(entry.image is None for found in entries.values() for entry in found)
-    if photos == 0:
-        raise UserError("data.root: not a single photograph in any split")
+    for split in ("train", "val"):
+        if not entries[split]:
+            raise UserError(f"data.root: not a single photograph in {split}; suffixes read are {', '.join(SUFFIXES)}")
     if bad > values.max_bad_share * photos:
         raise UserError(f"{bad} of {photos} images are bad, more than ingest.max_bad_share allows; see {listing}")
     if duplicates and values.duplicates == "error":

@@ -22,22 +22,20 @@ class Box:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that is no box. `line` counts from 1; None where the whole file is meant."""
+    """A row that is no box. `line` counts from 1."""
 
-    line: int | None
+    line: int
     reason: str
 
 
 def parse_labels(data: bytes, size_hw: tuple[int, int], n_classes: int) -> tuple[list[Box], list[Reject]]:
     """All rows of a label file. Never raises, whatever the bytes; blank lines count for nothing."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return [], [Reject(None, f"not a text file: {error.reason} at byte {error.start}")]
+    # bytes that are no text spoil their row and no other
+    text = data.decode("utf-8-sig", errors="replace")
     boxes: list[Box] = []
     rejects: list[Reject] = []
     seen: set[tuple[float, ...]] = set()
-    for line, row in enumerate(text.split("\n"), start=1):
+    for line, row in enumerate(text.splitlines(), start=1):
         if not row.strip():
             continue
         values = _numbers(row)
@@ -80,11 +78,13 @@ def parse_row(values: tuple[float, ...], line: int, size_hw: tuple[int, int], n_
 
 def _numbers(row: str) -> tuple[float, ...] | None:
     """The five numbers of a row; None when it is not five numbers."""
+    words = row.split()
     try:
-        values = tuple(float(word) for word in row.split())
+        values = tuple(map(float, words))
     except ValueError:
         return None
-    return values if len(values) == 5 else None
+    # Python reads 1_0 as a number, no labelling tool writes it as one
+    return values if len(values) == 5 and "_" not in row else None
 
 
 def _not_a_row(row: str) -> str:
@@ -93,4 +93,4 @@ def _not_a_row(row: str) -> str:
         return f"a polygon of {(len(words) - 1) // 2} points: labels require 5 columns (class cx cy w h)"
     if len(words) != 5:
         return f"labels require 5 columns (class cx cy w h), {len(words)} columns detected"
-    return f"not five numbers: {' '.join(words)[:60]!r}"
+    return f"not numbers: {' '.join(words)[:60]!r}"

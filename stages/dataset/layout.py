@@ -33,7 +33,7 @@ def read_layout(root: Path) -> Layout:
         raise UserError(f"{path}: not found; data.root must be a folder with Ultralytics' data.yaml")
     try:
         config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected a mapping with `names`, `train` and `val`")
@@ -78,7 +78,8 @@ def _names(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
     names = config.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+    readable = isinstance(names, dict) and names and all(isinstance(name, str | int) for name in names.values())
+    if not readable or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise UserError(
             f"{path}: names = {names!r}: expected a list of class names, or a mapping from 0, 1, 2, … to them"
         )
@@ -99,7 +100,9 @@ def _photos(path: Path, root: Path, base: Path, split: str, where: object) -> li
     found: set[str] = set()
     for entry in entries:
         target = _folder(path, root, base, split, entry)
-        files = _listed(target, root) if target.suffix == ".txt" else sorted(target.rglob("*"))
+        if target.is_file() and target.suffix != ".txt":
+            raise UserError(f"{path}: {split} = {entry!r}: is neither a folder nor a .txt list of photographs")
+        files = _listed(target, root) if target.is_file() else sorted(target.rglob("*"))
         found |= {_relative(file, root) for file in files if file.suffix.lower() in SUFFIXES}
     return sorted(found)
 
@@ -116,7 +119,10 @@ def _folder(path: Path, root: Path, base: Path, key: str, entry: str) -> Path:
 
 def _listed(target: Path, root: Path) -> list[Path]:
     """The photographs of a .txt list, each relative to the list's own folder, as Ultralytics writes them."""
-    lines = [line.strip() for line in target.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        lines = [line.strip() for line in target.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{target}: not a text file: {error.reason} at byte {error.start}") from None
     for line in filter(None, lines):
         inside(root, str((target.parent / line).absolute()))
     return [target.parent / line for line in lines if line]

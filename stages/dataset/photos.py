@@ -11,8 +11,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from stages.shell.errors import UserError
 
 EXIF_ORIENTATION = 0x0112
-MAX_PIXELS = 500_000_000
-"""A photograph beyond this is taken for a decompression bomb and rejected."""
 
 
 class BadPhoto(ValueError):
@@ -30,9 +28,12 @@ class Probe:
 
 def inside(root: Path, path: str) -> Path:
     """`path` below `root`, links resolved. Raises UserError when it leads out of the root."""
-    resolved = (root / path).resolve()
+    try:
+        resolved = (root / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, NUL in a name
+        raise UserError(f"not a usable path: {str(root / path)!r} ({error})") from None
     if not resolved.is_relative_to(root.resolve()):
-        raise UserError(f"{root / path}: leads out of the data root, {root}")
+        raise UserError(f"leads out of the data root: {root / path}")
     return resolved
 
 
@@ -72,16 +73,14 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
         raise BadPhoto("file is empty")
     try:
         image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise BadPhoto(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         image.load()
-    except BadPhoto:
-        raise
+        # asked for after loading: Pillow turns TIFFs upright itself while it loads them
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except UnidentifiedImageError:
         raise BadPhoto("not an image that can be identified") from None
     except Exception as error:
-        # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
+        # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, …), and its own
+        # DecompressionBombError beyond 179 megapixels
         raise BadPhoto(f"corrupt image: {error}") from None
     return image, orientation if orientation in range(1, 9) else 1
 

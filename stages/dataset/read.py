@@ -35,7 +35,8 @@ def read_entry(root: Path, split: str, photo: str, n_classes: int) -> Entry:
     except FileNotFoundError:
         data = None
     except (UserError, OSError) as error:
-        data, refused = None, [_reject(labels, None, str(error), "labels ignored")]
+        # without its labels nobody knows whether the photograph shows defects: it must not teach background
+        return Entry(None, [], [_reject(photo, None, f"unreadable labels: {error}", "image ignored")], None, 0)
     if data is not None:
         found, bad_rows = parse_labels(data, probe.size_hw, n_classes)
         refused = [_reject(labels, row.line, row.reason, "row ignored") for row in bad_rows]

@@ -42,6 +42,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o777 & ~_umask())
+        for file in part.rglob("*"):
+            # some writers (safetensors) make files private
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         part.replace(path)

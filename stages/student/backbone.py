@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]
     path = folder / "model.safetensors"
     try:
         weights = {key: value.float() for key, value in load_file(path).items()}
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not readable weights: {error}") from None
     backbone = Backbone(config, config.img_size)
     wanted = backbone.vit.state_dict()

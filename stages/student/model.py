@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -74,6 +75,6 @@ def load_student(folder: Path) -> Student:
         config = parse(StudentConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
         student = Student(config)
         student.load_state_dict(load_file(folder / "student.safetensors"))
-    except (OSError, json.JSONDecodeError, RuntimeError) as error:
+    except (OSError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
     return student.eval()

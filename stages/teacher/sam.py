@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
@@ -103,7 +104,7 @@ def load_teacher(folder: Path) -> tuple[Sam, TeacherConfig]:
         weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
         sam = build_teacher(config)
         sam.load_state_dict(weights)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable teacher: {' '.join(str(error).split())[:300]}") from None
     return sam.eval().requires_grad_(False), config
 
