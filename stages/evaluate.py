@@ -76,6 +76,8 @@ def main(
             path = part / f"{split}.parquet"
             write_predictions(path, predicted(student, source, split, photos, label_maps, values))
             result |= split_metrics(path, split, source.names, values)
+        # a copy for the report, which depends on the folders of all runs
+        write_json(part / "scores.json", result)
     write_json(metrics, result)
 
 

@@ -38,15 +38,17 @@ def main(
     tables: Annotated[Path, typer.Option(help="Tables of the data set.")] = Path("data/tables"),
     masks: Annotated[Path, typer.Option(help="Pseudo-masks.")] = Path("data/masks"),
     truth: Annotated[Path, typer.Option(help="Pixel truth.")] = Path("data/truth"),
-    predictions: Annotated[Path, typer.Option(help="Predicted masks, a folder a run.")] = Path("data/predictions"),
-    metrics: Annotated[Path, typer.Option(help="Scores, a file a run; rasterize.json.")] = Path("metrics"),
+    predictions: Annotated[Path, typer.Option(help="Predictions and scores, a folder a run.")] = Path(
+        "data/predictions"
+    ),
+    teacher: Annotated[Path, typer.Option(help="Scores of the pseudo-masks.")] = Path("metrics/rasterize.json"),
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("data/report"),
     summary_out: Annotated[Path, typer.Option("--summary", help="Few figures a run.")] = Path("metrics/summary.json"),
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     """Write the report."""
     values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
-    by_run = {name: read_json(metrics / f"{name}.json") for name in values.runs}
+    by_run = {name: read_json(predictions / name / "scores.json") for name in values.runs}
     reference = next(iter(by_run))
     predicted = {split: read_predictions(predictions / reference / f"{split}.parquet") for split in ("test", "val")}
     with new_folder(out) as part:
@@ -60,7 +62,7 @@ def main(
                 draw(case, source.names, reference).save(part / "overlays" / name)
                 pictures.append((name, case.title))
         differences = compare(list(by_run), predictions, source, values.report)
-        text = index(source.names, by_run, reference, differences, read_teacher(metrics / "rasterize.json"), pictures)
+        text = index(source.names, by_run, reference, differences, read_json(teacher), pictures)
         (part / "index.md").write_text(text, encoding="utf-8")
     write_json(summary_out, summary(by_run))
 
@@ -95,13 +97,8 @@ def read_json(path: Path) -> dict:
     """A metrics file. Raises UserError when it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no readable scores ({error}); evaluate every run of params.yaml first") from None
-
-
-def read_teacher(path: Path) -> dict | None:
-    """The teacher's own scores, or None where the appraise stage was not run."""
-    return read_json(path) if path.exists() else None
+    except (OSError, json.JSONDecodeError):
+        raise UserError(f"{path}: no readable scores; appraise, and evaluate every run of params.yaml, first") from None
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def index(
     metrics: Mapping[str, dict],
     reference: str,
     differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
-    teacher: Mapping[str, object] | None,
+    teacher: Mapping[str, object],
     pictures: Sequence[tuple[str, str]],
 ) -> str:
     """Markdown of the report. `metrics`: run -> its JSON; `pictures`: (file name in overlays/, image id)."""
@@ -73,8 +73,7 @@ def index(
         headline_table(val, published.VAL_HEADER, published.VAL),
         *(["By class:", class_table(val, names)] if any(val.values()) else []),
     ]
-    if teacher is not None:
-        parts += ["## The teacher's pseudo-masks against truth", TEACHER, tree_table(teacher)]
+    parts += ["## The teacher's pseudo-masks against truth", TEACHER, tree_table(teacher)]
     parts += ["## Pictures", _gallery(pictures, reference)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
