@@ -76,7 +76,9 @@ def main(
     student, history = fit(student, crops, values, validate, device_of(device))
     save_student(student, out)
     with new_folder(curves) as part:
-        pd.DataFrame(history.epochs).to_csv(part / "train.csv", index=False)
+        epochs = pd.DataFrame(history.epochs).set_index("epoch")
+        epochs.drop(columns="corrected_share").to_csv(part / "loss.csv")
+        epochs[["corrected_share"]].to_csv(part / "corrected.csv")
         pd.DataFrame(history.validations).to_csv(part / "val.csv", index=False)
 
 

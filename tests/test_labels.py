@@ -1,105 +1,125 @@
-"""YOLO rows: taken or rejected one by one, never with a traceback, never outside the image."""
+"""YOLO rows become boxes inside the image, or a reason; nothing else can happen."""
+
+import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stages.dataset.labels import Box, parse_labels
+from stages.dataset.labels import OVERHANG, BadRow, parse_labels, parse_row
 
-SIZE_HW = (371, 586)
-
-
-def parse(text: str | bytes, n_classes: int = 3):
-    return parse_labels(text.encode() if isinstance(text, str) else text, SIZE_HW, n_classes)
+SIZE_HW = (100, 200)
 
 
-def test_a_row_becomes_a_box_in_pixels():
-    boxes, rejects = parse("1 0.5 0.25 0.5 0.1\n")
-    assert rejects == []
-    assert boxes == [Box(1, pytest.approx((146.5, 74.2, 439.5, 111.3)), 1, clipped=False)]
+def kinds(data: bytes, class_count: int = 4) -> list[tuple[int, str]]:
+    return [(line, bad.kind) for line, bad in parse_labels(data, SIZE_HW, class_count).bad]
 
 
-def test_byte_order_mark_crlf_tabs_and_blank_lines_are_no_mistakes():
-    boxes, rejects = parse(b"\xef\xbb\xbf0 0.5 0.5 0.1 0.1\r\n\r\n1\t0.2\t0.2\t0.1\t0.1\r\n")
-    assert [(box.class_id, box.line) for box in boxes] == [(0, 1), (1, 3)]
-    assert rejects == []
+def test_a_row_becomes_upright_pixels():
+    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, 4).xyxy == pytest.approx((90, 10, 110, 40))
+    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, 4).class_id == 2
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("row", "kind", "message"),
     [
-        ("3 0.5 0.5 0.1 0.1", "label class 3 exceeds dataset class count 3, possible class labels are 0-2"),
-        ("-1 0.5 0.5 0.1 0.1", "label class -1 exceeds"),
-        ("0.5 0.5 0.5 0.1 0.1", "label class 0.5 is not a whole number"),
-        ("0 1.5 0.5 0.1 0.1", "non-normalized or out of bounds coordinates 1.5"),
-        ("0 120 40 30 20", "non-normalized or out of bounds coordinates 120"),
-        ("0 0.5 -0.5 0.1 0.1", "non-normalized or out of bounds"),
-        ("0 0.5 0.5 0 0.1", "box without area"),
-        ("0 0.5 0.5 0.1 -0.1", "box without area"),
-        ("0 1.005 0.5 0.001 0.1", "box without area inside the image"),
-        ("0 nan 0.5 0.1 0.1", "NaN or infinite value"),
-        ("0 0.5 0.5 inf 0.1", "NaN or infinite value"),
-        ("0 0.5 0.5 0.1", "labels require 5 columns (class cx cy w h), 4 columns detected"),
-        ("0 0.1 0.1 0.2 0.1 0.2 0.2", "a polygon of 3 points"),
-        ("dirt 0.5 0.5 0.1 0.1", "not numbers: 'dirt 0.5"),
-        ("0 0.5 0.5 0.1 0_1", "not numbers"),
-        (b"0 0.5 \xff 0.1 0.1", "not numbers"),
+        ("7 0.5 0.5 0.1 0.1", "class", "label class 7 exceeds dataset class count 4, possible class labels are 0-3"),
+        ("-1 0.5 0.5 0.1 0.1", "class", "negative label class -1"),
+        ("1.5 0.5 0.5 0.1 0.1", "class", "label class 1.5 is not an integer"),
+        ("1 0.5 0.5 0.1", "columns", "labels require 5 columns, 4 columns detected"),
+        ("1 0.5 0.5 0.1 0.1 0.9", "columns", "labels require 5 columns, 6 columns detected"),
+        ("1 .1 .1 .9 .1 .9 .9", "columns", "7 columns detected (a polygon or an oriented box"),
+        ("1 0.5 0.5 abc 0.1", "not_a_number", "'abc' is not a number"),
+        ("1 0.5 0.5 1_0 0.1", "not_a_number", "'1_0'"),
+        ("1 0.5 ٣ 0.1 0.1", "not_a_number", "'٣'"),
+        ("1 nan 0.5 0.1 0.1", "not_finite", "nan is not a finite number"),
+        ("inf 0.5 0.5 0.1 0.1", "not_finite", "inf"),
+        ("1 0.5 0.5 0 0.1", "zero_area", "box size 0 x 0.1 is not positive"),
+        ("1 0.5 0.5 0.1 -0.1", "zero_area", "box size 0.1 x -0.1"),
+        ("1 1.004 0.5 0.006 0.1", "zero_area", "no area inside the image"),
+        ("1 0.5 0.5 1e-300 0.1", "zero_area", "no area inside the image"),
+        ("1 100 50 20 10", "out_of_bounds", "non-normalized or out of bounds coordinates 100 50 20 10"),
+        ("1 0.5 0.96 0.1 0.11", "out_of_bounds", "allowed is 0 to 1, and 0.01 beyond is clipped"),
     ],
 )
-def test_a_bad_row_is_rejected_alone_with_its_reason(row, reason):
-    row = row if isinstance(row, bytes) else row.encode()
-    boxes, rejects = parse(b"0 0.5 0.5 0.1 0.1\n" + row + b"\n1 0.4 0.4 0.1 0.1\n")
-    assert [box.line for box in boxes] == [1, 3]
-    assert [(reject.line, reject.reason.startswith(reason)) for reject in rejects] == [(2, True)], rejects
+def test_a_bad_row_is_refused_with_its_value_and_what_is_allowed(row, kind, message):
+    with pytest.raises(BadRow) as caught:
+        parse_row(row, SIZE_HW, 4)
+    assert caught.value.kind == kind
+    assert message in str(caught.value)
 
 
-def test_a_small_overhang_is_clipped_and_counted():
-    boxes, rejects = parse("0 0.05 0.5 0.11 0.2\n0 0.05 0.5 0.1000004 0.2\n")
-    assert rejects == []
-    assert [box.clipped for box in boxes] == [True, False], "six decimals of rounding are no overhang"
-    assert boxes[0].xyxy[0] == 0
+def test_overhang_up_to_one_per_cent_is_clipped():
+    box = parse_row("0 0.955 0.5 0.11 0.2", SIZE_HW, 1)
+    assert box.xyxy == pytest.approx((180, 40, 200, 60))
+    assert box.xyxy[2] == 200
+    assert box.overhang == pytest.approx(OVERHANG)
+    with pytest.raises(BadRow):
+        parse_row("0 0.9551 0.5 0.11 0.2", SIZE_HW, 1)
 
 
-def test_an_exact_duplicate_is_removed():
-    boxes, rejects = parse("0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
-    assert [box.line for box in boxes] == [1, 3]
-    assert rejects[0].reason == "duplicate label removed"
+def test_byte_order_mark_crlf_tabs_and_blank_lines_are_tolerated():
+    labels = parse_labels(b"\xef\xbb\xbf0 .5 .5 .1 .1\r\n\r\n1\t.5\t.5\t.1\t.1 \n   \n2 .5 .5 .1 .1", SIZE_HW, 4)
+    assert [(line, box.class_id) for line, box in labels.boxes] == [(1, 0), (3, 1), (5, 2)]
+    assert not labels.bad
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_are_boxes_or_rejects(data):
-    boxes, rejects = parse(data)
-    check_inside(boxes)
-    lines = [found.line for found in (*boxes, *rejects)]
-    assert len(set(lines)) == len(lines)
+def test_one_bad_row_costs_no_other():
+    data = b"0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n\xff\xfe .5 .5 .1 .1\n1 .5 .5 .1 .1\n"
+    assert [line for line, _ in parse_labels(data, SIZE_HW, 4).boxes] == [1, 4]
+    assert kinds(data) == [(2, "class"), (3, "not_a_number")]
 
 
-number = st.floats(allow_nan=True, width=32) | st.floats(-0.2, 1.2)
+def test_a_repeated_row_is_removed_and_another_class_there_is_not():
+    data = b"0 .5 .5 .1 .1\n1 .5 .5 .1 .1\n0 0.50 .5 .1 .1\n"
+    labels = parse_labels(data, SIZE_HW, 4)
+    assert [line for line, _ in labels.boxes] == [1, 2]
+    assert [(line, str(bad)) for line, bad in labels.bad] == [(3, "duplicate label removed, same as line 1")]
 
 
-@given(st.lists(st.tuples(st.integers(-2, 4), number, number, number, number), max_size=6))
-def test_accepted_boxes_lie_inside_and_have_an_area(rows):
-    boxes, rejects = parse("\n".join(" ".join(map(str, row)) for row in rows))
-    check_inside(boxes)
-    assert len(boxes) + len(rejects) == len(rows)
+def test_an_empty_file_has_neither_boxes_nor_bad_rows():
+    for data in (b"", b"\n\n", b"\xef\xbb\xbf", b" \t\r\n"):
+        labels = parse_labels(data, SIZE_HW, 4)
+        assert not labels.boxes and not labels.bad
 
 
-unit = st.floats(0.02, 0.98)
+numbers = st.one_of(
+    st.floats(-0.1, 1.2).map(str),
+    st.floats().map(str),
+    st.integers(-2, 12).map(str),
+    st.text(max_size=4),
+    st.sampled_from(["nan", "-inf", "1e400", "0x1", "1e-320", "-0.0"]),
+)
+rows = st.lists(numbers, max_size=9).map(" ".join)
+sizes_hw = st.tuples(st.integers(10, 5000), st.integers(10, 5000))
 
 
-@given(st.tuples(unit, unit), st.tuples(unit, unit))
-def test_a_box_written_and_read_is_the_same_box(corner_a, corner_b):
-    x1, x2 = sorted((corner_a[0], corner_b[0] + 0.01))
-    y1, y2 = sorted((corner_a[1], corner_b[1] + 0.01))
-    if x2 - x1 < 1e-3 or y2 - y1 < 1e-3:
-        return
-    boxes, _ = parse(f"0 {(x1 + x2) / 2:.9f} {(y1 + y2) / 2:.9f} {x2 - x1:.9f} {y2 - y1:.9f}")
-    height, width = SIZE_HW
-    assert boxes[0].xyxy == pytest.approx((x1 * width, y1 * height, x2 * width, y2 * height), abs=1e-5)
-
-
-def check_inside(boxes):
-    for box in boxes:
+@given(st.one_of(st.binary(max_size=300), st.lists(rows, max_size=6).map("\n".join).map(str.encode)), sizes_hw)
+def test_any_bytes_give_boxes_inside_the_image_or_reasons(data, size_hw):
+    labels = parse_labels(data, size_hw, 3)
+    height, width = size_hw
+    for _, box in labels.boxes:
         x1, y1, x2, y2 = box.xyxy
-        assert 0 <= x1 < x2 <= SIZE_HW[1]
-        assert 0 <= y1 < y2 <= SIZE_HW[0]
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+        assert box.class_id in range(3)
+    lines = [line for line, _ in labels.boxes] + [line for line, _ in labels.bad]
+    assert len(lines) == len(set(lines))
+    assert len(lines) == sum(bool(row.decode(errors="replace").strip()) for row in _rows(data))
+
+
+def _rows(data: bytes) -> list[bytes]:
+    return data.removeprefix(b"\xef\xbb\xbf").splitlines()
+
+
+@given(st.integers(0, 2), st.tuples(*[st.floats(0, 1)] * 4), sizes_hw)
+def test_a_written_box_is_read_back(class_id, corners, size_hw):
+    (left, right), (top, bottom) = sorted(corners[:2]), sorted(corners[2:])
+    assume(right - left > 1e-6 and bottom - top > 1e-6)
+    height, width = size_hw
+    row = f"{class_id} {(left + right) / 2!r} {(top + bottom) / 2!r} {right - left!r} {bottom - top!r}"
+    box = parse_row(row, size_hw, 3)
+    expected = (left * width, top * height, right * width, bottom * height)
+    assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(box.xyxy, expected, strict=True))
+    assert box.class_id == class_id
+    assert box.overhang < 1e-12

@@ -57,7 +57,7 @@ def scores(repo: Path) -> dict[str, dict]:
 
 
 def curve(repo: Path, name: str) -> str:
-    return (repo / "metrics/curves" / name / "train.csv").read_text()
+    return (repo / "metrics/curves" / name / "loss.csv").read_text()
 
 
 def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):

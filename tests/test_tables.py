@@ -1,16 +1,25 @@
-"""The tables: what is written is read, the same rows give the same bytes, another layout is refused."""
+"""The tables keep what they are given, and refuse what they are not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from stages.dataset.tables import (
-    BOXES,
     IMAGES,
+    REJECTS,
+    TRUTH,
     Dataset,
+    append,
     decode_label_map,
     encode_label_map,
+    open_table,
     read_dataset,
     read_table,
     write_dataset,
@@ -18,41 +27,78 @@ from stages.dataset.tables import (
 )
 from stages.shell.errors import UserError
 
-ROW = {"box_id": "a:1", "image_id": "a", "class_id": 0, "x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 2.0}
-ROW |= {"source": "labels/a.txt", "line": 1}
+ROWS = [{"image_id": f"val/{index}", "height": 3, "width": 5, "mask_png": bytes([index])} for index in range(4)]
 
 
-def test_rows_come_back_and_bytes_repeat(tmp_path):
-    for name in ("a", "b"):
-        write_table(tmp_path / name, BOXES, [ROW])
-    assert read_table(tmp_path / "a", BOXES).to_pylist() == [ROW]
+def test_rows_come_back_in_the_order_given(tmp_path):
+    write_table(tmp_path / "a.parquet", TRUTH, ROWS)
+    assert read_table(tmp_path / "a.parquet", TRUTH).to_pylist() == ROWS
+
+
+def test_a_table_grows_by_pieces(tmp_path):
+    with open_table(tmp_path / "a.parquet", TRUTH) as writer:
+        append(writer, ROWS[:3])
+        append(writer, [])
+        append(writer, ROWS[3:])
+        assert not (tmp_path / "a.parquet").exists()
+    assert read_table(tmp_path / "a.parquet", TRUTH).to_pylist() == ROWS
+
+
+def test_no_rows_are_a_table_too(tmp_path):
+    write_table(tmp_path / "a.parquet", IMAGES, [])
+    with open_table(tmp_path / "b.parquet", IMAGES):
+        pass
+    for name in "ab":
+        assert read_table(tmp_path / f"{name}.parquet", IMAGES).num_rows == 0
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    for name in "ab":
+        write_table(tmp_path / name, TRUTH, ROWS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_an_empty_table_keeps_its_columns(tmp_path):
-    write_table(tmp_path / "a", IMAGES, [])
-    assert read_table(tmp_path / "a", IMAGES).num_rows == 0
+def test_only_a_rejects_line_may_be_unknown(tmp_path):
+    row = {"file": "a", "line": None, "reason": "b", "action": "c"}
+    write_table(tmp_path / "a", REJECTS, [row])
+    assert read_table(tmp_path / "a", REJECTS).to_pylist() == [row]
+    with pytest.raises(pa.ArrowInvalid):
+        write_table(tmp_path / "b", TRUTH, [{**ROWS[0], "image_id": None}])
+    assert not (tmp_path / "b").exists()
 
 
-def test_another_layout_or_no_table_is_refused(tmp_path):
-    write_table(tmp_path / "a", BOXES, [ROW])
-    with pytest.raises(UserError, match="expected"):
-        read_table(tmp_path / "a", IMAGES)
+def test_a_missing_broken_or_other_table_is_refused_by_name(tmp_path):
+    (tmp_path / "text").write_text("no table")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "other")
+    for name, message in (("absent", "not readable"), ("text", "not readable"), ("other", r"columns are \['x'\]")):
+        with pytest.raises(UserError, match=message) as caught:
+            read_table(tmp_path / name, TRUTH)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_the_data_set_is_written_as_given(tmp_path):
+    dataset = Dataset(Path("../my set"), ("dirt", "écaille"))
+    write_dataset(tmp_path / "dataset.json", dataset)
+    assert read_dataset(tmp_path / "dataset.json") == dataset
+    assert json.loads((tmp_path / "dataset.json").read_text())["root"] == "../my set"
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"root": "a"}', "\udcff"])
+def test_a_broken_data_set_file_is_refused(tmp_path, text):
+    path = tmp_path / "dataset.json"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match="run the ingest stage"):
-        read_table(tmp_path / "gone", IMAGES)
-    with pytest.raises(UserError, match="run the ingest stage"):
-        read_dataset(tmp_path / "gone")
+        read_dataset(path)
 
 
-def test_the_data_set_s_description_comes_back(tmp_path):
-    dataset = Dataset(Path("data/demo"), ("dirt", "damage"))
-    write_dataset(tmp_path / "d.json", dataset)
-    assert read_dataset(tmp_path / "d.json") == dataset
-
-
-def test_label_maps_survive_and_repeat_byte_for_byte():
-    labels = np.random.default_rng(0).integers(0, 256, (17, 31), dtype=np.uint8)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_label_maps_survive_as_png(labels):
     np.testing.assert_array_equal(decode_label_map(encode_label_map(labels)), labels)
     assert encode_label_map(labels) == encode_label_map(labels.copy())
-    with pytest.raises(ValueError, match="uint8"):
-        encode_label_map(labels.astype(np.int64))
+
+
+def test_only_label_maps_are_encoded():
+    for wrong in (np.zeros((3, 4)), np.zeros((3, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="label map"):
+            encode_label_map(wrong)

@@ -1,96 +1,108 @@
-"""YOLO label files: one row a box, taken or rejected one by one. Ultralytics' wording where its users know it.
+"""YOLO label files: rows of `class cx cy w h`, normalised to the upright photograph, to boxes in its pixels.
 
-Rows are `class cx cy w h`, normalised to the upright photograph, that is, after its EXIF orientation.
+Upright means after the EXIF orientation has been applied: what an annotation tool showed, and what Ultralytics assumes.
+Refusals are worded as Ultralytics words them, but concern one row, never the whole image.
 """
 
 import math
 from dataclasses import dataclass
 
 OVERHANG = 0.01
-"""A box may leave the image by this share of its side, and is clipped; beyond that its row is rejected."""
+"""A box may reach this far out of the image, as a share of its width or height; it is clipped. Ultralytics' figure."""
+
+ROUNDING = 1e-5
+"""Less overhang than this is the rounding of six written decimals, and not worth a word."""
+
+
+class BadRow(ValueError):
+    """A row that is no usable box. `kind` is what rows are counted by, the message names value and what is allowed."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
 class Box:
-    """`xyxy`: upright pixels inside the image, half-open. `clipped`: whether the row reached out of the image."""
+    """Upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang` is the share that was clipped."""
 
     class_id: int
     xyxy: tuple[float, float, float, float]
-    line: int
-    clipped: bool
+    overhang: float = 0.0
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A row that is no box. `line` counts from 1."""
+class Labels:
+    """A label file, read: boxes and refused rows, each with its line number."""
 
-    line: int
-    reason: str
+    boxes: list[tuple[int, Box]]
+    bad: list[tuple[int, BadRow]]
 
 
-def parse_labels(data: bytes, size_hw: tuple[int, int], n_classes: int) -> tuple[list[Box], list[Reject]]:
-    """All rows of a label file. Never raises, whatever the bytes; blank lines count for nothing."""
-    # bytes that are no text spoil their row and no other
-    text = data.decode("utf-8-sig", errors="replace")
-    boxes: list[Box] = []
-    rejects: list[Reject] = []
-    seen: set[tuple[float, ...]] = set()
-    for line, row in enumerate(text.splitlines(), start=1):
-        if not row.strip():
+def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Labels:
+    """All rows of a label file. A byte-order mark, CRLF, tabs and blank lines are tolerated."""
+    labels, seen = Labels([], []), {}
+    for line, row in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        text = row.decode("utf-8", errors="replace").strip()
+        if not text:
             continue
-        values = _numbers(row)
-        found = parse_row(values, line, size_hw, n_classes) if values else Reject(line, _not_a_row(row))
-        if isinstance(found, Box) and values in seen:
-            found = Reject(line, "duplicate label removed")
-        seen.add(values or ())
-        (boxes if isinstance(found, Box) else rejects).append(found)
-    return boxes, rejects
+        try:
+            box = parse_row(text, size_hw, class_count)
+            first = seen.setdefault((box.class_id, box.xyxy), line)
+            if first != line:
+                raise BadRow("duplicate", f"duplicate label removed, same as line {first}")
+            labels.boxes.append((line, box))
+        except BadRow as bad:
+            labels.bad.append((line, bad))
+    return labels
 
 
-def parse_row(values: tuple[float, ...], line: int, size_hw: tuple[int, int], n_classes: int) -> Box | Reject:
-    """The five numbers of a row as a box in pixels, or the reason why not."""
-    class_number, *center_size = values
-    if not all(map(math.isfinite, values)):
-        return Reject(line, "NaN or infinite value")
-    if class_number != int(class_number):
-        return Reject(line, f"label class {class_number:g} is not a whole number")
-    if not 0 <= class_number < n_classes:
-        return Reject(
-            line,
-            f"label class {int(class_number)} exceeds dataset class count {n_classes}, "
-            f"possible class labels are 0-{n_classes - 1}",
+def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> Box:
+    """`class cx cy w h` to a box in an image of `size_hw` pixels. Raises BadRow."""
+    columns = text.split()
+    if len(columns) != 5:
+        shape = " (a polygon or an oriented box; only boxes are read)" if len(columns) > 6 else ""
+        raise BadRow("columns", f"labels require 5 columns, {len(columns)} columns detected{shape}")
+    class_value, cx, cy, width, height = map(_number, columns)
+    if class_value != int(class_value):
+        raise BadRow("class", f"label class {columns[0]} is not an integer")
+    if class_value < 0:
+        raise BadRow("class", f"negative label class {columns[0]}, possible class labels are 0-{class_count - 1}")
+    if class_value >= class_count:
+        raise BadRow(
+            "class",
+            f"label class {columns[0]} exceeds dataset class count {class_count}, "
+            f"possible class labels are 0-{class_count - 1}",
         )
-    cx, cy, w, h = center_size
-    if w <= 0 or h <= 0:
-        return Reject(line, f"box without area: width {w:g}, height {h:g}")
-    x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-    if min(x1, y1) < -OVERHANG or max(x2, y2) > 1 + OVERHANG:
-        return Reject(line, f"non-normalized or out of bounds coordinates {cx:g} {cy:g} {w:g} {h:g}")
-    height, width = size_hw
-    inside = tuple(min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
-    xyxy = (inside[0] * width, inside[1] * height, inside[2] * width, inside[3] * height)
-    if xyxy[2] <= xyxy[0] or xyxy[3] <= xyxy[1]:
-        return Reject(line, "box without area inside the image")
-    # six decimals of rounding are no overhang
-    clipped = any(abs(a - b) > 1e-6 for a, b in zip(inside, (x1, y1, x2, y2), strict=True))
-    return Box(int(class_number), xyxy, line, clipped)
+    if width <= 0 or height <= 0:
+        raise BadRow("zero_area", f"box size {columns[3]} x {columns[4]} is not positive")
+    x1, y1, x2, y2 = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+    overhang = max(-x1, -y1, x2 - 1, y2 - 1, 0.0)
+    if overhang > OVERHANG + 1e-12:
+        raise BadRow(
+            "out_of_bounds",
+            f"non-normalized or out of bounds coordinates {' '.join(columns[1:])}: the box reaches from "
+            f"({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g}), allowed is 0 to 1, and {OVERHANG} beyond is clipped",
+        )
+    rows, across = size_hw
+    xyxy = (_clip(x1) * across, _clip(y1) * rows, _clip(x2) * across, _clip(y2) * rows)
+    if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
+        raise BadRow("zero_area", f"box {' '.join(columns[1:])} has no area inside the image")
+    return Box(int(class_value), xyxy, overhang)
 
 
-def _numbers(row: str) -> tuple[float, ...] | None:
-    """The five numbers of a row; None when it is not five numbers."""
-    words = row.split()
+def _number(column: str) -> float:
     try:
-        values = tuple(map(float, words))
+        # Python alone would also read 1_000 and other scripts' digits
+        value = float(column) if column.isascii() and "_" not in column else None
     except ValueError:
-        return None
-    # Python reads 1_0 as a number, no labelling tool writes it as one
-    return values if len(values) == 5 and "_" not in row else None
+        value = None
+    if value is None:
+        raise BadRow("not_a_number", f"{column[:40]!r} is not a number")
+    if not math.isfinite(value):
+        raise BadRow("not_finite", f"{column[:40]} is not a finite number")
+    return value
 
 
-def _not_a_row(row: str) -> str:
-    words = row.split()
-    if len(words) > 6 and len(words) % 2:
-        return f"a polygon of {(len(words) - 1) // 2} points: labels require 5 columns (class cx cy w h)"
-    if len(words) != 5:
-        return f"labels require 5 columns (class cx cy w h), {len(words)} columns detected"
-    return f"not numbers: {' '.join(words)[:60]!r}"
+def _clip(share: float) -> float:
+    return min(max(share, 0.0), 1.0)

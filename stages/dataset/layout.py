@@ -1,132 +1,253 @@
-"""Ultralytics' data.yaml: where the photographs of each split are, and where their labels and masks belong."""
+"""Ultralytics' data.yaml: where the photographs of each split are, and where their labels and masks belong.
+
+Nothing is followed out of the data root, the folder that holds data.yaml.
+"""
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
 from stages.dataset.photos import inside
+from stages.dataset.rejects import Reject
 from stages.dataset.tables import SPLITS
 from stages.shell.errors import UserError
 
-SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
+"""Files that labelling tools leave beside photographs: no photograph was lost by passing over them."""
+
+MAX_CLASSES = 254
+"""Label maps hold class id + 1 in a byte, and 255 means ignored."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph that data.yaml names. `path` is relative to the root; `problem` is why it cannot be used, if so."""
+
+    split: str
+    image_id: str
+    path: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`splits`: photographs of each split as sorted paths relative to `root`, with `/`; None = no such split.
+    """`splits`: photographs of each split, sorted by id; None where data.yaml names no such split.
 
-    `base` is where data.yaml's `path` points to, below `root`.
+    `ignored`: files in the photographs' folders that are none.
     """
 
     root: Path
     names: tuple[str, ...]
-    splits: dict[str, list[str] | None]
+    splits: dict[str, list[Photo] | None]
+    ignored: list[Reject]
 
 
 def read_layout(root: Path) -> Layout:
     """Read `root`/data.yaml and list its photographs. Raises UserError naming key, value and what is allowed."""
-    path = root / "data.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: not found; data.root must be a folder with Ultralytics' data.yaml")
-    try:
-        config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping with `names`, `train` and `val`")
-    base = _folder(path, root, root, "path", str(config.get("path") or "."))
-    splits: dict[str, list[str] | None] = {}
+    config = _read_yaml(root)
+    base = _below(root, ".", config.get("path") or ".", "path")
+    if "val" not in config and "validation" in config:
+        config["val"] = config["validation"]
+    ignored: dict[str, Reject] = {}
+    splits: dict[str, list[Photo] | None] = {}
     for split in SPLITS:
-        where = config.get(split)
-        if where is None and split != "test":
-            raise UserError(f"{path}: no `{split}`: a folder, a list of folders or a .txt list of photographs")
-        splits[split] = None if where is None else _photos(path, root, base, split, where)
-    return Layout(root, _names(path, config), splits)
+        entries = config.get(split)
+        if entries is None and split != "test":
+            raise UserError(f"{root / 'data.yaml'}: no `{split}`: a folder, a list of folders or a .txt list of images")
+        splits[split] = None if entries is None else _photos(root, base, split, entries, ignored)
+    return Layout(root, class_names(config, str(root / "data.yaml")), splits, list(ignored.values()))
+
+
+def class_names(config: dict, where: str) -> tuple[str, ...]:
+    """`names` of data.yaml, a list or a mapping from 0, 1, 2, … (or just `nc`), checked. `where` opens the errors."""
+    names, count = config.get("names"), config.get("nc")
+    if names is None and type(count) is int and 0 < count <= MAX_CLASSES:
+        return tuple(f"class_{index}" for index in range(count))
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[index] for index in range(len(names))]
+    usable = isinstance(names, list) and names
+    if not usable or not all(type(name) in (str, int, float) and str(name).strip() for name in names):
+        raise UserError(f"{where}: names = {names!r}: expected a list of class names, or a mapping from 0, 1, 2, …")
+    found = tuple(str(name).strip() for name in names)
+    if len(set(found)) < len(found):
+        raise UserError(f"{where}: names = {list(found)}: two classes have one name")
+    if len(found) > MAX_CLASSES:
+        raise UserError(f"{where}: {len(found)} classes; at most {MAX_CLASSES} are possible")
+    if count is not None and count != len(found):
+        raise UserError(f"{where}: nc = {count!r}, but names has {len(found)} classes")
+    return found
 
 
 def label_path(photo: str) -> str:
     """Ultralytics' rule: the last `images` folder becomes `labels`, the suffix .txt."""
-    return _sibling(photo, "labels", ".txt")
+    return _sibling(photo, "labels", ".txt") or PurePosixPath(photo).with_suffix(".txt").as_posix()
 
 
-def mask_path(photo: str) -> str:
-    """The same rule for pixel truth: the last `images` folder becomes `masks`, the suffix .png."""
+def mask_path(photo: str) -> str | None:
+    """The same rule for pixel truth: `masks` and .png. None without an `images` folder: a photograph is no mask."""
     return _sibling(photo, "masks", ".png")
 
 
 def image_id(split: str, photo: str) -> str:
-    """`<split>/<path below the photograph's images/<split> folder, without its suffix>`."""
+    """`<split>/<path below the last images folder, without <split> and suffix>`: depends on nothing but the path."""
     parts = PurePosixPath(photo).with_suffix("").parts
     if "images" in parts[:-1]:
-        parts = parts[len(parts) - parts[::-1].index("images") :]
+        parts = parts[len(parts) - 1 - parts[:-1][::-1].index("images") :]
     return "/".join((split, *(parts[1:] if len(parts) > 1 and parts[0] == split else parts)))
 
 
-def _sibling(photo: str, folder: str, suffix: str) -> str:
-    parts = list(PurePosixPath(photo).with_suffix(suffix).parts)
-    for index in reversed(range(len(parts) - 1)):
-        if parts[index] == "images":
-            parts[index] = folder
-            break
-    return "/".join(parts)
-
-
-def _names(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
-    names = config.get("names")
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    readable = isinstance(names, dict) and names and all(isinstance(name, str | int) for name in names.values())
-    if not readable or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
-        raise UserError(
-            f"{path}: names = {names!r}: expected a list of class names, or a mapping from 0, 1, 2, … to them"
-        )
-    found = tuple(str({str(key): value for key, value in names.items()}[str(index)]) for index in range(len(names)))
-    if len(set(found)) < len(found):
-        raise UserError(f"{path}: names = {list(found)}: two classes have one name")
-    if len(found) > 254:
-        raise UserError(f"{path}: {len(found)} classes; label maps hold at most 254")
-    if config.get("nc", len(found)) != len(found):
-        raise UserError(f"{path}: nc = {config['nc']!r}, but names has {len(found)} classes")
+def orphans(layout: Layout) -> list[Reject]:
+    """Labels and masks without a photograph, in and below the folders where those of the photographs belong."""
+    folders = {PurePosixPath(photo.path).parent for photos in layout.splits.values() for photo in photos or []}
+    found = []
+    # a list may name photographs that are not there, or not inside
+    folders = {folder for folder in folders if _is_folder_inside(layout.root, str(folder))}
+    for folder in sorted(folders - {folder for folder in folders if folders.intersection(folder.parents)}):
+        photos = (path for path, _ in _files_below(layout.root, str(folder), {}) if _is_photo(path))
+        stems = {PurePosixPath(path).relative_to(folder).with_suffix("") for path in photos}
+        for kind, suffix in (("labels", ".txt"), ("masks", ".png")):
+            place = _sibling(f"{folder}/x", kind, "")
+            beside = None if place is None else PurePosixPath(place).parent
+            if beside is None or not _is_folder_inside(layout.root, str(beside)):
+                continue
+            for path in sorted(path for path, _ in _files_below(layout.root, str(beside), {})):
+                stem = PurePosixPath(path).relative_to(beside).with_suffix("")
+                # classes.txt is written by labelling tools beside the labels
+                if path.lower().endswith(suffix) and stem not in stems and stem.name != "classes":
+                    reason = f"{kind.removesuffix('s')} file without an image"
+                    found.append(Reject(path, None, f"orphan_{kind}", reason, "file ignored"))
     return found
 
 
-def _photos(path: Path, root: Path, base: Path, split: str, where: object) -> list[str]:
-    entries = where if isinstance(where, list) else [where]
-    if not all(isinstance(entry, str) for entry in entries):
-        raise UserError(f"{path}: {split} = {where!r}: expected a folder, a list of folders or a .txt list")
-    found: set[str] = set()
-    for entry in entries:
-        target = _folder(path, root, base, split, entry)
-        if target.is_file() and target.suffix != ".txt":
-            raise UserError(f"{path}: {split} = {entry!r}: is neither a folder nor a .txt list of photographs")
-        files = _listed(target, root) if target.is_file() else sorted(target.rglob("*"))
-        found |= {_relative(file, root) for file in files if file.suffix.lower() in SUFFIXES}
-    return sorted(found)
-
-
-def _folder(path: Path, root: Path, base: Path, key: str, entry: str) -> Path:
-    """`entry` below `base`; it must exist and lie inside `root`."""
-    target = base / entry
-    if not target.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{path}: {key} = {entry!r}: leads out of the data root, {root}")
-    if not target.exists():
-        raise UserError(f"{path}: {key} = {entry!r}: {target} does not exist")
-    return target
-
-
-def _listed(target: Path, root: Path) -> list[Path]:
-    """The photographs of a .txt list, each relative to the list's own folder, as Ultralytics writes them."""
+def _read_yaml(root: Path) -> dict:
+    path = root / "data.yaml"
+    if not path.is_file():
+        raise UserError(f"{path}: not found; data.root must be the folder that holds Ultralytics' data.yaml")
     try:
-        lines = [line.strip() for line in target.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{target}: not a text file: {error.reason} at byte {error.start}") from None
-    for line in filter(None, lines):
-        inside(root, str((target.parent / line).absolute()))
-    return [target.parent / line for line in lines if line]
+        config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
+    except Exception as error:
+        # beside its own errors the parser raises ValueError on a date, RecursionError on depth, and more
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a mapping with `names`, `train` and `val`")
+    return config
 
 
-def _relative(file: Path, root: Path) -> str:
-    return Path(os.path.relpath(file.absolute(), root.absolute())).as_posix()
+def _below(root: Path, base: str, entry: object, key: str) -> str:
+    """An entry of data.yaml as an existing path relative to `root`, links not resolved, though checked.
+
+    A leading `../` that would leave the root is dropped, as Ultralytics does for the exports that have it.
+    """
+    where = f"{root / 'data.yaml'}: {key} = {entry!r}"
+    if not isinstance(entry, str) or not entry.strip():
+        raise UserError(f"{where}: expected a path")
+    for attempt in (entry, entry.removeprefix("../")):
+        path = _relative(root, base, attempt)
+        if path is not None:
+            break
+    else:
+        raise UserError(f"{where}: leads out of the data root, {root}; paths are relative to data.yaml's folder")
+    try:
+        target = inside(root, path)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if not target.exists():
+        raise UserError(f"{where}: {root / path} does not exist; paths are relative to data.yaml's folder")
+    return path
+
+
+def _relative(root: Path, base: str, entry: str) -> str | None:
+    """`entry` below `base` as a path relative to `root`, by its letters alone; None when it leads out."""
+    path = Path(os.path.normpath(Path(base) / entry))
+    if path.is_absolute():
+        top = os.path.normpath(root.absolute())
+        if not path.is_relative_to(top):
+            return None
+        path = path.relative_to(top)
+    return None if path.parts[:1] == ("..",) else path.as_posix()
+
+
+def _photos(root: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[Photo]:
+    """Photographs of one split, sorted by id; two files with one id share one label file, and neither is used."""
+    found: dict[str, Photo] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        target = _below(root, base, entry, split)
+        if (root / target).is_dir():
+            files = _files_below(root, target, ignored)
+        elif target.endswith(".txt"):
+            files = _listed(root, base, target)
+        else:
+            raise UserError(f"{root / 'data.yaml'}: {split} = {entry!r}: expected a folder or a .txt list of images")
+        for path, problem in files:
+            if _is_photo(path):
+                found[path] = Photo(split, image_id(split, path), path, problem)
+            elif not path.lower().endswith(COMPANIONS):
+                reason = f"not an image suffix, read are {' '.join(SUFFIXES)}"
+                ignored[path] = Reject(path, None, "not_an_image", reason, "file ignored")
+    if not found:
+        raise UserError(f"{root / 'data.yaml'}: {split} = {entries!r}: no images found ({' '.join(SUFFIXES)})")
+    ids = Counter(photo.image_id for photo in found.values())
+    ordered = sorted(found.values(), key=lambda photo: (photo.image_id, photo.path))
+    return [
+        photo
+        if ids[photo.image_id] == 1
+        else replace(photo, problem=f"{ids[photo.image_id]} images share one name stem")
+        for photo in ordered
+    ]
+
+
+def _files_below(root: Path, folder: str, ignored: dict[str, Reject]) -> Iterator[tuple[str, str | None]]:
+    """Relative path, and problem, of each visible file below `folder`; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for parent, folders, files in os.walk(root / folder, onerror=refuse):
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                path, _ = _printable(os.path.relpath(Path(parent) / name, root))
+                reason = "link to a folder, not followed"
+                ignored[path] = Reject(path, None, "linked_folder", reason, "file ignored")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield _printable(os.path.relpath(Path(parent) / name, root))
+
+
+def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:
+    """The same for each line of a .txt list: `./x` is relative to the list's folder, `x` to data.yaml's `path`."""
+    for line in (root / target).read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+        entry = os.fsdecode(line.strip())
+        if entry:
+            path = _relative(root, str(Path(target).parent) if entry.startswith("./") else base, entry)
+            yield (_printable(entry)[0], "leads out of the data root") if path is None else _printable(path)
+
+
+def _printable(path: str) -> tuple[str, str | None]:
+    """A path as text that any table can hold, and what is wrong with it if that changed it."""
+    text = path.encode("utf-8", "backslashreplace").decode()
+    return text, None if text == path else "file name is not valid UTF-8"
+
+
+def _is_folder_inside(root: Path, path: str) -> bool:
+    try:
+        return inside(root, path).is_dir()
+    except UserError:
+        return False
+
+
+def _is_photo(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _sibling(photo: str, folder: str, suffix: str) -> str | None:
+    parts = list(PurePosixPath(photo).with_suffix(suffix).parts)
+    for index in reversed(range(len(parts) - 1)):
+        if parts[index] == "images":
+            return "/".join((*parts[:index], folder, *parts[index + 1 :]))
+    return None

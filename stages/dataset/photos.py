@@ -6,11 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from stages.shell.errors import UserError
 
 EXIF_ORIENTATION = 0x0112
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""What is decoded, whatever the suffix; JPEG covers MPO. Pillow's other readers (one runs Ghostscript) stay shut."""
+
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "F")
+MIN_SIDE = 10
+"""A photograph with a shorter side in pixels is rejected; Ultralytics' figure."""
+
+MAX_PIXELS = 500_000_000
+"""A photograph beyond this is taken for a decompression bomb and rejected."""
+
+# Pillow's own limit warns at a lower figure and cannot name ours; `_open` checks the header before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a decoded photograph is turned upright, by EXIF orientation."""
 
 
 class BadPhoto(ValueError):
@@ -19,7 +42,10 @@ class BadPhoto(ValueError):
 
 @dataclass(frozen=True)
 class Probe:
-    """What ingest keeps of a photograph. `size_hw` is the upright one."""
+    """What ingest keeps of a photograph. `size_hw` is the upright one.
+
+    `exif_orientation` (1 to 8) is what remains to be done after decoding: 1 for a TIFF, which Pillow turns itself.
+    """
 
     sha256: str
     exif_orientation: int
@@ -30,10 +56,12 @@ def inside(root: Path, path: str) -> Path:
     """`path` below `root`, links resolved. Raises UserError when it leads out of the root."""
     try:
         resolved = (root / path).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # loops of links, NUL in a name
-        raise UserError(f"not a usable path: {str(root / path)!r} ({error})") from None
-    if not resolved.is_relative_to(root.resolve()):
-        raise UserError(f"leads out of the data root: {root / path}")
+        leads_out = not resolved.is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        # a loop of links, a zero byte in a name
+        raise UserError(f"{root / path}: not a usable path ({error})") from None
+    if leads_out:
+        raise UserError(f"{root / path}: leads out of the data root, {root}")
     return resolved
 
 
@@ -41,6 +69,8 @@ def probe_photo(data: bytes) -> Probe:
     """Decode a photograph's bytes in full, so that a truncated one is found now. Raises BadPhoto with the reason."""
     image, orientation = _open(data)
     width, height = image.size
+    if min(image.size) < MIN_SIDE:
+        raise BadPhoto(f"image size {width} x {height} <{MIN_SIDE} pixels")
     size_hw = (width, height) if orientation >= 5 else (height, width)
     return Probe(hashlib.sha256(data).hexdigest(), orientation, size_hw)
 
@@ -48,7 +78,8 @@ def probe_photo(data: bytes) -> Probe:
 def read_photo(root: Path, path: str, sha256: str, exif_orientation: int) -> np.ndarray:
     """The upright (H, W, 3) uint8 RGB pixels of an ingested photograph; arguments as in the images table.
 
-    Alpha is dropped, 16-bit grey is scaled to 8 bits, everything else is converted as Pillow does.
+    Alpha is dropped, 16-bit grey is scaled to 8 bits (65535 is white), floats count as 0 to 1 or, where one exceeds 1,
+    as 0 to 255; everything else is converted as Pillow does. Of several pages or frames the first is read.
     Raises UserError when the bytes are not the ingested ones any more: no stage works on a photograph that the
     tables do not describe.
     """
@@ -64,30 +95,45 @@ def read_photo(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
         raise UserError(f"{root / path}: {error}") from None
     if orientation != exif_orientation:
         raise UserError(f"{root / path}: EXIF orientation {orientation}, the images table says {exif_orientation}")
-    return np.array(_rgb(ImageOps.exif_transpose(image)))
+    image = _rgb(image)
+    return np.array(image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image)
 
 
 def _open(data: bytes) -> tuple[Image.Image, int]:
-    """Decoded image and EXIF orientation (1 where none or nonsense is given)."""
+    """Decoded image, not yet turned, and the EXIF orientation left to apply (1 where none or nonsense is given)."""
     if not data:
         raise BadPhoto("file is empty")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadPhoto(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
+        if image.mode not in MODES and not image.mode.startswith("I;16"):
+            raise BadPhoto(f"colour mode {image.mode} cannot be converted to RGB")
         image.load()
-        # asked for after loading: Pillow turns TIFFs upright itself while it loads them
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except BadPhoto:
+        raise
     except UnidentifiedImageError:
-        raise BadPhoto("not an image that can be identified") from None
+        raise BadPhoto(f"not an image that can be identified ({', '.join(FORMATS)})") from None
     except Exception as error:
-        # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, …), and its own
-        # DecompressionBombError beyond 179 megapixels
+        # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
         raise BadPhoto(f"corrupt image: {error}") from None
-    return image, orientation if orientation in range(1, 9) else 1
+    return image, _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:
+        # broken metadata spoil no pixel
+        return 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.asarray(image).astype(np.float64)
+        pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
         high = 65535 if image.mode.startswith("I") else 1.0 if pixels.max(initial=0) <= 1 else 255.0
         return Image.fromarray(np.uint8(np.clip(pixels / high, 0, 1) * 255 + 0.5)).convert("RGB")
+    if image.mode == "P":
+        image = image.convert("RGBA")
     return image.convert("RGB")

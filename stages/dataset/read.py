@@ -3,69 +3,102 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.dataset.labels import parse_labels
-from stages.dataset.layout import image_id, label_path, mask_path
+from stages.dataset.labels import ROUNDING, parse_labels
+from stages.dataset.layout import Photo, label_path, mask_path
 from stages.dataset.photos import BadPhoto, inside, probe_photo
-from stages.dataset.truth import read_truth
+from stages.dataset.rejects import Reject
+from stages.dataset.tables import encode_label_map
+from stages.dataset.truth import BadMask, parse_mask
 from stages.shell.errors import UserError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows for the tables. `image` is None when the photograph was rejected, `truth` when it has no mask."""
+    """Rows for the tables. `image` is None when the photograph was rejected, `truth` when it has no mask;
+    `truth_values` are the values in that mask."""
 
     image: dict | None
     boxes: list[dict]
-    rejects: list[dict]
     truth: dict | None
-    clipped: int
+    rejects: list[Reject]
+    truth_values: frozenset[int] = frozenset()
 
 
-def read_entry(root: Path, split: str, photo: str, n_classes: int) -> Entry:
-    """Read the photograph at `photo` below `root`, its labels and its mask. A bad photograph or row is a reject."""
+class Unreadable(ValueError):
+    """A file that is there, but cannot be read."""
+
+
+def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
+    """Read a photograph, its labels and its mask. Nothing bad raises: it is a reject, and a bad mask a grave one."""
     try:
-        probe = probe_photo(inside(root, photo).read_bytes())
-    except (BadPhoto, UserError, OSError) as error:
-        return Entry(None, [], [_reject(photo, None, str(error), "image ignored")], None, 0)
-    identity, labels = image_id(split, photo), label_path(photo)
-    height, width = probe.size_hw
-    found, refused, status = [], [], "missing"
-    try:
-        data = inside(root, labels).read_bytes()
-    except FileNotFoundError:
-        data = None
-    except (UserError, OSError) as error:
-        # without its labels nobody knows whether the photograph shows defects: it must not teach background
-        return Entry(None, [], [_reject(photo, None, f"unreadable labels: {error}", "image ignored")], None, 0)
-    if data is not None:
-        found, bad_rows = parse_labels(data, probe.size_hw, n_classes)
-        refused = [_reject(labels, row.line, row.reason, "row ignored") for row in bad_rows]
-        status = "labelled" if found or bad_rows else "empty"
+        if photo.problem:
+            raise Unreadable(photo.problem)
+        data = _read(root, photo.path)
+        if data is None:
+            raise Unreadable("image file not found")
+        probe = probe_photo(data)
+        label_data = _read(root, label_path(photo.path))
+    except (BadPhoto, Unreadable) as error:
+        return Entry(None, [], None, [Reject(photo.path, None, "image", str(error), "image dropped")])
     image = {
-        "image_id": identity,
-        "split": split,
-        "path": photo,
+        "image_id": photo.image_id,
+        "split": photo.split,
+        "path": photo.path,
         "sha256": probe.sha256,
         "exif_orientation": probe.exif_orientation,
-        "height": height,
-        "width": width,
-        "label_status": status,
+        "height": probe.size_hw[0],
+        "width": probe.size_hw[1],
+        "label_status": "missing",
     }
+    boxes, rejects = [], []
+    if label_data is not None:
+        boxes, rejects, image["label_status"] = _read_boxes(photo, label_data, probe.size_hw, class_count)
+    truth, values = None, frozenset()
+    try:
+        mask_data = _read(root, mask_path(photo.path))
+        if mask_data is not None:
+            mask, values = parse_mask(mask_data, probe.size_hw, class_count)
+            truth = {key: image[key] for key in ("image_id", "height", "width")}
+            truth["mask_png"] = encode_label_map(mask)
+    except (BadMask, Unreadable) as error:
+        rejects.append(Reject(mask_path(photo.path), None, "mask", str(error), "stage stopped"))
+    return Entry(image, boxes, truth, rejects, frozenset(values))
+
+
+def _read_boxes(
+    photo: Photo, data: bytes, size_hw: tuple[int, int], class_count: int
+) -> tuple[list[dict], list[Reject], str]:
+    """Rows of the boxes table, rejects, and label status."""
+    source, labels = label_path(photo.path), parse_labels(data, size_hw, class_count)
     boxes = [
         {
-            "box_id": f"{identity}:{box.line}",
-            "image_id": identity,
+            "box_id": f"{photo.image_id}:{line}",
+            "image_id": photo.image_id,
             "class_id": box.class_id,
             **dict(zip(("x1", "y1", "x2", "y2"), box.xyxy, strict=True)),
-            "source": labels,
-            "line": box.line,
+            "source": source,
+            "line": line,
         }
-        for box in found
+        for line, box in labels.boxes
     ]
-    png = read_truth(root, mask_path(photo), probe.size_hw, n_classes)
-    truth = None if png is None else {"image_id": identity, "height": height, "width": width, "mask_png": png}
-    return Entry(image, boxes, refused, truth, sum(box.clipped for box in found))
+    rejects = [Reject(source, line, bad.kind, str(bad), "row dropped") for line, bad in labels.bad]
+    rejects += [
+        Reject(source, line, "clipped", f"box reaches {box.overhang:.2%} out of the image", "box clipped")
+        for line, box in labels.boxes
+        if box.overhang > ROUNDING
+    ]
+    return boxes, rejects, "labelled" if boxes or labels.bad else "empty"
 
 
-def _reject(file: str, line: int | None, reason: str, action: str) -> dict:
-    return {"file": file, "line": line, "reason": reason, "action": action}
+def _read(root: Path, path: str | None) -> bytes | None:
+    """Bytes of `path` below `root`; None where there is no such file. Raises Unreadable where it may not be read."""
+    if path is None:
+        return None
+    try:
+        return inside(root, path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read ({error.strerror})") from None
+    except UserError:
+        raise Unreadable(f"{path} leads out of the data root") from None

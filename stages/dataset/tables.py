@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,8 @@ IMAGES = _schema(
     label_status=pa.string(),
 )
 """`path` is relative to the data root, with `/`. `height` and `width` are those of the upright photograph, after its
-EXIF orientation (1 to 8). `label_status`: labelled, empty (a label file without a box) or missing (no label file)."""
+EXIF orientation (1 to 8). `label_status`: labelled (its label file has rows, even if all of them were rejected), empty
+(a label file without a row) or missing (no label file)."""
 
 BOXES = _schema(
     box_id=pa.string(),
@@ -78,7 +81,7 @@ def read_dataset(path: Path) -> Dataset:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Dataset(Path(values["root"]), tuple(values["names"]))
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
 
 
@@ -86,6 +89,19 @@ def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
     """Write `rows` as Parquet with exactly `schema`, in the order given."""
     with new_file(path) as part:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+
+
+@contextmanager
+def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A table that grows by `append`, for rows too many to hold; it appears at `path` when complete."""
+    with new_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        yield writer
+
+
+def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
+    """Add `rows` to an open table as one row group."""
+    if rows:
+        writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -1,39 +1,40 @@
-"""Human pixel truth: checked here once, then handed only to the stages that score."""
+"""Human pixel truth: 8-bit index or grey PNG, 0 = background, class id + 1 = defect, 255 = ignored."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from stages.dataset.photos import inside
-from stages.dataset.tables import encode_label_map
-from stages.shell.errors import UserError
-
 IGNORE = 255
+BIT_DEPTH_AT = 24
+"""Offset of a PNG's bits per sample: its IHDR chunk always comes first."""
 
 
-def read_truth(root: Path, path: str, size_hw: tuple[int, int], n_classes: int) -> bytes | None:
-    """The mask at `path` below `root` as the truth table's PNG; None where there is none.
+class BadMask(ValueError):
+    """A mask that cannot be scored against; the message names the value and what is allowed."""
 
-    Masks are drawn on the upright photograph, of `size_hw`. Raises UserError when a mask is of another size, is no
-    8-bit index or grey image, or holds a value that is neither background (0), class id + 1 nor ignored (255).
-    """
-    file = inside(root, path)
-    if not file.is_file():
-        return None
+
+def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple[np.ndarray, set[int]]:
+    """The (H, W) uint8 labels of a mask of the upright photograph, and the values in it. Raises BadMask."""
+    height, width = size_hw
     try:
-        with Image.open(io.BytesIO(file.read_bytes())) as image:
-            mode, labels = image.mode, np.array(image)
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes
-        raise UserError(f"{root / path}: not a readable mask: {error}") from None
-    if mode not in ("L", "P"):
-        raise UserError(f"{root / path}: a mask is an 8-bit index or grey PNG, this is of mode {mode}")
-    if labels.shape != size_hw:
-        raise UserError(
-            f"{root / path}: mask is {labels.shape[1]} x {labels.shape[0]}, its photograph {size_hw[1]} x {size_hw[0]}"
-        )
-    if wrong := sorted(set(np.unique(labels).tolist()) - {*range(n_classes + 1), IGNORE}):
-        allowed = f"0 (background), 1 to {n_classes} (class id + 1), 255 (ignored)"
-        raise UserError(f"{root / path}: mask holds {wrong[0]}; allowed are {allowed}")
-    return encode_label_map(labels)
+        # the size is compared before anything is decoded, so that a bomb stays packed
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        if image.size != (width, height):
+            raise BadMask(f"mask is {image.width} x {image.height}, the upright photograph {width} x {height}")
+        if image.mode not in ("L", "P") or (image.mode == "L" and data[BIT_DEPTH_AT] != 8):
+            raise BadMask(
+                f"PNG of mode {image.mode} with {data[BIT_DEPTH_AT]} bits a sample, "
+                f"allowed are 8-bit grey and palette indices"
+            )
+        labels = np.array(image)
+    except BadMask:
+        raise
+    except Exception as error:
+        # as with photographs: a decoder raises nearly anything on hostile bytes
+        raise BadMask(f"not a readable PNG: {error}") from None
+    values = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    wrong = sorted(values - {*range(class_count + 1), IGNORE})
+    if wrong:
+        raise BadMask(f"value {wrong[0]}, allowed are 0 (background), 1-{class_count} (class id + 1), 255 (ignored)")
+    return labels, values

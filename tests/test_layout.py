@@ -1,0 +1,242 @@
+"""data.yaml as Ultralytics writes it, in every form, and never a step out of its folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.dataset.layout import class_names, image_id, label_path, mask_path, orphans, read_layout
+from stages.shell.errors import UserError
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def lay(root: Path, **keys: object) -> Path:
+    """A data set of three photographs, with `keys` over the usual data.yaml."""
+    touch(root, "images/train/a.jpg", "images/train/deep/b.PNG", "images/val/c.jpeg")
+    config = {"path": ".", "train": "images/train", "val": "images/val", "names": ["dirt", "damage"]} | keys
+    (root / "data.yaml").write_text(json.dumps({key: value for key, value in config.items() if value != "absent"}))
+    return root
+
+
+def paths(root: Path, split: str) -> list[str] | None:
+    photos = read_layout(root).splits[split]
+    return None if photos is None else [photo.path for photo in photos]
+
+
+def test_folders_are_searched_through_and_sorted_by_id(tmp_path):
+    layout = read_layout(lay(tmp_path))
+    assert [(photo.image_id, photo.path, photo.problem) for photo in layout.splits["train"]] == [
+        ("train/a", "images/train/a.jpg", None),
+        ("train/deep/b", "images/train/deep/b.PNG", None),
+    ]
+    assert [photo.image_id for photo in layout.splits["val"]] == ["val/c"]
+    assert layout.splits["test"] is None
+    assert layout.names == ("dirt", "damage")
+    assert not layout.ignored
+
+
+@pytest.mark.parametrize(
+    "train",
+    ["images/train", "./images/train/", ["images/train"], ["images/train", "images/train/deep"], "../images/train"],
+)
+def test_every_way_to_name_a_folder(tmp_path, train):
+    """The last one is what Roboflow exports, read as Ultralytics reads it."""
+    assert paths(lay(tmp_path / "set", train=train), "train") == ["images/train/a.jpg", "images/train/deep/b.PNG"]
+
+
+def test_path_is_relative_to_the_folder_of_data_yaml(tmp_path):
+    lay(tmp_path, path="sub", train="images/x", val="images/y")
+    touch(tmp_path, "sub/images/x/1.bmp", "sub/images/y/2.webp")
+    assert paths(tmp_path, "train") == ["sub/images/x/1.bmp"]
+
+
+def test_absolute_paths_inside_the_root_are_taken(tmp_path, monkeypatch):
+    lay(tmp_path / "set", path=str(tmp_path / "set"), train=str(tmp_path / "set/images/train"))
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / "set", Path("set")):
+        assert paths(root, "train") == ["images/train/a.jpg", "images/train/deep/b.PNG"]
+
+
+def test_a_list_file_names_photographs(tmp_path):
+    lay(tmp_path, train=["lists/train.txt"])
+    touch(tmp_path, "lists/near.jpg")
+    listing = "\ufeffimages/train/a.jpg\r\n\r\n./near.jpg\nimages/train/a.jpg\n../x.jpg\nmissing.jpg\n"
+    (tmp_path / "lists/train.txt").write_bytes(listing.encode() + b"images/\xff.jpg\n")
+    photos = read_layout(tmp_path).splits["train"]
+    assert {photo.path: photo.problem for photo in photos} == {
+        "images/train/a.jpg": None,
+        "lists/near.jpg": None,
+        "../x.jpg": "leads out of the data root",
+        "missing.jpg": None,
+        "images/\\udcff.jpg": "file name is not valid UTF-8",
+    }
+
+
+def test_two_files_with_one_stem_are_both_refused(tmp_path):
+    touch(lay(tmp_path), "images/train/a.png")
+    problems = {photo.path: photo.problem for photo in read_layout(tmp_path).splits["train"]}
+    assert problems["images/train/a.jpg"] == problems["images/train/a.png"] == "2 images share one name stem"
+    assert problems["images/train/deep/b.PNG"] is None
+
+
+def test_files_that_are_no_photographs_are_told_and_hidden_ones_passed_over(tmp_path):
+    touch(lay(tmp_path), "images/train/d.heic", "images/train/._a.jpg", "images/train/.cache/a.jpg")
+    touch(tmp_path, "images/train/a.txt", "elsewhere/z.jpg")
+    (tmp_path / "images/train/linked").symlink_to(tmp_path / "elsewhere")
+    layout = read_layout(tmp_path)
+    assert len(layout.splits["train"]) == 2
+    assert sorted((reject.file, reject.kind) for reject in layout.ignored) == [
+        ("images/train/d.heic", "not_an_image"),
+        ("images/train/linked", "linked_folder"),
+    ]
+
+
+def test_a_split_folder_may_be_a_link_inside_the_root_only(tmp_path):
+    root = lay(tmp_path / "set", train="images/linked")
+    (root / "images/linked").symlink_to(root / "images/train")
+    assert paths(root, "train") == ["images/linked/a.jpg", "images/linked/deep/b.PNG"]
+    (root / "images/linked").unlink()
+    (root / "images/linked").symlink_to(touch(tmp_path / "other", "a.jpg"))
+    with pytest.raises(UserError, match=r"train = 'images/linked': .*leads out of the data root"):
+        read_layout(root)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"val": "absent"}, "no `val`"),
+        ({"train": None}, "no `train`"),
+        ({"train": "images/nowhere"}, "train = 'images/nowhere': .* does not exist"),
+        ({"test": "images/test"}, "test = 'images/test': .* does not exist"),
+        ({"train": 3}, "train = 3: expected a path"),
+        ({"train": []}, r"train = \[\]: no images found"),
+        ({"train": ["images/train", {}]}, r"train = {}: expected a path"),
+        ({"train": "data.yaml"}, "expected a folder or a .txt list"),
+        ({"train": "/etc"}, "train = '/etc': leads out of the data root"),
+        ({"train": "../../up"}, "train = '../../up': leads out of the data root"),
+        ({"path": "../datasets"}, "path = '../datasets': .*relative to data.yaml's folder"),
+        ({"path": 7}, "path = 7: expected a path"),
+        ({"names": "absent"}, "names = None: expected a list"),
+        ({"nc": 3}, "nc = 3, but names has 2"),
+    ],
+)
+def test_a_wrong_data_yaml_is_refused_by_key_and_value(tmp_path, keys, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_layout(lay(tmp_path, **keys))
+    assert "data.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    (lay(tmp_path, test="images/test") / "images/test").mkdir()
+    with pytest.raises(UserError, match="test = 'images/test': no images found"):
+        read_layout(tmp_path)
+
+
+def test_a_folder_without_data_yaml_is_refused(tmp_path):
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="must be the folder that holds"):
+            read_layout(root)
+
+
+def test_validation_is_another_word_for_val(tmp_path):
+    assert paths(lay(tmp_path, val="absent", validation="images/val"), "val") == ["images/val/c.jpeg"]
+
+
+def test_class_names_as_list_mapping_or_count():
+    for config in ({"names": ["a", "b"]}, {"names": {1: "b", 0: "a"}}, {"names": ["a", "b"], "nc": 2}):
+        assert class_names(config, "x") == ("a", "b")
+    assert class_names({"names": [1, 2.5]}, "x") == ("1", "2.5")
+    assert class_names({"nc": 2}, "x") == ("class_0", "class_1")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[], {}, {1: "a"}, {0: "a", 2: "b"}, {"0": "a"}, "ab", 3, None, [None], [True], ["a", " "], [["a"]], ["a", "a"]],
+)
+def test_class_names_that_are_none_are_refused(names):
+    with pytest.raises(UserError, match="x: names = "):
+        class_names({"names": names}, "x")
+
+
+def test_more_classes_than_a_label_map_holds_are_refused():
+    assert len(class_names({"names": [str(index) for index in range(254)]}, "x")) == 254
+    with pytest.raises(UserError, match="255 classes; at most 254"):
+        class_names({"names": [str(index) for index in range(255)]}, "x")
+
+
+@pytest.mark.parametrize(
+    ("photo", "identity", "label", "mask"),
+    [
+        ("images/test/a/b.01.jpg", "test/a/b.01", "labels/test/a/b.01.txt", "masks/test/a/b.01.png"),
+        ("test/images/b.png", "test/b", "test/labels/b.txt", "test/masks/b.png"),
+        ("images/x/images/b.png", "test/b", "images/x/labels/b.txt", "images/x/masks/b.png"),
+        ("images/test2/b.png", "test/test2/b", "labels/test2/b.txt", "masks/test2/b.png"),
+        ("images/images.png", "test/images", "labels/images.txt", "masks/images.png"),
+        ("images/test.png", "test/test", "labels/test.txt", "masks/test.png"),
+        ("test/b.png", "test/b", "test/b.txt", None),
+        ("b.png", "test/b", "b.txt", None),
+    ],
+)
+def test_labels_masks_and_ids_follow_from_the_path(photo, identity, label, mask):
+    assert image_id("test", photo) == identity
+    assert label_path(photo) == label
+    assert mask_path(photo) == mask
+
+
+def test_labels_and_masks_without_a_photograph_are_found(tmp_path):
+    lay(tmp_path)
+    touch(tmp_path, "labels/train/a.txt", "labels/train/deep/b.txt", "labels/val/c.txt", "masks/val/c.png")
+    touch(tmp_path, "labels/train/classes.txt", "labels/val.cache", "labels/train/.hidden.txt")
+    assert not orphans(read_layout(tmp_path))
+    touch(tmp_path, "labels/train/x.txt", "labels/train/gone/a.txt", "masks/val/y.png", "labels/val/notes.md")
+    found = [(reject.file, reject.reason) for reject in orphans(read_layout(tmp_path))]
+    assert sorted(found) == [
+        ("labels/train/gone/a.txt", "label file without an image"),
+        ("labels/train/x.txt", "label file without an image"),
+        ("masks/val/y.png", "mask file without an image"),
+    ]
+
+
+def test_a_photograph_that_no_list_names_has_no_orphan_label(tmp_path):
+    lay(tmp_path, train="train.txt")
+    touch(tmp_path, "labels/train/a.txt", "labels/train/deep/b.txt")
+    (tmp_path / "train.txt").write_text("images/train/a.jpg\n")
+    assert not orphans(read_layout(tmp_path))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode), st.just(b"[" * 5000)))
+def test_any_bytes_for_data_yaml_are_one_line(tmp_path, data):
+    (tmp_path / "data.yaml").write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        read_layout(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.sampled_from(["images/train", ".", ".."])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(st.sampled_from(["path", "train", "val", "test", "names", "nc"]), values))
+def test_any_values_in_data_yaml_are_read_or_one_line(tmp_path, keys):
+    lay(tmp_path, **keys)
+    try:
+        layout = read_layout(tmp_path)
+    except UserError as error:
+        assert "data.yaml" in str(error)
+    else:
+        assert layout.names and layout.splits["train"]
