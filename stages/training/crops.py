@@ -17,6 +17,9 @@ from stages.student.inference import pad_to, to_square
 from stages.supervision.boxes2pixels import IGNORE
 from stages.training.config import AugmentParams
 
+CACHE_BYTES = 2**30
+"""Decoded photographs are kept while all of them fit in this; a larger train split is decoded again and again."""
+
 
 class Sample(NamedTuple):
     """`image` (3, S, S) float in [0, 1], `labels` (S, S) int64 in 0..K or IGNORE."""
@@ -48,6 +51,8 @@ class Crops(TorchDataset[Sample]):
         self.root, self.view, self.augment = root, view, augment
         self.seed, self.defect_share = seed, defect_share
         self.photos = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
+        fits = sum(photo["height"] * photo["width"] * 3 for photo in self.photos) <= CACHE_BYTES
+        self.kept: dict[int, Tensor] | None = {} if fits else None
         self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
         self.boxes_by_class = _boxes_by_class(masks, candidates)
         if not self.boxes_by_class:
@@ -56,10 +61,7 @@ class Crops(TorchDataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         draw = np.random.default_rng([self.seed, number])
         index, top, left = self._place(draw)
-        photo = self.photos[index]
-        rgb = read_photo(self.root, photo["path"], photo["sha256"], photo["exif_orientation"])
-        image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
-        image, labels = self._window(image, self._label_map(index), top, left)
+        image, labels = self._window(self._photo(index), self._label_map(index), top, left)
         image, labels = _flip(draw, image, labels) if self.augment.flip else (image, labels)
         return Sample(_jitter(draw, image[0], self.augment), labels)
 
@@ -68,6 +70,17 @@ class Crops(TorchDataset[Sample]):
         index, top, left = self._place(np.random.default_rng([self.seed, number]))
         labels = self._label_map(index)
         return self._window(torch.zeros(1, 1, *labels.shape), labels, top, left)[1]
+
+    def _photo(self, index: int) -> Tensor:
+        """(1, 3, H, W) uint8, decoded at most once where all photographs can be kept."""
+        if self.kept is not None and index in self.kept:
+            return self.kept[index]
+        photo = self.photos[index]
+        rgb = read_photo(self.root, photo["path"], photo["sha256"], photo["exif_orientation"])
+        image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+        if self.kept is not None:
+            self.kept[index] = image
+        return image
 
     def _label_map(self, index: int) -> Tensor:
         return torch.from_numpy(decode_label_map(self.label_pngs[index])).long()

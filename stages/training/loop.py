@@ -83,13 +83,13 @@ def fit(
 
 
 def weights_of(params: LossParams, frequency: Tensor) -> Tensor:
-    """(K+1,) class weights: the fixed ones, or 1/sqrt(frequency), scaled to a mean of 1 over pixels.
+    """(K+1,) class weights: the fixed ones, or 1 / frequency^(1/4), scaled to a mean of 1 over pixels.
 
-    The square root is halfway between counting pixels alike (a model that says `background` everywhere) and
-    counting classes alike (a model that sees defects everywhere).
+    No weights teach `background` everywhere, 1/frequency teaches defects everywhere. Samples around boxes already
+    show more defects than photographs do; with the square root on top, three of four predicted pixels were wrong.
     """
     if params.class_weights == "frequency":
-        weights = frequency.rsqrt()
+        weights = frequency**-0.25
         return (weights / (weights * frequency).sum()).float()
     if len(params.class_weights) != len(frequency):
         raise UserError(
