@@ -29,10 +29,12 @@ def told() -> set[str]:
     block = re.search(r"## The tree\n+```text\n(.*?)```", README, re.DOTALL).group(1)
     paths, parent = set(), ""
     for line in block.splitlines():
-        for name in line.split("  ")[2 if line.startswith("  ") else 0].replace(",", " ").split():
-            if not line.startswith(" "):
-                parent = name
-            paths.add(parent + name if line.startswith(" ") else name)
+        name = line.split()[0]
+        if line.startswith(" "):
+            paths.add(parent + name)
+        else:
+            parent = name
+            paths.add(name)
     return paths
 
 
