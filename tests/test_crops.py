@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from stages.dataset.tables import encode_label_map
 
+from stages.dataset.tables import encode_label_map
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
 from stages.supervision.boxes2pixels import IGNORE
