@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 # DVC runs each stage's `python`: it has to be the one of the environment.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: repro test lint lock
+.PHONY: repro test lint lock weights
 
 repro: $(READY)
 	$(RUN) dvc repro
@@ -24,6 +24,12 @@ $(READY): requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv==0.13.8
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	touch $@
+
+# Makes the embedded networks anew, overnight on two cores; a killed one goes on where it was.
+weights: $(READY)
+	$(RUN) dvc unfreeze data/weights/dvc.yaml:teacher data/weights/dvc.yaml:backbone
+	$(RUN) dvc repro data/weights/dvc.yaml; status=$$?; \
+	    dvc freeze data/weights/dvc.yaml:teacher data/weights/dvc.yaml:backbone; exit $$status
 
 lock: $(READY)
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \

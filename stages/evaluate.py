@@ -1,4 +1,4 @@
-"""Score one run's student: val against the noisy teacher, test against pixel truth.
+"""Score one run's students, one a seed: val against the noisy teacher, test against pixel truth.
 
     python -m stages.evaluate data/models/RUN --metrics metrics/RUN.json --predictions data/predictions/RUN
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
 import typer
 from PIL import Image
 
@@ -26,9 +27,9 @@ from stages.dataset.tables import (
     read_dataset,
     read_table,
 )
-from stages.scoring.config import EvaluateParams
+from stages.scoring.config import EvaluateParams, Seeds
 from stages.scoring.confusion import confusion
-from stages.scoring.predictions import Prediction, read_predictions, scored, write_predictions
+from stages.scoring.predictions import Prediction, read_predictions, scored_by_seed, write_predictions
 from stages.scoring.summary import summarise
 from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import UserError, run
@@ -44,10 +45,11 @@ PUBLISHED_PX = 518
 
 class Params(Section):
     evaluate: EvaluateParams
+    seeds: Seeds
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="Folder of the trained student.")],
+    model: Annotated[Path, typer.Argument(help="Folder of the trained students, one a seed.")],
     metrics: Annotated[Path, typer.Option(help="JSON file for the scores.")],
     predictions: Annotated[Path, typer.Option(help="Folder for the predicted masks.")],
     tables: Annotated[Path, typer.Option(help="Tables of the data set.")] = Path("data/tables"),
@@ -57,40 +59,49 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Predict every photograph of val and test, and score those that have something to be scored against."""
-    values = load_params(Params, params).evaluate
+    wanted = load_params(Params, params)
+    values, seeds = wanted.evaluate, wanted.seeds
     source = read_dataset(tables / "dataset.json")
     make_deterministic()
-    student = load_student(model).to(device_of(device))
-    if student.config.names != list(source.names):
-        raise UserError(f"{model}: trained on classes {student.config.names}, the data set has {list(source.names)}")
-    noisy = read_masks(masks / "val").to_pylist()
-    tested = read_table(tables / "test" / "images.parquet", IMAGES).to_pylist()
-    human = read_table(truth / "test.parquet", TRUTH).to_pylist()
+    noisy, human = read_masks(masks / "val"), read_table(truth / "test.parquet", TRUTH)
     references = {
-        "val": (noisy, {row["image_id"]: row["label_map"]["bytes"] for row in noisy}),
-        "test": (tested, {row["image_id"]: row["mask_png"] for row in human}),
+        "val": (noisy, by_image(noisy, noisy["label_map"].combine_chunks().field("bytes"))),
+        "test": (read_table(tables / "test" / "images.parquet", IMAGES), by_image(human, human["mask_png"])),
     }
-    result: dict[str, object] = {"resolution": values.resolution}
+    result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
     with new_folder(predictions) as part:
-        for split, (photos, label_maps) in references.items():
-            path = part / f"{split}.parquet"
-            write_predictions(path, predicted(student, source, split, photos, label_maps, values))
-            result |= split_metrics(path, split, source.names, values)
+        for seed in seeds:
+            student = load(model / str(seed), source).to(device_of(device))
+            for split, (photos, label_maps) in references.items():
+                title = f"evaluate {split}, seed {seed}"
+                rows = predicted(student, source, title, photos, label_maps, values)
+                write_predictions(part / str(seed) / f"{split}.parquet", rows)
+        for split in references:
+            result |= split_metrics(part, split, source.names, wanted)
         # a copy for the report, which depends on the folders of all runs
         write_json(part / "scores.json", result)
     write_json(metrics, result)
 
 
+def load(folder: Path, source: Dataset) -> Student:
+    """The student of one seed. Raises UserError when it knows other classes than the data set."""
+    student = load_student(folder)
+    if student.config.names != list(source.names):
+        raise UserError(f"{folder}: trained on classes {student.config.names}, the data set has {list(source.names)}")
+    return student
+
+
 def predicted(
     student: Student,
     source: Dataset,
-    split: str,
-    photos: list[dict],
+    title: str,
+    photos: pa.Table,
     label_maps: dict[str, bytes],
     values: EvaluateParams,
 ) -> Iterator[Prediction]:
-    """Predict the photographs (rows of the images table) one by one; `label_maps` holds PNGs by image id."""
-    for row in progress(photos, f"evaluate {split}", "images"):
+    """Predict the photographs of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
+    rows = photos.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
+    for row in progress(rows, title, "images"):
         photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
         labels = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR)).argmax(0).astype(np.uint8)
         counts = None
@@ -100,6 +111,11 @@ def predicted(
         yield Prediction(row["image_id"], encode_label_map(labels), counts)
 
 
+def by_image(table: pa.Table, pngs: pa.Array) -> dict[str, bytes]:
+    """Label maps as PNG by image id."""
+    return dict(zip(table["image_id"].to_pylist(), pngs.to_pylist(), strict=True))
+
+
 def at_resolution(pixels: np.ndarray, values: EvaluateParams, filter_: Image.Resampling) -> np.ndarray:
     """(H, W[, 3]) uint8 unchanged, or stretched to 518 x 518 where the published protocol is asked for."""
     if values.resolution == "native":
@@ -107,15 +123,15 @@ def at_resolution(pixels: np.ndarray, values: EvaluateParams, filter_: Image.Res
     return np.array(Image.fromarray(pixels).resize((PUBLISHED_PX, PUBLISHED_PX), filter_))
 
 
-def split_metrics(path: Path, split: str, names: tuple[str, ...], values: EvaluateParams) -> dict[str, object]:
+def split_metrics(folder: Path, split: str, names: tuple[str, ...], wanted: Params) -> dict[str, object]:
     """The split's scores, or null and the reason why there are none: nothing is made up."""
-    table = read_predictions(path)
-    _, counts = scored(table, len(names) + 1)
+    photos = len(read_predictions(folder / str(wanted.seeds[0]) / f"{split}.parquet"))
+    _, counts = scored_by_seed(folder, wanted.seeds, split, len(names) + 1)
     if len(counts):
-        unscored = {"images_without_truth": len(table) - len(counts)}
-        return {split: summarise(counts, names, values.bootstrap) | unscored}
-    reason = f"none of the {len(table)} {split} images has pixel truth (masks/{split}/<stem>.png in the data set)"
-    return {split: None, f"{split}_not_scored": reason if len(table) else f"the data set has no {split} images"}
+        unscored = {"images_without_truth": photos - len(counts)}
+        return {split: summarise(counts, names, wanted.evaluate.bootstrap) | unscored}
+    reason = f"none of the {photos} {split} images has pixel truth (masks/{split}/<stem>.png in the data set)"
+    return {split: None, f"{split}_not_scored": reason if photos else f"the data set has no {split} images"}
 
 
 if __name__ == "__main__":

@@ -2,41 +2,43 @@
 
     python -m stages.pretrain_backbone --out data/weights/embedded/backbone --metrics metrics/pretrain_backbone.json
 
-The network is the student itself, without its detail branch (which would do the work instead) and with every weight
-of the ViT trained; only the ViT is kept. Two CPU cores take about three quarters of an hour. Not part of the default
-pipeline: its result is committed.
+Every weight of the ViT learns to say, patch by patch, which kind of shape each pixel belongs to: a linear map of its
+four taps is all that stands between, so that what the student reads is where the knowledge lies. Only the ViT is kept.
 """
 
-import math
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from safetensors.torch import save_file
-from torch import Tensor
+from scipy.fft import dct
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from stages.pretraining.config import PretrainParams
+from stages.pretraining.loop import HELD_OUT_SEED, pretrain
 from stages.procedural.noise import Draw
 from stages.procedural.shapes import KINDS
 from stages.procedural.world import scene
 from stages.scoring.confusion import confusion
 from stages.scoring.metrics import scores
-from stages.shell.device import device_of
+from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import run
 from stages.shell.files import new_folder, write_json
-from stages.shell.progress import progress
-from stages.student.backbone import load_backbone
-from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
-from stages.student.model import Student
-from stages.supervision.boxes2pixels import losses
-from stages.supervision.config import LossParams
+from stages.shell.params import Section, load_params
+from stages.student.backbone import Backbone
+from stages.student.config import BackboneConfig
 
-SIDE_PX = 168
+SIDE_PX = 112
+CELL_PX = 2
+"""Side of the squares that are told apart inside a patch."""
 NAMES = list(KINDS)
-HELD_OUT_SEED = 1_000_003
-"""Never a training seed: the held-out scenes are the same for every training."""
+CLUTTER = len(NAMES) + 1
+"""Label of things that are no defect."""
 
 BACKBONE = BackboneConfig(
     name="embedded",
@@ -46,7 +48,7 @@ BACKBONE = BackboneConfig(
         "embed_dim": 192,
         "depth": 8,
         "num_heads": 3,
-        "init_values": 0.1,
+        "init_values": 1.0,
     },
     img_size=SIDE_PX,
     mean=[0.5, 0.5, 0.5],
@@ -54,113 +56,135 @@ BACKBONE = BackboneConfig(
     taps=[1, 2, 4, 7],
     source="stages/pretrain_backbone.py: procedural world only, no photograph, no human label",
 )
-LOSS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights="frequency")
-CLASS_WEIGHTS = torch.tensor([0.5] + [3.0] * len(NAMES))
+WEIGHTS = [0.5, *[2.0] * len(NAMES), 1.0]
+"""Of sound surface, of each kind of shape, of clutter."""
+
+
+class Params(Section):
+    backbone: PretrainParams
 
 
 class Scenes(Dataset):
-    """Scene i of the procedural world under `seed`: image (3, S, S) in [0, 1], labels (S, S) of kinds of shape."""
+    """Scene i of the procedural world under `seed`: image (3, S, S) in [0, 1], labels (S/2, S/2) of what is there."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        self.seed, self.count = seed, count
-
-    def __len__(self) -> int:
-        return self.count
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         draw = np.random.default_rng([self.seed, number])
         made = scene(draw, (SIDE_PX, SIDE_PX), wanted(draw))
-        labels = np.zeros((SIDE_PX, SIDE_PX), np.int64)
+        labels = np.where(made.clutter, CLUTTER, 0)
         for defect in made.defects:
             labels[defect.mask] = NAMES.index(defect.kind) + 1
-        return torch.from_numpy(made.image).permute(2, 0, 1).float() / 255, torch.from_numpy(labels)
+        cells = labels[CELL_PX // 2 :: CELL_PX, CELL_PX // 2 :: CELL_PX]
+        return torch.from_numpy(made.image).permute(2, 0, 1).float() / 255, torch.from_numpy(cells)
 
 
 def wanted(draw: Draw) -> list[tuple[float, tuple[float, float]]]:
-    """None to five defects: long side in pixels (8 to 110, small ones more often) and centre."""
+    """None to five defects: long side in pixels (6 to 90, small ones more often) and centre."""
     return [
-        (float(np.exp(draw.uniform(np.log(8), np.log(110)))), tuple(draw.uniform(0.05, 0.95, 2) * SIDE_PX))
+        (float(np.exp(draw.uniform(np.log(6), np.log(90)))), tuple(draw.uniform(0.02, 0.98, 2) * SIDE_PX))
         for _ in range(draw.integers(0, 6))
     ]
 
 
-def untrained() -> Student:
-    """The student that is trained here: no detail branch, every weight of the ViT trainable."""
-    student = Student(
-        StudentConfig(
-            names=NAMES,
-            student=StudentParams(width=96, detail=False, binary=True),
-            view=ViewParams(scale="native", size_px=SIDE_PX),
-            backbone=BACKBONE,
+def cosines(count: int, side: int) -> np.ndarray:
+    """(count, 3, side, side) first filters: cosines of the lowest frequencies, three quarters of them on brightness and
+    the rest on two colour contrasts; the higher the frequency, the louder, as photographs grow fainter.
+
+    With random filters every channel mostly carries the patch's mean brightness, and a crack is lost beside it.
+    """
+    waves = dct(np.eye(side), norm="ortho", axis=0)
+    order = sorted(product(range(side), repeat=2), key=lambda at: (at[0] ** 2 + at[1] ** 2, at))
+    opponents = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
+    shares = [count - 2 * (count // 8), count // 8, count // 8]
+    filters = [
+        (1 + np.hypot(*at)) / side * opponent[:, None, None] * np.outer(waves[at[0]], waves[at[1]])
+        for opponent, share in zip(opponents, shares, strict=True)
+        for at in order[:share]
+    ]
+    return np.stack(filters)
+
+
+class Reader(nn.Module):
+    """The backbone with every weight free, and one linear map from its taps to the cells of each patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Backbone(BACKBONE, SIDE_PX).requires_grad_(True)
+        patch_px = Backbone.patch_px(BACKBONE)
+        filters = torch.from_numpy(cosines(self.backbone.channels, patch_px)).float()
+        with torch.no_grad():
+            self.backbone.vit.patch_embed.proj.weight.copy_(filters)
+        cells = patch_px // CELL_PX
+        self.cells = nn.Sequential(
+            nn.Conv2d(4 * self.backbone.channels, (CLUTTER + 1) * cells**2, 1), nn.PixelShuffle(cells)
         )
-    )
-    student.backbone.requires_grad_(True)
-    return student
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in [0, 1] -> logits (B, kinds + 2, S/2, S/2)."""
+        return self.cells(torch.cat(self.backbone((images - 0.5) / 0.25), dim=1))
+
+
+def loss(reader: Reader, batch: list[Tensor]) -> Tensor:
+    """Cross-entropy of the kinds, plus Dice of defect of any kind against all else."""
+    device = next(reader.parameters()).device
+    images, labels = (part.to(device) for part in batch)
+    logits = reader(images)
+    named = F.cross_entropy(logits, labels, torch.tensor(WEIGHTS, device=device))
+    p = logits.softmax(1)[:, 1:CLUTTER].sum(1)
+    defect = ((labels > 0) & (labels < CLUTTER)).float()
+    return named + 1 - (2 * (p * defect).sum() + 1) / (p.sum() + defect.sum() + 1)
 
 
 @torch.no_grad()
-def held_out(student: Student, count: int, device: torch.device) -> dict[str, float | None]:
-    """Scores on held-out scenes, as evaluate counts them."""
-    student.eval()
+def held_out(reader: Reader, count: int) -> dict[str, float | None]:
+    """Scores on held-out scenes, as evaluate counts them; clutter is no defect."""
+    device = next(reader.parameters()).device
+    reader.eval()
     total = np.zeros((len(NAMES) + 1,) * 2, np.int64)
-    for images, labels in DataLoader(Scenes(HELD_OUT_SEED, count), 16):
-        predicted = student(images.to(device), with_binary=False).fine.argmax(1).cpu().numpy()
-        for truth, prediction in zip(labels.numpy().astype(np.uint8), predicted.astype(np.uint8), strict=True):
+    for images, labels in DataLoader(Scenes(HELD_OUT_SEED), 32, sampler=range(count)):
+        predicted = reader(images.to(device)).argmax(1).cpu().numpy()
+        for truth, prediction in zip(labels.numpy(), predicted, strict=True):
+            truth, prediction = (np.uint8(each * (each != CLUTTER)) for each in (truth, prediction))
             total += confusion(truth, prediction, len(NAMES) + 1)
-    student.train()
-    return {key: value and round(value, 4) for key, value in scores(total, NAMES).items()}
+    reader.train()
+    return {"scenes": count, **{key: value and round(value, 4) for key, value in scores(total, NAMES).items()}}
 
 
-def save_backbone(folder: Path, student: Student) -> None:
-    """The ViT alone, in half precision, with its configuration."""
+def save_backbone(folder: Path, backbone: Backbone) -> None:
+    """The ViT in half precision, with its configuration."""
     with new_folder(folder) as part:
-        weights = {key: value.half().contiguous() for key, value in sorted(student.backbone.vit.state_dict().items())}
+        weights = {key: value.half().contiguous().cpu() for key, value in sorted(backbone.vit.state_dict().items())}
         save_file(weights, part / "model.safetensors")
         (part / "config.json").write_text(BACKBONE.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("data/weights/embedded/backbone"),
-    metrics: Annotated[Path, typer.Option(help="JSON file for the held-out scores.")] = Path(
-        "metrics/pretrain_backbone.json"
+    out: Annotated[Path, typer.Option(help="Folder for the weights.")],
+    metrics: Annotated[Path, typer.Option(help="JSON file for the held-out scores.")],
+    snapshot: Annotated[Path, typer.Option(help="File to go on from after a kill.")] = Path(
+        "data/weights/.work/backbone.pt"
     ),
-    steps: Annotated[int, typer.Option(min=1)] = 3000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    lr: Annotated[float, typer.Option(min=0)] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 500,
-    held_out_scenes: Annotated[int, typer.Option(min=1)] = 128,
-    start: Annotated[Path | None, typer.Option(help="Folder of weights to go on from.")] = None,
-    workers: Annotated[int, typer.Option(min=0)] = 1,
+    params: Annotated[Path, typer.Option(help="YAML file with the section backbone.")] = Path(
+        "data/weights/params.yaml"
+    ),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the embedded backbone on procedural scenes."""
-    torch.manual_seed(seed)
-    where = device_of(device)
-    student = untrained()
-    if start is not None:
-        student.backbone.load_state_dict(load_backbone(start, SIDE_PX)[0].state_dict())
-    student = student.to(where).train()
-    optimizer = torch.optim.AdamW(student.trainable().values(), lr=lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
-    loader = DataLoader(Scenes(seed, steps * batch_size), batch_size, num_workers=workers)
-    bar = progress(loader, "pretrain backbone", "step", total=steps)
-    for step, (images, labels) in enumerate(bar, start=1):
-        logits = student(images.to(where), with_binary=True)
-        named, _ = losses(logits, labels.to(where), CLASS_WEIGHTS.to(where), LOSS, tau=None)
-        optimizer.zero_grad(set_to_none=True)
-        sum(named.values()).backward()
-        torch.nn.utils.clip_grad_norm_(student.trainable().values(), 1.0)
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix({name: f"{value.item():.3f}" for name, value in named.items()}, refresh=False)
-        if step % save_every == 0 or step == steps:
-            found = {"steps": step, "scenes": held_out_scenes, **held_out(student, held_out_scenes, where)}
-            bar.write(str(found))
-            save_backbone(out, student)
-            write_json(metrics, found)
+    wish = load_params(Params, params).backbone
+    torch.set_num_threads(wish.threads)
+    make_deterministic()
+    torch.manual_seed(wish.seed)
+    reader = Reader().to(device_of(device)).train()
+
+    def judge(average: Reader) -> dict:
+        return held_out(average, wish.held_out)
+
+    blocks = [reader.backbone.vit.blocks]
+    average = pretrain("pretrain backbone", reader, Scenes(wish.seed), blocks, loss, judge, wish, snapshot)
+    save_backbone(out, average.backbone)
+    write_json(metrics, {"steps": wish.steps, **judge(average)})
 
 
 if __name__ == "__main__":

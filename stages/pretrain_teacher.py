@@ -2,11 +2,9 @@
 
     python -m stages.pretrain_teacher --out data/weights/embedded/teacher --metrics metrics/pretrain_teacher.json
 
-Two CPU cores take about three quarters of an hour. Not part of the default pipeline: its result is committed.
+What it sees is what rasterize shows it: a crop around the box. Its result is committed.
 """
 
-import copy
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -19,23 +17,25 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from stages.pretraining.config import PretrainParams
+from stages.pretraining.loop import HELD_OUT_SEED, pretrain
 from stages.procedural.prompts import Prompt, prompt
-from stages.shell.device import device_of
+from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import run
 from stages.shell.files import write_json
-from stages.shell.progress import progress
+from stages.shell.params import Section, load_params
 from stages.teacher.candidates import predict_masks
-from stages.teacher.sam import TeacherConfig, build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import TeacherConfig, build_teacher, save_teacher
 
 CONFIG = TeacherConfig(
     name="embedded",
-    image_size=128,
-    patch_size=8,
+    image_size=120,
+    patch_size=6,
     embed_dim=128,
     depth=6,
     num_heads=4,
-    global_attn_indexes=[1, 3, 5],
-    window_size=8,
+    global_attn_indexes=[2, 5],
+    window_size=10,
     prompt_dim=96,
     decoder_heads=4,
     decoder_mlp_dim=192,
@@ -43,18 +43,16 @@ CONFIG = TeacherConfig(
     source="stages/pretrain_teacher.py: procedural world only, no photograph, no human label",
 )
 
-HELD_OUT_SEED = 1_000_003
-"""Never a training seed: the held-out prompts are the same for every training."""
+
+class Params(Section):
+    teacher: PretrainParams
 
 
 class Prompts(Dataset):
     """Prompt i of the procedural world under `seed`, as tensors: image (3, S, S) in 0..255, size, box, mask, kind."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        self.seed, self.count = seed, count
-
-    def __len__(self) -> int:
-        return self.count
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor, str]:
         made: Prompt = prompt(np.random.default_rng([self.seed, number]), CONFIG.image_size)
@@ -95,8 +93,9 @@ def iou(logits: Tensor, masks: Tensor) -> Tensor:
     return (predicted & target).sum((-1, -2)) / (predicted | target).sum((-1, -2)).clamp(min=1)
 
 
-def loss(sam: Sam, images: Tensor, sizes_hw: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
+def loss(sam: Sam, batch: list[Tensor]) -> Tensor:
     """The best of the three candidates learns the mask, so does the single one; all four learn to predict their IoU."""
+    images, sizes_hw, boxes, masks = (part.to(sam.device) for part in batch[:4])
     logits, scores = forward(sam, images, sizes_hw, boxes)
     each = mask_losses(logits, masks)
     judged = F.mse_loss(scores, iou(logits.detach(), masks))
@@ -105,69 +104,64 @@ def loss(sam: Sam, images: Tensor, sizes_hw: Tensor, boxes: Tensor, masks: Tenso
 
 
 @torch.no_grad()
-def held_out(sam: Sam, count: int, device: torch.device) -> dict[str, float]:
-    """Mean IoU by kind of shape with the candidate of highest predicted IoU, and how well that prediction ranks."""
+def held_out(sam: Sam, count: int) -> dict[str, float]:
+    """IoU of the mask that predicted IoU chooses, clipped to the box: by kind of shape, and the mean of the kinds.
+
+    `spearman`: how well predicted IoU ranks them.
+    """
     sam.eval()
     kinds, chosen_iou, predicted = [], [], []
-    for images, sizes_hw, boxes, masks, kind in DataLoader(Prompts(HELD_OUT_SEED, count), 32):
-        logits, scores = forward(sam, images.to(device), sizes_hw.to(device), boxes.to(device))
+    for images, sizes_hw, boxes, masks, kind in DataLoader(Prompts(HELD_OUT_SEED), 32, sampler=range(count)):
+        images, sizes_hw, boxes, masks = (part.to(sam.device) for part in (images, sizes_hw, boxes, masks))
+        logits, scores = forward(sam, images, sizes_hw, boxes)
         best = scores[:, 1:].argmax(1, keepdim=True) + 1
-        chosen_iou += iou(logits, masks.to(device)).gather(1, best)[:, 0].tolist()
+        logits = logits.masked_fill(~inside(boxes, logits.shape[-1])[:, None], -torch.inf)
+        chosen_iou += iou(logits, masks).gather(1, best)[:, 0].tolist()
         predicted += scores.gather(1, best)[:, 0].tolist()
         kinds += kind
     sam.train()
     values = np.array(chosen_iou)
-    by_kind = {f"iou_{k}": round(float(values[np.array(kinds) == k].mean()), 4) for k in sorted(set(kinds))}
-    rank = float(spearmanr(predicted, chosen_iou).statistic)
-    return {"prompts": count, "iou": round(float(values.mean()), 4), "spearman": round(rank, 4), **by_kind}
+    by_kind = {f"iou_{k}": float(values[np.array(kinds) == k].mean()) for k in sorted(set(kinds))}
+    figures = {
+        "iou": float(np.mean(list(by_kind.values()))),
+        "spearman": float(spearmanr(predicted, chosen_iou).statistic),
+    }
+    return {"prompts": count, **{key: round(value, 4) for key, value in (figures | by_kind).items()}}
+
+
+def inside(boxes_xyxy: Tensor, side: int) -> Tensor:
+    """(B, 4) boxes -> (B, side, side) bool: pixels that a box touches."""
+    pixel = torch.arange(side, device=boxes_xyxy.device)
+    x1, y1, x2, y2 = boxes_xyxy[:, :, None].unbind(1)
+    across, down = (pixel + 1 > x1) & (pixel < x2), (pixel + 1 > y1) & (pixel < y2)
+    return down[:, :, None] & across[:, None, :]
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("data/weights/embedded/teacher"),
-    metrics: Annotated[Path, typer.Option(help="JSON file for the held-out scores.")] = Path(
-        "metrics/pretrain_teacher.json"
+    out: Annotated[Path, typer.Option(help="Folder for the weights.")],
+    metrics: Annotated[Path, typer.Option(help="JSON file for the held-out scores.")],
+    snapshot: Annotated[Path, typer.Option(help="File to go on from after a kill.")] = Path(
+        "data/weights/.work/teacher.pt"
     ),
-    steps: Annotated[int, typer.Option(min=1)] = 3000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    lr: Annotated[float, typer.Option(min=0)] = 8e-4,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 500,
-    held_out_prompts: Annotated[int, typer.Option(min=1)] = 512,
-    start: Annotated[Path | None, typer.Option(help="Folder of weights to go on from.")] = None,
-    workers: Annotated[int, typer.Option(min=0)] = 1,
+    params: Annotated[Path, typer.Option(help="YAML file with the section teacher.")] = Path(
+        "data/weights/params.yaml"
+    ),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Train the embedded teacher on procedural prompts; weights are an average over the last steps (EMA)."""
-    torch.manual_seed(seed)
-    where = device_of(device)
-    sam = build_teacher(CONFIG) if start is None else load_teacher(start)[0].requires_grad_(True)
-    sam = sam.to(where).train()
-    averaged = copy.deepcopy(sam)
-    optimizer = torch.optim.AdamW(sam.parameters(), lr=lr, weight_decay=0.01)
-    warmup = 100
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
-    loader = DataLoader(
-        Prompts(seed, steps * batch_size), batch_size, num_workers=workers, prefetch_factor=4 if workers else None
-    )
-    bar = progress(loader, "pretrain teacher", "step", total=steps)
-    for step, (images, sizes_hw, boxes, masks, _) in enumerate(bar, start=1):
-        value = loss(sam, images.to(where), sizes_hw.to(where), boxes.to(where), masks.to(where))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        decay = min(0.998, 1 - 1 / (step + 1))
-        for mean, current in zip(averaged.parameters(), sam.parameters(), strict=True):
-            mean.data.lerp_(current.data, 1 - decay)
-        bar.set_postfix(loss=f"{value.item():.3f}", refresh=False)
-        if step % save_every == 0 or step == steps:
-            scores = {"steps": step, **held_out(averaged, held_out_prompts, where)}
-            bar.write(str(scores))
-            save_teacher(out, averaged, CONFIG, torch.float16)
-            write_json(metrics, scores)
+    """Train the embedded teacher on procedural prompts."""
+    wish = load_params(Params, params).teacher
+    torch.set_num_threads(wish.threads)
+    make_deterministic()
+    torch.manual_seed(wish.seed)
+    sam = build_teacher(CONFIG).to(device_of(device)).train()
+
+    def judge(average: Sam) -> dict:
+        return held_out(average, wish.held_out)
+
+    blocks = [sam.image_encoder.blocks, sam.mask_decoder.transformer]
+    average = pretrain("pretrain teacher", sam, Prompts(wish.seed), blocks, loss, judge, wish, snapshot)
+    save_teacher(out, average, CONFIG, torch.float16)
+    write_json(metrics, {"steps": wish.steps, **judge(average)})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m stages.report
 
 Which runs there are is read from section `runs` of params.yaml; the first of them is the one that the others are
-compared with, and whose predictions are drawn.
+compared with, and whose predictions (of the first seed) are drawn.
 """
 
 import json
@@ -21,7 +21,8 @@ from stages.reporting.config import ReportParams
 from stages.reporting.gallery import cases
 from stages.reporting.overlays import draw
 from stages.reporting.page import COMPARED, index, summary
-from stages.scoring.predictions import read_predictions, scored
+from stages.scoring.config import Seeds
+from stages.scoring.predictions import read_predictions, scored, scored_by_seed
 from stages.scoring.summary import paired_difference
 from stages.shell.errors import UserError, run
 from stages.shell.files import new_folder, write_json
@@ -32,6 +33,7 @@ from stages.shell.progress import progress
 class Params(Section):
     report: ReportParams
     runs: dict[str, object] = Field(min_length=1)
+    seeds: Seeds
 
 
 def main(
@@ -50,7 +52,8 @@ def main(
     values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
     by_run = {name: read_json(predictions / name / "scores.json") for name in values.runs}
     reference = next(iter(by_run))
-    predicted = {split: read_predictions(predictions / reference / f"{split}.parquet") for split in ("test", "val")}
+    drawn = predictions / reference / str(values.seeds[0])
+    predicted = {split: read_predictions(drawn / f"{split}.parquet") for split in ("test", "val")}
     with new_folder(out) as part:
         draw_scores(part / "scores.png", by_run)
         pictures = []
@@ -61,7 +64,7 @@ def main(
                 name = f"{split}-{number:02d}.png"
                 draw(case, source.names, reference).save(part / "overlays" / name)
                 pictures.append((name, case.title))
-        differences = compare(list(by_run), predictions, source, values.report)
+        differences = compare(predictions, source, values)
         text = index(source.names, by_run, reference, differences, read_json(teacher), pictures)
         (part / "index.md").write_text(text, encoding="utf-8")
     write_json(summary_out, summary(by_run))
@@ -77,18 +80,17 @@ def choose(predicted: dict[str, pa.Table], source: Dataset, total: int) -> dict[
     return chosen
 
 
-def compare(runs: list[str], predictions: Path, source: Dataset, values: ReportParams) -> dict[str, dict]:
+def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dict]:
     """Each further run against the first on the scored test images: run -> figure -> (difference, low, high)."""
-    classes = len(source.names) + 1
-    image_ids, baseline = scored(read_predictions(predictions / runs[0] / "test.parquet"), classes)
+    classes, (first, *others) = len(source.names) + 1, values.runs
+    image_ids, baseline = scored_by_seed(predictions / first, values.seeds, "test", classes)
     differences: dict[str, dict] = {}
-    for name in runs[1:] if image_ids else []:
-        path = predictions / name / "test.parquet"
-        own_ids, counts = scored(read_predictions(path), classes)
+    for name in others if image_ids else []:
+        own_ids, counts = scored_by_seed(predictions / name, values.seeds, "test", classes)
         if own_ids != image_ids:
-            raise UserError(f"{path}: scored on other images than {runs[0]}; evaluate both on the same data set")
+            raise UserError(f"{predictions / name}: scored on other images than {first}; evaluate both on one data set")
         differences[name] = {
-            key: paired_difference(counts, baseline, source.names, key, values.bootstrap) for key in COMPARED
+            key: paired_difference(counts, baseline, source.names, key, values.report.bootstrap) for key in COMPARED
         }
     return differences
 

@@ -1,6 +1,6 @@
-"""Train one run's student on the teacher's pseudo-masks.
+"""Train one run's student on the teacher's pseudo-masks, once for one seed.
 
-    python -m stages.train data/plan/RUN.json --out data/models/RUN --curves metrics/curves/RUN
+    python -m stages.train data/plan/RUN.json --seed 0 --out data/models/RUN/0 --curves metrics/curves/RUN/0
 
 Reads the shards of train and val only: neither a test photograph nor any human mask can reach it.
 """
@@ -35,6 +35,7 @@ def main(
     plan: Annotated[Path, typer.Argument(help="The run's resolved configuration.")],
     out: Annotated[Path, typer.Option(help="Folder for the student.")],
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the samples.")],
     dataset: Annotated[Path, typer.Option(help="Root and class names.")] = Path("data/tables/dataset.json"),
     train: Annotated[Path, typer.Option(help="Pseudo-masks to learn from.")] = Path("data/masks/train"),
     val: Annotated[Path, typer.Option(help="Pseudo-masks to choose by.")] = Path("data/masks/val"),
@@ -44,7 +45,7 @@ def main(
     """Train one run's student."""
     values, source = load_params(Plan, plan), read_dataset(dataset)
     make_deterministic()
-    torch.manual_seed(values.train.seed)
+    torch.manual_seed(seed)
     pretrained, config = load_backbone(backbone, values.view.size_px)
     student = Student(
         StudentConfig(names=list(source.names), student=values.student, view=values.view, backbone=config)
@@ -57,7 +58,7 @@ def main(
         view=values.view,
         augment=values.train.augment,
         defect_share=values.train.defect_share,
-        seed=values.train.seed,
+        seed=seed,
     )
     val_masks = read_masks(val)
 

@@ -9,7 +9,7 @@ from segment_anything.utils.amg import calculate_stability_score
 
 from stages.teacher.candidates import Candidate, predict
 from stages.teacher.views import Window, crop_window, whole_window
-from tests.tiny_sam import tiny_sam
+from tests.tiny_teacher import tiny_sam
 
 SIZE_HW = (37, 90)
 BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])

@@ -19,23 +19,9 @@ from stages.checkpoints.teacher import install_teacher
 from stages.shell.errors import UserError
 from stages.shell.files import sha256_file
 from stages.student.backbone import load_backbone
-from stages.teacher.sam import OFFICIAL, TeacherConfig, build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+from tests.tiny_teacher import TINY
 
-TINY = TeacherConfig(
-    name="tiny",
-    image_size=64,
-    patch_size=16,
-    embed_dim=16,
-    depth=1,
-    num_heads=2,
-    global_attn_indexes=[0],
-    window_size=2,
-    prompt_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=16,
-    iou_head_dim=16,
-    source="test",
-)
 OFFLINE = "Without a network: do this"
 
 

@@ -37,12 +37,17 @@ class RedAndBlue:
     def __init__(self) -> None:
         self.seen_hw: list[tuple[int, int]] = []
 
+    def of_seed(self, seed: int) -> "RedAndBlue":
+        """The student of seed 5 is blind to blue."""
+        self.seed = seed
+        return self
+
     def to(self, _device) -> "RedAndBlue":
         return self
 
     def predict(self, photo: np.ndarray) -> np.ndarray:
         self.seen_hw.append(photo.shape[:2])
-        dirt, damage = photo[..., 0] > 128, photo[..., 2] > 128
+        dirt, damage = photo[..., 0] > 128, (photo[..., 2] > 128) & (self.seed != 5)
         return np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
 
 
@@ -94,15 +99,15 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
     write_params(root, "native")
 
 
-def write_params(root: Path, resolution: str) -> None:
-    text = f"evaluate: {{resolution: {resolution}, bootstrap: {{samples: 200, seed: 3}}}}\n"
+def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,)) -> None:
+    text = f"evaluate: {{resolution: {resolution}, bootstrap: {{samples: 200, seed: 3}}}}\nseeds: {list(seeds)}\n"
     (root / "params.yaml").write_text(text)
 
 
 @pytest.fixture
 def student(monkeypatch):
     fake = RedAndBlue()
-    monkeypatch.setattr(evaluate, "load_student", lambda folder: fake)
+    monkeypatch.setattr(evaluate, "load_student", lambda folder: fake.of_seed(int(folder.name)))
     monkeypatch.setattr(evaluate, "predict", lambda student, photo: student.predict(photo))
     return fake
 
@@ -165,7 +170,7 @@ def test_ignored_pixels_count_for_nothing(tmp_path, student):
     truth["test/p0"][4:14, 6:20] = 255
     build(tmp_path, truth)
     assert run(tmp_path)["test"]["iou_bin"] == 1
-    counts = read_predictions(tmp_path / "out/predictions/test.parquet")["confusion"].to_pylist()[0]
+    counts = read_predictions(tmp_path / "out/predictions/4/test.parquet")["confusion"].to_pylist()[0]
     assert sum(counts) == 40 * 30 - 10 * 14
 
 
@@ -175,7 +180,7 @@ def test_images_without_truth_are_predicted_and_counted_but_not_scored(tmp_path,
     build(tmp_path, truth)
     metrics = run(tmp_path)
     assert (metrics["test"]["images"], metrics["test"]["images_without_truth"]) == (2, 1)
-    rows = read_predictions(tmp_path / "out/predictions/test.parquet").to_pylist()
+    rows = read_predictions(tmp_path / "out/predictions/4/test.parquet").to_pylist()
     assert [row["image_id"] for row in rows] == ["test/p0", "test/p1", "test/p2"]
     assert [row["confusion"] is None for row in rows] == [False, True, False]
     np.testing.assert_array_equal(decode_label_map(rows[1]["mask_png"]), labels_of(1, SIZES_HW[1]))
@@ -193,7 +198,7 @@ def test_without_test_images_the_reason_says_so(tmp_path, student):
     build(tmp_path, {}, test_images=0)
     metrics = run(tmp_path)
     assert (metrics["test"], metrics["test_not_scored"]) == (None, "the data set has no test images")
-    assert len(read_predictions(tmp_path / "out/predictions/test.parquet")) == 0
+    assert len(read_predictions(tmp_path / "out/predictions/4/test.parquet")) == 0
 
 
 def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
@@ -202,7 +207,7 @@ def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
     metrics = run(tmp_path)
     assert metrics["resolution"] == "stretched_518"
     assert set(student.seen_hw) == {(518, 518)}
-    rows = read_predictions(tmp_path / "out/predictions/test.parquet").to_pylist()
+    rows = read_predictions(tmp_path / "out/predictions/4/test.parquet").to_pylist()
     assert [sum(row["confusion"]) for row in rows] == [518 * 518] * 3
     assert decode_label_map(rows[2]["mask_png"]).shape == (518, 518)
     # Where the stretched photograph blends at an edge, truth does not: close to one, not exactly.
@@ -213,8 +218,30 @@ def test_a_rerun_writes_the_same_bytes(tmp_path, student):
     build(tmp_path, exact_truth())
     run(tmp_path, "first")
     run(tmp_path, "second")
-    names = ["metrics.json", "predictions/val.parquet", "predictions/test.parquet"]
+    names = ["metrics.json", "predictions/4/val.parquet", "predictions/4/test.parquet"]
     assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in names)
+
+
+def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", seeds=(4, 5))
+    dirt = sum((labels_of(index, size) == 1).sum() for index, size in enumerate(SIZES_HW))
+    defect = sum((labels_of(index, size) > 0).sum() for index, size in enumerate(SIZES_HW))
+    metrics = run(tmp_path)
+    assert metrics["seeds"] == [4, 5]
+    assert metrics["test"]["iou_bin_by_seed"] == pytest.approx([1, dirt / defect], abs=1e-6)
+    assert metrics["test"]["iou_bin"] == pytest.approx((1 + dirt / defect) / 2, abs=1e-6)
+    assert metrics["test"]["iou_bin_low"] < dirt / defect + 0.1
+    assert metrics["test"]["iou_bin_high"] == 1
+    for seed in (4, 5):
+        assert len(read_predictions(tmp_path / f"out/predictions/{seed}/test.parquet")) == 3
+
+
+def test_a_seed_that_stands_there_twice_is_refused(tmp_path, student):
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", seeds=(4, 4))
+    with pytest.raises(UserError, match=r"seeds = .*a seed stands there twice"):
+        run(tmp_path)
 
 
 def test_a_student_of_other_classes_is_refused(tmp_path, student):

@@ -25,7 +25,6 @@ def few_frequency_samples(monkeypatch):
 
 def plan(network, epochs=2, selfcorr=None, **changes) -> Plan:
     train = {
-        "seed": 0,
         "epochs": epochs,
         "batch_size": 2,
         "defect_share": 0.5,
@@ -111,11 +110,14 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(shards):  # noqa: F811
 
 
 def test_class_weights_by_frequency_by_hand():
-    # fourth roots of 0.81, 0.16 and 0.03 are 0.9487, 0.6325 and 0.4162; scaled so that the mean over pixels is 1
+    # background 0.81^-1/4 = 1.0541; defects as a whole 0.19^-1/4 = 1.5146, shared out so that both classes count alike:
+    # 0.095 / 0.16 and 0.095 / 0.03 of it; then scaled so that the mean over pixels is 1
     frequency = torch.tensor([0.81, 0.16, 0.03], dtype=torch.float64)
-    raw = torch.tensor([1 / 0.9487, 1 / 0.6325, 1 / 0.4162])
-    wanted = raw / (0.81 / 0.9487 + 0.16 / 0.6325 + 0.03 / 0.4162)
-    torch.testing.assert_close(weights_of(LOSS, frequency), wanted, rtol=1e-3, atol=1e-3)
+    raw = torch.tensor([1.0541, 1.5146 * 0.59375, 1.5146 * 3.16667])
+    found = weights_of(LOSS, frequency)
+    torch.testing.assert_close(found, raw / (0.81 * raw[0] + 0.16 * raw[1] + 0.03 * raw[2]), rtol=1e-3, atol=1e-3)
+    assert (found * frequency).sum().item() == pytest.approx(1)
+    assert 0.16 * found[1].item() == pytest.approx(0.03 * found[2].item())
 
 
 def test_the_papers_fixed_class_weights_stay_available_and_are_counted():

@@ -13,13 +13,15 @@ ROOT = Path(__file__).parent.parent
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 
 
-def stages() -> dict[str, dict]:
+def stages(path: str) -> dict[str, dict]:
     """Stage name to its definition, a `foreach` stage by its body."""
-    declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = YAML(typ="safe").load((ROOT / path).read_text())["stages"]
     return {name: stage.get("do", stage) for name, stage in declared.items()}
 
 
-STAGES = stages()
+PRETRAINING = {f"pretrain {name}": stage for name, stage in stages("data/weights/dvc.yaml").items()}
+PIPELINE = stages("dvc.yaml")
+STAGES = PIPELINE | PRETRAINING
 PROBE = """
 import importlib, json, sys, pathlib
 module = importlib.import_module(sys.argv[1])
@@ -31,6 +33,9 @@ print(json.dumps({"files": sorted(f for f in files if not f.endswith("__init__.p
                   "sections": sorted(model.model_fields) if model else [],
                   "torch": "torch" in sys.modules}))
 """
+
+
+KINDS = ("deps", "params", "outs", "metrics", "plots")
 
 
 def module_of(stage: dict) -> str:
@@ -56,13 +61,18 @@ def test_a_stage_declares_exactly_the_code_it_imports(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_exactly_the_sections_it_reads(name):
-    assert sorted(STAGES[name].get("params", [])) == probe(module_of(STAGES[name]))["sections"]
+    sections = [
+        section
+        for entry in STAGES[name].get("params", [])
+        for section in (next(iter(entry.values())) if isinstance(entry, dict) else [entry])
+    ]
+    assert sorted(sections) == probe(module_of(STAGES[name]))["sections"]
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_path_of_a_command_is_a_dependency_or_an_output(name):
     stage = STAGES[name]
-    declared = [path for kind in ("deps", "outs", "metrics", "plots") for path in paths(stage.get(kind, []))]
+    declared = [path for kind in KINDS for path in paths(stage.get(kind, []))]
     words = [word for word in shlex.split(stage["cmd"]) if "/" in word]
     for word in words:
         inside = [path for path in declared if path == word or path.startswith(word + "/")]
@@ -96,8 +106,14 @@ def test_training_cannot_reach_test_photographs_or_human_masks():
     assert not [path for path in reachable if "truth" in path or "test" in path or path == "${data.root}"]
 
 
+def test_the_pretrainings_are_frozen_and_their_results_survive_until_there_are_new_ones():
+    for stage in PRETRAINING.values():
+        assert stage["frozen"]
+        assert all(next(iter(out.values())) == {"cache": False, "persist": True} for out in stage["outs"])
+
+
 def test_every_section_of_params_is_read_by_some_stage():
-    read = {section for stage in STAGES.values() for section in stage.get("params", [])}
+    read = {section for stage in PIPELINE.values() for section in stage.get("params", [])}
     assert read == set(PARAMS)
 
 

@@ -2,20 +2,25 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from torch import nn
 
 from stages import pretrain_backbone, pretrain_teacher
 from stages.pretrain_teacher import CONFIG, Prompts, forward, iou, loss, mask_losses
+from stages.pretraining.loop import optimizers, pretrain, schedule, update
 from stages.procedural.shapes import KINDS
+from stages.shell.params import load_params
 from stages.student.backbone import load_backbone
-from stages.supervision.boxes2pixels import losses
-from stages.teacher.sam import build_teacher, load_teacher
+from stages.teacher.sam import build_teacher
 
-SMALL = CONFIG.model_copy(update={"depth": 1, "embed_dim": 32, "global_attn_indexes": [0], "patch_size": 16})
+ROOT = Path(__file__).parent.parent
+SMALL = CONFIG.model_copy(update={"depth": 1, "embed_dim": 32, "global_attn_indexes": [0], "patch_size": 15})
 
 
 @pytest.fixture
@@ -26,8 +31,8 @@ def sam():
 
 @pytest.fixture(scope="module")
 def batch():
-    samples = [Prompts(0, 4)[number] for number in range(4)]
-    return tuple(torch.stack(part) for part in list(zip(*samples, strict=True))[:4])
+    samples = [Prompts(0)[number] for number in range(4)]
+    return [torch.stack(part) for part in list(zip(*samples, strict=True))[:4]]
 
 
 def test_a_sure_and_right_mask_costs_nothing_and_a_sure_and_wrong_one_much():
@@ -56,7 +61,7 @@ def test_iou_by_hand():
 
 def test_the_training_s_forward_pass_is_segment_anything_s(sam, batch):
     images, sizes_hw, boxes, _ = batch
-    sizes_hw = torch.tensor([[128, 128], [70, 128], [128, 51], [128, 128]])
+    sizes_hw = torch.tensor([[120, 120], [66, 120], [120, 51], [120, 120]])
     with torch.no_grad():
         logits, scores = forward(sam.eval(), images, sizes_hw, boxes)
         for index, (height, width) in enumerate(sizes_hw.tolist()):
@@ -64,7 +69,7 @@ def test_the_training_s_forward_pass_is_segment_anything_s(sam, batch):
             for multimask, wanted in ((False, slice(0, 1)), (True, slice(1, 4))):
                 [found] = sam([one | {"original_size": (height, width)}], multimask_output=multimask)
                 torch.testing.assert_close(scores[index, wanted], found["iou_predictions"][0])
-                upsampled = torch.nn.functional.interpolate(found["low_res_logits"], (128, 128), mode="bilinear")
+                upsampled = torch.nn.functional.interpolate(found["low_res_logits"], (120, 120), mode="bilinear")
                 torch.testing.assert_close(logits[index, wanted], upsampled[0], atol=1e-4, rtol=1e-4)
 
 
@@ -72,7 +77,7 @@ def test_the_teacher_learns_a_batch_by_heart(sam, batch):
     optimizer = torch.optim.AdamW(sam.train().parameters(), lr=2e-3)
     values = []
     for _ in range(8):
-        value = loss(sam, *batch)
+        value = loss(sam, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -81,7 +86,7 @@ def test_the_teacher_learns_a_batch_by_heart(sam, batch):
 
 
 def test_every_weight_that_a_box_prompt_uses_gets_a_gradient(sam, batch):
-    loss(sam, *batch).backward()
+    loss(sam, batch).backward()
     without = {name for name, parameter in sam.named_parameters() if parameter.grad is None}
     # prompts of points and of masks are never shown, as in the pipeline
     unused = (
@@ -93,33 +98,129 @@ def test_every_weight_that_a_box_prompt_uses_gets_a_gradient(sam, batch):
     assert {name for name, _ in sam.named_parameters() if name.startswith(unused)} == without
 
 
-def test_training_twice_gives_the_same_loadable_teacher(tmp_path):
-    options = {"steps": 2, "batch_size": 2, "save_every": 1, "held_out_prompts": 6, "workers": 0, "device": "cpu"}
-    for name in ("one", "two"):
-        pretrain_teacher.main(tmp_path / name, tmp_path / f"{name}.json", **options)
-    sam, config = load_teacher(tmp_path / "one")
-    assert config == CONFIG
+def test_pixels_inside_a_box_by_hand():
+    found = pretrain_teacher.inside(torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.5, 2.5, 1.5, 4.0]]), 4)
+    wanted = torch.zeros(2, 4, 4, dtype=torch.bool)
+    wanted[0, 0:2, 1:3] = True
+    wanted[1, 2:4, 0:2] = True  # a pixel that the box only touches counts
+    assert torch.equal(found, wanted)
+
+
+def params_file(folder: Path, **changed: int) -> Path:
+    """data/weights/params.yaml with a training of seconds."""
+    tree = YAML(typ="safe").load((ROOT / "data/weights/params.yaml").read_text())
+    for section in tree.values():
+        section |= {"steps": 4, "batch_size": 2, "snapshot_every": 2, "held_out": 6} | changed
+    path = folder / "params.yaml"
+    with path.open("w") as file:
+        YAML().dump(tree, file)
+    return path
+
+
+MAKERS = {"teacher": pretrain_teacher, "backbone": pretrain_backbone}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_killed_training_goes_on_and_ends_at_the_same_bytes(name, tmp_path, monkeypatch, capsys):
+    params, maker, snapshot = params_file(tmp_path), MAKERS[name], tmp_path / "work/snapshot.pt"
+
+    def make(out: str) -> None:
+        maker.main(tmp_path / out, tmp_path / f"{out}.json", snapshot=snapshot, params=params, device="cpu")
+
+    make("one")
+    assert not snapshot.exists()
+    computed = []
+
+    def killed(network, batch):
+        computed.append(len(computed))
+        if len(computed) == 4:
+            raise KeyboardInterrupt
+        return loss_of[name](network, batch)
+
+    loss_of = {key: each.loss for key, each in MAKERS.items()}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(maker, "loss", killed)
+        make("two")
+    assert not (tmp_path / "two").exists()
+    assert snapshot.exists()
+    make("two")
+    assert "going on from step 2" in capsys.readouterr().out
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert {value.dtype for value in load_file(tmp_path / "one/model.safetensors").values()} == {torch.float16}
-    assert sum(parameter.numel() for parameter in sam.parameters()) < 2_000_000
-    for file in ("one/model.safetensors", "one/config.json", "one.json"):
-        assert (tmp_path / file).read_bytes() == (tmp_path / file.replace("one", "two")).read_bytes()
-    scores = json.loads((tmp_path / "one.json").read_text())
-    assert scores["steps"] == 2
-    assert scores["prompts"] == 6
-    assert 0 <= scores["iou"] <= 1
+    assert json.loads((tmp_path / "one.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("spoil", ["other parameters", "not a snapshot"])
+def test_a_snapshot_of_another_training_is_not_taken_up(spoil, tmp_path, capsys):
+    snapshot = tmp_path / "snapshot.pt"
+    torch.manual_seed(0)
+    wish = load_params(pretrain_backbone.Params, params_file(tmp_path)).backbone
+
+    def train() -> nn.Module:
+        net = nn.Linear(1, 1)
+        return pretrain(
+            "net", net, torch.arange(8.0), [net], lambda net, x: net(x[:, None]).mean(), str, wish, snapshot
+        )
+
+    assert isinstance(train(), nn.Linear)
+    if spoil == "not a snapshot":
+        snapshot.write_bytes(b"half a file")
+    else:
+        torch.save({"identity": "another", "step": 2}, snapshot)
+    train()
+    assert "starting over" in capsys.readouterr().out
+
+
+def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():
+    wish = load_params(pretrain_backbone.Params, ROOT / "data/weights/params.yaml").backbone
+    reader = pretrain_backbone.Reader()
+    muon, adamw = optimizers(reader, [reader.backbone.vit.blocks], wish)
+    name_of = {id(parameter): name for name, parameter in reader.named_parameters()}
+    by_muon, by_adamw = (
+        {name_of[id(parameter)] for parameter in each.param_groups[0]["params"]} for each in (muon, adamw)
+    )
+    assert by_muon == {
+        f"backbone.vit.blocks.{block}.{part}.weight"
+        for block in range(8)
+        for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    }
+    assert by_muon | by_adamw == set(name_of.values())
+    assert not by_muon & by_adamw
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
+    wish = load_params(pretrain_backbone.Params, ROOT / "data/weights/params.yaml").backbone
+    factors = [schedule(step, wish) for step in range(wish.steps)]
+    assert factors[0] == pytest.approx(1 / wish.warmup_steps)
+    assert max(factors) <= 1
+    assert factors[wish.steps // 2] == pytest.approx(0.5, abs=1e-3)
+    assert factors[-1] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_average_by_hand():
+    mean, current = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    with torch.no_grad():
+        mean.weight.fill_(1.0)
+        current.weight.fill_(3.0)
+        current.running_mean.fill_(7.0)
+    update(mean, current, 0.75)
+    assert mean.weight.item() == pytest.approx(1.5)
+    assert mean.running_mean.item() == 7.0
 
 
 def test_scenes_have_labels_of_kinds_and_are_the_same_every_time():
-    scenes = pretrain_backbone.Scenes(3, 6)
-    found = [scenes[number] for number in range(len(scenes))]
+    scenes = pretrain_backbone.Scenes(3)
+    found = [scenes[number] for number in range(8)]
     for image, labels in found:
-        assert image.shape == (3, *labels.shape)
+        assert image.shape == (3, *(2 * side for side in labels.shape))
         assert 0 <= image.min() <= image.max() <= 1
-        assert 0 <= labels.min() <= labels.max() <= len(KINDS)
-    assert len({int(value) for _, labels in found for value in labels.unique()}) > 2
+        assert 0 <= labels.min() <= labels.max() <= pretrain_backbone.CLUTTER == len(KINDS) + 1
+    assert len({int(value) for _, labels in found for value in labels.unique()}) > 3
     assert torch.equal(scenes[4][0], found[4][0])
     assert torch.equal(scenes[4][1], found[4][1])
-    assert not torch.equal(pretrain_backbone.Scenes(4, 6)[4][0], found[4][0])
+    assert not torch.equal(pretrain_backbone.Scenes(4)[4][0], found[4][0])
 
 
 def test_defects_wanted_for_a_scene_are_none_to_five():
@@ -127,20 +228,30 @@ def test_defects_wanted_for_a_scene_are_none_to_five():
     assert set(counts) == {0, 1, 2, 3, 4, 5}
 
 
+def test_each_cell_is_read_from_its_own_patch():
+    torch.manual_seed(0)
+    reader = pretrain_backbone.Reader().eval()
+    assert all(parameter.requires_grad for parameter in reader.parameters())
+    with torch.no_grad():
+        reader.cells[0].weight.zero_()
+        features = torch.zeros(1, reader.cells[0].in_channels, 2, 3)
+        features[0, 0, 1, 2] = 1.0
+        reader.cells[0].weight[:, 0] = 1.0
+        cells = (reader.cells(features) - reader.cells(torch.zeros_like(features)))[0, 0]
+    assert cells.shape == (14, 21)
+    wanted = torch.zeros(14, 21)
+    wanted[7:, 14:] = 1
+    torch.testing.assert_close(cells, wanted)
+
+
 def test_the_backbone_learns_a_batch_by_heart():
     torch.manual_seed(0)
-    student = pretrain_backbone.untrained().train()
-    assert all(parameter.requires_grad for parameter in student.parameters())
-    images, labels = (
-        torch.stack(part) for part in zip(*(pretrain_backbone.Scenes(0, 3)[n] for n in (0, 1)), strict=True)
-    )
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
+    reader = pretrain_backbone.Reader().train()
+    batch = [torch.stack(part) for part in zip(*(pretrain_backbone.Scenes(0)[n] for n in (0, 1)), strict=True)]
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3)
     values = []
     for _ in range(6):
-        named, _ = losses(
-            student(images, with_binary=True), labels, pretrain_backbone.CLASS_WEIGHTS, pretrain_backbone.LOSS, tau=None
-        )
-        value = sum(named.values())
+        value = pretrain_backbone.loss(reader, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -148,15 +259,48 @@ def test_the_backbone_learns_a_batch_by_heart():
     assert values[-1] < 0.9 * values[0]
 
 
+def test_clutter_called_clutter_is_no_false_alarm():
+    """Dice sees clutter as no defect: naming it right costs nothing, naming it a defect does."""
+
+    class Told(nn.Module):
+        def __init__(self, labels):
+            super().__init__()
+            self.logits = nn.Parameter(20.0 * nn.functional.one_hot(labels, len(KINDS) + 2).permute(0, 3, 1, 2).float())
+
+        def forward(self, images):
+            return self.logits
+
+    labels = torch.zeros(1, 6, 8, dtype=torch.long)
+    labels[:, 1:3, 1:4], labels[:, 4:, 5:] = 2, pretrain_backbone.CLUTTER
+    right = pretrain_backbone.loss(Told(labels), [torch.zeros(1), labels]).item()
+    mistaken = labels.clone()
+    mistaken[:, 4:, 5:] = 1
+    assert right == pytest.approx(0, abs=1e-5)
+    assert pretrain_backbone.loss(Told(mistaken), [torch.zeros(1), labels]).item() > 0.3
+
+
 def test_a_trained_backbone_is_one_that_the_student_can_load(tmp_path):
-    out, metrics = tmp_path / "backbone", tmp_path / "metrics.json"
-    options = {"steps": 1, "batch_size": 2, "save_every": 1, "held_out_scenes": 2, "workers": 0, "device": "cpu"}
-    pretrain_backbone.main(out, metrics, **options)
-    backbone, config = load_backbone(out, 224)
+    reader = pretrain_backbone.Reader()
+    pretrain_backbone.save_backbone(tmp_path / "backbone", reader.backbone)
+    backbone, config = load_backbone(tmp_path / "backbone", 224)
     assert config == pretrain_backbone.BACKBONE
-    assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float16}
-    assert (out / "model.safetensors").stat().st_size < 8_000_000
+    assert (tmp_path / "backbone/model.safetensors").stat().st_size < 8_000_000
     with torch.no_grad():
         taps = backbone.eval()(torch.zeros(1, 3, 224, 224))
     assert [tap.shape for tap in taps] == [(1, 192, 16, 16)] * 4
-    assert json.loads(metrics.read_text())["steps"] == 1
+
+
+def test_both_embedded_networks_are_small():
+    files = sorted((ROOT / "data/weights/embedded").glob("*/model.safetensors"))
+    assert len(files) == 2
+    assert sum(path.stat().st_size for path in files) < 16_000_000
+
+
+def test_the_first_filters_are_orthogonal_and_the_first_of_them_is_brightness():
+    filters = pretrain_backbone.cosines(192, 14).reshape(192, -1)
+    products = filters @ filters.T
+    assert np.abs(products - np.diag(np.diag(products))).max() < 1e-10
+    grey = np.full((3, 14, 14), 0.5).reshape(-1)
+    answers = filters @ grey
+    assert answers[0] > 0.1
+    assert np.abs(answers[1:]).max() < 1e-10

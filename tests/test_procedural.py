@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, maximum_filter
 
-from stages.procedural.materials import blend, clutter, light, material
+from stages.procedural import clutter as things
+from stages.procedural.clutter import clutter
+from stages.procedural.materials import blend, light, material
 from stages.procedural.noise import fractal, rotated, smooth
 from stages.procedural.prompts import drawn_box, prompt
 from stages.procedural.shapes import KINDS, blob, crack, speck
-from stages.procedural.world import LEAST_PX, _applied, camera, scene
+from stages.procedural.world import LEAST_PX, OFTEN, _applied, camera, scene
 
 SIZE_HW = (60, 97)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -136,10 +138,44 @@ def test_noise_has_the_size_and_the_scale_asked_for():
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
 def test_surfaces_have_the_size_asked_for_and_no_holes(seed):
-    surface = clutter(draw(seed), material(draw(seed), SIZE_HW))
+    surface, mask = clutter(draw(seed), material(draw(seed), SIZE_HW))
     assert surface.shape == (*SIZE_HW, 3)
     assert np.isfinite(surface).all()
+    assert mask.shape == SIZE_HW
+    assert mask.dtype == bool
     assert light(draw(seed), SIZE_HW).shape == SIZE_HW
+
+
+@pytest.mark.parametrize("kind", ["_line", "_cable", "_letters", "_rivets", "_fins", "_fitting"])
+def test_clutter_changes_the_surface_where_its_coverage_says(kind):
+    plain, seen = np.full((*SIZE_HW, 3), 0.5, np.float32), 0
+    for seed in range(12):
+        surface, coverage = getattr(things, kind)(draw(seed), plain)
+        change = np.abs(surface - plain).max(-1)
+        beside = maximum_filter(coverage, 7, mode="wrap") == 0  # a lit lip reaches a pixel beyond
+        assert change[beside].max(initial=0) < 1e-6
+        seen += int((coverage >= 0.5).any() and change[coverage >= 0.5].mean() > 0.01)
+    assert seen >= 6  # some lie outside the picture
+
+
+@pytest.mark.parametrize("kind", ["_shadow", "_cast", "_edge", "_band"])
+def test_shadows_and_other_materials_are_no_things(kind):
+    plain = np.full((*SIZE_HW, 3), 0.5, np.float32)
+    made = [getattr(things, kind)(draw(seed), plain) for seed in range(12)]
+    assert all(coverage is None for _, coverage in made)
+    assert sum(np.abs(surface - plain).max() > 0.02 for surface, _ in made) >= 6
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS)
+def test_a_pixel_is_a_defect_or_clutter_never_both(seed):
+    made = scene(draw(seed), SIZE_HW, WANTED)
+    assert made.clutter.shape == SIZE_HW
+    assert not any((made.clutter & defect.mask).any() for defect in made.defects)
+
+
+def test_every_kind_of_shape_is_drawn():
+    assert set(OFTEN) == set(KINDS)
 
 
 def test_blend_by_hand():

@@ -18,7 +18,7 @@ from stages.teacher.labelmap import Chosen, paint, pixels_of_box
 from stages.teacher.pseudomasks import box_iou, choose, measure
 from stages.teacher.shards import read_candidates, read_masks, shard_indices
 from stages.teacher.views import Window
-from tests.tiny_sam import tiny_sam
+from tests.tiny_teacher import tiny_sam
 
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
 BOXES_OF = {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def build(root: Path, test_truth: bool = True, runs: tuple[str, ...] = ("full", 
         known = image_ids if split == "test" and test_truth else []
         write_table(root / "truth" / f"{split}.parquet", TRUTH, [{"image_id": key, **truth} for key in known])
     for number, name in enumerate(runs):
-        metrics: dict[str, object] = {"resolution": "native"}
+        metrics: dict[str, object] = {"resolution": "native", "seeds": [7]}
         for split, image_ids in ids.items():
             rows, counts = [], []
             for image_id in image_ids:
@@ -82,17 +83,17 @@ def build(root: Path, test_truth: bool = True, runs: tuple[str, ...] = ("full", 
                 counts.append(confusion(LABELS, predicted, 3))
                 known = counts[-1].ravel().tolist() if split == "val" or test_truth else None
                 rows.append(Prediction(image_id, encode_label_map(predicted), known))
-            write_predictions(root / "predictions" / name / f"{split}.parquet", rows)
+            write_predictions(root / "predictions" / name / "7" / f"{split}.parquet", rows)
             if split == "test" and not test_truth:
                 metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
             else:
-                scores = summarise(np.array(counts), NAMES, BOOTSTRAP) | {"images_without_truth": 0}
+                scores = summarise(np.array(counts)[:, None], NAMES, BOOTSTRAP) | {"images_without_truth": 0}
                 metrics[split] = scores
         (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
     (root / "metrics").mkdir(exist_ok=True)
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
-        "report: {overlays: 4, bootstrap: {samples: 200, seed: 1}}\nruns:\n"
+        "report: {overlays: 4, bootstrap: {samples: 200, seed: 1}}\nseeds: [7]\nruns:\n"
         + "".join(f"  {name}: {{}}\n" for name in runs)
     )
 
@@ -211,28 +212,64 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path):
 
 def test_runs_scored_on_different_images_are_not_compared(tmp_path):
     build(tmp_path)
-    path = tmp_path / "predictions/worse/test.parquet"
+    path = tmp_path / "predictions/worse/7/test.parquet"
     write_predictions(path, [Prediction("test/other", encode_label_map(LABELS), [0] * 9)])
     with pytest.raises(UserError, match="scored on other images than full"):
         run(tmp_path)
 
 
 def test_a_run_does_not_differ_from_itself():
-    counts = np.random.default_rng(0).integers(0, 50, (9, 3, 3))
+    counts = np.random.default_rng(0).integers(0, 50, (9, 2, 3, 3))
     assert paired_difference(counts, counts, NAMES, "iou_bin", BOOTSTRAP) == (0, 0, 0)
 
 
 def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
     generator = np.random.default_rng(0)
     hits = generator.integers(10, 90, size=60)
-    better, worse = np.zeros((2, 60, 2, 2), dtype=np.int64)
-    better[:, 1, 1], better[:, 1, 0] = hits + 2, 98 - hits
-    worse[:, 1, 1], worse[:, 1, 0] = hits, 100 - hits
+    better, worse = np.zeros((2, 60, 1, 2, 2), dtype=np.int64)
+    better[:, 0, 1, 1], better[:, 0, 1, 0] = hits + 2, 98 - hits
+    worse[:, 0, 1, 1], worse[:, 0, 1, 0] = hits, 100 - hits
     point, low, high = paired_difference(better, worse, ["crack"], "iou_bin", BOOTSTRAP)
     assert point == pytest.approx(0.02)
     assert 0 < low <= point <= high
     apart = [summarise(counts, ["crack"], BOOTSTRAP) for counts in (better, worse)]
     assert apart[0]["iou_bin_low"] < apart[1]["iou_bin_high"]
+
+
+def test_a_difference_between_seeds_widens_the_interval_and_pairing_takes_it_out():
+    counts = np.zeros((30, 3, 2, 2), dtype=np.int64)
+    for seed, found in enumerate((20, 50, 80)):
+        counts[:, seed, 1, 1], counts[:, seed, 1, 0] = found, 100 - found
+    scores = summarise(counts, ["crack"], BOOTSTRAP)
+    assert scores["iou_bin"] == pytest.approx(0.5)
+    assert scores["iou_bin_by_seed"] == pytest.approx([0.2, 0.5, 0.8])
+    assert (scores["iou_bin_low"], scores["iou_bin_high"]) == (pytest.approx(0.2), pytest.approx(0.8))
+    better = counts.copy()
+    better[..., 1, 1] += 10
+    better[..., 1, 0] -= 10
+    assert paired_difference(better, counts, ["crack"], "iou_bin", BOOTSTRAP) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_a_figure_undefined_for_one_seed_is_undefined():
+    counts = np.zeros((4, 2, 2, 2), dtype=np.int64)
+    counts[:, :, 1, 0] = 5  # nothing is found, so there is no precision
+    counts[:, 1, 1, 1] = 5
+    scores = summarise(counts, ["crack"], BOOTSTRAP)
+    assert scores["precision_bin"] is scores["precision_bin_low"] is None
+    assert scores["iou_bin_by_seed"] == [0, 0.5]
+
+
+def test_the_report_says_how_many_seeds_it_averages(tmp_path):
+    build(tmp_path)
+    assert "Every run was trained once" in run(tmp_path)[0]
+    for name in ("full", "worse"):
+        folder = tmp_path / "predictions" / name
+        shutil.copytree(folder / "7", folder / "8")
+        scores = json.loads((folder / "scores.json").read_text()) | {"seeds": [7, 8]}
+        (folder / "scores.json").write_text(json.dumps(scores))
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [7]", "seeds: [7, 8]"))
+    assert "the mean over 2 trainings with different seeds" in run(tmp_path)[0]
 
 
 def test_worst_first_orders_by_error_then_by_wrong_pixels_with_clean_images_last():
@@ -318,7 +355,7 @@ def test_a_long_name_leaves_room_for_the_scores():
 
 
 def test_the_chart_is_drawn_without_any_test_score(tmp_path):
-    scores = summarise(np.array([[[9, 1], [2, 5]], [[9, 0], [3, 4]]]), ["crack"], BOOTSTRAP)
+    scores = summarise(np.array([[[[9, 1], [2, 5]]], [[[9, 0], [3, 4]]]]), ["crack"], BOOTSTRAP)
     draw_scores(tmp_path / "scores.png", {"full": {"test": None, "val": scores}})
     with Image.open(tmp_path / "scores.png") as image:
         assert image.width > 500

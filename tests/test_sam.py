@@ -9,31 +9,14 @@ from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
 from stages.shell.errors import UserError
-from stages.teacher.sam import OFFICIAL, TeacherConfig, build_teacher, load_teacher, save_teacher
-
-SMALL = TeacherConfig(
-    name="small",
-    image_size=64,
-    patch_size=8,
-    embed_dim=24,
-    depth=2,
-    num_heads=2,
-    global_attn_indexes=[1],
-    window_size=3,
-    prompt_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=32,
-    iou_head_dim=16,
-    pixel_mean=[100.0, 110.0, 120.0],
-    pixel_std=[50.0, 60.0, 70.0],
-    source="test",
-)
+from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+from tests.tiny_teacher import TINY
 
 
 @pytest.fixture
 def sam():
     torch.manual_seed(0)
-    return build_teacher(SMALL).eval()
+    return build_teacher(TINY).eval()
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
@@ -54,7 +37,7 @@ def test_official_sizes_have_the_official_keys_and_shapes(name):
 
 
 def test_statistics_reach_the_teacher_and_are_the_official_ones_by_default(sam):
-    assert (sam.pixel_mean.flatten().tolist(), sam.pixel_std.flatten().tolist()) == (SMALL.pixel_mean, SMALL.pixel_std)
+    assert (sam.pixel_mean.flatten().tolist(), sam.pixel_std.flatten().tolist()) == (TINY.pixel_mean, TINY.pixel_std)
     official = _build_sam(
         encoder_embed_dim=8, encoder_depth=1, encoder_num_heads=2, encoder_global_attn_indexes=[0], checkpoint=None
     )
@@ -72,9 +55,9 @@ def test_official_addresses_are_segment_anything_s():
 
 
 def test_a_saved_teacher_comes_back_to_the_number(sam, tmp_path):
-    save_teacher(tmp_path / "teacher", sam, SMALL)
+    save_teacher(tmp_path / "teacher", sam, TINY)
     loaded, config = load_teacher(tmp_path / "teacher")
-    assert config == SMALL
+    assert config == TINY
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert loaded.state_dict().keys() == sam.state_dict().keys()
@@ -83,7 +66,7 @@ def test_a_saved_teacher_comes_back_to_the_number(sam, tmp_path):
 
 
 def test_half_precision_on_disk_is_single_precision_in_memory(sam, tmp_path):
-    save_teacher(tmp_path / "teacher", sam, SMALL, torch.float16)
+    save_teacher(tmp_path / "teacher", sam, TINY, torch.float16)
     stored = load_file(tmp_path / "teacher/model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     loaded, _ = load_teacher(tmp_path / "teacher")
@@ -94,7 +77,7 @@ def test_half_precision_on_disk_is_single_precision_in_memory(sam, tmp_path):
 
 def test_saving_twice_gives_the_same_bytes(sam, tmp_path):
     for name in ("one", "two"):
-        save_teacher(tmp_path / name, sam, SMALL)
+        save_teacher(tmp_path / name, sam, TINY)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -114,11 +97,11 @@ def test_what_is_no_teacher_is_one_clear_line(sam, tmp_path):
     with pytest.raises(UserError, match="not a readable teacher"):
         load_teacher(tmp_path / "nothing")
     folder = tmp_path / "teacher"
-    save_teacher(folder, sam, SMALL)
-    other = SMALL.model_dump() | {"prompt_dim": 32}
+    save_teacher(folder, sam, TINY)
+    other = TINY.model_dump() | {"prompt_dim": 32}
     (folder / "config.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(UserError, match=r"not a readable teacher: Error.* in loading state_dict"):
         load_teacher(folder)
-    (folder / "config.json").write_text(json.dumps(SMALL.model_dump() | {"colour": 1}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(TINY.model_dump() | {"colour": 1}), encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: colour = 1"):
         load_teacher(folder)

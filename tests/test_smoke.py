@@ -58,7 +58,7 @@ def scores(repo: Path) -> dict[str, dict]:
 
 
 def curve(repo: Path, name: str) -> str:
-    return (repo / "metrics/curves" / name / "loss.csv").read_text()
+    return (repo / "metrics/curves" / name / "0/loss.csv").read_text()
 
 
 def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):
@@ -79,8 +79,8 @@ def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(rep
     """A replay from the run cache must bring back the scores that belong to its parameters, not leave the last ones."""
     before, curves = scores(repo), {name: curve(repo, name) for name in METRICS}
     said = call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.02")
-    assert "Running stage 'train@boxes2pixels'" in said
-    assert "Running stage 'train@no_selfcorr'" not in said
+    assert "Running stage 'train@boxes2pixels-0'" in said
+    assert "Running stage 'train@no_selfcorr-0'" not in said
     assert "Running stage 'rasterize'" not in said
     changed, changed_curve = scores(repo), curve(repo, "boxes2pixels")
     assert changed["boxes2pixels"] != before["boxes2pixels"]
@@ -102,8 +102,20 @@ def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(rep
 
 def test_a_new_run_runs_alone(repo):
     said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.student.width=24")
-    assert "Running stage 'train@wide'" in said
-    assert "Running stage 'train@boxes2pixels'" not in said
+    assert "Running stage 'train@wide-0'" in said
+    assert "Running stage 'train@boxes2pixels-0'" not in said
+
+
+def test_a_second_seed_trains_the_second_seed_alone(repo):
+    before = scores(repo)
+    said = call(repo, "dvc", "exp", "run", "-S", "seeds=[0,1]")
+    assert "Running stage 'train@boxes2pixels-1'" in said
+    assert "Running stage 'train@boxes2pixels-0'" not in said
+    first, second = scores(repo)["boxes2pixels"]["val"]["iou_bin_by_seed"]
+    assert first == before["boxes2pixels"]["val"]["iou_bin"]
+    assert second != first
+    call(repo, "dvc", "exp", "run", "-S", "seeds=[0]")
+    assert scores(repo) == before
 
 
 def test_a_wrong_value_is_refused_in_one_line_before_any_work(repo):

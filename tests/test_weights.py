@@ -11,28 +11,15 @@ from stages import weights
 from stages.checkpoints.backbone import convert
 from stages.shell.errors import UserError
 from stages.student.backbone import load_backbone
-from stages.teacher.sam import TeacherConfig, build_teacher, load_teacher, save_teacher
-
-TEACHER = TeacherConfig(
-    name="tiny",
-    image_size=64,
-    embed_dim=16,
-    depth=1,
-    num_heads=2,
-    global_attn_indexes=[0],
-    prompt_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=16,
-    iou_head_dim=16,
-    source="test",
-)
+from stages.teacher.sam import build_teacher, load_teacher, save_teacher
+from tests.tiny_teacher import TINY
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> Path:
     """Two tiny embedded networks."""
     folder = tmp_path_factory.mktemp("embedded")
-    save_teacher(folder / "teacher", build_teacher(TEACHER), TEACHER, torch.float16)
+    save_teacher(folder / "teacher", build_teacher(TINY), TINY, torch.float16)
     model = timm.create_model(
         "vit_small_patch14_dinov2.lvd142m", num_classes=0, embed_dim=64, depth=8, num_heads=1, img_size=56
     )
@@ -49,7 +36,7 @@ def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str = "e
 
 def test_the_embedded_networks_are_put_in_place(embedded, tmp_path):
     run(embedded, tmp_path)
-    assert load_teacher(tmp_path / "teacher")[1] == TEACHER
+    assert load_teacher(tmp_path / "teacher")[1] == TINY
     assert load_backbone(tmp_path / "backbone", 56)[1].taps == [1, 2, 4, 7]
     assert not (tmp_path / "cache").exists()
     for name in ("teacher/model.safetensors", "teacher/config.json", "backbone/model.safetensors"):
@@ -65,4 +52,4 @@ def test_a_wrong_name_leaves_what_was_there(embedded, tmp_path):
     run(embedded, tmp_path)
     with pytest.raises(UserError, match=r"weights\.teacher = 'vit_hh'"):
         run(embedded, tmp_path, teacher="vit_hh")
-    assert load_teacher(tmp_path / "teacher")[1] == TEACHER
+    assert load_teacher(tmp_path / "teacher")[1] == TINY

@@ -16,7 +16,7 @@ def furnish(rng: np.random.Generator, body: Body, sun: Sun) -> None:
     else:
         for _ in range(rng.integers(1, 4)):
             ring_seam(rng, body)
-        if rng.random() < (0.8 if body.kind == "nacelle" else 0.25):
+        if rng.random() < (0.4 if body.kind == "nacelle" else 0.15):
             lettering(rng, body)
     if body.kind == "nacelle":
         for _ in range(rng.integers(1, 3)):
@@ -40,7 +40,7 @@ def _furnish_blade(rng: np.random.Generator, body: Body) -> None:
         ring_seam(rng, body)
     if rng.random() < 0.3:
         long_seam(rng, body)
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         lettering(rng, body)
     if rng.random() < 0.3:
         receptor(rng, body)
@@ -68,7 +68,7 @@ def long_seam(rng: np.random.Generator, body: Body) -> None:
 
 def lettering(rng: np.random.Generator, body: Body) -> None:
     """A painted word, dark or red, turned with the body."""
-    size = float(np.clip(_half(body) * rng.uniform(0.25, 0.6), 12, 80))
+    size = float(np.clip(_half(body) * rng.uniform(0.2, 0.5), 10, 44))
     word = WORDS[rng.integers(len(WORDS))]
     image = Image.new("L", body.along.shape[::-1])
     stroke = round(size / 30)

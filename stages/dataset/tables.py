@@ -104,14 +104,15 @@ def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
         writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table and check its columns. Raises UserError when it is missing or of another layout."""
+def read_table(path: Path, schema: pa.Schema, made_by: str = "ingest") -> pa.Table:
+    """Read a Parquet file of exactly `schema`, as stage `made_by` writes it. Raises UserError when missing or other."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
+        raise UserError(f"{path}: not readable ({error}); run the {made_by} stage") from None
     if not table.schema.equals(schema):
-        raise UserError(f"{path}: columns are {table.schema.names}, expected {schema.names}; run the ingest stage")
+        names = f"columns are {table.schema.names}, expected {schema.names}"
+        raise UserError(f"{path}: {names}; run the {made_by} stage")
     return table
 
 

@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 
-from stages.procedural.materials import blend, clutter, material
+from stages.procedural.clutter import clutter
+from stages.procedural.materials import blend, material
 from stages.procedural.noise import Draw, fractal
 from stages.procedural.shapes import KINDS
+
+OFTEN = {"blob": 1, "speck": 1, "stain": 1, "crack": 2, "streak": 1.5, "chip": 1.5, "pieces": 1.5, "fray": 1.5}
+"""How often each kind of shape is drawn: thin and ragged ones are harder to learn."""
 
 LEAST_PX = 6
 """A defect of fewer visible pixels is not one."""
@@ -24,26 +28,29 @@ class Defect(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """`image` (H, W, 3) uint8 and the defects in it, the last one on top."""
+    """`image` (H, W, 3) uint8, the defects in it, the last one on top, and where `clutter` (H, W) bool shows."""
 
     image: np.ndarray
     defects: list[Defect]
+    clutter: np.ndarray
 
 
 def scene(draw: Draw, size_hw: tuple[int, int], wanted: list[tuple[float, tuple[float, float]]]) -> Scene:
     """A photograph with a defect of each wanted (long side, centre xy; px). Those that fail to show are left out."""
-    surface = clutter(draw, material(draw, size_hw))
+    surface, cluttered = clutter(draw, material(draw, size_hw))
+    often = np.array(list(OFTEN.values())) / sum(OFTEN.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
-        kind = str(draw.choice(list(KINDS)))
+        kind = str(draw.choice(list(OFTEN), p=often))
         coverage = _placed(KINDS[kind](draw, size_hw, long_px), centre_xy)
         mask = coverage >= 0.5
         if mask.sum() < LEAST_PX:
             continue
         surface = _applied(draw, surface, coverage, kind)
         defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(kind, mask)]
+        cluttered &= ~mask
     image = camera(draw, surface)
-    return Scene(image, [each for each in defects if each.mask.sum() >= LEAST_PX])
+    return Scene(image, [each for each in defects if each.mask.sum() >= LEAST_PX], cluttered)
 
 
 def camera(draw: Draw, surface: np.ndarray) -> np.ndarray:

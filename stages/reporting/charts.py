@@ -31,7 +31,7 @@ def draw_scores(path: Path, metrics: Mapping[str, Mapping[str, dict | None]]) ->
         for at in zip(points, heights, strict=True):
             axes.annotate(f"{at[0]:.3f}", at, (0, text_pt), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yticks(range(len(metrics)), list(metrics))
-    axes.set(xlim=(0, 1), ylim=(len(metrics) - 0.4, -0.6), xlabel="binary IoU, 95 % bootstrap interval over images")
+    axes.set(xlim=(0, 1), ylim=(len(metrics) - 0.4, -0.6), xlabel="binary IoU, 95 % bootstrap interval")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)

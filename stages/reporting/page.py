@@ -9,10 +9,17 @@ COMPARED = ("iou_bin", "miou_anom")
 """Figures of the paired comparison between runs."""
 
 READING = """\
-Confusion counts are summed over the whole split before anything is divided, {resolution}. Brackets hold the 95 %
-bootstrap interval over images. mIoU is the mean over background and the defect classes, mIoU_anom over the defect
-classes; a class that the truth never shows is left out. IoU_bin, F1_anom (= 2 IoU_bin / (1 + IoU_bin)), recall and
-precision ask only whether a pixel is a defect of any class. A dash is a figure that is undefined, not zero."""
+Confusion counts are summed over the whole split before anything is divided, {resolution}. {seeds} mIoU is the mean over
+background and the defect classes, mIoU_anom over the defect classes; a class that the truth never shows is left out.
+IoU_bin, F1_anom (= 2 IoU_bin / (1 + IoU_bin)), recall and precision ask only whether a pixel is a defect of any class.
+A dash is a figure that is undefined, not zero."""
+
+ONE_SEED = """\
+Every run was trained once: brackets hold the 95 % bootstrap interval over images, and say nothing about what another
+seed would have given."""
+SEEDS = """\
+Every figure is the mean over {count} trainings with different seeds; brackets hold the 95 % bootstrap interval over
+images and seeds."""
 
 RESOLUTION = {
     "native": "at each photograph's own resolution",
@@ -20,9 +27,9 @@ RESOLUTION = {
 }
 
 PAIRED = """\
-Each run minus `{reference}` on the same test images, with the 95 % interval of the paired bootstrap (both runs share
-the resamples). An interval without 0 in it is evidence of a difference; the intervals are not corrected for the
-number of comparisons ({comparisons} here)."""
+Each run minus `{reference}` on the same test images and seeds, with the 95 % interval of the paired bootstrap (both
+runs share the resamples). An interval without 0 in it is evidence of a difference; the intervals are not corrected for
+the number of comparisons ({comparisons} here)."""
 
 TEST = "Test: against pixel truth"
 VAL = "Val: against the noisy teacher"
@@ -46,10 +53,14 @@ def index(
     """Markdown of the report. `metrics`: run -> its JSON; `pictures`: (file name in overlays/, image id)."""
     test = {run: values["test"] for run, values in metrics.items()}
     val = {run: values["val"] for run, values in metrics.items()}
+    seeds = max(len(values["seeds"]) for values in metrics.values())
     resolutions = sorted({values["resolution"] for values in metrics.values()})
     parts = [
         "# Report",
-        READING.format(resolution=" / ".join(RESOLUTION[name] for name in resolutions)),
+        READING.format(
+            resolution=" / ".join(RESOLUTION[name] for name in resolutions),
+            seeds=ONE_SEED if seeds == 1 else SEEDS.format(count=seeds),
+        ),
         "![binary IoU of every run, with intervals](scores.png)",
         *_unscored(metrics),
         f"## {TEST}",

@@ -1,4 +1,4 @@
-"""Percentile bootstrap over images: how far the scores would move had other photographs been drawn.
+"""Percentile bootstrap: how far the scores would move had other photographs, and other training seeds, been drawn.
 
 Images, not pixels, are resampled: pixels of one photograph are anything but independent.
 B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
@@ -37,6 +37,17 @@ def resampled_sums(counts: np.ndarray, params: BootstrapParams) -> np.ndarray:
         part = totals[start : start + at_once]
         part[:] = generator.multinomial(images, np.full(images, 1 / images), size=len(part)) @ rows
     return totals.reshape(params.samples, *counts.shape[1:])
+
+
+def resampled_means(values: np.ndarray, params: BootstrapParams) -> np.ndarray:
+    """(samples, S) figures of S training seeds -> (samples,) means over S seeds drawn with replacement.
+
+    NaN, undefined, where the figure is undefined for any seed, drawn or not: otherwise such seeds would be left out.
+    One seed is always itself: its interval is that of the images alone, and says nothing about other seeds.
+    """
+    draws = np.random.default_rng([params.seed, 1]).integers(values.shape[1], size=values.shape)
+    means = np.take_along_axis(values, draws, axis=1).mean(axis=1)
+    return np.where(np.isnan(values).any(axis=1), np.nan, means)
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

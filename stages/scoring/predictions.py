@@ -1,6 +1,6 @@
 """What a run predicted for every photograph of a split, and how each was scored: one Parquet file a split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.dataset.tables import read_table
 from stages.shell.errors import UserError
 from stages.shell.files import new_file
 
@@ -43,13 +44,16 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 def read_predictions(path: Path) -> pa.Table:
     """Rows of `write_predictions`. Raises UserError when the file is missing or holds something else."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: no readable predictions ({error}); run the evaluate stage of this run") from None
-    if not table.schema.equals(PREDICTIONS):
-        raise UserError(f"{path}: columns are {table.schema.names}, expected {PREDICTIONS.names}")
-    return table
+    return read_table(path, PREDICTIONS, "evaluate")
+
+
+def scored_by_seed(folder: Path, seeds: Sequence[int], split: str, classes: int) -> tuple[list[str], np.ndarray]:
+    """Image ids and (N, seeds, classes, classes) counts of a run. Raises UserError where seeds saw other images."""
+    each = [scored(read_predictions(folder / str(seed) / f"{split}.parquet"), classes) for seed in seeds]
+    for seed, (image_ids, _) in zip(seeds, each, strict=True):
+        if image_ids != each[0][0]:
+            raise UserError(f"{folder}: seed {seed} was scored on other {split} images than seed {seeds[0]}")
+    return each[0][0], np.stack([counts for _, counts in each], axis=1)
 
 
 def scored(table: pa.Table, classes: int) -> tuple[list[str], np.ndarray]:

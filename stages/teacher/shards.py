@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.dataset.tables import read_table
 from stages.shell.errors import UserError
 from stages.shell.files import new_file
 
@@ -91,28 +92,21 @@ def shard_indices(folder: Path) -> list[int]:
 def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
     """Masks and candidates of one shard."""
     return (
-        _read(folder / f"masks-{index:05d}.parquet", MASKS),
-        _read(folder / f"candidates-{index:05d}.parquet", CANDIDATES),
+        read_table(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize"),
+        read_table(folder / f"candidates-{index:05d}.parquet", CANDIDATES, "rasterize"),
     )
 
 
 def read_masks(folder: Path) -> pa.Table:
     """All label maps of a split, sorted by image id. Raises UserError when missing or of another layout."""
-    return pa.concat_tables(_read(folder / f"masks-{index:05d}.parquet", MASKS) for index in shard_indices(folder))
+    return pa.concat_tables(
+        read_table(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize") for index in shard_indices(folder)
+    )
 
 
 def read_candidates(folder: Path) -> pa.Table:
     """All candidates of a split, by image id, label line, candidate index. Raises UserError like `read_masks`."""
     return pa.concat_tables(
-        _read(folder / f"candidates-{index:05d}.parquet", CANDIDATES) for index in shard_indices(folder)
+        read_table(folder / f"candidates-{index:05d}.parquet", CANDIDATES, "rasterize")
+        for index in shard_indices(folder)
     )
-
-
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not readable pseudo-masks ({error}); run the rasterize stage") from None
-    if not table.schema.equals(schema):
-        raise UserError(f"{path}: columns are {table.schema.names}, expected {schema.names}; run the rasterize stage")
-    return table

@@ -18,7 +18,6 @@ class AugmentParams(Section):
 class TrainParams(Section):
     """Section `train`."""
 
-    seed: int = Field(ge=0)
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     defect_share: float = Field(ge=0, le=1)

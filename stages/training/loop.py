@@ -83,13 +83,17 @@ def fit(
 
 
 def weights_of(params: LossParams, frequency: Tensor) -> Tensor:
-    """(K+1,) class weights: the fixed ones, or 1 / frequency^(1/4), scaled to a mean of 1 over pixels.
+    """(K+1,) class weights: the fixed ones, or drawn from the frequency, scaled to a mean of 1 over pixels.
 
-    No weights teach `background` everywhere, 1/frequency teaches defects everywhere. Samples around boxes already
-    show more defects than photographs do; with the square root on top, three of four predicted pixels were wrong.
+    Whether: background and defects as a whole weigh 1 / frequency^(1/4). No weights teach `background` everywhere,
+    1 / frequency teaches defects everywhere; samples around boxes already show more defects than photographs do, and
+    with the square root on top three of four predicted pixels were wrong. Which: defect classes share the weight of
+    defects so that each counts as much as any other, or the commonest would be the answer to all.
     """
     if params.class_weights == "frequency":
-        weights = frequency**-0.25
+        defects = frequency[1:].sum()
+        which = defects / (len(frequency) - 1) / frequency[1:]
+        weights = torch.cat([frequency[:1] ** -0.25, defects**-0.25 * which])
         return (weights / (weights * frequency).sum()).float()
     if len(params.class_weights) != len(frequency):
         raise UserError(

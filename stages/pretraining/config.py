@@ -1,0 +1,21 @@
+"""Parameters of the two pre-trainings: data/weights/params.yaml."""
+
+from pydantic import Field
+
+from stages.shell.params import Section
+
+
+class PretrainParams(Section):
+    """How one embedded network is trained and judged."""
+
+    seed: int = Field(ge=0)
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    muon_lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup_steps: int = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    snapshot_every: int = Field(gt=0)
+    held_out: int = Field(gt=0)
+    threads: int = Field(gt=0)

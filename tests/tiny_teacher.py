@@ -1,0 +1,34 @@
+"""A teacher for tests: the official classes, a few thousand random weights."""
+
+import torch
+from segment_anything.modeling import Sam
+
+from stages.teacher.sam import TeacherConfig, build_teacher
+
+TINY = TeacherConfig(
+    name="tiny",
+    image_size=64,
+    patch_size=8,
+    embed_dim=24,
+    depth=2,
+    num_heads=2,
+    global_attn_indexes=[1],
+    window_size=3,
+    prompt_dim=16,
+    decoder_heads=2,
+    decoder_mlp_dim=32,
+    iou_head_dim=16,
+    pixel_mean=[100.0, 110.0, 120.0],
+    pixel_std=[50.0, 60.0, 70.0],
+    source="test",
+)
+
+
+def tiny_sam() -> Sam:
+    """A Sam of the official classes with random weights, its mask logits spread around 0."""
+    torch.manual_seed(0)
+    sam = build_teacher(TINY)
+    with torch.no_grad():
+        for parameter in sam.mask_decoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return sam.eval()
