@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stages.pretraining.config import PretrainParams
-from stages.pretraining.loop import HELD_OUT_SEED, pretrain
+from stages.pretraining.loop import HELD_OUT_SEED, prepare, pretrain
 from stages.procedural.prompts import Prompt, prompt
-from stages.shell.device import device_of, make_deterministic
+from stages.shell.device import device_of
 from stages.shell.errors import run
 from stages.shell.files import write_json
 from stages.shell.params import Section, load_params
@@ -150,9 +150,7 @@ def main(
 ) -> None:
     """Train the embedded teacher on procedural prompts."""
     wish = load_params(Params, params).teacher
-    torch.set_num_threads(wish.threads)
-    make_deterministic()
-    torch.manual_seed(wish.seed)
+    prepare(wish)
     sam = build_teacher(CONFIG).to(device_of(device)).train()
 
     def judge(average: Sam) -> dict:

@@ -18,4 +18,6 @@ class PretrainParams(Section):
     ema_decay: float = Field(ge=0, lt=1)
     snapshot_every: int = Field(gt=0)
     held_out: int = Field(gt=0)
+    bf16: bool
     threads: int = Field(gt=0)
+    workers: int = Field(ge=0)

@@ -18,11 +18,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stages.pretraining.config import PretrainParams
+from stages.shell.device import make_deterministic
 from stages.shell.files import new_file
 from stages.shell.progress import progress
 
 HELD_OUT_SEED = 1_000_003
 """Never a training seed: what is held out is the same for every training."""
+
+
+def prepare(params: PretrainParams) -> None:
+    """Threads, determinism and seed, before the first weights are drawn: the same machine gives the same bytes."""
+    torch.set_num_threads(params.threads)
+    make_deterministic()
+    torch.manual_seed(params.seed)
 
 
 def pretrain(
@@ -42,6 +50,7 @@ def pretrain(
     training, removed at the end.
     """
     average = copy.deepcopy(network).requires_grad_(False)
+    device = next(network.parameters()).device.type
     muon, adamw = optimizers(network, blocks, params)
     parts = {"network": network, "average": average, "muon": muon, "adamw": adamw}
     identity = _identity(params)
@@ -49,12 +58,13 @@ def pretrain(
     if first:
         print(f"{title}: going on from step {first} ({snapshot})")
     numbers = range(first * params.batch_size, params.steps * params.batch_size)
-    loader = DataLoader(samples, params.batch_size, sampler=numbers)
+    loader = DataLoader(samples, params.batch_size, sampler=numbers, num_workers=params.workers)
     bar = progress(loader, title, "step", total=params.steps - first)
     for step, batch in enumerate(bar, start=first):
         muon.param_groups[0]["lr"] = params.muon_lr * schedule(step, params)
         adamw.param_groups[0]["lr"] = params.lr * schedule(step, params)
-        value = loss(network, batch)
+        with torch.autocast(device, torch.bfloat16, enabled=params.bf16):
+            value = loss(network, batch)
         network.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

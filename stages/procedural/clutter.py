@@ -8,24 +8,28 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from stages.procedural.drawing import SCALE, drawn
 from stages.procedural.materials import Size, blend, material
 from stages.procedural.noise import Draw
-
-SCALE = 3
-"""Supersampling of what is drawn."""
 
 SCENERY = (0.05, 0.15, 0.3)
 """Grain of what lies behind an edge: grass and trees are rougher than any product."""
 
 
-def clutter(draw: Draw, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`surface` with none to four such things, and the (H, W) bool mask of them."""
+def clutter(draw: Draw, surface: np.ndarray, lettered: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """`surface` with none to four such things, and the (H, W) bool mask of them.
+
+    `lettered` is the share of surfaces that bear one more word: what is most like a defect in a small window.
+    """
     kinds = (_line, _line, _edge, _edge, _shadow, _cast, _letters, _rivets, _fitting, _fins, _cable, _band)
     mask = np.zeros(surface.shape[:2], bool)
     for _ in range(draw.choice([0, 0, 1, 1, 2, 3, 4])):
         surface, coverage = kinds[draw.integers(len(kinds))](draw, surface)
         if coverage is not None:
             mask |= coverage >= 0.5
+    if lettered and draw.random() < lettered:
+        surface, coverage = _letters(draw, surface)
+        mask |= coverage >= 0.5
     return surface, mask
 
 
@@ -72,7 +76,7 @@ def _cast(draw: Draw, surface: np.ndarray):
     corners = draw.uniform(-0.2, 1.2, 2) * surface.shape[1::-1] + _quad(
         draw, draw.uniform(15, 90), draw.uniform(0.1, 1)
     )
-    shade = gaussian_filter(_drawn(surface.shape[:2], lambda pen: _fill(pen, corners)), draw.uniform(0.5, 5))
+    shade = gaussian_filter(drawn(surface.shape[:2], lambda pen: _fill(pen, corners)), draw.uniform(0.5, 5))
     return surface * (1 - draw.uniform(0.1, 0.5) * shade[..., None]), None
 
 
@@ -111,7 +115,7 @@ def _fitting(draw: Draw, surface: np.ndarray):
     round_one, riveted = draw.random() < 0.4, draw.random() < 0.4
     corners = centre + _quad(draw, length, draw.uniform(0.4, 1))
 
-    def shape(pen: "Pen") -> None:
+    def shape(pen: ImageDraw.ImageDraw) -> None:
         _disc(pen, centre, length / 3) if round_one else _fill(pen, corners)
 
     surface, coverage = _painted(draw, surface, shape, lip=True)
@@ -122,25 +126,9 @@ def _fitting(draw: Draw, surface: np.ndarray):
     return surface, coverage
 
 
-class Pen:
-    """Draws in native pixels on a canvas `SCALE` times finer."""
-
-    def __init__(self, canvas: Image.Image) -> None:
-        self.draw = ImageDraw.Draw(canvas)
-        self.text = self.draw.text
-
-
-def _drawn(size_hw: Size, paint, turn: float = 0.0) -> np.ndarray:
-    """(H, W) coverage in [0, 1] of what `paint(Pen)` draws, antialiased, turned by `turn` degrees about the middle."""
-    canvas = Image.new("L", (size_hw[1] * SCALE, size_hw[0] * SCALE))
-    paint(Pen(canvas))
-    canvas = canvas.rotate(turn) if turn else canvas
-    return np.asarray(canvas.reduce(SCALE), dtype=np.float32) / 255
-
-
 def _painted(draw: Draw, surface: np.ndarray, paint, turn: float = 0.0, lip: bool = False, least: float = 0.05):
     """`surface` with something drawn on it in one tone; a `lip` lights one side of it and shades the other."""
-    coverage = _drawn(surface.shape[:2], paint, turn)
+    coverage = drawn(surface.shape[:2], paint, turn)
     result = blend(surface, coverage * draw.uniform(0.25, 1), _tone(draw, surface, least))
     if lip:
         shift = tuple(draw.choice([-1, 1], 2))
@@ -149,17 +137,17 @@ def _painted(draw: Draw, surface: np.ndarray, paint, turn: float = 0.0, lip: boo
     return result, coverage
 
 
-def _stroke(pen: Pen, points_xy: np.ndarray, width: float) -> None:
-    pen.draw.line([tuple(point) for point in points_xy * SCALE], 255, max(1, round(width * SCALE)), joint="curve")
+def _stroke(pen: ImageDraw.ImageDraw, points_xy: np.ndarray, width: float) -> None:
+    pen.line([tuple(point) for point in points_xy * SCALE], 255, max(1, round(width * SCALE)), joint="curve")
 
 
-def _fill(pen: Pen, corners_xy: np.ndarray) -> None:
-    pen.draw.polygon([tuple(corner) for corner in corners_xy * SCALE], fill=255)
+def _fill(pen: ImageDraw.ImageDraw, corners_xy: np.ndarray) -> None:
+    pen.polygon([tuple(corner) for corner in corners_xy * SCALE], fill=255)
 
 
-def _disc(pen: Pen, centre_xy: np.ndarray, radius: float) -> None:
+def _disc(pen: ImageDraw.ImageDraw, centre_xy: np.ndarray, radius: float) -> None:
     low, high = (centre_xy - radius) * SCALE, (centre_xy + radius) * SCALE
-    pen.draw.ellipse([*low, *high], fill=255)
+    pen.ellipse([*low, *high], fill=255)
 
 
 def _quad(draw: Draw, length: float, aspect: float) -> np.ndarray:

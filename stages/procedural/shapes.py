@@ -4,14 +4,13 @@ Each takes the canvas and the wanted long side in pixels, and puts the shape abo
 """
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from scipy.ndimage import gaussian_filter
 
+from stages.procedural.drawing import SCALE, drawn
 from stages.procedural.noise import Draw, fractal, rotated
 
 Size = tuple[int, int]
-SCALE = 3
-"""Supersampling of drawn outlines."""
 
 
 def blob(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
@@ -57,9 +56,8 @@ def chip(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
     angles = np.sort(draw.uniform(0, 2 * np.pi, corners))
     radii = long_px / 2 * draw.uniform(0.5, 1, corners)
     points = _turn(np.stack([np.cos(angles) * radii, np.sin(angles) * radii * draw.uniform(0.25, 1)], 1), draw)
-    canvas = Image.new("L", (size_hw[1] * SCALE, size_hw[0] * SCALE))
-    ImageDraw.Draw(canvas).polygon([tuple(point) for point in (points + _centre(size_hw)) * SCALE], fill=255)
-    solid = np.asarray(canvas.reduce(SCALE), dtype=np.float32) / 255
+    corners_xy = [tuple(point) for point in (points + _centre(size_hw)) * SCALE]
+    solid = drawn(size_hw, lambda pen: pen.polygon(corners_xy, fill=255))
     depth = gaussian_filter(solid, max(0.6, long_px / 15)) - 0.5
     ragged = (depth + draw.uniform(0, 0.2) * fractal(draw, size_hw, long_px / 4)) * 8
     return _sharp(ragged) * (depth > -0.4)
@@ -119,17 +117,18 @@ def _walk(draw: Draw, long_px: float, wander: float, from_start: bool = False) -
 
 
 def _strokes(draw: Draw, size_hw: Size, lines: list[np.ndarray], width: float, taper: bool = False) -> np.ndarray:
-    canvas = Image.new("L", (size_hw[1] * SCALE, size_hw[0] * SCALE))
-    pen = ImageDraw.Draw(canvas)
-    for line in lines:
-        points = (line + _centre(size_hw)) * SCALE
-        progress = np.linspace(-1, 1, len(points) - 1)
-        widths = width * draw.uniform(0.7, 1.3, len(progress)) * (1 - 0.8 * progress**2 if taper else 1)
-        for start, end, stroke in zip(points, points[1:], np.maximum(widths, 1.2) * SCALE, strict=False):
-            pen.line([tuple(start), tuple(end)], fill=255, width=max(1, round(stroke)))
-            radius = stroke / 2 - 0.5
-            pen.ellipse([end[0] - radius, end[1] - radius, end[0] + radius, end[1] + radius], fill=255)
-    return np.asarray(canvas.reduce(SCALE), dtype=np.float32) / 255
+
+    def paint(pen: ImageDraw.ImageDraw) -> None:
+        for line in lines:
+            points = (line + _centre(size_hw)) * SCALE
+            progress = np.linspace(-1, 1, len(points) - 1)
+            widths = width * draw.uniform(0.7, 1.3, len(progress)) * (1 - 0.8 * progress**2 if taper else 1)
+            for start, end, stroke in zip(points, points[1:], np.maximum(widths, 1.2) * SCALE, strict=False):
+                pen.line([tuple(start), tuple(end)], fill=255, width=max(1, round(stroke)))
+                radius = stroke / 2 - 0.5
+                pen.ellipse([end[0] - radius, end[1] - radius, end[0] + radius, end[1] + radius], fill=255)
+
+    return drawn(size_hw, paint)
 
 
 def _turn(points: np.ndarray, draw: Draw) -> np.ndarray:

@@ -35,9 +35,14 @@ class Scene(NamedTuple):
     clutter: np.ndarray
 
 
-def scene(draw: Draw, size_hw: tuple[int, int], wanted: list[tuple[float, tuple[float, float]]]) -> Scene:
-    """A photograph with a defect of each wanted (long side, centre xy; px). Those that fail to show are left out."""
-    surface, cluttered = clutter(draw, material(draw, size_hw))
+def scene(
+    draw: Draw, size_hw: tuple[int, int], wanted: list[tuple[float, tuple[float, float]]], lettered: float = 0.0
+) -> Scene:
+    """A photograph with a defect of each wanted (long side, centre xy; px). Those that fail to show are left out.
+
+    `lettered`: see `clutter`.
+    """
+    surface, cluttered = clutter(draw, material(draw, size_hw), lettered)
     often = np.array(list(OFTEN.values())) / sum(OFTEN.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
