@@ -3,7 +3,8 @@
     python -m stages.rasterize --tables data/tables --weights data/weights/teacher --out data/masks
 
 Each photograph (or crop) is encoded once and its boxes are decoded together; photographs without boxes cost no
-network at all. Memory does not grow with their number. Truth is not an input: no mask can depend on it.
+network at all, nor do those that any earlier run was asked the same about (stages/teacher/store.py). Memory does not
+grow with their number. Truth is not an input: no mask can depend on it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,14 @@ from stages.shell.errors import run
 from stages.shell.files import new_folder
 from stages.shell.params import Section, load_params
 from stages.shell.progress import progress
+from stages.shell.work import work_folder
+from stages.teacher.chunks import Chunks
 from stages.teacher.config import RasterizeParams
+from stages.teacher.prompting import prompted
 from stages.teacher.pseudomasks import candidate_rows, mask_row
 from stages.teacher.sam import load_teacher
 from stages.teacher.shards import write_shard
+from stages.teacher.store import Store
 
 READ_AHEAD = 4
 """Photographs decoded ahead of the network, in as many threads."""
@@ -53,7 +58,10 @@ def main(
     values = load_params(Params, params).rasterize
     make_deterministic()
     root = read_dataset(tables / "dataset.json").root
-    sam = load_teacher(weights)[0].to(device_of(device))
+    place = device_of(device)
+    sam = load_teacher(weights)[0].to(place)
+    store = Store(work_folder() / "candidates", weights, values, place.type)
+    chunks = Chunks(values.batch_size)
     if sam.image_encoder.img_size <= SMALL_INPUT_PX:
         torch.set_num_threads(1)
     for split in SPLITS:
@@ -69,7 +77,7 @@ def main(
         ):
             for index, start in enumerate(range(0, max(len(images), 1), values.shard_size)):
                 shard = images[start : start + values.shard_size]
-                rasterize_shard(part, index, shard, boxes, root, sam, values, bar)
+                rasterize_shard(part, index, shard, boxes, root, sam, values, store, chunks, bar)
 
 
 def rasterize_shard(
@@ -80,6 +88,8 @@ def rasterize_shard(
     root: Path,
     sam: Sam,
     params: RasterizeParams,
+    store: Store,
+    chunks: Chunks,
     bar: tqdm,
 ) -> None:
     """Rows of the images table and their boxes (by image id, in label order) -> shard `index` in `folder`.
@@ -87,30 +97,45 @@ def rasterize_shard(
     Depends on nothing else, so shards can be made in any order and by any number of workers.
     """
     masks, candidates = [], []
-    for image, photo in photographs(images, boxes, root):
-        found = [] if photo is None else candidate_rows(sam, photo, boxes[image["image_id"]], params)
-        masks.append(mask_row(image, found, params.clip_margin))
-        candidates.extend(found)
+    for image, path, found, photo in answers(images, boxes, root, store):
+        rows = boxes.get(image["image_id"], [])
+        if photo is not None:
+            found = prompted(sam, photo, corners(rows), params, chunks)
+            store.put(path, found)
+        chosen = candidate_rows(rows, found, params.candidate)
+        masks.append(mask_row(image, chosen, params.clip_margin))
+        candidates.extend(chosen)
         bar.update()
     write_shard(folder, index, masks, candidates)
 
 
-def photographs(
-    images: Sequence[dict], boxes: dict[str, list[dict]], root: Path
-) -> Iterator[tuple[dict, np.ndarray | None]]:
-    """Each row of the images table with its pixels, decoded a few ahead; None where it has no box to be looked at."""
+def answers(
+    images: Sequence[dict], boxes: dict[str, list[dict]], root: Path, store: Store
+) -> Iterator[tuple[dict, Path, list[dict], np.ndarray | None]]:
+    """Each row of the images table, where its answer is kept, the answer if it is there, else the pixels to prompt on.
 
-    def read(image: dict) -> np.ndarray | None:
-        if image["image_id"] not in boxes:
-            return None
-        return read_photo(root, image["path"], image["sha256"], image["exif_orientation"])
+    Photographs are decoded a few ahead; those without a box have an empty answer.
+    """
+
+    def read(image: dict) -> tuple[dict, Path, list[dict], np.ndarray | None]:
+        rows = boxes.get(image["image_id"], [])
+        path = store.path(image["sha256"], corners(rows))
+        found = store.get(path) if rows else []
+        if found is not None:
+            return image, path, found, None
+        return image, path, [], read_photo(root, image["path"], image["sha256"], image["exif_orientation"])
 
     with ThreadPoolExecutor(READ_AHEAD) as threads:
         waiting = [threads.submit(read, image) for image in images[:READ_AHEAD]]
-        for position, image in enumerate(images):
-            photo = waiting.pop(0).result()
+        for position in range(len(images)):
+            answer = waiting.pop(0).result()
             waiting += [threads.submit(read, later) for later in images[position + READ_AHEAD :][:1]]
-            yield image, photo
+            yield answer
+
+
+def corners(rows: Sequence[dict]) -> list[tuple[float, float, float, float]]:
+    """Corners of rows of the boxes table."""
+    return [(row["x1"], row["y1"], row["x2"], row["y2"]) for row in rows]
 
 
 if __name__ == "__main__":

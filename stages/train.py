@@ -2,7 +2,8 @@
 
     python -m stages.train data/plan/RUN.json --seed 0 --out data/models/RUN/0 --curves metrics/curves/RUN/0
 
-Reads the shards of train and val only: neither a test photograph nor any human mask can reach it.
+Reads the shards of train and val only: neither a test photograph nor any human mask can reach it. A killed training
+goes on from its last checkpoint (stages/shell/work.py says where) and ends at the same bytes.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import UserError, run
 from stages.shell.files import new_folder
 from stages.shell.params import load_params
+from stages.shell.work import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.student.backbone import load_backbone
 from stages.student.config import StudentConfig
 from stages.student.inference import predict
@@ -74,13 +76,26 @@ def main(
             raise UserError(f"{val}: no defect pixel in any pseudo-mask, so there is nothing to choose a model by")
         return score
 
-    student, history = fit(student, crops, values, validate, device_of(device))
+    place = device_of(device)
+    identity = {
+        "plan": values.model_dump(mode="json"),
+        "seed": seed,
+        "inputs": files_fingerprint([dataset, train, val, backbone]),
+        "code": code_fingerprint(),
+        "torch": torch.__version__,
+        "device": str(place),
+        # sums are split among the threads, and their last bits with them
+        "threads": torch.get_num_threads(),
+    }
+    checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
+    student, history = fit(student, crops, values, validate, place, checkpoint)
     save_student(student, out)
     with new_folder(curves) as part:
         epochs = pd.DataFrame(history.epochs).set_index("epoch")
         epochs.drop(columns="corrected_share").to_csv(part / "loss.csv")
         epochs[["corrected_share"]].to_csv(part / "corrected.csv")
         pd.DataFrame(history.validations).to_csv(part / "val.csv", index=False)
+    checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
 from stages.teacher.candidates import Candidate, predict
+from stages.teacher.chunks import Chunks
 from stages.teacher.views import Window, crop_window, whole_window
 from tests.tiny_teacher import tiny_sam
 
@@ -54,7 +55,7 @@ def assert_same(candidates: list[Candidate], window: Window, photo: np.ndarray, 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_the_whole_view_equals_the_official_predictor(sam, photo, batch_size):
-    found = list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, batch_size))
+    found = list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(batch_size)))
     for box, candidates in zip(BOXES, found, strict=True):
         assert_same(candidates, whole_window(SIZE_HW), photo, sam, box)
 
@@ -63,7 +64,7 @@ def test_the_whole_view_equals_the_official_predictor(sam, photo, batch_size):
 def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size):
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
     assert len(set(windows)) == 3
-    found = list(predict(sam, photo, BOXES, windows, batch_size))
+    found = list(predict(sam, photo, BOXES, windows, Chunks(batch_size)))
     for box, window, candidates in zip(BOXES, windows, found, strict=True):
         part = photo[window.y1 : window.y2, window.x1 : window.x2]
         assert_same(candidates, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
@@ -72,17 +73,17 @@ def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size
 def test_a_photograph_is_encoded_once_for_all_its_boxes_and_crops_in_batches(sam, photo):
     sizes = []
     handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, batch_size=2))
+    list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(2)))
     assert sizes == [1]
     sizes.clear()
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
-    list(predict(sam, photo, BOXES, windows, batch_size=2))
+    list(predict(sam, photo, BOXES, windows, Chunks(2)))
     handle.remove()
     assert sizes == [2, 1]
 
 
 def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, photo):
-    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], batch_size=1)
+    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
     logits, _, _ = official(sam, photo, BOXES[0])
     for candidate, one in zip(candidates, logits, strict=True):
         assert (one > 0).any()
@@ -96,7 +97,7 @@ def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, ph
 @pytest.mark.parametrize(("logit", "stability"), [(-9.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (2.0, 1.0)])
 def test_empty_and_uncertain_masks(sam, photo, monkeypatch, logit, stability):
     monkeypatch.setattr(sam, "postprocess_masks", lambda low, *_: torch.full((1, 1, *SIZE_HW), logit))
-    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], batch_size=1)
+    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
     for candidate in candidates:
         assert candidate.tight.size_hw == candidate.mask.shape == (SIZE_HW if logit > 0 else (0, 0))
         assert candidate.stability == stability

@@ -1,11 +1,13 @@
 """The training loop: it learns, repeats itself to the bit, and keeps its promises about weights, EMA and stopping."""
 
 import itertools
+import signal
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
-from stages.shell.errors import UserError
+from stages.shell.errors import Stopped, UserError
 from stages.supervision.boxes2pixels import IGNORE
 from stages.supervision.config import LossParams, SelfcorrParams
 from stages.training import loop
@@ -62,6 +64,70 @@ def test_the_same_plan_gives_the_same_bits_whatever_the_number_of_workers(shards
     for state, history in results[1:]:
         assert history == results[0][1]
         assert all(torch.equal(value, results[0][0][key]) for key, value in state.items())
+
+
+def stopped_at(calls: int):
+    """A function that passes its argument through, and at its call number `calls` ends the training as Ctrl-C does."""
+    count = itertools.count(1)
+
+    def passed(value):
+        if next(count) == calls:
+            raise Stopped(signal.SIGINT)
+        return value
+
+    return passed
+
+
+class Watched(Dataset):
+    """Crops whose every sample passes through `passed`."""
+
+    def __init__(self, inner, passed):
+        self.inner, self.passed, self.photos, self.labels = inner, passed, inner.photos, inner.labels
+
+    def __getitem__(self, number):
+        return self.passed(self.inner[number])
+
+
+NEVER = 10**9
+
+
+@pytest.mark.parametrize(("sample", "validation"), [(3, NEVER), (5, NEVER), (12, NEVER), (NEVER, 1), (NEVER, 3)])
+def test_a_training_stopped_anywhere_goes_on_and_ends_at_the_same_bits(
+    shards,  # noqa: F811
+    tmp_path,
+    capsys,
+    sample,
+    validation,
+):
+    """Three epochs of two steps of two samples; stopped in an epoch, between two, in the last step, in a validation."""
+
+    def trained(checkpoint, sample=NEVER, validation=NEVER):
+        network, passed = student(), stopped_at(validation)
+        selfcorr = SelfcorrParams(tau=0.02, warmup=0.5)
+        # a score that any other weights would miss
+        score = lambda average: passed(-average.fine.logits.weight.double().abs().sum().item())  # noqa: E731
+        samples = Watched(crops(shards), stopped_at(sample))
+        result, history = fit(network, samples, plan(network, 3, selfcorr), score, CPU, checkpoint)
+        return {key: value.numpy().tobytes() for key, value in result.state_dict().items()}, history
+
+    undisturbed = trained(None)
+    with pytest.raises(Stopped):
+        trained(tmp_path / "checkpoint", sample, validation)
+    assert trained(tmp_path / "checkpoint") == undisturbed
+    assert f"going on from step {(sample - 1) // 2 if sample < NEVER else 2 * validation} " in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_said_and_the_training_starts_over(shards, tmp_path, capsys):  # noqa: F811
+    file, network = tmp_path / "checkpoint", student()
+    fit(network, crops(shards), plan(network), lambda _: 0.0, CPU, file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    network = student()
+    fit(network, crops(shards), plan(network), lambda _: 0.0, CPU, file)
+    said = capsys.readouterr().err
+    assert "checkpoint: damaged, made anew" in said
+    assert "going on" not in said
 
 
 def test_frozen_weights_stay_and_the_others_move(shards):  # noqa: F811

@@ -1,25 +1,35 @@
 """From tables and photographs to pseudo-mask shards, with a tiny random teacher."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
 
 from stages import rasterize
-from stages.dataset.tables import BOXES, IMAGES, Dataset, decode_label_map, write_dataset, write_table
+from stages.dataset.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.shell.errors import UserError
 from stages.shell.files import sha256_file
+from stages.shell.work import work_folder
 from stages.teacher import rle
 from stages.teacher.labelmap import Chosen, paint, pixels_of_box
-from stages.teacher.pseudomasks import box_iou, choose, measure
+from stages.teacher.prompting import box_iou, measure
+from stages.teacher.pseudomasks import choose
+from stages.teacher.sam import build_teacher, save_teacher
 from stages.teacher.shards import read_candidates, read_masks, shard_indices
+from stages.teacher.store import CODE
 from stages.teacher.views import Window
-from tests.tiny_teacher import tiny_sam
+from tests.tiny_teacher import TINY, tiny_sam
 
+ROOT = Path(__file__).parent.parent
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
 BOXES_OF = {
     "train/a": [(0, 4.0, 5.0, 30.0, 22.0), (1, 10.0, 8.0, 20.0, 16.0)]
@@ -67,9 +77,9 @@ def tables(tmp_path) -> Path:
 
 
 @pytest.fixture
-def rasterized(tables, tmp_path, monkeypatch):
+def rasterized(tables, tmp_path):
     """A function that runs the stage with some parameters changed and returns the folder of masks."""
-    monkeypatch.setattr(rasterize, "load_teacher", lambda folder: (tiny_sam(), None))
+    save_teacher(tmp_path / "weights", tiny_sam(), TINY)
     defaults = dict(
         view="whole", context=1.8, min_view_px=16, candidate="best", clip_margin=0.1, batch_size=4, shard_size=2
     )
@@ -78,7 +88,7 @@ def rasterized(tables, tmp_path, monkeypatch):
         params = tmp_path / "params.yaml"
         values = {key: "null" if value is None else value for key, value in (defaults | changed).items()}
         params.write_text("rasterize:\n" + "".join(f"  {key}: {value}\n" for key, value in values.items()))
-        rasterize.main(tables=tables, weights=Path("unused"), out=tmp_path / name, params=params, device="cpu")
+        rasterize.main(tables=tables, weights=tmp_path / "weights", out=tmp_path / name, params=params, device="cpu")
         return tmp_path / name
 
     return run
@@ -154,6 +164,112 @@ def test_the_same_inputs_give_the_same_bytes(rasterized):
     assert [(first / path).read_bytes() for path in files] == [(second / path).read_bytes() for path in files]
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """Counts the views that the network encodes."""
+    seen = []
+    forward = ImageEncoderViT.forward
+    monkeypatch.setattr(ImageEncoderViT, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    return seen
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+def test_what_acts_after_the_candidates_costs_no_network_and_gives_the_bytes_of_a_fresh_run(
+    rasterized, encoded, monkeypatch, tmp_path
+):
+    rasterized(candidate="best", clip_margin=0.1)
+    assert sum(encoded) == 3
+    changed = files(rasterized(candidate="single", clip_margin=None, shard_size=100))
+    assert sum(encoded) == 3
+    (tmp_path / "elsewhere/.dvc").mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
+    assert files(rasterized(candidate="single", clip_margin=None, shard_size=100)) == changed
+    assert sum(encoded) == 6
+
+
+@pytest.mark.parametrize("changed", [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"batch_size": 3}])
+def test_what_reaches_the_network_asks_it_again(rasterized, encoded, changed):
+    rasterized()
+    before = len(encoded)
+    rasterized(**changed)
+    assert len(encoded) > before
+
+
+def test_another_teacher_is_asked_again_and_a_new_photograph_alone(rasterized, encoded, tables, tmp_path):
+    rasterized()
+    images = read_table(tables / "train/images.parquet", IMAGES).to_pylist()
+    boxes = read_table(tables / "train/boxes.parquet", BOXES).to_pylist()
+    box = {**boxes[0], "box_id": "train/c:1", "image_id": "train/c", "class_id": 1, "line": 1}
+    write_table(tables / "train/boxes.parquet", BOXES, [*boxes, box])
+    del encoded[:]
+    rasterized()
+    assert encoded == [1]
+    renamed = [{**image, "image_id": image["image_id"].replace("train", "train/x")} for image in images]
+    write_table(tables / "train/images.parquet", IMAGES, renamed)
+    moved = [{**row, "image_id": row["image_id"].replace("train", "train/x"), "class_id": 1} for row in [*boxes, box]]
+    write_table(tables / "train/boxes.parquet", BOXES, moved)
+    rasterized()
+    assert encoded == [1], "a new name or another class is no new question"
+    torch.manual_seed(1)
+    save_teacher(tmp_path / "weights", build_teacher(TINY), TINY)
+    rasterized()
+    assert sum(encoded) == 1 + 4
+
+
+def test_a_damaged_answer_is_said_and_asked_for_again(rasterized, encoded, capsys):
+    before = files(rasterized())
+    answers = [path for path in (work_folder() / "candidates").rglob("*") if path.is_file()]
+    assert len(answers) == 3
+    for path, spoil in zip(answers, (b"", b"x" * 40, None), strict=True):
+        path.write_bytes(path.read_bytes()[:-1] if spoil is None else spoil)
+    del encoded[:]
+    assert files(rasterized()) == before
+    assert sum(encoded) == 3
+    assert capsys.readouterr().err.count("damaged, made anew") == 3
+
+
+def test_the_key_of_an_answer_counts_all_the_code_that_it_comes_from():
+    """What `prompted` and `read_photo` load, but for parameters and errors, which decide nothing by themselves."""
+    probe = "import json, sys, stages.teacher.prompting, stages.dataset.photos; print(json.dumps(list(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shared = {"stages", "stages.teacher", "stages.dataset", "stages.shell", "stages.teacher.config"}
+    shared |= {"stages.shell.errors", "stages.shell.params"}
+    loaded = {name for name in json.loads(said) if name.split(".")[0] == "stages"} - shared
+    # the teacher is built by sam.py, in the stage
+    assert {module.__name__ for module in CODE} == loaded | {"stages.teacher.sam"}
+
+
+def test_out_of_gpu_memory_halves_the_boxes_at_once_and_goes_on(rasterized, monkeypatch, capsys):
+    """Memory for two boxes; photographs have 11, 1 and 1. What is found is the same but for the last bits."""
+    before = candidates_of(rasterized(view="crop", batch_size=16) / "train")
+    sizes, forward = [], TwoWayTransformer.forward
+
+    def short_of_memory(self, image, positions, points):
+        sizes.append(len(points))
+        if len(points) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image, positions, points)
+
+    monkeypatch.setattr(TwoWayTransformer, "forward", short_of_memory)
+    after = candidates_of(rasterized(view="crop", batch_size=15) / "train")
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1, 1, 1]
+    assert "out of GPU memory: from here on 2 boxes at once" in capsys.readouterr().err
+    assert [row["box_id"] for row in after] == [row["box_id"] for row in before]
+    np.testing.assert_allclose(*([row["sam_pred_iou"] for row in rows] for rows in (before, after)), rtol=1e-4)
+
+
+def test_no_memory_for_a_single_box_is_one_clear_line(rasterized, monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ImageEncoderViT, "forward", no_memory)
+    with pytest.raises(UserError, match="out of GPU memory with a single box"):
+        rasterized()
+
+
 def test_shards_hold_the_same_rows_however_many_photographs_each_has(rasterized):
     two, all_ = rasterized("two", shard_size=2) / "train", rasterized("all", shard_size=100) / "train"
     assert shard_indices(two) == [0, 1] and shard_indices(all_) == [0]
@@ -172,7 +288,7 @@ def test_a_photograph_that_changed_since_ingest_stops_the_stage_and_leaves_the_l
     with (tmp_path / "set/images/train/b.png").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UserError, match=r"b\.png: changed since it was ingested"):
-        rasterized()
+        rasterized(view="crop")  # the answers of the first run are still those of the photographs in the tables
     assert read_masks(folder).equals(before)
     assert not list(tmp_path.rglob("*.part"))
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stages.pretraining.config import PretrainParams
+from stages.shell.checkpoint import load_state, save_state
 from stages.shell.device import make_deterministic
-from stages.shell.files import new_file
 from stages.shell.progress import progress
 
 HELD_OUT_SEED = 1_000_003
@@ -76,8 +76,7 @@ def pretrain(
         if done % params.snapshot_every == 0 and done < params.steps:
             bar.write(f"{title}: step {done}: {judge(average)}")
             state = {name: part.state_dict() for name, part in parts.items()}
-            with new_file(snapshot) as file:
-                torch.save({"identity": identity, "step": done, **state}, file)
+            save_state(snapshot, {"identity": identity, "step": done, **state})
     snapshot.unlink(missing_ok=True)
     return average
 
@@ -117,12 +116,8 @@ def _identity(params: PretrainParams) -> str:
 
 def _resume(snapshot: Path, identity: str, parts: dict) -> int:
     """Load `snapshot` into `parts`; the number of steps done, 0 where there is none of this training."""
-    try:
-        state = torch.load(snapshot, weights_only=True)
-    except FileNotFoundError:
-        return 0
-    except Exception as error:  # a file that is no snapshot fails in many ways
-        print(f"{snapshot}: not readable, starting over ({' '.join(str(error).split())[:120]})")
+    state = load_state(snapshot)
+    if state is None:
         return 0
     if state["identity"] != identity:
         print(f"{snapshot}: of other parameters or other code, starting over")

@@ -1,13 +1,20 @@
-"""Outputs appear whole or not at all: written under a temporary name, then moved into place."""
+"""Outputs appear whole or not at all: written under a temporary name, then moved into place.
 
+A kill leaves the temporary `.NAME.*.part` behind: git and DVC ignore it, and whoever writes NAME next removes it.
+"""
+
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PART = ".part"
 
 
 def sha256_file(path: Path) -> str:
@@ -19,37 +26,90 @@ def sha256_file(path: Path) -> str:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on error nothing changes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    with _named(path), _part(path, _make_file) as part:
         yield part
         # mkstemp makes files private; an output gets the mode any new file of the user's would have.
         part.chmod(0o666 & ~_umask())
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path` whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    try:
+    with _named(path), _part(path, _make_folder) as part:
         yield part
         part.chmod(0o777 & ~_umask())
         for file in part.rglob("*"):
             # some writers (safetensors) make files private
             file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        part.replace(path)
+        if not path.exists():
+            part.replace(path)
+            return
+        # out of the way by a rename: a kill may leave the old one or the new one, hardly ever none, never half of one
+        with _part(path, _make_folder) as old:
+            path.replace(old)
+            part.replace(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is raised in writing (disk full) names no file, or a temporary one: to the user it is about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or any(part.endswith(PART) for part in Path(os.fsdecode(error.filename)).parts):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextmanager
+def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path]:
+    """A temporary file or folder beside `path`, locked while it is in use and gone at the end; sweeps old ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    while True:
+        part, handle = make(path)
+        with suppress(OSError):  # a file system without locks: nothing is swept there
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        if part.exists():
+            break
+        os.close(handle)  # swept by another process before it was locked
+    try:
+        yield part
     finally:
+        os.close(handle)
+        _remove(part)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left beside `path`. What a living one writes is locked, and stays."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        with suppress(OSError):
+            handle = os.open(part, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(part)
+            finally:
+                os.close(handle)
+
+
+def _make_file(path: Path) -> tuple[Path, int]:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    return Path(name), handle
+
+
+def _make_folder(path: Path) -> tuple[Path, int]:
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
+    return part, os.open(part, os.O_RDONLY)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
         shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,6 +8,6 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], title: str, unit: str, total: int | None = None) -> "tqdm[T]":
-    """Iterate over `items` showing count, rate in `unit`/s and time left."""
-    return tqdm(items, desc=title, unit=f" {unit}", total=total, dynamic_ncols=True, smoothing=0.1)
+def progress(items: Iterable[T], title: str, unit: str, total: int | None = None, done: int = 0) -> "tqdm[T]":
+    """Iterate over `items` showing count, rate in `unit`/s and time left; `done` of `total` were done before."""
+    return tqdm(items, desc=title, unit=f" {unit}", total=total, initial=done, dynamic_ncols=True, smoothing=0.1)

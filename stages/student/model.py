@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from stages.shell.errors import UserError
@@ -68,7 +68,8 @@ def save_student(student: Student, folder: Path) -> None:
     """Write `student.safetensors` and `student.json` into `folder`, whole or not at all."""
     with new_folder(folder) as part:
         weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
-        save_file(weights, part / "student.safetensors")
+        # by Python, so that a full disk is an OSError
+        (part / "student.safetensors").write_bytes(save(weights))
         (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 

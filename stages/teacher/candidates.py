@@ -15,6 +15,7 @@ from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from stages.teacher.chunks import Chunks
 from stages.teacher.views import Window, input_size_hw, to_view
 
 SOURCES = ("single", "multi", "multi", "multi")
@@ -36,7 +37,7 @@ class Candidate(NamedTuple):
 
 @torch.no_grad()
 def predict(
-    sam: Sam, photo: np.ndarray, boxes_xyxy: np.ndarray, windows: Sequence[Window], batch_size: int
+    sam: Sam, photo: np.ndarray, boxes_xyxy: np.ndarray, windows: Sequence[Window], chunks: Chunks
 ) -> Iterator[list[Candidate]]:
     """Prompt SAM with each box alone; its four candidates, for one box after the other.
 
@@ -44,16 +45,18 @@ def predict(
     Logits are upsampled bilinearly to native pixels one mask at a time, so memory does not grow with N.
     """
     together = len(set(windows)) == 1
-    shared = _encode(sam, photo, windows[:1]) if together else None
-    for start in range(0, len(windows), batch_size):
-        some = windows[start : start + batch_size]
-        embeddings = _encode(sam, photo, some) if shared is None else shared
+    shared = next(chunks.run(1, lambda _: _encode(sam, photo, windows[:1]))) if together else None
+
+    def decoded(some: slice) -> tuple[Sequence[Window], Tensor, Tensor]:
+        embeddings = _encode(sam, photo, windows[some]) if shared is None else shared
         prompts = [
             to_view(box[None], window, sam.image_encoder.img_size)
-            for box, window in zip(boxes_xyxy[start : start + batch_size], some, strict=True)
+            for box, window in zip(boxes_xyxy[some], windows[some], strict=True)
         ]
-        logits, predicted_iou = _decode(sam, embeddings, np.concatenate(prompts))
-        for window, low_res, scores in zip(some, logits, predicted_iou, strict=True):
+        return windows[some], *_decode(sam, embeddings, np.concatenate(prompts))
+
+    for part in chunks.run(len(windows), decoded):
+        for window, low_res, scores in zip(*part, strict=True):
             yield [_describe(sam, window, one, float(score)) for one, score in zip(low_res, scores, strict=True)]
 
 

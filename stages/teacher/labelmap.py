@@ -12,10 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.teacher import rle
-from stages.teacher.views import Window
-
-EDGE_TOLERANCE_PX = 0.01
-"""A pixel belongs to a box that covers more of its side than this: normalised label files round their coordinates."""
+from stages.teacher.views import Window, pixels_of_box
 
 
 class Chosen(NamedTuple):
@@ -24,24 +21,6 @@ class Chosen(NamedTuple):
     code: bytes
     class_id: int
     box_xyxy: tuple[float, float, float, float]
-
-
-def pixels_of_box(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int], margin: float = 0.0) -> Window:
-    """The pixels that a box touches, after it grew by `margin` of its sides and was cut to the photograph.
-
-    Never empty for a box inside the photograph: a box thinner than the tolerance still has the pixel it lies in.
-    """
-    x1, y1, x2, y2 = box_xyxy
-    (grow_x, grow_y), (height, width) = (margin * (x2 - x1), margin * (y2 - y1)), size_hw
-    left, right = _touched(x1 - grow_x, x2 + grow_x, width)
-    top, bottom = _touched(y1 - grow_y, y2 + grow_y, height)
-    return Window(left, top, right, bottom)
-
-
-def _touched(start: float, end: float, length: int) -> tuple[int, int]:
-    first = min(max(int(np.floor(start + EDGE_TOLERANCE_PX)), 0), length - 1)
-    last = min(int(np.ceil(end - EDGE_TOLERANCE_PX)), length)
-    return first, max(last, first + 1)
 
 
 def paint(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:

@@ -1,22 +1,27 @@
-"""The training loop: AdamW, cosine, clipping, EMA, validation against the noisy teacher, early stopping."""
+"""The training loop: AdamW, cosine, clipping, EMA, validation by the noisy teacher, early stopping, checkpoints."""
 
 import copy
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stages.shell.errors import UserError
+from stages.shell.checkpoint import Pace, load_state, save_state
+from stages.shell.errors import Stopped, UserError, held
 from stages.shell.progress import progress
 from stages.student.model import Student
 from stages.supervision.boxes2pixels import losses
 from stages.supervision.config import LossParams
-from stages.training.config import Plan
+from stages.training.config import Plan, TrainParams
 from stages.training.crops import Crops, Sample, class_frequency
+from stages.training.state import Progress, Training
 
 FREQUENCY_SAMPLES = 512
 """Samples whose labels are counted for the class weights and the heads' first bias."""
@@ -31,11 +36,18 @@ class History:
 
 
 def fit(
-    student: Student, crops: Crops, plan: Plan, validate: Callable[[Student], float], device: torch.device
+    student: Student,
+    crops: Crops,
+    plan: Plan,
+    validate: Callable[[Student], float],
+    device: torch.device,
+    checkpoint: Path | None = None,
 ) -> tuple[Student, History]:
     """Train `student` on `crops`; returns the EMA weights of the best validation, and the curves.
 
-    `validate` scores an EMA student in evaluation mode, higher is better.
+    `validate` scores an EMA student in evaluation mode, higher is better. A training that was killed goes on from
+    `checkpoint`, which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone,
+    and nothing else draws a number after the first weights. Who calls removes the file when the result is safe.
     Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(crops.photos) / plan.train.batch_size)
@@ -49,37 +61,78 @@ def fit(
     ema = ModelEmaV3(student, decay=train.ema_decay, use_warmup=True, warmup_power=0.8)
     optimizer = torch.optim.AdamW(student.trainable().values(), lr=train.lr, weight_decay=train.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    now, pace = Progress(), Pace()
+    training = Training(student, ema.module, optimizer, schedule, now)
+    if checkpoint is not None and (state := load_state(checkpoint)):
+        training.load(state)
+        print(f"going on from step {now.step} ({checkpoint})", file=sys.stderr)
 
-    history, best_score, best, stale = History([], []), -math.inf, None, 0
-    sums: dict[str, float] = {}
     # one loader for the whole run: sample numbers go on from epoch to epoch, and its workers stay
-    numbers = range(steps * train.batch_size)
-    loader = DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers)
-    for step, batch in enumerate(bar := progress(loader, "train", "step", total=steps)):
-        tau = plan.selfcorr.tau if plan.selfcorr and step >= plan.selfcorr.warmup * steps else None
-        figures = _step(student, batch, class_weights, plan.loss, tau, optimizer, train.clip_norm, device)
-        if not math.isfinite(figures["loss"]):
-            raise UserError(f"loss is {figures['loss']} at step {step}: lower train.lr (now {train.lr})")
-        schedule.step()
-        ema.update(student, step=step)
-        sums = {key: sums.get(key, 0.0) + value for key, value in figures.items()}
-        epoch, steps_into_epoch = divmod(step + 1, steps_per_epoch)
-        if steps_into_epoch:
-            continue
-        means = {key: value / steps_per_epoch for key, value in sums.items()}
-        history.epochs.append({"epoch": epoch, **means, "lr": schedule.get_last_lr()[0]})
-        sums = {}
-        if epoch % train.validate_every and epoch < train.epochs:
-            continue
-        score = validate(ema.module.eval())
-        bar.set_postfix(loss=f"{means['loss']:.3f}", val_miou_anom=f"{score:.3f}")
-        history.validations.append({"epoch": epoch, "val_miou_anom": score})
-        if score > best_score:
-            best_score, best, stale = score, copy.deepcopy(ema.module.state_dict()), 0
-        elif (stale := stale + 1) >= train.patience:
-            break
-    student.load_state_dict(best)
-    return student.cpu().eval(), history
+    numbers = range(now.step * train.batch_size, steps * train.batch_size)
+    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers))
+    with progress((), "train", "step", total=steps, done=now.step) as bar, _kept_when_stopped(checkpoint, training):
+        while True:
+            epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
+            if now.step and not steps_into_epoch and _is_due(epoch, now, train):
+                score = validate(ema.module.eval())
+                bar.set_postfix(loss=f"{now.epochs[-1]['loss']:.3f}", val_miou_anom=f"{score:.3f}")
+                with held():
+                    _judge(epoch, score, training)
+            if now.step == steps or now.stale >= train.patience:
+                break
+            batch = next(batches)
+            with held():
+                tau = plan.selfcorr.tau if plan.selfcorr and now.step >= plan.selfcorr.warmup * steps else None
+                figures = _step(student, batch, class_weights, plan.loss, tau, optimizer, train.clip_norm, device)
+                if not math.isfinite(figures["loss"]):
+                    raise UserError(f"loss is {figures['loss']} at step {now.step}: lower train.lr (now {train.lr})")
+                schedule.step()
+                ema.update(student, step=now.step)
+                _count(figures, now, steps_per_epoch, schedule.get_last_lr()[0])
+            bar.update()
+            if checkpoint is not None and pace.due():
+                pace.save(checkpoint, training.state())
+    student.load_state_dict({**student.state_dict(), **now.best})
+    return student.cpu().eval(), History(now.epochs, now.validations)
+
+
+def _count(figures: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:
+    """One more step is done; after the last of an epoch its means become a row."""
+    now.step += 1
+    now.sums = {key: now.sums.get(key, 0.0) + value for key, value in figures.items()}
+    epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
+    if not steps_into_epoch:
+        means = {key: value / steps_per_epoch for key, value in now.sums.items()}
+        now.epochs.append({"epoch": epoch, **means, "lr": lr})
+        now.sums = {}
+
+
+def _is_due(epoch: int, now: Progress, train: TrainParams) -> bool:
+    """Whether to validate after `epoch`: not where it was done before the checkpoint was written."""
+    done = bool(now.validations) and now.validations[-1]["epoch"] == epoch
+    return not done and (epoch % train.validate_every == 0 or epoch == train.epochs)
+
+
+def _judge(epoch: int, score: float, training: Training) -> None:
+    """Take up a validation's score; the weights of the best are kept."""
+    now = training.now
+    now.validations.append({"epoch": epoch, "val_miou_anom": score})
+    if score > now.best_score:
+        now.best_score, now.best, now.stale = score, copy.deepcopy(training.changing(training.average)), 0
+    else:
+        now.stale += 1
+
+
+@contextmanager
+def _kept_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[None]:
+    """Ctrl-C and SIGTERM come between steps (see `held`), so the state is one to go on from."""
+    try:
+        yield
+    except Stopped:
+        if checkpoint is not None:
+            with held():
+                save_state(checkpoint, training.state())
+        raise
 
 
 def weights_of(params: LossParams, frequency: Tensor) -> Tensor:

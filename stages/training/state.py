@@ -1,0 +1,61 @@
+"""All of a training that changes from step to step, to be written and to go on from."""
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stages.student.model import Student
+
+
+@dataclass
+class Progress:
+    """How far a training has come, apart from its networks: steps done, sums of the epoch's figures, the best so far.
+
+    `epochs`, `validations`: rows of the curves. `best`: what training changes of the average that scored best.
+    `stale`: validations since then.
+    """
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    best_score: float = -math.inf
+    best: dict[str, Tensor] | None = None
+    stale: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """A student, the average (EMA) of its weights, and what moves them."""
+
+    student: Student
+    average: Student
+    optimizer: Optimizer
+    schedule: LRScheduler
+    now: Progress
+
+    def state(self) -> dict:
+        """Tensors, numbers and containers of them. The frozen part of the ViT is left out: setting up brings it."""
+        return {
+            "student": self.changing(self.student),
+            "average": self.changing(self.average),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "now": dict(vars(self.now)),
+        }
+
+    def load(self, state: dict) -> None:
+        """Go back to what `state()` gave, in a training set up in the same way."""
+        for network, changed in ((self.student, state["student"]), (self.average, state["average"])):
+            network.load_state_dict({**network.state_dict(), **changed})
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        vars(self.now).update(state["now"])
+
+    def changing(self, network: Student) -> dict[str, Tensor]:
+        """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""
+        frozen = {name for name, parameter in self.student.named_parameters() if not parameter.requires_grad}
+        return {key: value for key, value in network.state_dict().items() if key not in frozen}
