@@ -1,6 +1,7 @@
 """params.yaml sections, checked before any work: unknown key, wrong type or impossible value is one line."""
 
 from pathlib import Path
+from reprlib import Repr
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +17,10 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+SHORT = Repr()
+"""Shows a value in an error: YAML's aliases can make one that takes terabytes to write out."""
+SHORT.maxstring = SHORT.maxother = 200
 
 
 def load_params(model: type[S], path: Path) -> S:
@@ -45,4 +50,4 @@ def _explain(where: str, detail: dict) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "missing":
         return f"{where}: {key} is missing"
-    return f"{where}: {key} = {detail['input']!r}: {detail['msg']}"
+    return f"{where}: {key} = {SHORT.repr(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"
