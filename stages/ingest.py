@@ -1,9 +1,11 @@
 """Read an Ultralytics data set into tables; nothing of it is modified, and nothing bad passes unsaid.
 
-    python -m stages.ingest --tables data/tables --truth data/truth --metrics metrics/ingest.json
+    python -m stages.ingest --tables data/tables --truth data/truth --near data/near_duplicates \
+        --metrics metrics/ingest.json
 
 Writes images and boxes a split, the list of rejects (Parquet and CSV), and the pixel truth apart from them, so that
-only the stages that score depend on it. A data set that must not be used leaves its rejects and its counts alone.
+only the stages that score depend on it; and the photographs that look like one of another split, as CSV and picture.
+A data set that must not be used leaves its rejects, its near duplicates and its counts alone.
 """
 
 import os
@@ -18,7 +20,9 @@ from tqdm import tqdm
 
 from stages.dataset.census import Census
 from stages.dataset.config import DataParams, IngestParams
+from stages.dataset.groups import split_by_group, write_groups
 from stages.dataset.layout import Layout, orphans, read_layout
+from stages.dataset.near import write_near_duplicates
 from stages.dataset.read import read_entry
 from stages.dataset.rejects import write_rejects
 from stages.dataset.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
@@ -39,6 +43,7 @@ class Params(Section):
 def main(
     tables: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("data/tables"),
     truth: Annotated[Path, typer.Option(help="Folder for the pixel truth.")] = Path("data/truth"),
+    near: Annotated[Path, typer.Option(help="Folder for the near duplicates.")] = Path("data/near_duplicates"),
     metrics: Annotated[Path, typer.Option(help="JSON file for the counts.")] = Path("metrics/ingest.json"),
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
     strict: Annotated[bool, typer.Option("--strict", help="Fail on any line in the list of rejects.")] = False,
@@ -46,9 +51,12 @@ def main(
 ) -> None:
     """Read the data set at data.root into tables."""
     values = load_params(Params, params)
-    layout = read_layout(Path(values.data.root))
+    grouped = values.ingest.split.group is not None
+    layout, groups = read_layout(Path(values.data.root), train_alone=grouped), None
+    if grouped:
+        layout, groups = split_by_group(layout, values.ingest.split)
     absent = [split for split, photos in layout.splits.items() if photos is None]
-    census = Census(layout.names, absent, layout.ignored + orphans(layout))
+    census = Census(layout.names, absent, layout.ignored + orphans(layout), groups)
     total = sum(len(photos or ()) for photos in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         with (
@@ -57,6 +65,7 @@ def main(
         ):
             for split in SPLITS:
                 ingest_split(layout, split, part / split, truth_part / f"{split}.parquet", census, pool, bar)
+        census.compare_looks(values.ingest.near_duplicates)
         problems = census.problems(values.ingest, strict)
         if problems:
             for split in SPLITS:
@@ -64,12 +73,17 @@ def main(
                 (truth_part / f"{split}.parquet").unlink()
         else:
             write_dataset(part / "dataset.json", Dataset(layout.root, layout.names))
+            if groups:
+                write_groups(part / "groups.csv", groups)
         write_rejects(part, census.rejects)
+    write_near_duplicates(near, layout.root, census.pairs)
     write_json(metrics, census.metrics())
     for line in census.lines():
         typer.echo(line, err=True)
     if census.rejects:
         typer.echo(f"{len(census.rejects)} findings in {tables / 'rejects.csv'}", err=True)
+    if census.pairs:
+        typer.echo(f"{len(census.pairs)} near duplicates across splits in {near / 'pairs.csv'}", err=True)
     if problems:
         raise UserError("; ".join(problems) + f"; all of them in {tables / 'rejects.csv'}")
 

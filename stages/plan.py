@@ -1,9 +1,10 @@
-"""Resolve params.yaml into one configuration per run, holding only what that run uses.
+"""Check params.yaml, all of it, and resolve it into one configuration per run, holding only what that run uses.
 
     python -m stages.plan
 
 Training depends on its own plan, not on params.yaml: changing `selfcorr.tau` rewrites the plans of the runs that
-self-correct, and only those retrain.
+self-correct, and only those retrain. Every other stage waits for the file that says that params.yaml has been checked.
+It never changes, so that waiting reruns nothing; but a mistake in any section ends `dvc repro` here, before any work.
 """
 
 from pathlib import Path
@@ -12,12 +13,20 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
+from stages.blades.config import SynthesizeParams
+from stages.checkpoints.config import WeightsParams
+from stages.dataset.config import DataParams, IngestParams
+from stages.reporting.config import ReportParams
+from stages.scoring.config import EvaluateParams, Seeds
 from stages.shell.errors import UserError, run
-from stages.shell.files import new_folder
+from stages.shell.files import new_file, new_folder
 from stages.shell.params import Section, load_params, parse
 from stages.student.config import StudentParams, ViewParams
 from stages.supervision.config import LossParams, SelfcorrParams
+from stages.teacher.config import RasterizeParams
 from stages.training.config import Plan, TrainParams
+
+CHECKED = "every section of params.yaml holds what is allowed\n"
 
 
 class SelfcorrSection(SelfcorrParams):
@@ -26,41 +35,59 @@ class SelfcorrSection(SelfcorrParams):
     enabled: bool
 
 
-class Params(Section):
+class Shared(Section):
+    """The sections that a run can override."""
+
     student: StudentParams
     view: ViewParams
     loss: LossParams
     selfcorr: SelfcorrSection
     train: TrainParams
+
+
+class Params(Shared):
+    """All of params.yaml."""
+
+    data: DataParams
+    synthesize: SynthesizeParams
+    weights: WeightsParams
+    ingest: IngestParams
+    rasterize: RasterizeParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    seeds: Seeds
     runs: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], dict[str, dict[str, Any]]] = Field(min_length=1)
 
 
 def resolve(params: Params, run_name: str) -> Plan:
     """The shared sections with the overrides of `run_name` on top, less what that run does not use."""
-    shared = params.model_dump(exclude={"runs"})
+    shared = params.model_dump(include=set(Shared.model_fields))
     where = f"params.yaml: runs.{run_name}"
     if unknown := sorted(params.runs[run_name].keys() - shared.keys()):
         raise UserError(f"{where}: {unknown[0]} is not a section that a run can override: {', '.join(shared)}")
     merged = {key: {**values, **params.runs[run_name].get(key, {})} for key, values in shared.items()}
-    checked = parse(Params, {**merged, "runs": {run_name: {}}}, where)
+    checked = parse(Shared, merged, where)
     selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
     loss = checked.loss.model_dump()
     if not checked.student.binary:
         loss |= {"binary": None, "beta": None}
     elif None in (loss["binary"], loss["beta"]):
         raise UserError(f"{where}: loss.binary and loss.beta must be numbers while student.binary is true")
-    return parse(Plan, {**checked.model_dump(exclude={"runs"}), "selfcorr": selfcorr, "loss": loss}, where)
+    return parse(Plan, {**checked.model_dump(), "selfcorr": selfcorr, "loss": loss}, where)
 
 
 def main(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
     out: Annotated[Path, typer.Option(help="Folder for one JSON file a run.")] = Path("data/plan"),
+    checked: Annotated[Path, typer.Option(help="File that appears once all is right.")] = Path("data/checked.txt"),
 ) -> None:
-    """Write one resolved configuration per run."""
-    values = load_params(Params, params)
+    """Check all parameters and write one resolved configuration per run."""
+    values = load_params(Params, params, whole=True)
     with new_folder(out) as part:
         for name in sorted(values.runs):
             (part / f"{name}.json").write_text(resolve(values, name).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with new_file(checked) as part:
+        part.write_text(CHECKED, encoding="utf-8")
 
 
 if __name__ == "__main__":

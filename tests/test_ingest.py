@@ -52,14 +52,15 @@ def root(tmp_path) -> Path:
     return root
 
 
-def ingest(root: Path, out: Path | None = None, duplicates="error", max_bad_share=0.05, **options) -> dict:
-    """Run the stage into `out`; returns its metrics."""
+def ingest(root: Path, out: Path | None = None, strict=False, workers=2, **changes) -> dict:
+    """Run the stage into `out` with `changes` in section ingest; returns its metrics."""
     out = out or root.parent / "out"
     out.mkdir(exist_ok=True)
-    params = {"data": {"root": str(root)}, "ingest": {"duplicates": duplicates, "max_bad_share": max_bad_share}}
-    YAML().dump(params, out / "params.yaml")
-    options = {"strict": False, "workers": 2} | options
-    main(out / "tables", out / "truth", out / "ingest.json", out / "params.yaml", **options)
+    settings = {"duplicates": "error", "near_duplicates": 40, "max_bad_share": 0.05} | changes
+    settings["split"] = {"group": None, "val": 0.15, "test": 0.15, "seed": 0} | changes.get("split", {})
+    YAML().dump({"data": {"root": str(root)}, "ingest": settings}, out / "params.yaml")
+    places = out / "tables", out / "truth", out / "near", out / "ingest.json", out / "params.yaml"
+    main(*places, strict=strict, workers=workers)
     return json.loads((out / "ingest.json").read_text())
 
 
@@ -105,7 +106,10 @@ def test_a_sound_data_set_becomes_tables(root):
         "rejected_images": 0,
         "truth": 0,
         "truth_missing": 0,
+        "rejected_masks": 0,
     }
+    found = ("near_duplicates", "too_plain_to_compare", "cross_split_duplicates", "groups")
+    assert [metrics[key] for key in found] == [0, 0, 0, None]
 
 
 def test_truth_is_kept_apart_and_its_absence_counted(root):
@@ -125,7 +129,7 @@ def test_bad_rows_and_files_are_told_one_by_one_and_cost_no_other(root):
     write(root / "images/train/bad.jpg", "no image")
     write(root / "images/train/odd.heic", "")
     before = {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-    metrics = ingest(root, max_bad_share=0.2)
+    metrics = ingest(root, max_bad_share=0.5)
     assert {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} == before
     found = rejects(root)
     assert [(file, line, action) for file, line, _, action in found] == [
@@ -167,7 +171,7 @@ def test_an_absent_test_split_is_null_and_has_tables_without_rows(root, capsys):
     assert ingest(root)["test"] is None
     assert not rows(root, "tables/test/images", IMAGES) + rows(root, "tables/test/boxes", BOXES)
     assert not rows(root, "truth/test", TRUTH)
-    assert "test: data.yaml names no such split" in capsys.readouterr().err
+    assert "test: no such split" in capsys.readouterr().err
 
 
 def test_a_photograph_in_two_splits_stops_the_stage_unless_told_otherwise(root):
@@ -214,9 +218,11 @@ def test_a_split_with_bad_images_alone_stops_the_stage(root):
         (np.zeros((HEIGHT, WIDTH, 3)), "PNG of mode RGB"),
     ],
 )
-def test_a_bad_mask_stops_the_stage_by_name_and_value(root, labels, reason):
+def test_a_bad_mask_is_left_out_and_too_many_stop_the_stage(root, labels, reason):
     mask(root / "masks/test/f.png", labels)
-    with pytest.raises(UserError, match=rf"1 unusable masks: masks/test/f\.png: {reason}"):
+    assert ingest(root, max_bad_share=0.5)["test"]["rejected_masks"] == 1
+    assert [row["image_id"] for row in rows(root, "truth/test", TRUTH)] == ["test/e"]
+    with pytest.raises(UserError, match=rf"1 of 2 masks are unusable \(.*0\.05\): masks/test/f\.png: {reason}"):
         ingest(root)
 
 
@@ -248,10 +254,11 @@ def test_labels_that_cannot_be_read_do_not_make_background(root):
     (root / "images/train/link.png").symlink_to(root.parent / "outside.txt")
     (root / "labels/train/b.txt").unlink()
     (root / "labels/train/b.txt").mkdir()
+    write(root / "labels/train/sub/c.txt", "0 .5 .5 .1 .1")
     ingest(root, max_bad_share=0.5)
     assert rejects(root) == [
         ("images/train/a.png", None, "labels/train/a.txt leads out of the data root", "image dropped"),
-        ("images/train/b.png", None, "labels/train/b.txt cannot be read (Is a directory)", "image dropped"),
+        ("images/train/b.png", None, "labels/train/b.txt is not a regular file", "image dropped"),
         ("images/train/link.png", None, "images/train/link.png leads out of the data root", "image dropped"),
     ]
 
@@ -320,7 +327,8 @@ def test_ten_thousand_boxes_in_one_photograph(root):
 
 def test_the_command_ends_in_one_clear_line(root):
     (root.parent / "params.yaml").write_text(
-        "data: {root: nowhere}\ningest: {duplicates: error, max_bad_share: 0.05}\n"
+        "data: {root: nowhere}\ningest: {duplicates: error, near_duplicates: 40, max_bad_share: 0.05, "
+        "split: {group: null, val: 0.15, test: 0.15, seed: 0}}\n"
     )
     command = [sys.executable, "-m", "stages.ingest", "--params", str(root.parent / "params.yaml")]
     command += ["--tables", str(root / "t"), "--truth", str(root / "u"), "--metrics", str(root / "m.json")]

@@ -152,7 +152,12 @@ def test_validation_is_another_word_for_val(tmp_path):
 
 
 def test_class_names_as_list_mapping_or_count():
-    for config in ({"names": ["a", "b"]}, {"names": {1: "b", 0: "a"}}, {"names": ["a", "b"], "nc": 2}):
+    for config in (
+        {"names": ["a", "b"]},
+        {"names": {1: "b", 0: "a"}},
+        {"names": {"0": "a", "1": "b"}},
+        {"names": ["a", "b"], "nc": 2},
+    ):
         assert class_names(config, "x") == ("a", "b")
     assert class_names({"names": [1, 2.5]}, "x") == ("1", "2.5")
     assert class_names({"nc": 2}, "x") == ("class_0", "class_1")
@@ -160,7 +165,21 @@ def test_class_names_as_list_mapping_or_count():
 
 @pytest.mark.parametrize(
     "names",
-    [[], {}, {1: "a"}, {0: "a", 2: "b"}, {"0": "a"}, "ab", 3, None, [None], [True], ["a", " "], [["a"]], ["a", "a"]],
+    [
+        [],
+        {},
+        {1: "a"},
+        {0: "a", 2: "b"},
+        {"0": "a", 0: "b"},
+        "ab",
+        3,
+        None,
+        [None],
+        [True],
+        ["a", " "],
+        [["a"]],
+        ["a", "a"],
+    ],
 )
 def test_class_names_that_are_none_are_refused(names):
     with pytest.raises(UserError, match="x: names = "):

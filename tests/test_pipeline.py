@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.training.config import Plan
+
 ROOT = Path(__file__).parent.parent
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 
@@ -18,6 +20,9 @@ def stages(path: str) -> dict[str, dict]:
     declared = YAML(typ="safe").load((ROOT / path).read_text())["stages"]
     return {name: stage.get("do", stage) for name, stage in declared.items()}
 
+
+CHECKED = "data/checked.txt"
+"""What every stage waits for; read by none."""
 
 PRETRAINING = {f"pretrain {name}": stage for name, stage in stages("data/weights/dvc.yaml").items()}
 PIPELINE = stages("dvc.yaml")
@@ -53,6 +58,14 @@ def paths(entries: list) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
+def sections(stage: dict) -> list[str]:
+    """Sections that a stage declares; a parameter file without keys is all of it."""
+    found = []
+    for entry in stage.get("params", []):
+        found += (next(iter(entry.values())) or list(PARAMS)) if isinstance(entry, dict) else [entry]
+    return found
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_exactly_the_code_it_imports(name):
     declared = sorted(path for path in paths(STAGES[name]["deps"]) if path.endswith(".py"))
@@ -61,12 +74,7 @@ def test_a_stage_declares_exactly_the_code_it_imports(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_exactly_the_sections_it_reads(name):
-    sections = [
-        section
-        for entry in STAGES[name].get("params", [])
-        for section in (next(iter(entry.values())) if isinstance(entry, dict) else [entry])
-    ]
-    assert sorted(sections) == probe(module_of(STAGES[name]))["sections"]
+    assert sorted(sections(STAGES[name])) == probe(module_of(STAGES[name]))["sections"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -85,7 +93,7 @@ def test_every_declared_path_is_named_in_the_command(name):
     words = [word for word in shlex.split(stage["cmd"]) if "/" in word]
     for kind in ("deps", "outs", "metrics", "plots"):
         for path in paths(stage.get(kind, [])):
-            if path.endswith(".py") or path == "${data.root}":
+            if path.endswith(".py") or path in ("${data.root}", CHECKED):
                 continue
             assert any(path == word or path.startswith(word + "/") for word in words), f"{name}: {path}"
 
@@ -113,8 +121,27 @@ def test_the_pretrainings_are_frozen_and_their_results_survive_until_there_are_n
 
 
 def test_every_section_of_params_is_read_by_some_stage():
-    read = {section for stage in PIPELINE.values() for section in stage.get("params", [])}
+    read = {section for name, stage in PIPELINE.items() if name != "plan" for section in sections(stage)}
+    read |= set(Plan.model_fields) | {"runs"}
     assert read == set(PARAMS)
+
+
+def test_every_stage_waits_for_the_check_of_the_parameters():
+    """By what is made, not by what is written first: also with `data.root` outside, where nothing is synthesized."""
+    made_by = {
+        path: name for name, stage in PIPELINE.items() for kind in KINDS[2:] for path in paths(stage.get(kind, []))
+    }
+
+    def waits(name: str) -> bool:
+        needed = {
+            maker
+            for dep in paths(PIPELINE[name]["deps"])
+            for path, maker in made_by.items()
+            if dep == path or dep.startswith(f"{path}/") or path.startswith(f"{dep}/")
+        }
+        return "plan" in needed or any(waits(maker) for maker in needed - {name})
+
+    assert [name for name in PIPELINE if name != "plan" and not waits(name)] == []
 
 
 def test_stage_files_are_short_and_no_stage_imports_a_stage():

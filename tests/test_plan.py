@@ -82,7 +82,7 @@ def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message)
 
 def test_planning_again_writes_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
-        main(params=ROOT / "params.yaml", out=tmp_path / folder)
+        main(ROOT / "params.yaml", tmp_path / folder, tmp_path / "checked.txt")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(f"{name}.json" for name in ALL)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)

@@ -3,6 +3,9 @@
 from collections import Counter, defaultdict
 
 from stages.dataset.config import IngestParams
+from stages.dataset.groups import Group
+from stages.dataset.layout import label_path
+from stages.dataset.looks import Pair, Seen, near_pairs
 from stages.dataset.read import Entry
 from stages.dataset.rejects import Reject
 from stages.dataset.tables import SPLITS
@@ -13,16 +16,21 @@ SHOWN = 3
 
 
 class Census:
-    """Counts of a data set. `absent` are the splits that data.yaml does not name."""
+    """Counts of a data set. `absent` are the splits that there are not, `groups` those that splits were made by."""
 
-    def __init__(self, names: tuple[str, ...], absent: list[str], other_rejects: list[Reject]) -> None:
+    def __init__(
+        self, names: tuple[str, ...], absent: list[str], other_rejects: list[Reject], groups: list[Group] | None = None
+    ) -> None:
         self.names = names
         self.absent = absent
+        self.groups = groups
         self.rejects = list(other_rejects)
         self.counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.kinds: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
-        self.paths: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+        self.unusable_labels: list[Reject] = []
+        self.seen: list[Seen] = []
+        self.pairs: list[Pair] = []
 
     def add(self, split: str, entry: Entry) -> None:
         """Count one photograph of `split`."""
@@ -36,9 +44,12 @@ class Census:
             return
         counts["images"] += 1
         counts[entry.image["label_status"]] += 1
-        counts["all_rows_rejected"] += entry.image["label_status"] == "labelled" and not entry.boxes
+        if entry.image["label_status"] == "labelled" and not entry.boxes:
+            counts["all_rows_rejected"] += 1
+            self.unusable_labels.append(next(reject for reject in entry.rejects if reject.action == "row dropped"))
         self.classes[split].update(box["class_id"] for box in entry.boxes)
-        self.paths[bytes.fromhex(entry.image["sha256"])].append((split, entry.image["path"]))
+        known = (entry.image[key] for key in ("path", "sha256", "exif_orientation"))
+        self.seen.append(Seen(split, *known, entry.look))
         if entry.truth is not None:
             counts["with_truth"] += 1
             counts["with_defect_truth"] += bool(entry.truth_values - {0, IGNORE})
@@ -46,11 +57,18 @@ class Census:
 
     def duplicates(self) -> list[list[str]]:
         """Groups of paths with the very same bytes that lie in more than one split."""
-        groups = [group for group in self.paths.values() if len({split for split, _ in group}) > 1]
-        return sorted(sorted(path for _, path in group) for group in groups)
+        same = defaultdict(list)
+        for one in self.seen:
+            same[one.sha256].append(one)
+        groups = [group for group in same.values() if len({one.split for one in group}) > 1]
+        return sorted(sorted(one.path for one in group) for group in groups)
+
+    def compare_looks(self, max_bits: int | None) -> None:
+        """Look for near duplicates across splits among all that was added; None: do not."""
+        self.pairs = [] if max_bits is None else near_pairs(self.seen, SPLITS, max_bits)
 
     def metrics(self) -> dict:
-        """metrics/ingest.json; a split that data.yaml does not name is null."""
+        """metrics/ingest.json; a split that there is not is null."""
         duplicates, kinds = self.duplicates(), Counter(reject.kind for reject in self.rejects)
         return {
             **{split: None if split in self.absent else self._split(split) for split in SPLITS},
@@ -59,7 +77,14 @@ class Census:
             "ignored_files": kinds["not_an_image"] + kinds["linked_folder"],
             "cross_split_duplicates": len(duplicates),
             "first_duplicates": duplicates[:SHOWN],
+            "near_duplicates": len({pair.photo.path for pair in self.pairs}),
+            "too_plain_to_compare": sum(one.look is None for one in self.seen),
+            "groups": None if self.groups is None else self._groups(),
         }
+
+    def _groups(self) -> dict[str, int]:
+        counts = Counter(group.split for group in self.groups or ())
+        return {split: counts[split] for split in SPLITS}
 
     def _split(self, split: str) -> dict:
         counts, kinds = self.counts[split], dict(sorted(self.kinds[split].items()))
@@ -78,6 +103,7 @@ class Census:
             "rejected_images": counts["image dropped"],
             "truth": counts["with_truth"],
             "truth_missing": counts["images"] - counts["with_truth"] if counts["with_truth"] else 0,
+            "rejected_masks": counts["mask dropped"],
         }
 
     def lines(self) -> list[str]:
@@ -85,12 +111,13 @@ class Census:
         said = []
         for split in SPLITS:
             if split in self.absent:
-                said.append(f"{split}: data.yaml names no such split")
+                said.append(f"{split}: no such split")
                 continue
             figures = self._split(split)
             truth = f"{figures['truth']} with truth" if figures["truth"] else "no pixel truth"
+            made = "" if self.groups is None else f" from {self._groups()[split]} groups"
             said.append(
-                f"{split}: {figures['images']} images ({figures['labels_labelled']} labelled, "
+                f"{split}: {figures['images']} images{made} ({figures['labels_labelled']} labelled, "
                 f"{figures['labels_missing']} missing, {figures['labels_empty']} empty, "
                 f"{figures['rejected_images']} corrupt), {figures['boxes']} boxes, "
                 f"{figures['rejected_rows']} rows rejected, {truth}"
@@ -100,10 +127,15 @@ class Census:
     def problems(self, params: IngestParams, strict: bool) -> list[str]:
         """Why the data set must not be used; empty when it may. Duplicates are added to the rejects."""
         found = []
-        masks = [reject for reject in self.rejects if reject.kind == "mask"]
-        if masks:
-            found.append(f"{len(masks)} unusable masks: {_examples(masks)}")
         totals = sum(self.counts.values(), Counter())
+        limit = f"ingest.max_bad_share = {params.max_bad_share}"
+        masks = [reject for reject in self.rejects if reject.action == "mask dropped"]
+        for what, bad, among in (
+            ("masks are unusable", masks, len(masks) + totals["with_truth"]),
+            ("label files hold no usable row", self.unusable_labels, totals["labelled"]),
+        ):
+            if len(bad) > params.max_bad_share * among:
+                found.append(f"{len(bad)} of {among} {what} ({limit}): {_examples(bad)}")
         if totals["with_ignored_truth"] and not totals["with_defect_truth"]:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
@@ -111,9 +143,12 @@ class Census:
         bad, photos = totals["image dropped"], totals["image dropped"] + totals["images"]
         empty = [split for split in SPLITS if split not in self.absent and not self.counts[split]["images"]]
         if bad > params.max_bad_share * photos or empty:
-            allowed = f"ingest.max_bad_share = {params.max_bad_share}" if not empty else f"{empty[0]} has no other"
+            allowed = limit if not empty else f"{empty[0]} has no other"
             dropped = [reject for reject in self.rejects if reject.action == "image dropped"]
             found.append(f"{bad} of {photos} images are unusable ({allowed}): {_examples(dropped)}")
+        if totals["images"] and not self.classes["train"]:
+            sample = next((one.path for one in self.seen if one.split == "train"), "images/train/x.jpg")
+            found.append(f"train has no usable box; the label file of {sample} would be {label_path(sample)}")
         groups, stops = self.duplicates(), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
@@ -126,6 +161,9 @@ class Census:
             )
         if strict and self.rejects:
             found.append(f"--strict: {len(self.rejects)} findings, first: {_examples(self.rejects)}")
+        if strict and self.pairs:
+            pairs = [f"{pair.photo.path} ~ {pair.twin.path}" for pair in self.pairs[:SHOWN]]
+            found.append(f"--strict: {len(self.pairs)} near duplicates across splits, first: {'; '.join(pairs)}")
         return found
 
 

@@ -13,6 +13,9 @@ OVERHANG = 0.01
 ROUNDING = 1e-5
 """Less overhang than this is the rounding of six written decimals, and not worth a word."""
 
+SHOWN_LETTERS = 40
+"""So much of a value stands in the reason why it was refused."""
+
 
 class BadRow(ValueError):
     """A row that is no usable box. `kind` is what rows are counted by, the message names value and what is allowed."""
@@ -65,29 +68,31 @@ def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> Box:
         raise BadRow("columns", f"labels require 5 columns, {len(columns)} columns detected{shape}")
     class_value, cx, cy, width, height = map(_number, columns)
     if class_value != int(class_value):
-        raise BadRow("class", f"label class {columns[0]} is not an integer")
+        raise BadRow("class", f"label class {_brief(columns[0])} is not an integer")
     if class_value < 0:
-        raise BadRow("class", f"negative label class {columns[0]}, possible class labels are 0-{class_count - 1}")
+        raise BadRow(
+            "class", f"negative label class {_brief(columns[0])}, possible class labels are 0-{class_count - 1}"
+        )
     if class_value >= class_count:
         raise BadRow(
             "class",
-            f"label class {columns[0]} exceeds dataset class count {class_count}, "
+            f"label class {_brief(columns[0])} exceeds dataset class count {class_count}, "
             f"possible class labels are 0-{class_count - 1}",
         )
     if width <= 0 or height <= 0:
-        raise BadRow("zero_area", f"box size {columns[3]} x {columns[4]} is not positive")
+        raise BadRow("zero_area", f"box size {_brief(columns[3])} x {_brief(columns[4])} is not positive")
     x1, y1, x2, y2 = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
     overhang = max(-x1, -y1, x2 - 1, y2 - 1, 0.0)
     if overhang > OVERHANG + 1e-12:
         raise BadRow(
             "out_of_bounds",
-            f"non-normalized or out of bounds coordinates {' '.join(columns[1:])}: the box reaches from "
+            f"non-normalized or out of bounds coordinates {_brief(*columns[1:])}: the box reaches from "
             f"({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g}), allowed is 0 to 1, and {OVERHANG} beyond is clipped",
         )
     rows, across = size_hw
     xyxy = (_clip(x1) * across, _clip(y1) * rows, _clip(x2) * across, _clip(y2) * rows)
     if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
-        raise BadRow("zero_area", f"box {' '.join(columns[1:])} has no area inside the image")
+        raise BadRow("zero_area", f"box {_brief(*columns[1:])} has no area inside the image")
     return Box(int(class_value), xyxy, overhang)
 
 
@@ -98,10 +103,15 @@ def _number(column: str) -> float:
     except ValueError:
         value = None
     if value is None:
-        raise BadRow("not_a_number", f"{column[:40]!r} is not a number")
+        raise BadRow("not_a_number", f"{_brief(column)!r} is not a number")
     if not math.isfinite(value):
-        raise BadRow("not_finite", f"{column[:40]} is not a finite number")
+        raise BadRow("not_finite", f"{_brief(column)} is not a finite number")
     return value
+
+
+def _brief(*columns: str) -> str:
+    """A number of a million digits is possible, and would stand in every list."""
+    return " ".join(column if len(column) <= SHOWN_LETTERS else f"{column[:SHOWN_LETTERS]}…" for column in columns)
 
 
 def _clip(share: float) -> float:

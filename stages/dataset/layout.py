@@ -5,7 +5,7 @@ Nothing is followed out of the data root, the folder that holds data.yaml.
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +15,7 @@ from stages.dataset.photos import inside
 from stages.dataset.rejects import Reject
 from stages.dataset.tables import SPLITS
 from stages.shell.errors import UserError
+from stages.shell.params import SHORT
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
@@ -47,8 +48,11 @@ class Layout:
     ignored: list[Reject]
 
 
-def read_layout(root: Path) -> Layout:
-    """Read `root`/data.yaml and list its photographs. Raises UserError naming key, value and what is allowed."""
+def read_layout(root: Path, train_alone: bool = False) -> Layout:
+    """Read `root`/data.yaml and list its photographs; `train_alone`: it need not name another split than train.
+
+    Raises UserError naming key, value and what is allowed.
+    """
     config = _read_yaml(root)
     base = _below(root, ".", config.get("path") or ".", "path")
     if "val" not in config and "validation" in config:
@@ -57,8 +61,10 @@ def read_layout(root: Path) -> Layout:
     splits: dict[str, list[Photo] | None] = {}
     for split in SPLITS:
         entries = config.get(split)
-        if entries is None and split != "test":
-            raise UserError(f"{root / 'data.yaml'}: no `{split}`: a folder, a list of folders or a .txt list of images")
+        if entries is None and (split == "train" or (split == "val" and not train_alone)):
+            hint = "; or let ingest.split.group make one out of train" if split == "val" else ""
+            allowed = f"a folder, a list of folders or a .txt list of images{hint}"
+            raise UserError(f"{root / 'data.yaml'}: no `{split}`: {allowed}")
         splits[split] = None if entries is None else _photos(root, base, split, entries, ignored)
     return Layout(root, class_names(config, str(root / "data.yaml")), splits, list(ignored.values()))
 
@@ -68,18 +74,22 @@ def class_names(config: dict, where: str) -> tuple[str, ...]:
     names, count = config.get("names"), config.get("nc")
     if names is None and type(count) is int and 0 < count <= MAX_CLASSES:
         return tuple(f"class_{index}" for index in range(count))
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[index] for index in range(len(names))]
+    if isinstance(names, dict):
+        keyed = {int(key) if type(key) is str and key.isdecimal() else key: name for key, name in names.items()}
+        if len(keyed) == len(names) and set(keyed) == set(range(len(names))):
+            names = [keyed[index] for index in range(len(keyed))]
     usable = isinstance(names, list) and names
     if not usable or not all(type(name) in (str, int, float) and str(name).strip() for name in names):
-        raise UserError(f"{where}: names = {names!r}: expected a list of class names, or a mapping from 0, 1, 2, …")
+        raise UserError(
+            f"{where}: names = {SHORT.repr(names)}: expected a list of class names, or a mapping from 0, 1, 2, …"
+        )
     found = tuple(str(name).strip() for name in names)
     if len(set(found)) < len(found):
-        raise UserError(f"{where}: names = {list(found)}: two classes have one name")
+        raise UserError(f"{where}: names = {SHORT.repr(list(found))}: two classes have one name")
     if len(found) > MAX_CLASSES:
         raise UserError(f"{where}: {len(found)} classes; at most {MAX_CLASSES} are possible")
     if count is not None and count != len(found):
-        raise UserError(f"{where}: nc = {count!r}, but names has {len(found)} classes")
+        raise UserError(f"{where}: nc = {SHORT.repr(count)}, but names has {len(found)} classes")
     return found
 
 
@@ -128,6 +138,7 @@ def _read_yaml(root: Path) -> dict:
     path = root / "data.yaml"
     if not path.is_file():
         raise UserError(f"{path}: not found; data.root must be the folder that holds Ultralytics' data.yaml")
+    inside(root, path.name)
     try:
         config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
     except Exception as error:
@@ -143,7 +154,7 @@ def _below(root: Path, base: str, entry: object, key: str) -> str:
 
     A leading `../` that would leave the root is dropped, as Ultralytics does for the exports that have it.
     """
-    where = f"{root / 'data.yaml'}: {key} = {entry!r}"
+    where = f"{root / 'data.yaml'}: {key} = {SHORT.repr(entry)}"
     if not isinstance(entry, str) or not entry.strip():
         raise UserError(f"{where}: expected a path")
     for attempt in (entry, entry.removeprefix("../")):
@@ -173,16 +184,18 @@ def _relative(root: Path, base: str, entry: str) -> str | None:
 
 
 def _photos(root: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[Photo]:
-    """Photographs of one split, sorted by id; two files with one id share one label file, and neither is used."""
+    """Photographs of one split, sorted by id."""
     found: dict[str, Photo] = {}
     for entry in entries if isinstance(entries, list) else [entries]:
         target = _below(root, base, entry, split)
         if (root / target).is_dir():
             files = _files_below(root, target, ignored)
-        elif target.endswith(".txt"):
+        elif target.endswith(".txt") and (root / target).is_file():
             files = _listed(root, base, target)
         else:
-            raise UserError(f"{root / 'data.yaml'}: {split} = {entry!r}: expected a folder or a .txt list of images")
+            raise UserError(
+                f"{root / 'data.yaml'}: {split} = {SHORT.repr(entry)}: expected a folder or a .txt list of images"
+            )
         for path, problem in files:
             if _is_photo(path):
                 found[path] = Photo(split, image_id(split, path), path, problem)
@@ -190,9 +203,17 @@ def _photos(root: Path, base: str, split: str, entries: object, ignored: dict[st
                 reason = f"not an image suffix, read are {' '.join(SUFFIXES)}"
                 ignored[path] = Reject(path, None, "not_an_image", reason, "file ignored")
     if not found:
-        raise UserError(f"{root / 'data.yaml'}: {split} = {entries!r}: no images found ({' '.join(SUFFIXES)})")
-    ids = Counter(photo.image_id for photo in found.values())
-    ordered = sorted(found.values(), key=lambda photo: (photo.image_id, photo.path))
+        raise UserError(
+            f"{root / 'data.yaml'}: {split} = {SHORT.repr(entries)}: no images found ({' '.join(SUFFIXES)})"
+        )
+    return with_problems(found.values())
+
+
+def with_problems(photos: Iterable[Photo]) -> list[Photo]:
+    """`photos` of one split, sorted by id; those that share an id, and so a label file, say so as their problem."""
+    photos = list(photos)
+    ids = Counter(photo.image_id for photo in photos)
+    ordered = sorted(photos, key=lambda photo: (photo.image_id, photo.path))
     return [
         photo
         if ids[photo.image_id] == 1

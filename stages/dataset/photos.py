@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ MIN_SIDE = 10
 
 MAX_PIXELS = 500_000_000
 """A photograph beyond this is taken for a decompression bomb and rejected."""
+
+THUMBNAIL_PX = 32
+"""Side of the small square picture by which photographs are compared."""
 
 # Pillow's own limit warns at a lower figure and cannot name ours; `_open` checks the header before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -45,11 +48,13 @@ class Probe:
     """What ingest keeps of a photograph. `size_hw` is the upright one.
 
     `exif_orientation` (1 to 8) is what remains to be done after decoding: 1 for a TIFF, which Pillow turns itself.
+    `thumbnail`: the whole photograph, upright and grey, squeezed to (32, 32) uint8.
     """
 
     sha256: str
     exif_orientation: int
     size_hw: tuple[int, int]
+    thumbnail: np.ndarray = field(compare=False)
 
 
 def inside(root: Path, path: str) -> Path:
@@ -72,7 +77,7 @@ def probe_photo(data: bytes) -> Probe:
     if min(image.size) < MIN_SIDE:
         raise BadPhoto(f"image size {width} x {height} <{MIN_SIDE} pixels")
     size_hw = (width, height) if orientation >= 5 else (height, width)
-    return Probe(hashlib.sha256(data).hexdigest(), orientation, size_hw)
+    return Probe(hashlib.sha256(data).hexdigest(), orientation, size_hw, _thumbnail(image, orientation))
 
 
 def read_photo(root: Path, path: str, sha256: str, exif_orientation: int) -> np.ndarray:
@@ -127,6 +132,16 @@ def _orientation(image: Image.Image) -> int:
         # broken metadata spoil no pixel
         return 1
     return orientation if orientation in UPRIGHT else 1
+
+
+def _thumbnail(image: Image.Image, orientation: int) -> np.ndarray:
+    try:
+        # shrunk before it is converted where that is the same: no second copy of a large photograph
+        plain = image if image.mode in ("L", "RGB") else _rgb(image)
+        small = plain.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).convert("L")
+    except Exception as error:
+        raise BadPhoto(f"cannot be converted to RGB: {error}") from None
+    return np.asarray(small.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else small)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,10 +1,12 @@
 """One photograph with everything that belongs to it, read and checked."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.dataset.labels import ROUNDING, parse_labels
 from stages.dataset.layout import Photo, label_path, mask_path
+from stages.dataset.looks import perceptual_hash
 from stages.dataset.photos import BadPhoto, inside, probe_photo
 from stages.dataset.rejects import Reject
 from stages.dataset.tables import encode_label_map
@@ -14,14 +16,19 @@ from stages.shell.errors import UserError
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows for the tables. `image` is None when the photograph was rejected, `truth` when it has no mask;
-    `truth_values` are the values in that mask."""
+    """Rows for the tables. `image` is None when the photograph was rejected, `truth` when it has no usable mask;
+    `truth_values` are the values in that mask, `look` the photograph's perceptual hash, if it has one."""
 
     image: dict | None
     boxes: list[dict]
     truth: dict | None
     rejects: list[Reject]
     truth_values: frozenset[int] = frozenset()
+    look: bytes | None = None
+
+
+MAX_BYTES = 1 << 30
+"""Larger files are not read: nothing in a data set needs a gigabyte, and a sparse file can claim any size."""
 
 
 class Unreadable(ValueError):
@@ -29,7 +36,7 @@ class Unreadable(ValueError):
 
 
 def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
-    """Read a photograph, its labels and its mask. Nothing bad raises: it is a reject, and a bad mask a grave one."""
+    """Read a photograph, its labels and its mask. Nothing bad raises: it is a reject."""
     try:
         if photo.problem:
             raise Unreadable(photo.problem)
@@ -61,8 +68,8 @@ def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
             truth = {key: image[key] for key in ("image_id", "height", "width")}
             truth["mask_png"] = encode_label_map(mask)
     except (BadMask, Unreadable) as error:
-        rejects.append(Reject(mask_path(photo.path), None, "mask", str(error), "stage stopped"))
-    return Entry(image, boxes, truth, rejects, frozenset(values))
+        rejects.append(Reject(mask_path(photo.path), None, "mask", str(error), "mask dropped"))
+    return Entry(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail))
 
 
 def _read_boxes(
@@ -95,10 +102,19 @@ def _read(root: Path, path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return inside(root, path).read_bytes()
+        target = inside(root, path)
+        status = target.stat()
+        # a pipe would be waited for, for ever
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable(f"{path} is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise Unreadable(f"{path} has {status.st_size:,} bytes, allowed are {MAX_BYTES:,}")
+        return target.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise Unreadable(f"{path} cannot be read ({error.strerror})") from None
-    except UserError:
-        raise Unreadable(f"{path} leads out of the data root") from None
+    except UserError as error:
+        # its own message would put this machine's path into the tables
+        why = "leads out of the data root" if "leads out" in str(error) else "is not a usable path"
+        raise Unreadable(f"{path} {why}") from None

@@ -8,7 +8,9 @@ from typing import Literal
 from stages.dataset.tables import REJECTS, write_table
 from stages.shell.files import new_file
 
-Action = Literal["row dropped", "box clipped", "image dropped", "file ignored", "image kept", "stage stopped"]
+Action = Literal[
+    "row dropped", "box clipped", "image dropped", "mask dropped", "file ignored", "image kept", "stage stopped"
+]
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def explain(error: OSError) -> str:
 
 
 def _exit(line: str, status: int) -> None:
+    line = " ".join(line.splitlines())  # a file name may hold a line break
     # on a line of its own, after a progress bar that stands where it was
     print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
     sys.exit(status)

@@ -1,0 +1,194 @@
+"""Whatever a data set holds: taken, left out and told, or refused in one line; nothing of it is ever modified."""
+
+import csv
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from ruamel.yaml import YAML
+
+from stages.dataset.tables import IMAGES, REJECTS, SPLITS, read_table
+from stages.ingest import main
+from stages.shell.errors import UserError
+from tests.bad_sets import BASE_IDS, DATA_YAML, KINDS, SIZE_WH, encoded, picture, put, sound
+
+
+def ingest(root: Path, strict: bool = False, **changes: object) -> dict | str:
+    """Metrics of the stage, or the line with which it refused."""
+    out = root.parent / "out"
+    out.mkdir(exist_ok=True)
+    chosen = {"duplicates": "error", "near_duplicates": 40, "max_bad_share": 0.05} | changes
+    chosen["split"] = {"group": None, "val": 0.2, "test": 0.2, "seed": 0}
+    YAML().dump({"data": {"root": str(root)}, "ingest": chosen}, out / "params.yaml")
+    try:
+        main(out / "tables", out / "truth", out / "near", out / "m.json", out / "params.yaml", strict=strict, workers=2)
+    except UserError as error:
+        return str(error)
+    return json.loads((out / "m.json").read_text())
+
+
+def fingerprint(root: Path) -> dict[str, tuple]:
+    """Kind, mode, time of change and content of everything in the data set."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in folders + files:
+            path = Path(folder, name)
+            status = path.lstat()
+            small = stat.S_ISREG(status.st_mode) and status.st_size < 1 << 24
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if small else ""
+            target = str(path.readlink()) if path.is_symlink() else ""
+            found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns, content, target)
+    return found
+
+
+def images(root: Path) -> dict[str, dict]:
+    tables = [read_table(root.parent / f"out/tables/{split}/images.parquet", IMAGES).to_pylist() for split in SPLITS]
+    return {row["image_id"]: row for table in tables for row in table}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_of_bad_input_ends_as_it_should(tmp_path, name):
+    kind, root = KINDS[name], sound(tmp_path / "set")
+    kind.build(root)
+    before = fingerprint(root)
+    said = ingest(root, **kind.settings)
+    if kind.refused:
+        assert isinstance(said, str) and kind.refused in said, said
+        assert len(said) < 2000
+    else:
+        assert isinstance(said, dict), said
+        kept = images(root)
+        assert kept.keys() >= BASE_IDS - kind.gone
+        assert {key: (kept[key]["height"], kept[key]["width"]) for key in kind.sizes_hw} == kind.sizes_hw
+        for key, value in kind.counts.items():
+            found = said
+            for part in key.split("."):
+                found = found[part]
+            assert found == value, key
+    if kind.findings or not kind.refused:
+        rows = read_table(root.parent / "out/tables/rejects.parquet", REJECTS).to_pylist()
+        assert [(row["file"], row["line"], row["action"]) for row in rows] == [
+            (file, line, action) for file, line, _, action in kind.findings
+        ]
+        for row, (_, _, reason, _) in zip(rows, kind.findings, strict=True):
+            assert reason in row["reason"]
+            assert len(row["reason"]) < 300
+        with (root.parent / "out/tables/rejects.csv").open(newline="", encoding="utf-8") as file:
+            assert [row["reason"] for row in csv.DictReader(file)] == [row["reason"] for row in rows]
+    said_strictly = ingest(root, strict=True, **kind.settings)
+    clean = not kind.refused and not kind.findings and not kind.counts.get("near_duplicates")
+    assert isinstance(said_strictly, dict) == clean, said_strictly
+    assert clean or kind.refused or "--strict: " in said_strictly
+    assert fingerprint(root) == before
+
+
+def test_there_are_kinds_enough():
+    assert len(KINDS) >= 40
+
+
+def test_all_bad_things_at_once_cost_no_sound_photograph(tmp_path):
+    """One data set with every kind that can be had beside the others."""
+    root = sound(tmp_path / "set")
+    for index, kind in enumerate(KINDS.values()):
+        alone = sound(tmp_path / f"{index}/set")
+        kind.build(alone)
+        for path in (alone / "images/train").iterdir():
+            if path.is_file() and path.stem == "x" and not path.is_symlink() and path.stat().st_size < 1 << 24:
+                put(root / f"images/train/{index}{path.suffix}", path.read_bytes())
+        if (alone / "labels/train/a.txt").is_file():
+            put(root / f"images/train/r{index}.png", encoded(picture(100 + index)))
+            if (alone / "labels/train/a.txt").stat().st_size < 1 << 24:
+                put(root / f"labels/train/r{index}.txt", (alone / "labels/train/a.txt").read_bytes())
+    said = ingest(root, max_bad_share=0.5, duplicates="report")
+    assert isinstance(said, dict), said
+    assert images(root).keys() >= BASE_IDS
+    assert said["train"]["rejected_images"] > 10 and said["train"]["rejected_rows"] > 20
+
+
+# One folder for all examples: each overwrites the files that the last one wrote.
+any_input = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+WHOLE = {suffix: encoded(picture(7), suffix) for suffix in ("png", "jpeg", "tiff", "webp", "bmp")}
+MASK = encoded(Image.new("L", SIZE_WH))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, wholes: tuple[bytes, ...]) -> bytes:
+    """A real file with some bytes changed, and perhaps its end missing; or bytes of chance."""
+    data = bytearray(draw(st.sampled_from(wholes)))
+    for place in draw(st.lists(st.integers(0, len(data) - 1), max_size=8)):
+        data[place] = draw(st.integers(0, 255))
+    return draw(st.one_of(st.just(bytes(data)), st.just(bytes(data[: len(data) * 2 // 3])), st.binary(max_size=200)))
+
+
+numbers = st.one_of(
+    st.floats(-0.2, 1.2).map(str), st.floats().map(str), st.integers(-2, 3).map(str), st.text(max_size=3)
+)
+lines = st.lists(st.lists(numbers, max_size=7).map(" ".join), max_size=5).map("\n".join).map(str.encode)
+
+
+def told(root: Path, said: dict | str, file: str) -> None:
+    """Either the stage went through with its findings in the list, or it ended in one line about the file."""
+    if isinstance(said, str):
+        assert len(said.splitlines()) == 1 and file in said, said
+    else:
+        assert images(root).keys() | {"train/x", "test/h"} >= BASE_IDS
+
+
+@any_input
+@given(damaged(tuple(WHOLE.values())))
+def test_any_bytes_as_an_image(tmp_path, data):
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    put(root / "images/train/x.png", data)
+    said = ingest(root, max_bad_share=0.5)
+    told(root, said, "x.png")
+    if isinstance(said, dict):
+        assert said["train"]["images"] + said["train"]["rejected_images"] == 5
+
+
+@any_input
+@given(st.one_of(st.binary(max_size=200), lines))
+def test_any_bytes_and_any_rows_as_labels(tmp_path, data):
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    put(root / "labels/train/a.txt", data)
+    said = ingest(root, max_bad_share=0.5)
+    told(root, said, "a.txt")
+    if isinstance(said, dict):
+        rows = sum(
+            bool(row.decode(errors="replace").strip()) for row in data.removeprefix(b"\xef\xbb\xbf").splitlines()
+        )
+        train = said["train"]
+        assert train["boxes"] + train["rejected_rows"] + train["duplicates_removed"] == rows + 1
+
+
+@any_input
+@given(damaged((MASK,)))
+def test_any_bytes_as_a_mask(tmp_path, data):
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    put(root / "masks/test/h.png", data)
+    said = ingest(root, max_bad_share=0.5)
+    assert isinstance(said, dict), said
+    assert said["test"]["truth"] + said["test"]["rejected_masks"] == 2
+
+
+@any_input
+@given(st.one_of(damaged((DATA_YAML.encode(),)), st.text(max_size=99).map(str.encode)))
+def test_any_bytes_as_data_yaml(tmp_path, data):
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    put(root / "data.yaml", data)
+    said = ingest(root)
+    assert isinstance(said, dict) or ("\n" not in said and said), said
+
+
+@any_input
+@given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=5))
+def test_any_bytes_as_a_list_of_images(tmp_path, listed):
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    put(root / "data.yaml", DATA_YAML.replace("train: images/train", "train: train.txt"))
+    put(root / "train.txt", b"\n".join([b"images/train/a.png", *(line + b".png" for line in listed)]))
+    told(root, ingest(root, max_bad_share=0.9), "image")

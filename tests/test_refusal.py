@@ -1,0 +1,112 @@
+"""A wrong params.yaml is refused in one line that names key, value and what is allowed, before any work is done."""
+
+import copy
+import importlib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.plan import main
+from stages.shell.errors import UserError
+from stages.shell.params import load_params
+
+ROOT = Path(__file__).parent.parent
+PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+STAGES = ("synthesize", "weights", "ingest", "rasterize", "evaluate", "report")
+"""Stages that read sections of their own; appraise and train read what other stages resolved."""
+
+
+def leaves(tree: dict, above: tuple = ()) -> list[tuple]:
+    """Every key that holds a value, as a path of keys; an empty mapping counts as a value."""
+    found = []
+    for key, value in tree.items():
+        found += leaves(value, (*above, key)) if isinstance(value, dict) and value else [(*above, key)]
+    return found
+
+
+LEAVES = leaves({key: value for key, value in PARAMS.items() if key != "runs"})
+
+
+def at(path: tuple) -> object:
+    value = PARAMS
+    for key in path:
+        value = value[key]
+    return value
+
+
+def changed(path: tuple, value: object) -> dict:
+    tree = copy.deepcopy(PARAMS)
+    place = tree
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return tree
+
+
+def write(folder: Path, tree: dict) -> None:
+    YAML().dump(tree, folder / "params.yaml")
+
+
+def refusal(folder: Path, tree: dict) -> str:
+    """What the first stage says to `tree` as params.yaml; it must say one line and write nothing."""
+    write(folder, tree)
+    with pytest.raises(UserError) as caught:
+        main(folder / "params.yaml", folder / "plan", folder / "checked.txt")
+    assert sorted(path.name for path in folder.iterdir()) == ["params.yaml"]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=".".join)
+def test_a_value_of_another_type_is_refused_by_its_key(tmp_path, path):
+    assert f"{'.'.join(path)}" in refusal(tmp_path, changed(path, {"no": "such thing"}))
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if type(at(path)) in (int, float)], ids=".".join)
+def test_an_impossible_number_is_refused_by_key_and_value(tmp_path, path):
+    for value in (-1, float("nan"), float("inf"), "abc"):
+        assert f"{'.'.join(path)} = {value!r}: " in refusal(tmp_path, changed(path, value))
+
+
+@pytest.mark.parametrize("section", [key for key, value in PARAMS.items() if isinstance(value, dict) and key != "runs"])
+def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section):
+    said = refusal(tmp_path, changed((section, "tpyo"), 1))
+    assert f"{section}.tpyo = 1: " in said and "not permitted" in said
+    tree = copy.deepcopy(PARAMS)
+    key = next(iter(tree[section]))
+    del tree[section][key]
+    assert f"{section}.{key} is missing" in refusal(tmp_path, tree)
+    assert f"{section} is missing" in refusal(tmp_path, {key: PARAMS[key] for key in PARAMS if key != section})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("slefcorr",), {"tau": 0.5}, "slefcorr = {'tau': 0.5}: Extra inputs are not permitted"),
+        (("seeds",), [], "seeds = []: "),
+        (("seeds",), [0, 0], "seeds = [0, 0]: a seed stands there twice"),
+        (("seeds",), [0.5], "seeds.0 = 0.5: Input should be a valid integer"),
+        (("seeds",), "abc", "seeds = 'abc': Input should be a valid list"),
+        (("runs",), {}, "runs = {}: "),
+        (("runs",), 3, "runs = 3: "),
+        (("runs",), {"No Good": {}}, "No Good"),
+        (("runs",), {"a": {"student": {"widht": 8}}}, "runs.a: student.widht = 8: Extra inputs are not permitted"),
+        (("runs",), {"a": {"selfcorr": {"tau": 2}}}, "runs.a: selfcorr.tau = 2: Input should be less than 1"),
+        (("runs",), {"a": {"ingest": {}}}, "runs.a: ingest is not a section that a run can override: student, view"),
+        (("ingest", "split", "group"), "(", "ingest.split.group = '(': not a regular expression"),
+        (("ingest", "split", "val"), 0.9, "their sum must be less than 1"),
+    ],
+)
+def test_what_else_can_be_wrong(tmp_path, path, value, message):
+    assert message in refusal(tmp_path, changed(path, value))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_refuses_what_it_reads_when_it_runs_alone(tmp_path, name):
+    model = importlib.import_module(f"stages.{name}").Params
+    for section in model.model_fields:
+        wrong = "abc" if section in ("runs", "seeds") else {**PARAMS[section], "tpyo": 1}
+        write(tmp_path, {**PARAMS, section: wrong})
+        with pytest.raises(UserError, match=rf"params\.yaml: {section}"):
+            load_params(model, tmp_path / "params.yaml")
