@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     said = limited.communicate(timeout=100)[1]
     assert limited.returncode == 1
     last = said.splitlines()[-1]
-    assert last.startswith(f"error: {project}/out/tables") and last.endswith("File too large"), said
+    assert last == f"error: {project}/out/tables: File too large", said
     assert "Traceback" not in said
     assert outputs(project) == before
 
