@@ -3,36 +3,25 @@
 import os
 import random
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages import evaluate, ingest, plan, rasterize, train
-from tests.tiny_project import ROOT, finish, make_project, outputs, start
+from stages import evaluate, ingest, plan, rasterize, train  # noqa: F401  # loaded once, for the children
+from tests.tiny_project import ROOT, STEPS_OF_ALL, command, finish, make_project, outputs, start
 
 COUNTS = {"train": 14, "val": 3, "test": 3}
-
-
-def undisturbed(project: Path) -> None:
-    """Every stage in this process, where the libraries are loaded already."""
-    out, params = project / "out", project / "params.yaml"
-    tables, masks, truth = out / "tables", out / "masks", out / "truth"
-    torch.set_num_threads(1)
-    ingest.main(tables, truth, out / "ingest.json", params, strict=False, workers=0)
-    rasterize.main(tables, project / "weights/teacher", masks, params, "cpu")
-    plan.main(params, out / "plan")
-    data = (tables / "dataset.json", masks / "train", masks / "val", project / "weights/backbone", "cpu")
-    train.main(out / "plan/boxes2pixels.json", out / "models/0", out / "curves", 0, *data)
-    evaluate.main(
-        out / "models", out / "scores.json", out / "predictions", tables, masks, truth, params=params, device="cpu"
-    )
+PATIENCE_S = 600
+"""On a busy machine a process takes minutes to load its libraries."""
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +29,64 @@ def project(tmp_path_factory) -> Path:
     return make_project(tmp_path_factory.mktemp("crashes"), COUNTS, epochs=16, validate_every=4)
 
 
+class Forked:
+    """`python -m stages.STAGE` in a child of this process, where the libraries are loaded already; killed for real."""
+
+    def __init__(self, project: Path, stage: str) -> None:
+        self.log = project / "said"
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(project, stage)
+
+    def _run(self, project: Path, stage: str) -> None:
+        status = 1
+        try:
+            os.dup2(os.open(self.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+            os.environ["DVC_ROOT"] = str(project)
+            torch.set_num_threads(1)  # OpenMP does not survive a fork
+            sys.argv = command(project, stage)[2:]
+            runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[None, str]:
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.01)
+        return None, self.log.read_text()
+
+
+def forked_to_the_end(project: Path, stage: str) -> str:
+    process = Forked(project, stage)
+    said = process.communicate(PATIENCE_S)[1]
+    assert process.returncode == 0, said
+    return said
+
+
 @pytest.fixture(scope="module")
 def wanted(project) -> dict[str, bytes]:
     """The outputs of an undisturbed run; they are not left in place, and neither is what was kept for later."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(project))
-        undisturbed(project)
+    for stage in STEPS_OF_ALL:
+        forked_to_the_end(project, stage)
     found = outputs(project)
     shutil.rmtree(project / "out")
     shutil.rmtree(project / ".dvc/tmp")
@@ -56,14 +97,18 @@ def files(folder: Path, pattern: str) -> list[Path]:
     return [path for path in folder.rglob(pattern) if path.is_file() or path.suffix == ".part"]
 
 
-def end(process: subprocess.Popen, ready: Callable[[], bool], delay_s: float, number: int) -> str:
+def whole(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part"]
+
+
+def end(process: subprocess.Popen | Forked, ready: Callable[[], bool], delay_s: float, number: int) -> str:
     """Send signal `number` once the work has begun, `delay_s` later; what the process said."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + PATIENCE_S
     while not ready() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.002)
+        time.sleep(0.01)
     time.sleep(delay_s)
     process.send_signal(number)
-    return process.communicate(timeout=100)[1]
+    return process.communicate(timeout=PATIENCE_S)[1]
 
 
 def same_so_far(project: Path, wanted: dict[str, bytes]) -> bool:
@@ -78,33 +123,33 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     draw = random.Random(5)
     out, work = project / "out", project / ".dvc/tmp/boxes2pixels"
     for _ in range(3):
-        end(start(project, "ingest"), lambda: files(out, "*.part"), draw.uniform(0, 0.05), signal.SIGKILL)
-    finish(project, "ingest")
+        end(Forked(project, "ingest"), lambda: files(out, "*.part"), draw.uniform(0, 0.05), signal.SIGKILL)
+    forked_to_the_end(project, "ingest")
     assert same_so_far(project, wanted)
 
     least = draw.randrange(1, 12)
-    end(start(project, "rasterize"), lambda: len(files(work, "*")) >= least, 0, signal.SIGKILL)
+    end(Forked(project, "rasterize"), lambda: len(whole(work)) >= least, 0, signal.SIGKILL)
     assert not (out / "masks/test").exists(), "it was to be killed"
-    done = {path: path.stat().st_ino for path in files(work, "*") if path.suffix != ".part"}
+    done = {path: path.stat().st_ino for path in whole(work)}
     assert len(done) >= least
-    finish(project, "rasterize")
+    forked_to_the_end(project, "rasterize")
     assert all(path.stat().st_ino == number for path, number in done.items()), "a finished photograph was done again"
     assert same_so_far(project, wanted)
 
-    finish(project, "plan")
-    said = end(start(project, "train"), lambda: files(work, "*.pt"), draw.uniform(0, 0.3), signal.SIGTERM)
+    forked_to_the_end(project, "plan")
+    said = end(Forked(project, "train"), lambda: files(work, "*.pt"), draw.uniform(0, 0.3), signal.SIGTERM)
     assert said.rstrip().endswith("stopped by SIGTERM; run it again to go on")
     (checkpoint,) = files(work, "*.pt")
     before = checkpoint.stat().st_mtime_ns
-    said = end(start(project, "train"), lambda: checkpoint.stat().st_mtime_ns > before, 0, signal.SIGKILL)
+    said = end(Forked(project, "train"), lambda: checkpoint.stat().st_mtime_ns > before, 0, signal.SIGKILL)
     assert "going on from step" in said
     assert not (out / "models").exists(), "it was to be killed"
-    assert "going on from step" in finish(project, "train")
+    assert "going on from step" in forked_to_the_end(project, "train")
     assert not files(work, "*.pt")
     assert same_so_far(project, wanted)
 
-    end(start(project, "evaluate"), lambda: files(out, "*.parquet.*.part"), draw.uniform(0, 0.05), signal.SIGKILL)
-    finish(project, "evaluate")
+    end(Forked(project, "evaluate"), lambda: files(out, "*.parquet.*.part"), draw.uniform(0, 0.05), signal.SIGKILL)
+    forked_to_the_end(project, "evaluate")
     assert same_so_far(project, wanted)
     assert outputs(project) == wanted
 
@@ -127,7 +172,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     finish(project, "ingest")
     before = outputs(project)
     limited = start(project, "ingest", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)))
-    said = limited.communicate(timeout=100)[1]
+    said = limited.communicate(timeout=PATIENCE_S)[1]
     assert limited.returncode == 1
     last = said.splitlines()[-1]
     assert last == f"error: {project}/out/tables: File too large", said
@@ -139,7 +184,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     project = make_project(tmp_path / "project", {"train": 3, "val": 1})
     (project / "out").write_text("not a folder")
     process = start(project, "ingest")
-    said = process.communicate(timeout=100)[1]
+    said = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1
     assert said.splitlines()[-1] == f"error: {project}/out: is a file, where a folder is needed"
 
@@ -174,7 +219,7 @@ def test_dvc_repro_after_a_kill_of_everything_gives_the_same_outputs(tmp_path):
     shutil.rmtree(repo / ".dvc/cache")
     killed = subprocess.Popen(["dvc", "repro", "ingest"], cwd=repo, env=environment, start_new_session=True)
     while not list((repo / "data").glob(".*.part")) and killed.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert list((repo / "data").glob(".*.part"))
