@@ -96,7 +96,7 @@ def predicted(
     source: Dataset,
     title: str,
     photos: pa.Table,
-    label_maps: dict[str, bytes],
+    label_maps: dict[str, pa.Scalar],
     values: EvaluateParams,
 ) -> Iterator[Prediction]:
     """Predict the photographs of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
@@ -105,15 +105,15 @@ def predicted(
         photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
         labels = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR)).argmax(0).astype(np.uint8)
         counts = None
-        if png := label_maps.get(row["image_id"]):
-            reference = at_resolution(decode_label_map(png), values, Image.Resampling.NEAREST)
+        if (png := label_maps.get(row["image_id"])) is not None:
+            reference = at_resolution(decode_label_map(png.as_py()), values, Image.Resampling.NEAREST)
             counts = confusion(reference, labels, len(source.names) + 1).ravel().tolist()
         yield Prediction(row["image_id"], encode_label_map(labels), counts)
 
 
-def by_image(table: pa.Table, pngs: pa.Array) -> dict[str, bytes]:
-    """Label maps as PNG by image id."""
-    return dict(zip(table["image_id"].to_pylist(), pngs.to_pylist(), strict=True))
+def by_image(table: pa.Table, pngs: pa.Array) -> dict[str, pa.Scalar]:
+    """Label maps as PNG by image id; they stay where they are, in the table."""
+    return dict(zip(table["image_id"].to_pylist(), pngs, strict=True))
 
 
 def at_resolution(pixels: np.ndarray, values: EvaluateParams, filter_: Image.Resampling) -> np.ndarray:

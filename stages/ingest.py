@@ -26,7 +26,7 @@ from stages.dataset.near import write_near_duplicates
 from stages.dataset.read import read_entry
 from stages.dataset.rejects import write_rejects
 from stages.dataset.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
-from stages.shell.errors import UserError, run
+from stages.shell.errors import UserError, cancelling, run
 from stages.shell.files import new_folder, write_json
 from stages.shell.params import Section, load_params
 from stages.shell.progress import progress
@@ -60,7 +60,7 @@ def main(
     total = sum(len(photos or ()) for photos in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         with (
-            ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+            cancelling(ThreadPoolExecutor(workers or os.cpu_count())) as pool,
             progress((), "ingest", "images", total=total) as bar,
         ):
             for split in SPLITS:

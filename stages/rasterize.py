@@ -22,7 +22,7 @@ from tqdm import tqdm
 from stages.dataset.photos import read_photo
 from stages.dataset.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
 from stages.shell.device import device_of, make_deterministic
-from stages.shell.errors import run
+from stages.shell.errors import cancelling, run
 from stages.shell.files import new_folder
 from stages.shell.params import Section, load_params
 from stages.shell.progress import progress
@@ -125,7 +125,7 @@ def answers(
             return image, path, found, None
         return image, path, [], read_photo(root, image["path"], image["sha256"], image["exif_orientation"])
 
-    with ThreadPoolExecutor(READ_AHEAD) as threads:
+    with cancelling(ThreadPoolExecutor(READ_AHEAD)) as threads:
         waiting = [threads.submit(read, image) for image in images[:READ_AHEAD]]
         for position in range(len(images)):
             answer = waiting.pop(0).result()

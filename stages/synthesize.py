@@ -17,7 +17,7 @@ from stages.blades.boxes import yolo_line
 from stages.blades.config import SynthesizeParams
 from stages.blades.defects import NAMES
 from stages.blades.scene import SIZE_HW, SPLITS, Sample, make_sample
-from stages.shell.errors import run
+from stages.shell.errors import cancelling, ignore_ctrl_c, run
 from stages.shell.files import new_folder
 from stages.shell.params import Section, load_params
 from stages.shell.progress import progress
@@ -61,7 +61,7 @@ def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
         for job in progress(jobs, "synthesize", "images"):
             write(job)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with cancelling(ProcessPoolExecutor(workers, get_context("spawn"), initializer=ignore_ctrl_c)) as pool:
         for _ in progress(pool.map(write, jobs, chunksize=4), "synthesize", "images", total=len(jobs)):
             pass
 

@@ -1,10 +1,18 @@
 """Outputs appear whole or not at all."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from stages.shell.errors import explain
 from stages.shell.files import new_file, new_folder, sha256_file, write_json
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_file_replaces_the_old_one_only_when_complete(tmp_path):
@@ -30,6 +38,41 @@ def test_a_folder_replaces_the_old_one_only_when_complete(tmp_path):
         (part / "c").write_text("second")
     assert [path.name for path in target.iterdir()] == ["c"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+LEAVE = """
+import os, sys, time
+from pathlib import Path
+from stages.shell.files import new_file, new_folder
+with new_folder(Path(sys.argv[1]) / "folder") as folder, new_file(Path(sys.argv[1]) / "file") as file:
+    (folder / "half").touch()
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_what_a_kill_leaves_is_removed_by_the_next_writer_and_what_is_in_use_is_not(tmp_path):
+    living = subprocess.Popen([sys.executable, "-c", LEAVE, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+    living.stdout.readline()
+    parts = sorted(tmp_path.iterdir())
+    assert [path.suffix for path in parts] == [".part", ".part"]
+    with new_folder(tmp_path / "folder"), new_file(tmp_path / "file"):
+        pass
+    assert sorted(tmp_path.glob(".*")) == parts
+    living.kill()
+    living.wait()
+    with new_folder(tmp_path / "folder"), new_file(tmp_path / "file"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_what_cannot_be_written_names_the_output_not_the_temporary_file(tmp_path):
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "out") as part:
+        (part / "missing/file").write_text("x")
+    assert explain(caught.value) == f"{tmp_path}/out: No such file or directory"
+    with pytest.raises(OSError) as caught, new_file(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert explain(caught.value).startswith(f"{tmp_path}/out: the disk is full (No space left on device)")
 
 
 def test_an_output_is_as_readable_as_any_new_file(tmp_path):

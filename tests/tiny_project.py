@@ -109,7 +109,7 @@ def start(project: Path, stage: str, **popen) -> subprocess.Popen:
 def finish(project: Path, stage: str) -> str:
     """Run a stage to its end; what it said."""
     process = start(project, stage)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
     return said
 

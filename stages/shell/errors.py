@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from types import FrameType
 
@@ -69,11 +70,28 @@ def held() -> Iterator[None]:
 def explain(error: OSError) -> str:
     """File and reason of an error of the operating system, on one line."""
     where = f"{error.filename}: " if error.filename is not None else ""
+    reason = " ".join(str(error).split()) if error.errno is None else os.strerror(error.errno)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}the disk is full ({error.strerror}): free some space and run it again"
+        return f"{where}the disk is full ({reason}): free some space and run it again"
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{where}is a file, where a folder is needed"
-    return where + (error.strerror or " ".join(str(error).split()))
+    return where + reason
+
+
+@contextmanager
+def cancelling(pool: Executor) -> Iterator[Executor]:
+    """A pool of workers that, on an error or a signal, finishes what it is at and begins nothing that still waits."""
+    with pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def ignore_ctrl_c() -> None:
+    """For processes that work for another: Ctrl-C reaches them all, and the one that they work for ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _exit(line: str, status: int) -> None:

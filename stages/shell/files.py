@@ -26,7 +26,7 @@ def sha256_file(path: Path) -> str:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on error nothing changes."""
-    with _named(path), _part(path, _make_file) as part:
+    with _part(path, _make_file) as part:
         yield part
         # mkstemp makes files private; an output gets the mode any new file of the user's would have.
         part.chmod(0o666 & ~_umask())
@@ -38,7 +38,7 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path` whole."""
-    with _named(path), _part(path, _make_folder) as part:
+    with _part(path, _make_folder) as part:
         yield part
         part.chmod(0o777 & ~_umask())
         for file in part.rglob("*"):
@@ -54,19 +54,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What is raised in writing (disk full) names no file, or a temporary one: to the user it is about `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None or any(part.endswith(PART) for part in Path(os.fsdecode(error.filename)).parts):
-            error.filename, error.filename2 = str(path), None
-        raise
-
-
-@contextmanager
 def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path]:
-    """A temporary file or folder beside `path`, locked while it is in use and gone at the end; sweeps old ones."""
+    """A temporary file or folder beside `path`, locked while it is in use and gone at the end; sweeps old ones.
+
+    What is raised in writing (disk full) names no file, or one in here: to the user it is about `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     while True:
@@ -78,6 +70,10 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
         os.close(handle)  # swept by another process before it was locked
     try:
         yield part
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(part):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         os.close(handle)
         _remove(part)

@@ -1,0 +1,133 @@
+"""Memory and time against the number of photographs: ingest, rasterize, evaluate, and a `dvc repro` with nothing to do.
+
+    python -m benchmarks.growth 1000 4000 13000 --out growth
+
+Noise of 586 x 371 px with three boxes each, the tests' tiny networks: what is measured is what surrounds the networks.
+Peak memory is that of the stage's own process. Writes growth.json and growth.md; about 4 minutes a thousand on a core.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from stages.student.model import save_student
+from tests.test_student import student
+from tests.tiny_project import ROOT, command, write_params, write_weights
+
+SIZE_HW = (371, 586)
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+STAGES = ("ingest", "rasterize", "rasterize again", "evaluate")
+
+
+def write_photographs(root: Path, count: int) -> None:
+    """`count` photographs in three splits, with truth for test; no two alike."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (SIZE_HW[0] // 4, SIZE_HW[1] // 4, 3), dtype=np.uint8)
+    base = np.array(Image.fromarray(coarse).resize(SIZE_HW[::-1], Image.Resampling.BILINEAR))
+    truth = np.zeros(SIZE_HW, np.uint8)
+    for split, share in SHARES.items():
+        for folder in ("images", "labels", "masks"):
+            (root / folder / split).mkdir(parents=True)
+        for number in range(round(share * count)):
+            pixels = np.roll(base, (int(rng.integers(SIZE_HW[0])), int(rng.integers(SIZE_HW[1]))), (0, 1))
+            pixels[:8, :8] = np.frombuffer(rng.bytes(192), np.uint8).reshape(8, 8, 3)
+            Image.fromarray(pixels).save(root / f"images/{split}/p{number:05d}.jpg", quality=80)
+            rows = [(rng.integers(2), *rng.uniform(0.2, 0.8, 2), *rng.uniform(0.02, 0.3, 2)) for _ in range(3)]
+            text = "".join(f"{class_id} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for class_id, x, y, w, h in rows)
+            (root / f"labels/{split}/p{number:05d}.txt").write_text(text)
+            if split == "test":
+                truth[100:200, 100:300] = number % 3
+                Image.fromarray(truth).save(root / f"masks/{split}/p{number:05d}.png")
+    splits = "".join(f"{split}: images/{split}\n" for split in SHARES)
+    (root / "data.yaml").write_text(f"path: .\n{splits}names: [dirt, damage]\n")
+
+
+def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
+    """Run a command: seconds, seconds of processor, and peak resident memory in MB of its own process."""
+    began = time.monotonic()
+    process = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(words)}\n{said.decode()[-3000:]}")
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+    }
+
+
+def grown(project: Path, count: int) -> dict[str, object]:
+    """All figures for one number of photographs."""
+    (project / ".dvc").mkdir(parents=True)
+    write_photographs(project / "set", count)
+    write_weights(project / "weights")
+    write_params(project / "params.yaml", project / "set")
+    save_student(student(size_px=224), project / "out/models/0")
+    environment = {**os.environ, "DVC_ROOT": str(project)}
+    figures: dict[str, object] = {"photographs": count}
+    for stage in STAGES:
+        figures[stage] = measured(command(project, stage.split()[0]), ROOT, environment)
+        typer.echo(f"{count} {stage}: {figures[stage]}", err=True)
+    figures["no-op dvc repro"] = unchanged(project)
+    typer.echo(f"{count} no-op dvc repro: {figures['no-op dvc repro']}", err=True)
+    return figures
+
+
+def unchanged(project: Path) -> dict[str, float]:
+    """The second of two `dvc repro ingest` on the data set."""
+    shutil.rmtree(project / ".dvc")
+    shutil.copytree(ROOT / "stages", project / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, project / name)
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace(str(project / "set"), "set"))
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    for words in (["init", "--no-scm", "--quiet"], ["repro", "--quiet", "ingest"]):
+        measured(["dvc", *words], project, environment)
+    return measured(["dvc", "repro", "ingest"], project, environment)
+
+
+def table(results: list[dict]) -> str:
+    """Markdown, one row a stage and number of photographs; memory and time beside those of the first number."""
+    lines = [
+        "| stage | photographs | s | CPU s | ms a photograph | peak MB | of the first |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage in (*STAGES, "no-op dvc repro"):
+        for result in results:
+            one, first = result[stage], results[0][stage]
+            each = 1000 * one["seconds"] / result["photographs"]
+            lines.append(
+                f"| {stage} | {result['photographs']} | {one['seconds']} | {one['cpu_seconds']} | {each:.1f} | "
+                f"{one['peak_mb']} | {one['peak_mb'] / first['peak_mb']:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    counts: Annotated[list[int], typer.Argument(help="Numbers of photographs.")],
+    out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("growth"),
+) -> None:
+    """Measure each number of photographs in a temporary folder."""
+    results = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(grown(Path(folder) / "project", count))
+        out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text(table(results), encoding="utf-8")
+    typer.echo(table(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
