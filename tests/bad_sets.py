@@ -554,10 +554,16 @@ def copy_b(root: Path) -> None:
     put(root / "images/test/copy.png", (root / "images/train/b.png").read_bytes())
 
 
-def retake_b(root: Path, name: str = "images/test/again.jpg") -> None:
-    """The same picture, larger, brighter and as a JPEG of poor quality."""
-    again = Image.open(root / "images/train/b.png").resize((100, 60), Image.Resampling.BICUBIC)
-    put(root / name, encoded(again.point(lambda level: min(255, level * 1.1)), "jpeg", quality=40))
+def retaken(again: str) -> Callable[[Path], None]:
+    """A photograph in train, and at `again` the same one smaller, brighter and as a JPEG of poor quality."""
+
+    def build(root: Path) -> None:
+        photo = picture(50).resize((400, 240), Image.Resampling.BICUBIC)
+        put(root / "images/train/x.png", encoded(photo))
+        small = photo.resize((200, 120), Image.Resampling.BICUBIC).point(lambda level: min(255, level * 1.1))
+        put(root / again, encoded(small, "jpeg", quality=40))
+
+    return build
 
 
 kind(
@@ -584,8 +590,12 @@ kind(
     refused="4 images lie in more than one split",
 )
 kind("the same image twice in train", lambda r: put(r / X.format("png"), (r / "images/train/b.png").read_bytes()))
-kind("nearly the same image in train and test", retake_b, counts={"near_duplicates": 1, "test.images": 3})
-kind("nearly the same image twice in train", lambda r: retake_b(r, X.format("jpg")), counts={"near_duplicates": 0})
+kind(
+    "nearly the same image in train and test",
+    retaken("images/test/again.jpg"),
+    counts={"near_duplicates": 1, "test.images": 3},
+)
+kind("nearly the same image twice in train", retaken("images/train/again.jpg"), counts={"near_duplicates": 0})
 kind(
     "blank images in every split",
     both(

@@ -40,14 +40,9 @@ def split_by_group(layout: Layout, params: SplitParams) -> tuple[Layout, list[Gr
     fixed = {split: photos for split, photos in fixed.items() if {photo.path for photo in photos} != paths}
     wanted = {split: getattr(params, split) for split in ("val", "test") if split not in fixed}
     if not any(wanted.values()):
-        raise UserError(f"{where}: data.yaml already has val and test; allowed is null, or a data.yaml without them")
+        raise UserError(f"{where}: data.yaml already has val and test; allowed is null, or a data.yaml that lacks one")
     group_of = _grouper(params.group, where)
-    home: dict[str, str] = {}
-    for split, photos in fixed.items():
-        for photo in photos:
-            if home.setdefault(group_of(photo.path), split) != split:
-                name = group_of(photo.path)
-                raise UserError(f"{where}: photographs of group {name!r} are in both val and test of data.yaml")
+    home = {group_of(photo.path): split for split, photos in fixed.items() for photo in photos}
     placed: dict[str, dict[str, Photo]] = {split: {} for split in SPLITS}
     for photos in [*fixed.values(), pool]:
         for photo in photos:

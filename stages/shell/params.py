@@ -21,6 +21,7 @@ S = TypeVar("S", bound=Section)
 SHORT = Repr()
 """Shows a value in an error: YAML's aliases can make one that takes terabytes to write out."""
 SHORT.maxstring = SHORT.maxother = 200
+SHORT.maxlevel = 2
 
 
 def load_params(model: type[S], path: Path, whole: bool = False) -> S:
