@@ -45,9 +45,11 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
     folder = student_folder(folder)
     config = read_config(folder)
     if runtime is Runtime.torch:
-        # PyTorch is imported here and nowhere else on the way from photographs to masks: the others do without it.
-        from stages.serving.torch_network import torch_runner
-
+        # Imported here and nowhere else on the way from photographs to masks: the other runtimes do without PyTorch.
+        try:
+            from stages.serving.torch_network import torch_runner
+        except ImportError as error:
+            raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
         return Network(config, identity_of_student(folder), torch_runner(folder, device))
     run = {Runtime.onnx: onnx_runner, Runtime.openvino: openvino_runner}[runtime](folder)
     return Network(config, _identity_of_export(folder), run)
