@@ -1,4 +1,4 @@
-"""The predict command on real files: everything that was asked for, nothing twice, nothing overwritten, nothing hidden."""
+"""The predict command on real files: all that was asked for, nothing twice, nothing overwritten, nothing hidden."""
 
 from pathlib import Path
 

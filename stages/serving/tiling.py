@@ -42,9 +42,11 @@ def predict(network: Network, photo: np.ndarray) -> Prediction:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the first axis."""
-    powers = np.exp(logits - logits.max(0))
-    return powers / powers.sum(0)
+    """Probabilities over the first axis, in the place of `logits`."""
+    logits -= logits.max(0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(0)
+    return logits
 
 
 def tiles_of(photo: np.ndarray, size_px: int) -> tuple[list[tuple[int, int]], Callable[[tuple[int, int]], np.ndarray]]:

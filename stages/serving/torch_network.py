@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.shell.device import device_of
+from stages.shell.device import device_of, make_deterministic
 from stages.student.model import Student, load_student
 
 
@@ -29,6 +29,7 @@ class Served(nn.Module):
 
 def torch_runner(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """`Network.run` by PyTorch, in the precision of `stages.student.inference`: bfloat16 on a GPU, else float32."""
+    make_deterministic()
     where = device_of(device)
     served = Served(load_student(folder)).to(where).eval()
 
