@@ -35,5 +35,5 @@ def overlay(photo: np.ndarray, record: Record) -> bytes:
         part[inside] = ((1 - FILL) * part[inside] + FILL * colour).round()
         part[rim] = colour
     buffer = io.BytesIO()
-    Image.fromarray(view).save(buffer, format="JPEG", quality=92)
+    Image.fromarray(view).save(buffer, format="JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
