@@ -160,7 +160,7 @@ def test_samples_are_spread_evenly_and_always_the_same(work):
     assert spread([4, 5], 3) == [4, 5]
     view = trained("native").config.view
     first, again = (list(sample_tiles(work / "tables", "val", view)) for _ in range(2))
-    assert len(first) == 2 + 2
+    assert len(first) == 4 + 2
     assert all(tile.shape == (56, 56, 3) and tile.dtype == np.float32 for tile in first)
     np.testing.assert_array_equal(first, again)
 
