@@ -1,0 +1,91 @@
+"""Which photographs an input names, and names that no two of them share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.dataset.photos import BadPhoto
+from stages.delivery.photos import Source, find_photos, named, read
+from stages.shell.errors import UserError
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+
+
+def files_and_names(sources: list[Source]) -> dict[str, str]:
+    return {source.file: source.name for source in sources}
+
+
+def test_files_folders_and_globs_are_taken_once_each(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.jpg", "in/deep/b.PNG", "in/notes.txt", "other/c.tif", "other/d.tif")
+    monkeypatch.chdir(tmp_path)
+    sources = find_photos(["in", "in/a.jpg", "other/*.tif", "./in/../in/a.jpg"], Path("out"))
+    assert files_and_names(sources) == {
+        "in/a.jpg": "in/a",
+        "in/deep/b.PNG": "in/deep/b",
+        "other/c.tif": "other/c",
+        "other/d.tif": "other/d",
+    }
+
+
+def test_names_start_below_what_all_inputs_share(tmp_path):
+    touch(tmp_path, "in/deep/a.jpg")
+    assert files_and_names(find_photos([str(tmp_path / "in")], tmp_path / "out")) == {"deep/a.jpg": "deep/a"}
+    assert files_and_names(find_photos([str(tmp_path / "in/deep/a.jpg")], tmp_path / "out")) == {"a.jpg": "a"}
+
+
+def test_photographs_of_one_stem_keep_their_suffixes_or_folders_apart(tmp_path):
+    touch(tmp_path, "x/a.jpg", "x/a.png", "y/a.jpg", "x/b.jpg")
+    found = files_and_names(find_photos([str(tmp_path / "x"), str(tmp_path / "y")], tmp_path / "out"))
+    assert found == {"x/a.jpg": "x/a.jpg", "x/a.png": "x/a.png", "y/a.jpg": "y/a", "x/b.jpg": "x/b"}
+
+
+@settings(deadline=None)
+@given(st.sets(st.text("ab./", min_size=1, max_size=6).map(lambda stem: f"{stem}z.jpg"), min_size=1))
+def test_no_two_photographs_share_a_name(files):
+    files |= {file.removesuffix(".jpg") + ".png" for file in files if len(file) % 2}
+    files |= {f"{file}.png" for file in files if len(file) % 3 == 0}
+    names = [source.name for source in named({file: Path(file) for file in files})]
+    assert len(set(names)) == len(files)
+
+
+def test_outputs_among_the_inputs_are_not_predicted_again(tmp_path):
+    touch(tmp_path, "a.jpg", "out/overlays/a.jpg")
+    assert files_and_names(find_photos([str(tmp_path)], tmp_path / "out")) == {"a.jpg": "a"}
+
+
+@pytest.mark.parametrize("text", ["nothing.jpg", "*.nothing", "empty"])
+def test_an_input_that_names_nothing_is_an_error(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.jpg", "empty/notes.txt")
+    with pytest.raises(UserError, match="no photograph there"):
+        find_photos(["a.jpg", text], Path("out"))
+
+
+def test_a_photograph_behind_a_link_is_read_and_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "cache").mkdir()
+    Image.new("RGB", (30, 20), (9, 99, 199)).save(tmp_path / "cache/f00", format="PNG", exif=exif)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").symlink_to(tmp_path / "cache/f00")
+    (source,) = find_photos([str(tmp_path / "in")], tmp_path / "out")
+    _, photo = read(source)
+    assert (source.name, photo.shape, photo.dtype) == ("a", (30, 20, 3), np.uint8)
+
+
+def test_bad_photographs_say_why(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no photograph")
+    with pytest.raises(BadPhoto, match="not an image"):
+        read(Source(tmp_path / "a.jpg", "a.jpg", "a"))
+    with pytest.raises(BadPhoto, match="cannot be read"):
+        read(Source(tmp_path / "gone.jpg", "gone.jpg", "gone"))
+    with pytest.raises(BadPhoto, match="surrogates"):
+        read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))

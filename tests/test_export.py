@@ -1,0 +1,226 @@
+"""Exports predict what the student predicts, without PyTorch, or are refused."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from packaging.requirements import Requirement
+from PIL import Image
+
+from stages import export, predict
+from stages.dataset.photos import probe_photo
+from stages.dataset.tables import IMAGES, Dataset, write_dataset, write_table
+from stages.export import Format
+from stages.serving.network import Runtime, open_network
+from stages.serving.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.serving.samples import sample_tiles, spread
+from stages.shell.errors import UserError
+from stages.student.model import save_student
+from tests.test_tiling import photo_of, trained
+
+ROOT = Path(__file__).parent.parent
+RANDOM_INT8 = Tolerance(agreement=0.96, defect_iou=0.9, logit=None)
+"""Random weights are sure of nothing, so that rounding tips more pixels than in a trained student."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A student, photographs with their tables, and an export of each kind."""
+    root = tmp_path_factory.mktemp("export")
+    save_student(trained("native"), root / "student")
+    write_dataset(root / "tables/dataset.json", Dataset(root / "photos", ("dirt", "damage")))
+    for split, sizes in {"train": [(60, 90), (75, 56)], "val": [(57, 99), (40, 70)]}.items():
+        rows = []
+        for index, size_hw in enumerate(sizes):
+            path = root / "photos" / split / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo_of(size_hw, seed=index + 10 * len(split))).save(path)
+            rows.append(
+                {
+                    "image_id": f"{split}/{index}",
+                    "split": split,
+                    "path": f"{split}/{index}.png",
+                    "sha256": probe_photo(path.read_bytes()).sha256,
+                    "exif_orientation": 1,
+                    "height": size_hw[0],
+                    "width": size_hw[1],
+                    "label_status": "missing",
+                }
+            )
+        write_table(root / f"tables/{split}/images.parquet", IMAGES, rows)
+    make(root, "onnx", Format.onnx)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "INT8", RANDOM_INT8)
+        make(root, "openvino8", Format.openvino, int8=True, batch=3)
+    return root
+
+
+def make(root: Path, name: str, format: Format, int8: bool = False, batch: int | None = None, force=False) -> None:
+    export.main(root / "student", root / name, format, int8, batch, root / "tables", force)
+
+
+def about(root: Path, name: str) -> dict:
+    return json.loads((root / name / "export.json").read_text())
+
+
+def test_an_exact_export_is_the_student(work):
+    found = about(work, "onnx")
+    assert found["parity"]["mask_agreement"] >= EXACT.agreement
+    assert found["parity"]["largest_logit_difference"] <= EXACT.logit
+    assert (found["precision"], found["batch"]) == ("float32", "any")
+    assert found["identity"] == open_network(work / "student", Runtime.torch, "cpu").identity
+
+
+def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
+    found = about(work, "openvino8")
+    assert found["parity"]["mask_agreement"] >= RANDOM_INT8.agreement
+    assert found["parity"]["defect_iou"] >= RANDOM_INT8.defect_iou
+    assert (found["precision"], found["batch"]) == ("int8", 3)
+    assert found["identity"].endswith("-int8")
+    assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2
+
+
+def test_a_photograph_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
+    ours, int8 = (
+        open_network(work / name, kind, "cpu") for name, kind in (("onnx", "onnx"), ("openvino8", "openvino"))
+    )
+    photo = photo_of((60, 190), seed=5)
+    agreement = (predict.predict(ours, photo).labels == predict.predict(int8, photo).labels).mean()
+    assert agreement > 0.9
+
+
+def test_an_exported_program_is_the_student(work):
+    make(work, "program", Format.torch_export, batch=2)
+    assert about(work, "program")["parity"]["largest_logit_difference"] <= EXACT.logit
+    with pytest.raises(UserError, match="--int8 is for onnx and openvino"):
+        make(work, "program8", Format.torch_export, int8=True)
+
+
+def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypatch, capsys):
+    def another(_student, _batch, path: Path) -> None:
+        onnx.save(model, path)
+
+    model = onnx.load(work / "onnx/student.onnx")
+    largest = max(model.graph.initializer, key=lambda weight: len(weight.raw_data))
+    largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) * 1.5, largest.name))
+    monkeypatch.setattr(export, "to_onnx", another)
+    with pytest.raises(UserError, match=r"differs from the student: .*nothing was written"):
+        make(work, "refused", Format.onnx)
+    assert not (work / "refused").exists()
+    assert re.search(r"mask agreement [\d.]+ % of [\d,]+ pixels, .*largest logit difference", capsys.readouterr().out)
+
+
+def test_nothing_is_overwritten_but_an_export_by_force(work):
+    with pytest.raises(UserError, match="--force replaces an export"):
+        make(work, "onnx", Format.onnx)
+    with pytest.raises(UserError, match="it is no export"):
+        make(work, "photos", Format.onnx, force=True)
+    assert (work / "photos/train/0.png").is_file()
+
+
+def logits_of(labels: np.ndarray) -> np.ndarray:
+    return np.eye(3, dtype=np.float32)[labels].transpose(0, 3, 1, 2)
+
+
+def test_parity_is_counted_by_hand():
+    ours, theirs = np.zeros((1, 4, 5), int), np.zeros((1, 4, 5), int)
+    ours[0, 0, :4], theirs[0, 0, 1:5] = 1, 1
+    theirs[0, 0, 2] = 2
+    found = compare(lambda _: logits_of(ours), lambda _: logits_of(theirs) * 3, [np.zeros((4, 5, 3), np.float32)])
+    assert found == Parity(20, 17 / 20, 3 / 5, 3.0)
+    nothing = compare(lambda _: logits_of(ours * 0), lambda _: logits_of(ours * 0), [np.zeros((4, 5, 3), np.float32)])
+    assert nothing.defect_iou is None
+    check(nothing, EXACT, "it")
+
+
+@pytest.mark.parametrize(
+    ("found", "allowed", "message"),
+    [
+        (Parity(100, 0.98, 1.0, 0.0), INT8, "mask agreement under 99 %"),
+        (Parity(100, 0.999, 0.1, 0.0), INT8, "IoU of the defects under 0.9"),
+        (Parity(100, 1.0, 1.0, 0.1), EXACT, "logits further apart than 0.01"),
+        (Parity(100, 1.0, 1.0, float("nan")), INT8, "logits that are no numbers"),
+    ],
+)
+def test_what_is_beyond_a_tolerance_is_named(found, allowed, message):
+    with pytest.raises(UserError, match=message):
+        check(found, allowed, "it")
+
+
+def test_samples_are_spread_evenly_and_always_the_same(work):
+    assert spread(list(range(10)), 3) == [1, 5, 8]
+    assert spread([4, 5], 3) == [4, 5]
+    view = trained("native").config.view
+    first, again = (list(sample_tiles(work / "tables", "val", view)) for _ in range(2))
+    assert len(first) == 4 + 2
+    assert all(tile.shape == (56, 56, 3) and tile.dtype == np.float32 for tile in first)
+    np.testing.assert_array_equal(first, again)
+
+
+BLOCKED = """
+import importlib.abc, json, runpy, sys
+blocked = set(json.loads(sys.argv[1]))
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Wall())
+sys.argv = ["predict", *sys.argv[2:]]
+runpy.run_module("stages.predict", run_name="__main__")
+"""
+
+
+def not_on_the_edge() -> list[str]:
+    """Everything that can be imported here and that the dependency group `edge` does not install."""
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["edge"]
+    installed, todo = set(), [Requirement(line).name for line in group]
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name not in installed:
+            installed.add(name)
+            needed = [Requirement(line) for line in metadata.requires(name) or []]
+            todo += [need.name for need in needed if need.marker is None or need.marker.evaluate({"extra": ""})]
+    packages = metadata.packages_distributions().items()
+    names = {
+        package: {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in distributions}
+        for package, distributions in packages
+    }
+    return sorted(package for package, distributions in names.items() if not distributions & installed)
+
+
+def command(root: Path, out: str, model: str, *words: str) -> list[str]:
+    kinds = [word for kind in predict.Format for word in ("--format", kind.value)]
+    return [str(root / "photos"), "--model", str(root / model), "--out", str(root / out), *kinds, *words]
+
+
+def test_without_pytorch_the_same_files_come_out(work):
+    """In a process where nothing can be imported but what `edge` installs; the wall itself is tried, too."""
+    blocked = not_on_the_edge()
+    assert {"torch", "timm", "dvc", "onnx", "segment_anything"} <= set(blocked)
+    start = [sys.executable, "-c", BLOCKED, json.dumps(blocked)]
+    refused = subprocess.run([*start, *command(work, "no", "student")], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "torch is not installed here" in refused.stderr
+    words = command(work, "edge", "onnx", "--runtime", "onnx")
+    done = subprocess.run([*start, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kinds = list(predict.Format)
+    predict.main([str(work / "photos")], work / "student", work / "torch", kinds, Runtime.torch, "cpu", False)
+    for folder in ("masks", "labels"):
+        for path in sorted((work / "torch" / folder).rglob("*.*")):
+            assert (
+                work / "edge" / folder / path.relative_to(work / "torch" / folder)
+            ).read_bytes() == path.read_bytes()
+    assert (work / "edge/cvat.xml").read_bytes() == (work / "torch/cvat.xml").read_bytes()
+    ours, theirs = (json.loads((work / name / "coco.json").read_text()) for name in ("torch", "edge"))
+    for a, b in zip(ours["annotations"], theirs["annotations"], strict=True):
+        assert a.pop("score") == pytest.approx(b.pop("score"), abs=2e-4)
+    assert ours == theirs

@@ -1,0 +1,183 @@
+"""The predict command on real files: all that was asked for, nothing twice, nothing overwritten, nothing hidden."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from PIL import Image
+
+from stages import predict
+from stages.dataset.tables import decode_label_map
+from stages.delivery.defects import Record
+from stages.predict import Format
+from stages.serving.network import Network, Runtime, open_network
+from stages.shell.errors import UserError
+from stages.student.model import save_student
+from tests.test_tiling import photo_of, trained
+
+SIZES_HW = {"x/a.png": (60, 90), "x/a.bmp": (40, 70), "y/a.png": (91, 57)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """One run with one seed."""
+    folder = tmp_path_factory.mktemp("model")
+    save_student(trained("native"), folder / "0")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for index, (file, size_hw) in enumerate(SIZES_HW.items()):
+        path = tmp_path / "photos" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo_of(size_hw, seed=index)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list:
+    """The photographs that the network saw."""
+    seen = []
+
+    def counting(network: Network, photo: np.ndarray):
+        seen.append(photo.shape[:2])
+        return real(network, photo)
+
+    real = predict.predict
+    monkeypatch.setattr(predict, "predict", counting)
+    return seen
+
+
+def run(model: Path, photos: Path, out: Path, *formats: Format, force: bool = False) -> None:
+    kinds = list(formats or Format)
+    predict.main([str(photos)], model, out, kinds, Runtime.torch, "cpu", force)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_output_is_there_and_tells_the_same(model, photos, tmp_path, capsys):
+    run(model, photos, tmp_path / "out")
+    names = ["x/a.bmp", "x/a.png", "y/a"]
+    per_photo = {f"{folder}/{name}{suffix}" for name in names for folder, suffix in FOLDERS.items()}
+    whole = {"coco.json", "cvat.xml", "label_studio.json", "label_studio.xml", "defects.csv", "defects.parquet"}
+    assert set(contents(tmp_path / "out")) == per_photo | whole
+    table = pd.read_csv(tmp_path / "out/defects.csv")
+    network = open_network(model, Runtime.torch, "cpu")
+    for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
+        labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
+        assert labels.shape == size_hw
+        wanted = predict.predict(network, np.asarray(Image.open(photos / file))).labels
+        np.testing.assert_array_equal(labels, wanted)
+        rows = table[table["file"] == file]
+        assert rows["area_px"].sum() == (labels > 0).sum() > 0
+    assert "3 photographs (0 done before)" in capsys.readouterr().out
+
+
+FOLDERS = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
+
+
+def test_a_killed_run_goes_on_where_it_was(model, photos, tmp_path, runs, monkeypatch):
+    def stop(*_) -> bytes:
+        raise KeyboardInterrupt
+
+    run(model, photos, tmp_path / "whole")
+    seen = len(runs)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "overlay", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, photos, tmp_path / "out")
+    run(model, photos, tmp_path / "out")
+    assert len(runs) - seen == 3, "each photograph once, before or after the kill"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_another_format_and_the_same_command_again_cost_no_prediction(model, photos, tmp_path, runs):
+    run(model, photos, tmp_path / "out", Format.masks)
+    run(model, photos, tmp_path / "out", Format.cvat, Format.overlays)
+    before = contents(tmp_path / "out")
+    run(model, photos, tmp_path / "out", Format.cvat, Format.overlays, Format.masks)
+    assert len(runs) == 3
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_mask_corrected_by_hand_stays_unless_forced(model, photos, tmp_path):
+    run(model, photos, tmp_path / "out", Format.masks)
+    path = tmp_path / "out/masks/y/a.png"
+    ours = path.read_bytes()
+    path.write_bytes(b"mine")
+    run(model, photos, tmp_path / "out", Format.masks)
+    assert path.read_bytes() == b"mine"
+    run(model, photos, tmp_path / "out", Format.masks, force=True)
+    assert path.read_bytes() == ours
+
+
+def test_what_is_not_known_to_be_ours_is_not_overwritten(model, photos, tmp_path, runs):
+    path = tmp_path / "out/masks/y/a.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"y/a\.png: is there, but not known to be ours; another --out"):
+        run(model, photos, tmp_path / "out", Format.masks)
+    assert runs == [], "said before any work"
+    run(model, photos, tmp_path / "out", Format.masks, force=True)
+    assert path.read_bytes() != b"mine"
+
+
+def test_a_file_of_all_photographs_is_not_changed_unasked(model, photos, tmp_path, runs):
+    run(model, photos / "y", tmp_path / "out", Format.coco)
+    Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
+    with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
+        run(model, photos / "y", tmp_path / "out", Format.coco)
+    run(model, photos / "y", tmp_path / "out", Format.coco, force=True)
+    assert len(runs) == 2, "what was found is kept, even when writing is refused"
+
+
+def test_records_of_another_model_or_photograph_are_not_mixed_in(model, photos, tmp_path, runs):
+    run(model, photos / "y", tmp_path / "out", Format.masks)
+    path = tmp_path / "out/records/a.json"
+    record = Record.model_validate_json(path.read_bytes())
+    path.write_text(record.model_copy(update={"model": "another"}).model_dump_json())
+    with pytest.raises(UserError, match=r"a\.json: made from another model"):
+        run(model, photos / "y", tmp_path / "out", Format.masks)
+    run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
+    Image.fromarray(photo_of((33, 71))).save(photos / "y/a.png")
+    with pytest.raises(UserError, match=r"a\.json: made from another photograph"):
+        run(model, photos / "y", tmp_path / "out", Format.masks)
+    run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
+    assert runs == [(91, 57), (91, 57), (33, 71)]
+    assert decode_label_map((tmp_path / "out/masks/a.png").read_bytes()).shape == (33, 71)
+
+
+def test_bad_photographs_are_listed_and_the_rest_is_done(model, photos, tmp_path, capsys):
+    (photos / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+    with pytest.raises(typer.Exit) as leaving:
+        run(model, photos, tmp_path / "out", Format.masks, Format.table)
+    assert leaving.value.exit_code == predict.SOME_SKIPPED
+    error = capsys.readouterr().err
+    assert "skipped: x/broken.jpg: " in error
+    assert "1 of 4 photographs were skipped" in error
+    assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 3
+    assert (tmp_path / "out/defects.csv").is_file()
+
+
+def test_lost_holes_are_told(model, photos, tmp_path, capsys):
+    run(model, photos, tmp_path / "out", Format.yolo, Format.table)
+    records = [Record.model_validate_json(path.read_bytes()) for path in (tmp_path / "out/records").rglob("*.json")]
+    holed = sum(defect.holes > 0 for record in records for defect in record.defects)
+    assert holed > 0
+    assert f"{holed} defects have holes; polygons cannot hold them" in capsys.readouterr().out
+
+
+def test_a_model_that_is_none_is_one_clear_error(model, photos, tmp_path):
+    save_student(trained("native"), tmp_path / "two/0")
+    save_student(trained("native"), tmp_path / "two/1")
+    with pytest.raises(UserError, match=r"holds students of 2 seeds, name one of .*two/0, .*two/1"):
+        run(tmp_path / "two", photos, tmp_path / "out")
+    with pytest.raises(UserError, match="holds no student"):
+        run(photos, photos, tmp_path / "out")
+    with pytest.raises(UserError, match=r"student\.onnx: is not there; `python -m stages\.export"):
+        open_network(model, Runtime.onnx, "cpu")
