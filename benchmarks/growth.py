@@ -3,7 +3,7 @@
     python -m benchmarks.growth 1000 4000 13000 --out growth
 
 Noise of 586 x 371 px with three boxes each, the tests' tiny networks: what is measured is what surrounds the networks.
-Peak memory is that of the stage's own process. Writes growth.json and growth.md; about 4 minutes a thousand on a core.
+Peak memory is that of the stage's own process. Writes growth.json and growth.md.
 """
 
 import json
