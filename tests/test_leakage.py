@@ -101,15 +101,6 @@ def test_blocks_change_nothing():
         assert pair.distance == min(distance(pair.photo.look, other.look) for other in others)
 
 
-def test_thirteen_thousand_photographs_are_compared_in_seconds():
-    rng = np.random.default_rng(0)
-    shares = [("train", 9000), ("val", 2000), ("test", 2000)]
-    many = [seen(split, f"{split}{index}", rng.bytes(32)) for split, count in shares for index in range(count)]
-    start = time.process_time()
-    assert not near_pairs(many, SPLITS, 40)
-    assert time.process_time() - start < 10
-
-
 def test_pairs_are_listed_and_a_bounded_number_drawn(tmp_path):
     root, all_seen = tmp_path / "set", []
     for index in range(DRAWN + 3):
