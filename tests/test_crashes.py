@@ -214,7 +214,7 @@ def test_dvc_repro_after_a_kill_of_everything_gives_the_same_outputs(tmp_path):
     call("git", "init", "--quiet")
     call("dvc", "init", "--quiet")
     call("dvc", "repro", "ingest")
-    wanted, ignored = made(), call("git", "status", "--porcelain", "--untracked-files=all")
+    wanted = made()
     (repo / "data/tables/rejects.csv").unlink()  # so that there is something to do, and nothing to bring back from
     shutil.rmtree(repo / ".dvc/cache")
     killed = subprocess.Popen(["dvc", "repro", "ingest"], cwd=repo, env=environment, start_new_session=True)
@@ -223,7 +223,7 @@ def test_dvc_repro_after_a_kill_of_everything_gives_the_same_outputs(tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert list((repo / "data").glob(".*.part"))
-    assert call("git", "status", "--porcelain", "--untracked-files=all") == ignored
+    assert ".part" not in call("git", "status", "--porcelain", "--untracked-files=all")
     call("dvc", "repro", "ingest")
     assert made() == wanted
     assert not list(repo.rglob("*.part"))
