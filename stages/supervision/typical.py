@@ -13,7 +13,7 @@ from stages.supervision.batch import Thresholds
 DECAY = 0.99
 """Of what was seen before, a step: about the last hundred steps count."""
 
-REACH, BINS = 12.0, 96
+REACH, BINS = 20.0, 160
 """Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
 
 QUALITY_BINS = 64
@@ -64,7 +64,8 @@ def beyond(pixels: Tensor, missed: Tensor, edges: Tensor) -> Tensor:
 
 def count_probabilities(p: Tensor) -> Tensor:
     """(BINS,) histogram of probabilities, any shape."""
-    bins = ((torch.logit(p.flatten(), eps=1e-6) + REACH) / (2 * REACH) * BINS).long().clamp(0, BINS - 1)
+    p = p.flatten().clamp(1e-9, 1 - 1e-7)
+    bins = ((p.log() - (-p).log1p() + REACH) / (2 * REACH) * BINS).long().clamp(0, BINS - 1)
     return torch.bincount(bins, minlength=BINS).float()
 
 
