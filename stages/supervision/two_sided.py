@@ -9,8 +9,8 @@ How far a label is to be believed (the weight):
   background in the box. Background outside all boxes keeps weight 1.
 - times the trust in the box's mask as a whole: min(1, q / typical q), q = predicted IoU * mean IoU of all pairs of
   candidates; a mask at least as good as the typical (the running median) counts in full. After the warm-up, times the
-  same of the student's opinion: the IoU of the mask with the equally many pixels of the box that the student finds
-  likeliest; ranks, so it does not matter how sure the student is. An empty mask has q = 0, so its box teaches nothing.
+  same of the student's opinion: the soft IoU of the mask with s (below) in the box; how sure the student is in general
+  cancels against the typical. An empty mask has q = 0, so its box teaches nothing.
 BoxTeacher's and BoxSeg's scores are what this grew from; the IoU of the mask's bounding box, which both lean on, ranks
 masks no better than chance on the demo, and candidates' agreement best (see below).
 
@@ -106,13 +106,14 @@ def evidence(batch: Batch, teacher: Logits) -> Evidence:
     own = batch.labels[boxes.image_index] == boxes.class_id[:, None, None] + 1
     mask = boxes.of_chosen(boxes.candidates) & boxes.of_chosen(boxes.valid)[:, None, None]
     defect = defect_probability(teacher)
+    sam = boxes.of_chosen(boxes.predicted_iou).clamp(0, 1) * agreement(candidates, boxes.valid)
     return Evidence(
         boxes,
         inside,
         mask & own,
         votes,
-        boxes.of_chosen(boxes.predicted_iou).clamp(0, 1) * agreement(candidates, boxes.valid),
-        ranked_iou(defect[boxes.image_index], mask & inside, inside),
+        sam * boxes.of_chosen(boxes.valid),
+        soft_iou(defect[boxes.image_index], mask & inside, inside),
         defect,
     )
 
@@ -138,13 +139,14 @@ def agreement(masks: Tensor, valid: Tensor) -> Tensor:
     return torch.stack(each).mean(0)
 
 
-def ranked_iou(p: Tensor, masks: Tensor, inside: Tensor) -> Tensor:
-    """(N,) IoU of each mask with the equally many pixels of its box where `p` (N, H, W) is highest; 1 for no pixel."""
-    area = masks.flatten(1).sum(1)
-    ordered = torch.where(inside, p, -1.0).flatten(1).sort(dim=1, descending=True).values
-    lowest = ordered.gather(1, (area - 1).clamp(min=0)[:, None])
-    highest = (p >= lowest[..., None]) & inside
-    return torch.where(area > 0, mask_iou(highest, masks), 1.0)
+def soft_iou(p: Tensor, masks: Tensor, inside: Tensor) -> Tensor:
+    """(N,) sum(p m) / sum(p + m - p m) over the pixels of the box; 1 for a mask without a pixel there.
+
+    `p` (N, H, W) in [0, 1]; `masks`, `inside` (N, H, W) bool, the masks cut to their boxes.
+    """
+    p = p * inside
+    common, area = (p * masks).sum((-2, -1)), masks.sum((-2, -1))
+    return torch.where(area > 0, common / (p.sum((-2, -1)) + area - common).clamp(min=1e-6), 1.0)
 
 
 @torch.no_grad()
