@@ -9,8 +9,8 @@ instances, whose boxes follow; one stays if no side of its box moved by more tha
 `rand < 0.7 ramp` means skip). A pasted instance brings its label, its masks and their scores, hence its quality.
 
 Departures [O]: the bank is built offline from the train shards with seeded draws, keeps its photographs after use and
-is not renewed, so training repeats itself; its qualities are SAM's alone. The batch is pasted before anyone sees it, so the
-EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
+is not renewed, so training repeats itself; its qualities are SAM's alone. The batch is pasted before anyone sees it, so
+the EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
 (the release takes the colours from before). A box's side moves by as much as its mask's extent there did, since here
 boxes are drawn by people and masks are not as tight. Where an instance is dropped, what is left of it is ignored, not
 called background. Pasting is before photometric augmentation where the caller wants the piece to be augmented too:
@@ -81,7 +81,7 @@ def place(piece: Piece, target_xyxy: Sequence[float], draw: np.random.Generator)
 
 
 def paste(batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], params: BankParams) -> Batch:
-    """The batch with `piece` in `image`, its top left at `corner_xy`. Padding and what is off the window get nothing."""
+    """The batch with `piece` in `image`, its top left at `corner_xy`. Padding gets nothing."""
     size_hw = batch.labels.shape[-2:]
     covered = _onto(piece.mask, size_hw, corner_xy) & (batch.labels[image] != IGNORE)
     if not covered.any():
