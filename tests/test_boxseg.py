@@ -148,14 +148,21 @@ def test_empty_candidates_score_nothing(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_shifted_teacher_scores_less_than_one_that_agrees(fusion):
-    corners = (4, 4, 14, 14)
-    batch = batch_of(boxes_of([corners], filled(corners)))
-    shifted = boxes_of([corners], filled((9, 9, 19, 19)))
-    teacher, inside = frozen(sure_of(batch.labels)), filled(corners)
-    good = judge(peers(batch.boxes, inside, teacher), inside, fusion).score.item()
-    bad = judge(peers(shifted, inside, teacher), inside, fusion).score.item()
-    assert bad < 0.6 * good
+def test_candidates_that_disagree_with_the_student_score_less(fusion):
+    inside, agreed, shifted = (filled(corners) for corners in ((4, 4, 14, 14), (4, 4, 12, 14), (10, 4, 14, 14)))
+    teacher = frozen(sure_of(agreed.long()))
+    good, bad = (
+        judge(peers(boxes_of([(4, 4, 14, 14)], masks), inside, teacher), inside, fusion).score.item()
+        for masks in (agreed, shifted)
+    )
+    assert bad < good - 0.05
+
+
+def test_a_candidate_that_contains_the_fused_mask_costs_nothing():
+    """A property of the published score: a = |M| / |B| * |B| / |M|."""
+    fused, larger = filled((6, 6, 10, 10)), filled((4, 4, 14, 14))
+    found = Peers(larger[:, None].float(), torch.ones(1, 1), torch.ones(1, 1))
+    assert mask_quality(found, torch.ones(1, 1, dtype=torch.bool), fused).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

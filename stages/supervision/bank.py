@@ -3,7 +3,7 @@
 As in BoxSeg's release [C]: an instance is admitted if its box overlaps no other box of its photograph by an IoU of
 `max_box_iou` or more, and quality, score and area exceed theirs. Departures [O]: the quality is that of SAM's
 candidates alone, there being no EMA student yet; the score is the chosen candidate's predicted IoU; what is drawn by
-seed is photographs, at most `photographs` of them, rather than one for each combination of classes with random eviction.
+seed is photographs, at most `photographs` of them, not one for each combination of classes with random eviction.
 """
 
 from collections.abc import Sequence

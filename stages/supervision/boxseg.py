@@ -7,7 +7,8 @@ Its Quality-Aware Module, here over SAM's candidates and the EMA student's mask:
   in the square root of the area between two sizes (the constants were not found); `released` [C]: plain strict
   majority of the masks at 0.5, no K, a tie is background;
 - mask-quality scoring [C]: a_n = IoU(B_n, M) * sum(m_n B_n) / max(|M|, 1), Q_n = sqrt((c_n + 1) / 2 * a_n), Q their
-  mean; Q takes the place of BoxTeacher's s. a_n <= 1 always [V].
+  mean; Q takes the place of BoxTeacher's s. a_n <= 1 always, and 1 also for any sure B_n that contains M: a
+  candidate that is too large costs nothing [V].
 Peer-assisted Copy-paste is `copypaste.py`.
 
 Departures: annotations replace detections, so candidates come from SAM (its predicted IoU for the class score) and
