@@ -67,7 +67,7 @@ def test_the_batch_that_was_given_is_left_as_it_is():
 
 def test_a_box_that_is_partly_covered_follows_its_mask():
     batch = batch_of(boxes_of([(1, 2, 11, 9)], filled((2, 2, 10, 8))))
-    pasted = paste(batch, 0, piece(), (8, 1), params())
+    pasted = paste(batch, 0, piece(size_hw=(9, 6)), (8, 1), params())
     assert pasted.boxes.xyxy[0].tolist() == [1, 2, 9, 9], "its right side moved as far as the mask's did"
     assert not (pasted.boxes.candidates[0] & pasted.boxes.candidates[1, 0]).any(), "no pixel in two masks"
 
