@@ -1,0 +1,104 @@
+"""DiscoBox-lite: mean field against a loop, and what refining does."""
+
+import math
+
+import pytest
+import torch
+
+from stages.supervision.batch import Moment
+from stages.supervision.config import DiscoBoxParams
+from stages.supervision.discobox import losses, mean_field
+from stages.supervision.terms import OFFSETS_YX
+from tests.boxed import (
+    BOX_LOSS,
+    batch_of,
+    boxes_of,
+    filled,
+    flipped,
+    flipped_logits,
+    frozen,
+    no_boxes,
+    random_batch,
+    random_logits,
+    sure_of,
+)
+
+NOW = Moment(0.5, torch.ones(3))
+
+
+def params(**changes) -> DiscoBoxParams:
+    return DiscoBoxParams(method="discobox", **{**BOX_LOSS, "refined": 1.0, "steps": 3, "coupling": 4.0, **changes})
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_mean_field_equals_a_loop(steps):
+    draw = torch.Generator().manual_seed(steps)
+    logits = torch.randn(1, 6, 7, generator=draw)
+    similarity = torch.rand(1, 8, 6, 7, generator=draw)
+    inside = torch.rand(1, 6, 7, generator=draw) < 0.7
+    q = [[inside[0, y, x].item() / (1 + math.exp(-logits[0, y, x])) for x in range(7)] for y in range(6)]
+    for _ in range(steps):
+        after = [[0.0] * 7 for _ in range(6)]
+        for y in range(6):
+            for x in range(7):
+                message = 0.0
+                for number, (dy, dx) in enumerate(OFFSETS_YX):
+                    at = (y + dy, x + dx)
+                    beside = q[at[0]][at[1]] if 0 <= at[0] < 6 and 0 <= at[1] < 7 else 0.0
+                    message += similarity[0, number, y, x].item() * (2 * beside - 1) / 8
+                moved = logits[0, y, x].item() + 4.0 * message
+                after[y][x] = inside[0, y, x].item() / (1 + math.exp(-moved))
+        q = after
+    assert torch.equal(mean_field(logits, inside, similarity, params(steps=steps))[0], (torch.tensor(q) > 0.5).float())
+
+
+def test_cells_of_one_colour_pull_a_doubtful_one_along():
+    """A hole in the teacher's mask is filled where the colour goes on, and stays where it does not."""
+    logits = torch.full((1, 9, 9), 3.0)
+    logits[0, 4, 4] = -1.0
+    inside = torch.ones(1, 9, 9, dtype=torch.bool)
+    assert mean_field(logits, inside, torch.ones(1, 8, 9, 9), params())[0, 4, 4] == 1
+    assert mean_field(logits, inside, torch.zeros(1, 8, 9, 9), params())[0, 4, 4] == 0
+
+
+def test_a_perfect_teacher_and_student_agree():
+    corners = (4, 6, 14, 15)
+    batch = batch_of(boxes_of([corners], filled(corners)))
+    batch = batch._replace(clean=filled(corners).float()[:, None].repeat(1, 3, 1, 1))
+    logits = sure_of(batch.labels)
+    found, figures = losses(logits, batch, params(), NOW, frozen(logits))
+    assert found["refined"] < 1e-4
+    assert figures["refined_share"] == 1
+
+
+def test_a_teacher_that_sees_nothing_teaches_nothing():
+    corners = (4, 6, 14, 15)
+    batch = batch_of(boxes_of([corners], filled(corners)))
+    found, figures = losses(
+        random_logits(0, images=1), batch, params(), NOW, frozen(sure_of(torch.zeros_like(batch.labels)))
+    )
+    assert found["refined"] == 0
+    assert figures["refined_share"] == 0
+
+
+def test_no_gradient_reaches_the_teacher():
+    batch, logits, teacher = random_batch(1), random_logits(1), random_logits(2)
+    sum(losses(logits, batch, params(), NOW, teacher)[0].values()).backward()
+    assert teacher.fine.grad is None
+    assert logits.fine.grad.any()
+
+
+def test_without_boxes_it_teaches_background():
+    logits = random_logits(3)
+    found, _ = losses(logits, batch_of(no_boxes(), images=2), params(stride=4), NOW, frozen(random_logits(4)))
+    sum(found.values()).backward()
+    assert (logits.fine.grad[:, 0] < 0).all()
+
+
+def test_flipping_everything_changes_nothing():
+    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
+    found = losses(logits, batch, params(stride=2), NOW, teacher)[0]
+    mirrored = losses(flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher))[0]
+    assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
+        {k: v.item() for k, v in found.items()}, rel=1e-4
+    )
