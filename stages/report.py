@@ -1,4 +1,4 @@
-"""All runs side by side: tables, intervals, a chart, and pictures of the worst cases.
+"""All runs side by side, as one HTML page: tables, intervals, charts, defects, and pictures of the worst cases.
 
     python -m stages.report
 
@@ -16,11 +16,12 @@ from pydantic import Field
 
 from stages.dataset.tables import Dataset, read_dataset
 from stages.reporting.cases import shares, spread, worst_first
-from stages.reporting.charts import draw_scores
 from stages.reporting.config import ReportParams
-from stages.reporting.gallery import cases
+from stages.reporting.curves import read_curves
+from stages.reporting.gallery import cases, defects_of
 from stages.reporting.overlays import draw
-from stages.reporting.page import COMPARED, index, summary
+from stages.reporting.page import COMPARED, Findings, render, summary
+from stages.reporting.pictures import Picture, picture
 from stages.scoring.config import Seeds
 from stages.scoring.predictions import read_predictions, scored, scored_by_seed
 from stages.scoring.summary import paired_difference
@@ -44,6 +45,7 @@ def main(
         "data/predictions"
     ),
     teacher: Annotated[Path, typer.Option(help="Scores of the pseudo-masks.")] = Path("metrics/rasterize.json"),
+    curves: Annotated[Path, typer.Option(help="Curves of the trainings.")] = Path("metrics/curves"),
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("data/report"),
     summary_out: Annotated[Path, typer.Option("--summary", help="Few figures a run.")] = Path("metrics/summary.json"),
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
@@ -55,18 +57,24 @@ def main(
     drawn = predictions / reference / str(values.seeds[0])
     predicted = {split: read_predictions(drawn / f"{split}.parquet") for split in ("test", "val")}
     with new_folder(out) as part:
-        draw_scores(part / "scores.png", by_run)
-        pictures = []
+        pictures: list[Picture] = []
         (part / "overlays").mkdir()
         for split, chosen in choose(predicted, source, values.report.overlays).items():
             to_draw = cases(source, split, chosen, predicted[split], tables, masks, truth)
             for number, case in enumerate(progress(to_draw, f"draw {split}", "images", total=len(chosen)), start=1):
-                name = f"{split}-{number:02d}.png"
-                draw(case, source.names, reference).save(part / "overlays" / name)
-                pictures.append((name, case.title))
-        differences = compare(predictions, source, values)
-        text = index(source.names, by_run, reference, differences, read_json(teacher), pictures)
-        (part / "index.md").write_text(text, encoding="utf-8")
+                draw(case, source.names, reference).save(part / "overlays" / f"{split}-{number:02d}.png")
+                pictures.append(picture(case, split, source.names))
+        findings = Findings(
+            names=source.names,
+            reference=reference,
+            metrics=by_run,
+            differences=compare(predictions, source, values),
+            teacher=read_json(teacher),
+            curves=[read_curves(curves, run, seed) for run in values.runs for seed in values.seeds],
+            defects=defects_of("test", list(values.runs), values.seeds, predictions, masks, truth),
+            pictures=pictures,
+        )
+        (part / "index.html").write_text(render(findings), encoding="utf-8")
     write_json(summary_out, summary(by_run))
 
 

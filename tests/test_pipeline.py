@@ -73,6 +73,17 @@ def test_a_stage_declares_exactly_the_code_it_imports(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_a_stage_declares_the_files_that_lie_beside_its_code(name):
+    """Templates and the like, which a module reads from its own folder."""
+    declared = {path for path in paths(STAGES[name]["deps"]) if path.startswith("stages/")}
+    folders = {(ROOT / path).parent for path in declared} - {ROOT / "stages"}
+    beside = {path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
+    assert {path for path in declared if not path.endswith(".py")} == {
+        path.relative_to(ROOT).as_posix() for path in beside
+    }
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_exactly_the_sections_it_reads(name):
     assert sorted(sections(STAGES[name])) == probe(module_of(STAGES[name]))["sections"]
 
@@ -93,7 +104,7 @@ def test_every_declared_path_is_named_in_the_command(name):
     words = [word for word in shlex.split(stage["cmd"]) if "/" in word]
     for kind in ("deps", "outs", "metrics", "plots"):
         for path in paths(stage.get(kind, [])):
-            if path.endswith(".py") or path in ("${data.root}", CHECKED):
+            if path.startswith("stages/") or path in ("${data.root}", CHECKED):
                 continue
             assert any(path == word or path.startswith(word + "/") for word in words), f"{name}: {path}"
 

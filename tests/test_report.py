@@ -1,9 +1,14 @@
-"""The report: what it says, what it draws, and that it makes nothing up."""
+"""The report: what it says, what it draws, and that it makes nothing up. How it behaves in a browser: test_page.py."""
 
+import base64
 import hashlib
+import io
 import json
+import re
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +30,12 @@ from stages.dataset.tables import (
     write_table,
 )
 from stages.reporting import published
+from stages.reporting.agreement import agreement
 from stages.reporting.cases import shares, spread, worst_first
-from stages.reporting.charts import draw_scores
+from stages.reporting.charts import curve_chart, scores_chart
 from stages.reporting.overlays import Case, colour_of, draw, look
-from stages.reporting.table import interval, markdown, tree_table
+from stages.reporting.pictures import VIEW_BYTES, picture, view
+from stages.reporting.table import Cell, cell, tree_table
 from stages.reporting.zoom import Window, window_on
 from stages.scoring.bootstrap import BootstrapParams
 from stages.scoring.confusion import confusion
@@ -45,10 +52,17 @@ LABELS[5:15, 10:30] = 1
 LABELS[20:30, 10:40] = 2
 
 
-def build(root: Path, test_truth: bool = True, runs: tuple[str, ...] = ("full", "worse"), images: int = 3) -> None:
+def build(
+    root: Path,
+    test_truth: bool = True,
+    runs: tuple[str, ...] = ("full", "worse"),
+    images: int = 3,
+    names: tuple[str, ...] = NAMES,
+    stem: str = "p",
+) -> None:
     """Inputs of the report: `full` predicts exactly, but for its last image, and each further run one row less."""
-    write_dataset(root / "tables" / "dataset.json", Dataset(root / "set", NAMES))
-    ids = {split: [f"{split}/p{index}" for index in range(images)] for split in ("val", "test")}
+    write_dataset(root / "tables" / "dataset.json", Dataset(root / "set", names))
+    ids = {split: [f"{split}/{stem}{index}" for index in range(images)] for split in ("val", "test")}
     for split, image_ids in ids.items():
         rows = []
         for index, image_id in enumerate(image_ids):
@@ -87,10 +101,14 @@ def build(root: Path, test_truth: bool = True, runs: tuple[str, ...] = ("full", 
             if split == "test" and not test_truth:
                 metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
             else:
-                scores = summarise(np.array(counts)[:, None], NAMES, BOOTSTRAP) | {"images_without_truth": 0}
+                scores = summarise(np.array(counts)[:, None], names, BOOTSTRAP) | {"images_without_truth": 0}
                 metrics[split] = scores
         (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
-    (root / "metrics").mkdir(exist_ok=True)
+        curves = root / "metrics" / "curves" / name / "7"
+        curves.mkdir(parents=True)
+        (curves / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
+        (curves / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
+        (curves / "corrected.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
         "report: {overlays: 4, bootstrap: {samples: 200, seed: 1}}\nseeds: [7]\nruns:\n"
@@ -105,17 +123,52 @@ def run(root: Path, out: str = "report") -> tuple[str, dict]:
         truth=root / "truth",
         predictions=root / "predictions",
         teacher=root / "metrics/rasterize.json",
+        curves=root / "metrics/curves",
         out=root / out,
         summary_out=root / "metrics" / "summary.json",
         params=root / "params.yaml",
     )
-    return (root / out / "index.md").read_text(), json.loads((root / "metrics" / "summary.json").read_text())
+    return (root / out / "index.html").read_text(), json.loads((root / "metrics" / "summary.json").read_text())
 
 
-def table_row(text: str, heading: str, run_name: str) -> list[str]:
-    section = text.split(f"## {heading}")[1]
-    line = next(line for line in section.splitlines() if line.startswith(f"| `{run_name}`"))
-    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+class Tables(HTMLParser):
+    """The tables of a page: caption -> its rows as lists of cell texts, spaces collapsed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.rows: dict[str, list[list[str]]] = {}
+        self._caption, self._into, self._pending = "", None, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows[self._caption].append([])
+        if tag in ("caption", "th", "td"):
+            self._into, self._pending = tag, []
+
+    def handle_data(self, data):
+        self._pending.append(data)
+
+    def handle_endtag(self, tag):
+        if tag != self._into:
+            return
+        words = " ".join("".join(self._pending).split())
+        if tag == "caption":
+            self._caption = words
+            self.rows[words] = []
+        else:
+            self.rows[self._caption][-1].append(words)
+        self._into = None
+
+
+def table_row(text: str, caption: str, name: str) -> list[str]:
+    """Cells of the row `name` in the first table whose caption starts with `caption`."""
+    rows = next(rows for key, rows in Tables(text).rows.items() if key.startswith(caption))
+    return next(row for row in rows if row[0] == name)[1:]
+
+
+def section(text: str, anchor: str) -> str:
+    return text.split(f'<section id="{anchor}"')[1].split("</section>")[0]
 
 
 def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
@@ -123,7 +176,7 @@ def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
     text, summary = run(tmp_path)
     for name in ("full", "worse"):
         scores = json.loads((tmp_path / "predictions" / name / "scores.json").read_text())["test"]
-        shown = table_row(text, "Test", name)[3]
+        shown = table_row(text, "Test: every run", name)[3]
         assert shown == f"{scores['iou_bin']:.3f} [{scores['iou_bin_low']:.3f}, {scores['iou_bin_high']:.3f}]"
         assert summary[name]["test_iou_bin"] == scores["iou_bin"]
     assert list(summary["full"]) == [
@@ -138,11 +191,11 @@ def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
 def test_published_figures_stand_beside_ours_and_are_called_incomparable(tmp_path):
     build(tmp_path)
     text, _ = run(tmp_path)
-    test_table = text.split("## Test")[1].split("What we found")[0]
+    test_table = section(text, "test").split('<tbody class="published">')[1].split("</tbody>")[0]
     assert "not comparable" in test_table
     for figure in ("0.7661", "0.6523", "0.7674", "0.6226", "0.5427", "0.5331", "0.5312"):
         assert figure in test_table
-    assert "0.5093" in text.split("## Val")[1]
+    assert "0.5093" in section(text, "val").split('<tbody class="published">')[1]
 
 
 def test_published_figures_keep_the_identities_that_they_must():
@@ -159,7 +212,7 @@ def test_differences_from_the_first_run_are_paired(tmp_path):
     text, _ = run(tmp_path)
     point, low, high = (
         float(part)
-        for part in table_row(text, "Differences", "worse")[0].translate(str.maketrans("[],", "   ")).split()
+        for part in table_row(text, "Each run minus full", "worse")[0].translate(str.maketrans("[],", "   ")).split()
     )
     assert low <= point <= high < 0
 
@@ -167,14 +220,17 @@ def test_differences_from_the_first_run_are_paired(tmp_path):
 def test_without_truth_nothing_is_made_up(tmp_path):
     build(tmp_path, test_truth=False)
     text, summary = run(tmp_path)
-    assert "- test: none of the 3 test images has pixel truth" in text
-    assert table_row(text, "Test", "full") == ["not scored"] * 6
-    assert "## Differences" not in text
+    assert "<li>test: none of the 3 test images has pixel truth" in section(text, "not-scored")
+    assert table_row(text, "Test: every run", "full") == ["not scored"] * 6
+    assert 'id="differences"' not in text
+    assert "no test photograph has pixel truth" in section(text, "defects")
     assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
         ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin")
     )
     # The photographs are still shown: what the student says about them is worth seeing.
     assert (tmp_path / "report/overlays/test-01.png").exists()
+    assert text.count('data-split="test"') == 3
+    assert "(no truth)" in section(text, "photographs")
 
 
 def test_the_worst_photograph_comes_first_and_pictures_are_as_many_as_asked(tmp_path):
@@ -182,8 +238,8 @@ def test_the_worst_photograph_comes_first_and_pictures_are_as_many_as_asked(tmp_
     text, _ = run(tmp_path)
     pictures = sorted(path.name for path in (tmp_path / "report/overlays").iterdir())
     assert pictures == ["test-01.png", "test-02.png", "test-03.png", "val-01.png"]
-    assert "### test-01: test/p2\n" in text
-    assert "### val-01: val/p2\n" in text
+    assert re.findall(r'<figure class="picture".*? data-title="(.*?)"', text)[0] == "test/p2"
+    assert text.count('<figure class="picture"') == 4
 
 
 def test_a_rerun_writes_the_same_bytes(tmp_path):
@@ -191,7 +247,7 @@ def test_a_rerun_writes_the_same_bytes(tmp_path):
     run(tmp_path, "first")
     run(tmp_path, "second")
     files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*") if path.is_file()]
-    assert len(files) == 6
+    assert len(files) == 5
     assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in files)
 
 
@@ -200,7 +256,7 @@ def test_the_teachers_own_scores_are_shown(tmp_path):
     teacher = {"val": {"teacher": {"iou_bin": 0.625, "iou_bin_low": 0.5, "iou_bin_high": 0.75}}, "test": None}
     (tmp_path / "metrics/rasterize.json").write_text(json.dumps(teacher))
     text, _ = run(tmp_path)
-    assert "| teacher.iou_bin | 0.625 [0.500, 0.750] | – |" in text
+    assert table_row(text, "The teacher's pseudo-masks", "IoU_bin") == ["0.625 [0.500, 0.750]"]
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path):
@@ -208,6 +264,19 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path):
     (tmp_path / "predictions/worse/scores.json").unlink()
     with pytest.raises(UserError, match=r"worse/scores\.json.*evaluate every run"):
         run(tmp_path)
+
+
+def test_a_curve_that_is_not_there_is_named(tmp_path):
+    build(tmp_path)
+    (tmp_path / "metrics/curves/worse/7/val.csv").write_text("epoch,val_iou\n1,0.5\n")
+    with pytest.raises(UserError, match=r"worse/7/val\.csv: no readable curve with columns epoch and val_miou_anom"):
+        run(tmp_path)
+
+
+def test_where_each_training_ended_stands_in_a_table(tmp_path):
+    build(tmp_path)
+    ends = table_row(run(tmp_path)[0], "Where each training ended", "worse, seed 7")
+    assert ends == ["2", "0.250", "0.125 epoch 2", "3.00%"]
 
 
 def test_runs_scored_on_different_images_are_not_compared(tmp_path):
@@ -265,11 +334,14 @@ def test_the_report_says_how_many_seeds_it_averages(tmp_path):
     for name in ("full", "worse"):
         folder = tmp_path / "predictions" / name
         shutil.copytree(folder / "7", folder / "8")
+        shutil.copytree(tmp_path / "metrics/curves" / name / "7", tmp_path / "metrics/curves" / name / "8")
         scores = json.loads((folder / "scores.json").read_text()) | {"seeds": [7, 8]}
         (folder / "scores.json").write_text(json.dumps(scores))
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [7]", "seeds: [7, 8]"))
-    assert "the mean over 2 trainings with different seeds" in run(tmp_path)[0]
+    text, _ = run(tmp_path)
+    assert "the mean over 2 trainings with different seeds (7, 8)" in text
+    assert table_row(text, "Where each training ended", "full, seed 8")
 
 
 def test_worst_first_orders_by_error_then_by_wrong_pixels_with_clean_images_last():
@@ -332,10 +404,8 @@ def test_the_window_goes_where_most_is_wrong():
 
 
 def test_a_panel_without_truth_says_so_and_still_has_four_columns():
-    photo = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
     with_truth, without = (
-        draw(Case("test/p0", "", photo, [(0, (10.0, 5.0, 30.0, 15.0))], LABELS, LABELS, truth), NAMES, "full")
-        for truth in (LABELS, None)
+        draw(case_of(truth, boxes=[(0, (10.0, 5.0, 30.0, 15.0))]), NAMES, "full") for truth in (LABELS, None)
     )
     assert with_truth.size == without.size
     fourth = [np.asarray(image)[:, image.width * 3 // 4 + 4 :] for image in (with_truth, without)]
@@ -344,27 +414,90 @@ def test_a_panel_without_truth_says_so_and_still_has_four_columns():
 
 
 def test_a_long_name_leaves_room_for_the_scores():
-    photo = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
-    sheets = [
-        np.asarray(draw(Case(title, "IoU 0.50", photo, [], LABELS, LABELS, LABELS), NAMES, "full"))
-        for title in ("test/" + "long/" * 90, "")
-    ]
+    sheets = [np.asarray(draw(case_of(LABELS, title), NAMES, "full")) for title in ("test/" + "long/" * 90, "")]
     note = [sheet[:34, -80:] for sheet in sheets]
     np.testing.assert_array_equal(note[0], note[1])
     assert (sheets[0][:34] != sheets[1][:34]).any()
 
 
-def test_the_chart_is_drawn_without_any_test_score(tmp_path):
+def test_a_chart_says_what_was_not_scored_and_is_well_formed_whatever_the_names():
     scores = summarise(np.array([[[[9, 1], [2, 5]]], [[[9, 0], [3, 4]]]]), ["crack"], BOOTSTRAP)
-    draw_scores(tmp_path / "scores.png", {"full": {"test": None, "val": scores}})
-    with Image.open(tmp_path / "scores.png") as image:
-        assert image.width > 500
-        assert "Software" not in image.info
+    chart = ElementTree.fromstring(scores_chart({'<full> & "more"': {"test": None, "val": scores}}))
+    assert [text.text for text in chart.iter("text")][-3:] == [
+        '<full> & "more"',
+        "not scored",
+        f"{scores['iou_bin']:.3f}",
+    ]
+    assert len(list(chart.iter("circle"))) == 0
+    assert len(list(chart.iter("rect"))) == 1
 
 
-def test_tables_show_undefined_figures_as_dashes_and_escape_bars():
-    assert interval(None, None, None) == "–"
-    assert interval(0.5, None, None) == "0.500"
-    assert interval(-0.25, -0.5, 0.125, sign="+") == "-0.250 [-0.500, +0.125]"
-    assert markdown(["a|b", "c"], [["x", "1"]]) == "| a\\|b | c |\n| :-- | --: |\n| x | 1 |"
-    assert "| images | 7 |" in tree_table({"val": {"images": 7}})
+@given(
+    values=st.lists(st.floats(0, 1e6), min_size=1, max_size=30),
+    first=st.integers(1, 5),
+)
+def test_a_curve_stays_inside_its_chart(values, first):
+    points = [(first + step, value) for step, value in enumerate(values)]
+    chart = ElementTree.fromstring(curve_chart("loss", [(0, points), (9, [])]))
+    (path,) = chart.iter("path")
+    drawn = [tuple(map(float, pair.split())) for pair in path.attrib["d"][1:].split("L")]
+    assert len(drawn) == len(points)
+    assert all(50 <= x <= 410 and 10 <= y <= 200 for x, y in drawn)
+    assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
+
+
+def case_of(truth: np.ndarray | None, title: str = "test/p0", boxes: list | None = None) -> Case:
+    photo = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
+    return Case(title, agreement(LABELS, LABELS, truth, len(NAMES)), photo, boxes or [], LABELS, LABELS, truth)
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def test_a_layer_is_transparent_but_for_the_defects_and_lies_where_they_are():
+    shown = picture(case_of(LABELS, boxes=[(1, (8.0, 18.0, 42.0, 32.0))]), "test", NAMES)
+    assert list(shown.whole.layers) == ["teacher", "student", "truth"]
+    assert decoded(shown.whole.photo).size == SIZE_HW[::-1]
+    layer = np.asarray(decoded(shown.whole.layers["truth"]).convert("RGBA"))
+    scale = layer.shape[1] / SIZE_HW[1]
+    assert layer.shape[:2] == (shown.whole.height, shown.whole.width) == (500, 800)
+    middle = layer[round(25 * scale), round(25 * scale)]
+    assert tuple(middle[:3]) == colour_of(2)
+    assert 0 < middle[3] < 255
+    assert layer[round(35 * scale), round(55 * scale), 3] == 0
+    assert shown.whole.boxes[0][:4] == (8 * scale, 18 * scale, 34 * scale, 14 * scale)
+    assert dict(shown.legend) == {"dirt": "#ffb000", "damage": "#ec008c"}
+    assert "truth" not in picture(case_of(None), "test", NAMES).whole.layers
+
+
+def test_a_view_stays_under_its_bound_whatever_it_shows():
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (700, 1100, 3), dtype=np.uint8)
+    labels = generator.integers(0, 3, (700, 1100), dtype=np.uint8)
+    made = view(Case("", agreement(labels, labels, None, 2), noise, [], labels, labels, None), Window(0, 0, 1100, 700))
+    assert sum(len(uri) for uri in (made.photo, *made.layers.values())) <= VIEW_BYTES * 4 / 3 + 100
+    assert made.width < 800
+    assert made.width / made.height == pytest.approx(11 / 7, rel=0.02)
+
+
+def test_the_error_is_against_truth_where_there_is_any_else_against_the_teacher():
+    teacher, student, truth = (np.zeros((4, 6), dtype=np.uint8) for _ in range(3))
+    truth[0, :4], teacher[0, :2], student[0, 1:5] = 1, 1, 2
+    with_truth = agreement(teacher, student, truth, 2)
+    assert with_truth == (True, 3 / 5, 2 / 4, 1, 1)
+    assert with_truth.error == pytest.approx(0.4)
+    without = agreement(teacher, student, None, 2)
+    assert without == (False, 1 / 5, None, 1, 3)
+    assert agreement(truth * 0, truth * 0, None, 2).error is None
+
+
+def test_undefined_figures_are_dashes_and_groups_keep_their_names():
+    assert cell(None) == Cell("–")
+    assert cell(0.5) == Cell("0.500")
+    assert cell(-0.25, -0.5, 0.125, sign="+") == Cell("-0.250", "[-0.500, +0.125]")
+    tree = tree_table("", {"val": {"images": 7, "per_box_of_class": {"a.b": {"boxes": 3}}}, "test": {"images": 8}})
+    assert tree.columns == ["figure", "val", "test"]
+    assert tree.bodies[0].rows == [("images", [Cell("7"), Cell("8")])]
+    assert tree.bodies[1].heading == "The same, for boxes of class a.b"
+    assert tree.bodies[1].rows == [("boxes", [Cell("3"), Cell("–")])]

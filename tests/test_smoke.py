@@ -65,7 +65,7 @@ def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):
     for name in METRICS:
         assert scores(repo)[name]["test"]["images"] == 3
     assert (repo / "metrics/summary.json").exists()
-    assert "boxes2pixels" in (repo / "data/report/index.md").read_text()
+    assert "boxes2pixels" in (repo / "data/report/index.html").read_text()
     assert list((repo / "data/report/overlays").glob("*.png"))
 
 

@@ -1,19 +1,35 @@
-"""From tables and predictions to the pictures of a split."""
+"""From tables and predictions to the pictures of a split, and to the fate of its defects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from stages.dataset.photos import read_photo
 from stages.dataset.tables import BOXES, TRUTH, Dataset, decode_label_map, read_table
-from stages.reporting.overlays import Case
-from stages.scoring.confusion import confusion
-from stages.scoring.metrics import scores
+from stages.reporting.agreement import agreement
+from stages.reporting.defects import TEACHER, Defects, gather
+from stages.reporting.overlays import Case, at_size
+from stages.scoring.predictions import read_predictions
 from stages.teacher.shards import read_masks
+
+
+class LabelMaps(Mapping[str, np.ndarray]):
+    """Image id -> label map, held as PNG bytes and decoded on access."""
+
+    def __init__(self, image_ids: pa.ChunkedArray, pngs: pa.ChunkedArray):
+        self._pngs = dict(zip(image_ids.to_pylist(), pngs.to_pylist(), strict=True))
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        return decode_label_map(self._pngs[image_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pngs)
+
+    def __len__(self) -> int:
+        return len(self._pngs)
 
 
 def cases(
@@ -28,12 +44,12 @@ def cases(
         row = photos[image_id]
         photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
         teacher = decode_label_map(row["label_map"]["bytes"])
-        student = _at_size(decode_label_map(predicted[image_id]["mask_png"]), photo.shape[:2])
+        student = at_size(decode_label_map(predicted[image_id]["mask_png"]), photo.shape[:2])
         label_map = decode_label_map(human[image_id]["mask_png"]) if image_id in human else None
         drawn = boxes.filter(pc.equal(boxes["image_id"], image_id)).to_pylist()
         yield Case(
             title=image_id,
-            note=agreement(teacher, student, label_map, len(source.names)),
+            agreement=agreement(teacher, student, label_map, len(source.names)),
             photo=photo,
             boxes_xyxy=[(box["class_id"], (box["x1"], box["y1"], box["x2"], box["y2"])) for box in drawn],
             teacher=teacher,
@@ -42,26 +58,21 @@ def cases(
         )
 
 
-def agreement(teacher: np.ndarray, student: np.ndarray, truth: np.ndarray | None, defect_classes: int) -> str:
-    """One line of binary IoU on one photograph: of student and teacher with the truth, else of student with teacher."""
-    names = [str(class_id) for class_id in range(defect_classes)]
-
-    def iou(reference: np.ndarray, other: np.ndarray) -> str:
-        value = scores(confusion(reference, other, defect_classes + 1), names)["iou_bin"]
-        return "no defect in either" if value is None else f"{value:.2f}"
-
-    if truth is None:
-        return f"binary IoU, student with teacher: {iou(teacher, student)}"
-    return f"binary IoU with truth: student {iou(truth, student)}, teacher {iou(truth, teacher)}"
+def defects_of(
+    split: str, runs: Sequence[str], seeds: Sequence[int], predictions: Path, masks: Path, truth: Path
+) -> Defects | None:
+    """How the teacher and every training of `runs` did on each true defect of a split; None where nobody drew truth."""
+    human = read_table(truth / f"{split}.parquet", TRUTH)
+    if not len(human):
+        return None
+    pseudo = read_masks(masks / split)
+    predicted = {TEACHER: [LabelMaps(pseudo["image_id"], pc.struct_field(pseudo["label_map"], "bytes"))]}
+    for run in runs:
+        tables = [read_predictions(predictions / run / str(seed) / f"{split}.parquet") for seed in seeds]
+        predicted[run] = [LabelMaps(table["image_id"], table["mask_png"]) for table in tables]
+    return gather(LabelMaps(human["image_id"], human["mask_png"]), predicted)
 
 
 def _by_image(table: pa.Table, image_ids: list[str]) -> dict[str, dict]:
     wanted = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))
     return {row["image_id"]: row for row in wanted.to_pylist()}
-
-
-def _at_size(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Predictions of the stretched protocol go back to the photograph's size to be looked at."""
-    if labels.shape == size_hw:
-        return labels
-    return np.asarray(Image.fromarray(labels).resize((size_hw[1], size_hw[0]), Image.Resampling.NEAREST))

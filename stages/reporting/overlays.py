@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from stages.reporting.agreement import Agreement
 from stages.reporting.zoom import Window, window_on
 from stages.scoring.confusion import IGNORE
 
@@ -15,7 +16,7 @@ CELL_PX = 400
 """Longest side of each of the eight views."""
 GAP_PX, BAR_PX, TITLE_PX = 8, 26, 34
 PAPER, INK, QUIET = (250, 250, 248), (25, 25, 28), (110, 110, 115)
-FILL = 0.35
+FILL, RIM_PX = 0.35, 2
 COLOURS = (
     (255, 176, 0),
     (236, 0, 140),
@@ -34,7 +35,7 @@ class Case:
     """All that one picture shows. Label maps are (H, W) uint8, 0 = background, class id + 1, 255 = ignore; or None."""
 
     title: str
-    note: str
+    agreement: Agreement
     photo: np.ndarray
     boxes_xyxy: list[tuple[int, tuple[float, float, float, float]]]
     teacher: np.ndarray
@@ -53,9 +54,9 @@ def draw(case: Case, names: tuple[str, ...], student_name: str) -> Image.Image:
     sheet_wh = (4 * step_x + GAP_PX, top + 2 * (cell_wh[1] + GAP_PX) + BAR_PX)
     sheet = Image.new("RGB", sheet_wh, PAPER)
     pen = ImageDraw.Draw(sheet)
-    room = sheet_wh[0] - 4 * GAP_PX - pen.textlength(case.note, _font(14))
+    room = sheet_wh[0] - 4 * GAP_PX - pen.textlength(case.agreement.note, _font(14))
     pen.text((GAP_PX, TITLE_PX / 2), _shortened(pen, case.title, room), INK, _font(17), anchor="lm")
-    pen.text((sheet_wh[0] - GAP_PX, TITLE_PX / 2), case.note, INK, _font(14), anchor="rm")
+    pen.text((sheet_wh[0] - GAP_PX, TITLE_PX / 2), case.agreement.note, INK, _font(14), anchor="rm")
 
     views = {
         "photograph and boxes": None,
@@ -77,33 +78,58 @@ def draw(case: Case, names: tuple[str, ...], student_name: str) -> Image.Image:
                 if row == 0 and zoom != window:
                     _frame(view, zoom, scale)
             sheet.paste(view, (x, y))
-    _legend(pen, sheet_wh[1] - BAR_PX / 2, _shown(case, names))
+    _legend(pen, sheet_wh[1] - BAR_PX / 2, shown(case, names))
     return sheet
 
 
 def look(photo: np.ndarray, labels: np.ndarray | None, window: Window, size_wh: tuple[int, int]) -> Image.Image:
-    """The part of `photo` in `window` at `size_wh`, with `labels` tinted and outlined.
-
-    A defect keeps at least one pixel however much the photograph shrinks, and its outline lies around it, not on it.
-    """
+    """The part of `photo` in `window` at `size_wh`, with `labels` tinted and outlined."""
     part = Image.fromarray(window.cut(photo))
     shrinks = part.width > size_wh[0]
     view = np.asarray(part.resize(size_wh, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC))
     if labels is None:
         return Image.fromarray(view)
-    view, cut = view.astype(np.float32), window.cut(labels)
-    for value in np.unique(cut[cut > 0]):
-        mask = Image.fromarray((cut == value).astype(np.float32))
-        inside = np.asarray(mask.resize(size_wh, Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST)) > 0
-        view[inside] = (1 - FILL) * view[inside] + FILL * np.array(colour_of(value))
-        rim = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & ~inside
-        view[rim] = colour_of(value)
+    fill, rim = tints(window.cut(labels), size_wh)
+    view = view.astype(np.float32)
+    for value in np.unique(fill[fill > 0]):
+        view[fill == value] = (1 - FILL) * view[fill == value] + FILL * np.array(colour_of(value))
+    for value in np.unique(rim[rim > 0]):
+        view[rim == value] = colour_of(value)
     return Image.fromarray(view.round().astype(np.uint8))
+
+
+def tints(labels: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Which label to tint each pixel of a picture of `size_wh` with, and which one's rim lies there; 0 = none.
+
+    A defect keeps at least one pixel however much `labels`, (H, W) uint8, shrink; its rim lies around it, not on it.
+    """
+    height, width = labels.shape
+    way = Image.Resampling.BOX if width > size_wh[0] or height > size_wh[1] else Image.Resampling.NEAREST
+    fill, rim = np.zeros((2, size_wh[1], size_wh[0]), dtype=np.uint8)
+    for value in np.unique(labels[labels > 0]):
+        mask = Image.fromarray((labels == value).astype(np.float32))
+        inside = np.asarray(mask.resize(size_wh, way)) > 0
+        around = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=RIM_PX) & ~inside
+        fill[inside], rim[inside] = value, 0
+        rim[around] = value
+    return fill, rim
+
+
+def at_size(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Predictions of the stretched protocol, brought back to the photograph's size."""
+    if labels.shape == size_hw:
+        return labels
+    return np.asarray(Image.fromarray(labels).resize((size_hw[1], size_hw[0]), Image.Resampling.NEAREST))
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
     """RGB of a label value; the palette repeats after eight classes."""
     return IGNORE_COLOUR if label == IGNORE else COLOURS[(int(label) - 1) % len(COLOURS)]
+
+
+def hex_of(label: int) -> str:
+    """`colour_of` as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour_of(label))
 
 
 def _outline_boxes(view: Image.Image, boxes: list, window: Window) -> None:
@@ -131,7 +157,7 @@ def _no_truth(size_wh: tuple[int, int]) -> Image.Image:
     return view
 
 
-def _shown(case: Case, names: tuple[str, ...]) -> list[tuple[str, int]]:
+def shown(case: Case, names: tuple[str, ...]) -> list[tuple[str, int]]:
     """Name and label of all that the picture holds, so that a data set of many classes keeps a short legend."""
     maps = [labels for labels in (case.teacher, case.student, case.truth) if labels is not None]
     present = {int(value) for labels in maps for value in np.unique(labels)}

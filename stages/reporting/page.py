@@ -1,92 +1,102 @@
-"""The report's text: what was measured, against what, how sure it is, and what could not be measured."""
+"""The report as one self-contained HTML page: what was measured, against what, how sure it is, and what was not."""
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from stages.reporting import published
-from stages.reporting.table import class_table, difference_table, headline_table, tree_table
+from stages.reporting.charts import DOTS, SERIES, curve_chart, found_chart, scatter_chart, scores_chart
+from stages.reporting.curves import Curve
+from stages.reporting.defects import FOUND, TEACHER, Defects, Group, by_class, by_size, tally
+from stages.reporting.overlays import hex_of
+from stages.reporting.pictures import Picture
+from stages.reporting.table import (
+    UNDEFINED,
+    Body,
+    Cell,
+    Table,
+    class_table,
+    difference_table,
+    figure,
+    headline_table,
+    tree_table,
+)
 
+HERE = Path(__file__).parent
 COMPARED = ("iou_bin", "miou_anom")
 """Figures of the paired comparison between runs."""
-
-READING = """\
-Confusion counts are summed over the whole split before anything is divided, {resolution}. {seeds} mIoU is the mean over
-background and the defect classes, mIoU_anom over the defect classes; a class that the truth never shows is left out.
-IoU_bin, F1_anom (= 2 IoU_bin / (1 + IoU_bin)), recall and precision ask only whether a pixel is a defect of any class.
-A dash is a figure that is undefined, not zero."""
-
-ONE_SEED = """\
-Every run was trained once: brackets hold the 95 % bootstrap interval over images, and say nothing about what another
-seed would have given."""
-SEEDS = """\
-Every figure is the mean over {count} trainings with different seeds; brackets hold the 95 % bootstrap interval over
-images and seeds."""
 
 RESOLUTION = {
     "native": "at each photograph's own resolution",
     "stretched_518": "on photographs and truth stretched to 518 × 518, as published",
 }
-
-PAIRED = """\
-Each run minus `{reference}` on the same test images and seeds, with the 95 % interval of the paired bootstrap (both
-runs share the resamples). An interval without 0 in it is evidence of a difference; the intervals are not corrected for
-the number of comparisons ({comparisons} here)."""
-
-TEST = "Test: against pixel truth"
-VAL = "Val: against the noisy teacher"
-VAL_NOTE = """\
-Agreement with the pseudo-masks that training is steered by. A student that corrects its teacher loses here, so no
-conclusion is drawn from this table."""
-
-TEACHER = """\
-What the student is taught by. `per_box` compares each box's mask with the truth inside that box, `pseudo_masks` the
-whole label maps, `box_filling` what filling every box would have scored. What nobody boxed, both miss."""
+CURVES = {
+    "loss": "Training loss",
+    "val": "mIoU_anom on val, against the noisy teacher",
+    "corrected": "Share of background pixels that self-correction turned into a defect",
+}
 
 
-def index(
-    names: Sequence[str],
-    metrics: Mapping[str, dict],
-    reference: str,
-    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
-    teacher: Mapping[str, object],
-    pictures: Sequence[tuple[str, str]],
-) -> str:
-    """Markdown of the report. `metrics`: run -> its JSON; `pictures`: (file name in overlays/, image id)."""
-    test = {run: values["test"] for run, values in metrics.items()}
-    val = {run: values["val"] for run, values in metrics.items()}
-    seeds = max(len(values["seeds"]) for values in metrics.values())
-    resolutions = sorted({values["resolution"] for values in metrics.values()})
-    parts = [
-        "# Report",
-        READING.format(
-            resolution=" / ".join(RESOLUTION[name] for name in resolutions),
-            seeds=ONE_SEED if seeds == 1 else SEEDS.format(count=seeds),
-        ),
-        "![binary IoU of every run, with intervals](scores.png)",
-        *_unscored(metrics),
-        f"## {TEST}",
-        _count(test),
-        headline_table(test, published.TEST_HEADER, published.TEST),
-        "What we found in the published figures:",
-        "\n".join(f"- {error}" for error in published.ERRORS),
-        *(["By class:", class_table(test, names)] if any(test.values()) else []),
-    ]
-    if differences:
-        comparisons = len(differences) * len(COMPARED)
-        parts += [
-            f"## Differences from `{reference}`",
-            PAIRED.format(reference=reference, comparisons=comparisons),
-            difference_table(differences, COMPARED),
-        ]
-    parts += [
-        f"## {VAL}",
-        VAL_NOTE,
-        _count(val),
-        headline_table(val, published.VAL_HEADER, published.VAL),
-        *(["By class:", class_table(val, names)] if any(val.values()) else []),
-    ]
-    parts += ["## The teacher's pseudo-masks against truth", TEACHER, tree_table(teacher)]
-    parts += ["## Pictures", _gallery(pictures, reference)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+@dataclass(frozen=True)
+class Findings:
+    """All that the page tells. `metrics`: run -> its JSON; `differences`: run -> figure -> (difference, low, high);
+    `teacher`: metrics/rasterize.json; `defects`: of the test photographs with truth, or None where there is none."""
+
+    names: tuple[str, ...]
+    reference: str
+    metrics: Mapping[str, dict]
+    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]]
+    teacher: Mapping[str, dict | None]
+    curves: Sequence[Curve]
+    defects: Defects | None
+    pictures: Sequence[Picture]
+
+
+def render(findings: Findings) -> str:
+    """The page. It fetches nothing: style, script and pictures are in it, and its policy allows nothing else."""
+    style, script = (_inlined(name) for name in ("page.css", "page.js"))
+    found = findings
+    test = {run: values["test"] for run, values in found.metrics.items()}
+    val = {run: values["val"] for run, values in found.metrics.items()}
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        found=found,
+        seeds=sorted({seed for values in found.metrics.values() for seed in values["seeds"]}),
+        resolution=" / ".join(sorted({RESOLUTION[values["resolution"]] for values in found.metrics.values()})),
+        lead=figure(test[found.reference] or {}, "iou_bin"),
+        undefined=UNDEFINED,
+        gaps=_gaps(found.metrics),
+        scores=scores_chart(found.metrics),
+        images={"test": _images(test), "val": _images(val)},
+        test=headline_table("Test: every run against pixel truth", test, published.TEST_HEADER, published.TEST),
+        test_classes=class_table("Test, by class", test, found.names) if any(test.values()) else None,
+        errors=published.ERRORS,
+        differences=difference_table(f"Each run minus {found.reference}", found.differences, COMPARED),
+        comparisons=len(found.differences) * len(COMPARED),
+        val=headline_table("Val: every run against the teacher", val, published.VAL_HEADER, published.VAL),
+        val_classes=class_table("Val, by class", val, found.names) if any(val.values()) else None,
+        teacher=tree_table("The teacher's pseudo-masks against truth, by split", found.teacher),
+        curves=_curve_charts(found),
+        ends=_ends(found.curves),
+        series=[(number % SERIES, run) for number, run in enumerate(found.metrics)],
+        classes=[(name, hex_of(number + 1)) for number, name in enumerate(found.names)],
+        defects=_defects(found) if found.defects and len(found.defects.areas_px) else None,
+        found_share=f"{FOUND:.0%}",
+        most_dots=DOTS,
+        splits=sorted({picture.split for picture in found.pictures}),
+        shown_classes=[name for name in found.names if any(name in dict(p.legend) for p in found.pictures)],
+    )
 
 
 def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
@@ -102,18 +112,28 @@ def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _unscored(metrics: Mapping[str, dict]) -> list[str]:
-    """What could not be scored, and why, in one list; each sentence once, not once a run."""
-    sentences = dict.fromkeys(
-        f"- {split}: {sentence}"
+def _inlined(name: str) -> Markup:
+    """Our own style or script, as it stands between its tags."""
+    return Markup("\n" + (HERE / name).read_text(encoding="utf-8"))
+
+
+def _source(text: Markup) -> str:
+    """What a Content-Security-Policy calls the one style or script that it allows."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _gaps(metrics: Mapping[str, dict]) -> list[str]:
+    """What could not be scored, and why; each sentence once, not once a run."""
+    sentences = (
+        f"{split}: {sentence}"
         for values in metrics.values()
         for split in ("test", "val")
-        for sentence in _gaps(values[split], values.get(f"{split}_not_scored"))
+        for sentence in _gaps_of(values[split], values.get(f"{split}_not_scored"))
     )
-    return ["## Not scored", "\n".join(sentences)] if sentences else []
+    return list(dict.fromkeys(sentences))
 
 
-def _gaps(scores: dict | None, reason: str | None) -> Iterator[str]:
+def _gaps_of(scores: dict | None, reason: str | None) -> Iterator[str]:
     if scores is None:
         yield f"{reason}. Its rows below are empty on purpose."
         return
@@ -123,20 +143,65 @@ def _gaps(scores: dict | None, reason: str | None) -> Iterator[str]:
         yield "the reference shows no defect pixel, so most figures are undefined."
 
 
-def _count(runs: Mapping[str, dict | None]) -> str:
-    counts = sorted({scores["images"] for scores in runs.values() if scores})
-    return f"{' / '.join(map(str, counts))} images scored." if counts else ""
+def _images(runs: Mapping[str, dict | None]) -> str:
+    return " / ".join(map(str, sorted({scores["images"] for scores in runs.values() if scores})))
 
 
-def _gallery(pictures: Sequence[tuple[str, str]], reference: str) -> str:
-    if not pictures:
-        return "None were asked for."
-    lines = [
-        f"Test against truth where there is any, val against the teacher; by error of `{reference}`, the worst first: "
-        "one half are the very worst, the other half a spread over the rest.",
-        *(
-            f"### {file.removesuffix('.png')}: {image_id}\n\n![{image_id}](overlays/{file})"
-            for file, image_id in pictures
-        ),
+def _curve_charts(found: Findings) -> list[tuple[str, Markup]]:
+    number = {run: index for index, run in enumerate(found.metrics)}
+    return [
+        (title, curve_chart(title, [(number[curve.run], curve.points[key]) for curve in found.curves]))
+        for key, title in CURVES.items()
     ]
-    return "\n\n".join(lines)
+
+
+def _ends(curves: Sequence[Curve]) -> Table:
+    """Where each training ended, for who cannot see the charts or wants the number."""
+
+    def row(curve: Curve) -> tuple[str, list[Cell]]:
+        loss, val, corrected = (curve.points[key] for key in CURVES)
+        best = max(val, key=lambda point: point[1], default=None)
+        return f"{curve.run}, seed {curve.seed}", [
+            Cell(f"{loss[-1][0]}" if loss else UNDEFINED),
+            Cell(f"{loss[-1][1]:.3f}" if loss else UNDEFINED),
+            Cell(f"{best[1]:.3f}" if best else UNDEFINED, f"epoch {best[0]}" if best else ""),
+            Cell(f"{corrected[-1][1]:.2%}" if corrected else UNDEFINED),
+        ]
+
+    columns = ["training", "epochs", "loss at the end", "best mIoU_anom on val", "corrected at the end"]
+    return Table("Where each training ended", columns, [Body([row(curve) for curve in curves])])
+
+
+def _defects(found: Findings) -> dict[str, object]:
+    defects = found.defects
+    sizes, classes = by_size(defects), by_class(defects, found.names)
+    pair = (TEACHER, found.reference)
+    share = defects.covered[found.reference].mean(axis=0)
+    return {
+        "count": len(defects.areas_px),
+        "images": defects.images,
+        "sizes": found_chart("Defects found by size", _tallies(defects, sizes, pair)),
+        "classes": found_chart("Defects found by class", _tallies(defects, classes, pair)),
+        "each": scatter_chart("Every defect by size and found share", defects.areas_px, share, defects.class_ids),
+        "table": _defect_table(defects, sizes, classes),
+    }
+
+
+def _tallies(defects: Defects, groups: Sequence[Group], pair: Sequence[str]) -> list[tuple[str, dict]]:
+    return [(group.title, {who: tally(defects, who, group) for who in pair}) for group in groups]
+
+
+def _defect_table(defects: Defects, sizes: Sequence[Group], classes: Sequence[Group]) -> Table:
+    """A row for the teacher and each run: the share of defects found, of all and by group, and the false alarms."""
+    everything = Group("all", defects.class_ids >= 0)
+    groups = [everything, *sizes, *classes]
+
+    def row(who: str) -> tuple[str, list[Cell]]:
+        counts = [tally(defects, who, group) for group in groups]
+        alarms = sum(defects.invented[who]) / len(defects.invented[who])
+        cells = [Cell(f"{count.found / count.total:.1%}") for count in counts]
+        return who, [*cells, Cell(f"{alarms:g}", f"{alarms / defects.images:.2f} a photograph")]
+
+    columns = ["who", *(group.title for group in groups), "false alarms"]
+    numbers = Body([("defects", [*(Cell(str(group.members.sum())) for group in groups), Cell("")])])
+    return Table("Share of the defects found", columns, [numbers, Body([row(who) for who in defects.covered])])

@@ -1,6 +1,8 @@
-"""Scores as Markdown tables."""
+"""Scores as tables of text: rows of cells under headings, for the page to draw."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from stages.scoring.metrics import HEADLINES, class_keys
 
@@ -13,71 +15,119 @@ TITLES = {
     "precision_bin": "precision",
 }
 UNDEFINED = "–"
+NOT_SCORED = "not scored"
+
+TREE_TITLES = {
+    "boxes_without_truth": "boxes in images without truth",
+    "empty_masks": "boxes whose mask is empty",
+    "images_with_truth": "images with truth",
+    "not_scored": "not scored",
+    "per_box": "Each box's mask against the truth inside that box",
+    "per_box_of_class": "The same, for boxes of class",
+    "pseudo_masks": "Whole pseudo-masks against truth",
+    "box_filling": "What filling every box would have scored",
+    "mask_iou": "mean IoU of the mask",
+    "fill_iou": "mean IoU of filling the box",
+    "oracle_iou": "mean IoU of the best candidate",
+    "spearman": "rank correlation of predicted and true IoU",
+    **TITLES,
+}
+"""Keys of metrics/rasterize.json in words; others stand as they are."""
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the rest are figures."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+class Cell(NamedTuple):
+    """A figure as text, and its interval where it has one."""
+
+    text: str
+    interval: str = ""
 
 
-def headline_table(runs: Mapping[str, dict | None], below: str, rows_below: Mapping[str, Mapping[str, str]]) -> str:
-    """A row a run with its six figures and their intervals; then a line `below` and published rows, in italics."""
-    rows = [
-        [f"`{run}`", *(figure(scores, key) if scores else "not scored" for key in HEADLINES)]
-        for run, scores in runs.items()
-    ]
-    rows.append([f"*{below}*", *[""] * len(HEADLINES)])
-    rows += [
-        [f"*{name}*", *(f"*{row[key]}*" if key in row else UNDEFINED for key in HEADLINES)]
-        for name, row in rows_below.items()
-    ]
-    return markdown(["run", *(TITLES[key] for key in HEADLINES)], rows)
+@dataclass(frozen=True)
+class Body:
+    """Rows that belong together, each a name and its cells; `published` ones are not ours."""
+
+    rows: list[tuple[str, list[Cell]]]
+    heading: str | None = None
+    published: bool = False
 
 
-def class_table(runs: Mapping[str, dict | None], names: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Table:
+    """`columns`: headings, that of the row names first."""
+
+    caption: str
+    columns: list[str]
+    bodies: list[Body]
+
+
+def headline_table(
+    caption: str, runs: Mapping[str, dict | None], below: str, rows_below: Mapping[str, Mapping[str, str]]
+) -> Table:
+    """A row a run with its six figures and their intervals; apart from them, under `below`, the published rows."""
+    published = [(name, [Cell(row.get(key, UNDEFINED)) for key in HEADLINES]) for name, row in rows_below.items()]
+    bodies = [_run_rows(runs, HEADLINES), Body(published, below, published=True)]
+    return Table(caption, ["run", *(TITLES[key] for key in HEADLINES)], bodies)
+
+
+def class_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[str]) -> Table:
     """A row a run with the IoU of each defect class."""
-    rows = [
-        [f"`{run}`", *(figure(scores, key) if scores else "not scored" for key in class_keys(names))]
-        for run, scores in runs.items()
-    ]
-    return markdown(["run", *(f"IoU {name}" for name in names)], rows)
+    return Table(caption, ["run", *(f"IoU {name}" for name in names)], [_run_rows(runs, class_keys(names))])
 
 
 def difference_table(
-    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]], keys: Sequence[str]
-) -> str:
+    caption: str,
+    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
+    keys: Sequence[str],
+) -> Table:
     """A row a run with (difference, low, high) per figure."""
-    rows = [[f"`{run}`", *(interval(*values[key], sign="+") for key in keys)] for run, values in differences.items()]
-    return markdown(["run", *(TITLES[key] for key in keys)], rows)
+    rows = [(run, [cell(*values[key], sign="+") for key in keys]) for run, values in differences.items()]
+    return Table(caption, ["run", *(TITLES[key] for key in keys)], [Body(rows)])
 
 
-def tree_table(splits: Mapping[str, object]) -> str:
-    """Nested figures, one column a split and one row a dotted key; `_low` and `_high` become intervals."""
-    flat = {split: _flatten(values) for split, values in splits.items()}
+def tree_table(caption: str, splits: Mapping[str, Mapping | None]) -> Table:
+    """Nested figures, one column a split; each inner mapping is a body of rows; `_low` and `_high` become intervals."""
+    flat = {split: _flatten(values) for split, values in splits.items() if values is not None}
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-    ends = {key for key in keys if key.endswith(("_low", "_high")) and key.rpartition("_")[0] in keys}
-    rows = [[key, *(figure(values, key) for values in flat.values())] for key in keys if key not in ends]
-    return markdown(["", *flat], rows)
+    bodies: dict[tuple[str, ...], Body] = {}
+    for *parents, key in keys:
+        if key.endswith(("_low", "_high")) and (*parents, key.rpartition("_")[0]) in keys:
+            continue
+        group = tuple(parents)
+        heading = " ".join(TREE_TITLES.get(part, part) for part in group) or None
+        body = bodies.setdefault(group, Body([], heading))
+        own = (_figures_of(values, group) for values in flat.values())
+        body.rows.append((TREE_TITLES.get(key, key), [figure(values, key) for values in own]))
+    return Table(caption, ["figure", *flat], list(bodies.values()))
 
 
-def figure(scores: Mapping[str, object], key: str) -> str:
-    """`0.512 [0.447, 0.570]`, the figure alone where it has no interval, a dash where it is undefined."""
-    return interval(scores.get(key), scores.get(f"{key}_low"), scores.get(f"{key}_high"))
+def figure(scores: Mapping[str, object], key: str) -> Cell:
+    """`0.512` and `[0.447, 0.570]`, the figure alone where it has no interval, a dash where it is undefined."""
+    return cell(scores.get(key), scores.get(f"{key}_low"), scores.get(f"{key}_high"))
 
 
-def interval(point: object, low: object, high: object, sign: str = "") -> str:
+def cell(point: object, low: object = None, high: object = None, sign: str = "") -> Cell:
     """As `figure`; `sign="+"` for differences."""
     if not isinstance(point, float):
-        return UNDEFINED if point is None else str(point)
-    text = f"{point:{sign}.3f}"
-    return text if low is None or high is None else f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        return Cell(UNDEFINED if point is None else str(point))
+    known = low is not None and high is not None
+    return Cell(f"{point:{sign}.3f}", f"[{low:{sign}.3f}, {high:{sign}.3f}]" if known else "")
 
 
-def _flatten(values: object, prefix: str = "") -> dict[str, object]:
+def _run_rows(runs: Mapping[str, dict | None], keys: Sequence[str]) -> Body:
+    return Body(
+        [(run, [figure(scores, key) if scores else Cell(NOT_SCORED) for key in keys]) for run, scores in runs.items()]
+    )
+
+
+def _flatten(values: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
     if not isinstance(values, Mapping):
-        return {prefix: values}
-    flat: dict[str, object] = {}
+        return {path: values}
+    flat: dict[tuple[str, ...], object] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(value, (*path, str(key)))
     return flat
+
+
+def _figures_of(flat: Mapping[tuple[str, ...], object], group: tuple[str, ...]) -> dict[str, object]:
+    """The figures right below `group`."""
+    return {path[-1]: value for path, value in flat.items() if path[:-1] == group}

@@ -1,0 +1,90 @@
+"use strict";
+// The gallery: sliders that fade between a photograph and the masks on it, order, filters. Without it the page reads on.
+(() => {
+  const gallery = document.getElementById("gallery");
+  if (!gallery) return;
+  const pictures = [...gallery.querySelectorAll(".picture")];
+  const tool = (id) => document.getElementById(id);
+
+  // 0 is the bare photograph; layer k is full at k and gone one step to either side.
+  function show(picture) {
+    const at = Number(picture.querySelector(".stop").value);
+    const strength = Number(tool("strength").value);
+    ["teacher", "student", "truth"].forEach((name, index) => {
+      for (const layer of picture.querySelectorAll(`.layer.${name}`)) {
+        layer.style.opacity = Math.max(0, 1 - Math.abs(at - index - 1)) * strength;
+      }
+    });
+    for (const boxes of picture.querySelectorAll(".boxes")) {
+      boxes.style.opacity = tool("boxes").checked ? Math.max(0, 1 - at) : 0;
+    }
+  }
+
+  function tell(slider) {
+    const stops = slider.dataset.stops.split(",");
+    const at = Number(slider.value);
+    const below = Math.floor(at + 0.1), above = Math.ceil(at - 0.1);
+    const said = below >= above ? stops[Math.round(at)] : `${stops[below]} → ${stops[above]}`;
+    slider.setAttribute("aria-valuetext", said);
+    slider.parentElement.querySelector("output").textContent = said;
+  }
+
+  // The pointer fades as finely as it likes, a key goes to the next stop.
+  function step(event) {
+    const slider = event.target, at = Number(slider.value);
+    const forward = ["ArrowRight", "ArrowUp"].includes(event.key), back = ["ArrowLeft", "ArrowDown"].includes(event.key);
+    if (!forward && !back) return;
+    event.preventDefault();
+    slider.value = forward ? Math.floor(at + 1.001) : Math.ceil(at - 1.001);
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function arrange() {
+    const order = tool("sort").value, key = order.replace("-", ""), sign = order === key ? -1 : 1;
+    const error = (picture) => (picture.dataset.error === "" ? -1 : Number(picture.dataset.error));
+    const value = (picture) => (key === "error" ? error(picture) : Number(picture.dataset[key]));
+    const byTitle = (a, b) => (a.dataset.title < b.dataset.title ? -1 : Number(a.dataset.title > b.dataset.title));
+    const wrong = (picture) => Number(picture.dataset.missed) + Number(picture.dataset.invented);
+    const byValue = (a, b) => sign * (value(a) - value(b)) || sign * (wrong(a) - wrong(b)) || byTitle(a, b);
+    const compare = key === "title" ? byTitle : byValue;
+    gallery.append(...pictures.sort(compare));
+    const split = tool("split").value, name = tool("class").value;
+    for (const picture of pictures) {
+      picture.hidden =
+        (split !== "" && picture.dataset.split !== split) ||
+        (name !== "" && !JSON.parse(picture.dataset.classes).includes(name));
+    }
+    const shown = pictures.filter((picture) => !picture.hidden).length;
+    tool("count").textContent = shown === pictures.length ? `${shown} shown` : `${shown} of ${pictures.length} shown`;
+  }
+
+  for (const picture of pictures) {
+    const slider = picture.querySelector(".stop"), button = picture.querySelector(".closer");
+    slider.addEventListener("input", () => { show(picture); tell(slider); });
+    slider.addEventListener("keydown", step);
+    button.addEventListener("click", () => {
+      const close = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(close));
+      picture.querySelector(".frame.close").hidden = !close;
+      picture.querySelector(".frame.whole").hidden = close;
+    });
+    picture.querySelector(".controls").hidden = false;
+  }
+  tool("all").addEventListener("keydown", step);
+  tool("all").addEventListener("input", (event) => {
+    tell(event.target);
+    for (const picture of pictures) {
+      const slider = picture.querySelector(".stop");
+      slider.value = event.target.value; // past its end, where there is no truth, it stays at the student
+      slider.dispatchEvent(new Event("input"));
+    }
+  });
+  for (const id of ["strength", "boxes"]) tool(id).addEventListener("input", () => pictures.forEach(show));
+  for (const id of ["sort", "split", "class"]) tool(id).addEventListener("change", arrange);
+  const form = gallery.parentElement.querySelector(".tools");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  form.reset(); // a browser that goes back keeps what was chosen, but not what it did
+  arrange();
+  pictures.forEach((picture) => { show(picture); tell(picture.querySelector(".stop")); });
+})();

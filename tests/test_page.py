@@ -1,0 +1,260 @@
+"""The report's page in a real browser: it is used by keyboard, on a phone's width, and fetches nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from tests.test_report import build, run
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # Chromium refuses to start as root with it; the only page opened is our own file
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+HOSTILE_NAMES = ('<b>di"rt</b>', "dam'age & </script><script>document.title='broken'</script>")
+HOSTILE_STEM = "p\"'><i onclick=1>&amp;"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        message = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, Path]:
+    """The page of a data set with truth and names that bite, and of one whose test photographs have no truth."""
+    made = {}
+    for name, settings in {
+        "truth": {"names": HOSTILE_NAMES, "stem": HOSTILE_STEM, "images": 5},
+        "no truth": {"test_truth": False},
+    }.items():
+        root = tmp_path_factory.mktemp("report")
+        build(root, **settings)
+        run(root)
+        made[name] = root / "report/index.html"
+    return made
+
+
+@pytest.fixture
+def page(browser, pages):
+    resize(browser, 1280)
+    browser.get(pages["truth"].as_uri())
+    return browser
+
+
+def resize(browser, width: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def figures(page) -> list:
+    return [figure for figure in page.find_elements(By.CSS_SELECTOR, ".picture") if figure.is_displayed()]
+
+
+def with_truth(page) -> list:
+    return [figure for figure in figures(page) if figure.get_attribute("data-split") == "test"]
+
+
+def opacities(figure) -> list[float]:
+    """Of teacher, student and truth in the whole view."""
+    layers = (figure.find_elements(By.CSS_SELECTOR, f".whole .{name}") for name in ("teacher", "student", "truth"))
+    return [float(layer[0].value_of_css_property("opacity")) for layer in layers if layer]
+
+
+def requested(browser) -> list[str]:
+    """What has been asked for since this was last called."""
+    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def test_the_page_opens_from_the_file_system_and_asks_for_nothing_else(browser, pages):
+    requested(browser)
+    browser.get_log("browser")
+    for path in pages.values():
+        browser.get(path.as_uri())
+        for slider in browser.find_elements(By.CSS_SELECTOR, ".stop"):
+            slider.send_keys(Keys.HOME)
+        urls = requested(browser)
+        assert path.as_uri() in urls
+        assert [url for url in urls if url != path.as_uri() and not url.startswith("data:")] == []
+        assert browser.get_log("browser") == []
+        broken = "return [...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+        assert browser.execute_script(broken) == 0
+
+
+def test_its_policy_lets_nothing_in_from_outside(page):
+    script = """
+        const done = arguments[0], seen = [];
+        document.addEventListener("securitypolicyviolation", (event) => {
+            seen.push(event.effectiveDirective);
+            if (seen.length === 3) done(seen.sort());
+        });
+        document.body.append(Object.assign(new Image(), { src: "http://127.0.0.1:9/a.png" }));
+        document.body.append(Object.assign(document.createElement("script"), { textContent: "document.title = 1" }));
+        fetch("http://127.0.0.1:9/").catch(() => {});
+    """
+    assert page.execute_async_script(script) == ["connect-src", "img-src", "script-src-elem"]
+    page.get_log("browser")
+    assert page.title == "Report: full"
+
+
+def test_names_from_the_data_set_are_shown_and_never_obeyed(page):
+    assert page.find_elements(By.CSS_SELECTOR, "main b, main i") == []
+    title = figures(page)[0].find_element(By.TAG_NAME, "h3").text
+    assert title == f"test/{HOSTILE_STEM}4"
+    options = [option.text for option in Select(page.find_element(By.ID, "class")).options]
+    assert options == ["any", *HOSTILE_NAMES]
+    assert page.title == "Report: full"
+
+
+def test_the_slider_goes_from_photograph_to_teacher_student_and_truth_by_keyboard(page):
+    figure, other = with_truth(page)[:2]
+    slider = figure.find_element(By.CSS_SELECTOR, ".stop")
+    assert slider.get_attribute("aria-valuetext") == "student"
+    assert opacities(figure) == [0, 1, 0]
+    slider.send_keys(Keys.HOME)
+    seen = [(slider.get_attribute("aria-valuetext"), opacities(figure))]
+    for _ in range(4):
+        slider.send_keys(Keys.ARROW_RIGHT)
+        seen.append((slider.get_attribute("aria-valuetext"), opacities(figure)))
+    assert seen == [
+        ("photograph", [0, 0, 0]),
+        ("teacher", [1, 0, 0]),
+        ("student", [0, 1, 0]),
+        ("truth", [0, 0, 1]),
+        ("truth", [0, 0, 1]),
+    ]
+    assert opacities(other) == [0, 1, 0]
+
+
+def test_one_slider_moves_all_and_masks_fade_with_their_strength(page):
+    page.find_element(By.ID, "all").send_keys(Keys.ARROW_LEFT)
+    assert {tuple(opacities(figure)) for figure in with_truth(page)} == {(1, 0, 0)}
+    strength = page.find_element(By.ID, "strength")
+    strength.send_keys(Keys.HOME)
+    assert opacities(figures(page)[0])[0] == pytest.approx(0.1)
+
+
+def test_without_truth_the_slider_ends_at_the_student_and_the_page_says_so(browser, pages):
+    resize(browser, 1280)
+    browser.get(pages["no truth"].as_uri())
+    figure = next(figure for figure in figures(browser) if figure.get_attribute("data-split") == "test")
+    slider = figure.find_element(By.CSS_SELECTOR, ".stop")
+    slider.send_keys(Keys.END)
+    assert slider.get_attribute("aria-valuetext") == "student"
+    assert "(no truth)" in figure.text
+    assert "none of the 3 test images has pixel truth" in browser.find_element(By.ID, "not-scored").text
+    assert "no test photograph has pixel truth" in browser.find_element(By.ID, "defects").text
+
+
+def test_pictures_are_ordered_by_error_or_as_asked(page):
+    def errors() -> list[float]:
+        return [float(figure.get_attribute("data-error")) for figure in figures(page)]
+
+    assert len(set(errors())) > 1
+    assert errors() == sorted(errors(), reverse=True)
+    order = Select(page.find_element(By.ID, "sort"))
+    order.select_by_visible_text("error, best first")
+    assert errors() == sorted(errors())
+    order.select_by_visible_text("name")
+    titles = [figure.get_attribute("data-title") for figure in figures(page)]
+    assert titles == sorted(titles)
+    order.select_by_visible_text("most missed pixels")
+    missed = [int(figure.get_attribute("data-missed")) for figure in figures(page)]
+    assert missed == sorted(missed, reverse=True)
+
+
+def test_pictures_are_filtered_by_split_and_class(page):
+    everything = len(figures(page))
+    Select(page.find_element(By.ID, "split")).select_by_visible_text("val")
+    assert {figure.get_attribute("data-split") for figure in figures(page)} == {"val"}
+    assert page.find_element(By.ID, "count").text == f"{len(figures(page))} of {everything} shown"
+    Select(page.find_element(By.ID, "split")).select_by_visible_text("all")
+    Select(page.find_element(By.ID, "class")).select_by_visible_text(HOSTILE_NAMES[1])
+    assert len(figures(page)) == everything
+
+
+def test_a_key_brings_the_worst_spot_closer_and_back(page):
+    figure = figures(page)[0]
+    button = figure.find_element(By.CSS_SELECTOR, "button")
+    for pressed in ("true", "false"):
+        button.send_keys(Keys.ENTER)
+        assert button.get_attribute("aria-pressed") == pressed
+        assert figure.find_element(By.CSS_SELECTOR, ".close").is_displayed() == (pressed == "true")
+        assert figure.find_element(By.CSS_SELECTOR, ".whole").is_displayed() == (pressed == "false")
+
+
+def test_the_tab_key_reaches_every_control_and_shows_where_it_is(page):
+    state = """
+        const at = document.activeElement;
+        return [at.id || at.className || at.tagName, getComputedStyle(at).outlineStyle];
+    """
+    reached = []
+    while len(reached) < 80:
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        name, outline = page.execute_script(state)
+        if name in ("BODY", "skip") and reached:
+            break
+        assert outline == "solid", name
+        reached.append(name)
+    assert reached[0] == "skip"
+    assert {"sort", "split", "class", "all", "strength", "boxes", "scroll", "SUMMARY"} <= set(reached)
+    assert reached.count("stop") == reached.count("closer") == len(figures(page))
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("name", ["truth", "no truth"])
+def test_the_page_never_scrolls_sideways(browser, pages, width, name):
+    resize(browser, width)
+    browser.get(pages[name].as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    shown, wide = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert shown == width
+    assert wide <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(browser, pages, scheme):
+    resize(browser, 1280, scheme)
+    browser.get(pages["truth"].as_uri())
+
+    def luminance(selector: str, key: str) -> float:
+        colour = browser.find_element(By.CSS_SELECTOR, selector).value_of_css_property(key)
+        levels = [int(part) / 255 for part in colour[colour.index("(") + 1 :].rstrip(")").split(",")[:3]]
+        linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    paper = luminance("body", "background-color")
+    assert (paper < 0.1) == (scheme == "dark")
+    for selector in ("body", "small", "nav a", ".published td", "thead th"):
+        ink = luminance(selector, "color")
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, selector
