@@ -1,7 +1,6 @@
 """Photographs that look alike across splits are found and shown; splits by group leak nothing."""
 
 import csv
-import time
 
 import numpy as np
 import pytest
