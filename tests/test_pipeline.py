@@ -74,13 +74,16 @@ def test_a_stage_declares_exactly_the_code_it_imports(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_the_files_that_lie_beside_its_code(name):
-    """Templates and the like, which a module reads from its own folder."""
+    """Templates and the like, which a module names and reads from its own folder."""
     declared = {path for path in paths(STAGES[name]["deps"]) if path.startswith("stages/")}
-    folders = {(ROOT / path).parent for path in declared} - {ROOT / "stages"}
-    beside = {path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
-    assert {path for path in declared if not path.endswith(".py")} == {
-        path.relative_to(ROOT).as_posix() for path in beside
+    code = [ROOT / path for path in declared if path.endswith(".py")]
+    beside = {
+        other.relative_to(ROOT).as_posix()
+        for module in code
+        for other in module.parent.iterdir()
+        if other.is_file() and other.suffix != ".py" and f'"{other.name}"' in module.read_text(encoding="utf-8")
     }
+    assert {path for path in declared if not path.endswith(".py")} == beside
 
 
 @pytest.mark.parametrize("name", STAGES)
