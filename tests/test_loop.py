@@ -176,10 +176,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(shards):  # noqa: F811
 
 
 def test_class_weights_by_frequency_by_hand():
-    # background 0.81^-1/4 = 1.0541; defects as a whole 0.19^-1/4 = 1.5146, shared out so that both classes count alike:
+    # background 0.81^-1/8 = 1.0267; defects as a whole 0.19^-1/8 = 1.2307, shared out so that both classes count alike:
     # 0.095 / 0.16 and 0.095 / 0.03 of it; then scaled so that the mean over pixels is 1
     frequency = torch.tensor([0.81, 0.16, 0.03], dtype=torch.float64)
-    raw = torch.tensor([1.0541, 1.5146 * 0.59375, 1.5146 * 3.16667])
+    raw = torch.tensor([1.0267, 1.2307 * 0.59375, 1.2307 * 3.16667])
     found = weights_of(LOSS, frequency)
     torch.testing.assert_close(found, raw / (0.81 * raw[0] + 0.16 * raw[1] + 0.03 * raw[2]), rtol=1e-3, atol=1e-3)
     assert (found * frequency).sum().item() == pytest.approx(1)
