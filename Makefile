@@ -17,12 +17,13 @@ lint: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 
-# Locked versions with their hashes; uv installs them in seconds where pip takes minutes.
+# Locked versions with their hashes; uv installs them in seconds where pip takes minutes. Bytecode is compiled on all
+# cores at once here, or every first start of a stage would compile its part on one.
 $(READY): requirements.lock
 	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv==0.13.8
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	touch $@
 
 # Makes the embedded networks anew, overnight on two cores; a killed one goes on where it was.
