@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.student import inference
-from stages.student.inference import OVERLAP, predict, tile_starts
+from stages.student.inference import predict
+from stages.student.tiles import OVERLAP, taper, tile_starts
 from tests.test_student import student
 
 
-@given(length=st.integers(56, 2000), tile=st.sampled_from([56, 224, 518]))
+@given(length=st.integers(56, 6000), tile=st.sampled_from([56, 112, 224, 518]))
 def test_tiles_cover_the_length_and_overlap(length, tile):
     length = max(length, tile)
     starts = tile_starts(length, tile)
@@ -20,6 +21,13 @@ def test_tiles_cover_the_length_and_overlap(length, tile):
     steps = np.diff(starts)
     assert (steps > 0).all()
     assert (steps <= tile * (1 - OVERLAP) + 1).all()
+
+
+@pytest.mark.parametrize("tile", [28, 56, 112, 518])
+def test_the_blending_weight_equals_torchs_formula(tile):
+    position = torch.arange(tile) + 0.5
+    ramp = (torch.minimum(position, tile - position) / (tile * OVERLAP)).clamp(max=1)
+    np.testing.assert_array_equal(taper(tile), (ramp[:, None] * ramp[None, :]).numpy())
 
 
 def pixelwise(student, images):

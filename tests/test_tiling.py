@@ -6,10 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from stages.serving import network as serving
 from stages.serving import tiling
 from stages.serving.network import Network, in_batches_of
 from stages.serving.torch_network import torch_runner
@@ -51,19 +48,6 @@ def test_label_maps_are_those_of_training_and_evaluation(scale, tmp_path):
         np.testing.assert_allclose(found.confidence, wanted.max(0), atol=1e-3)
         seen |= set(np.unique(found.labels))
     assert seen == {0, 1, 2}, "a student that sees one class would prove nothing"
-
-
-@settings(deadline=None)
-@given(length=st.integers(56, 6000), tile=st.sampled_from([56, 112, 518]))
-def test_tiles_lie_where_those_of_training_lie(length, tile):
-    length = max(length, tile)
-    assert tiling.tile_starts(length, tile) == inference.tile_starts(length, tile)
-
-
-def test_overlap_blending_and_batches_are_those_of_training():
-    assert (tiling.OVERLAP, serving.TILES_AT_ONCE) == (inference.OVERLAP, inference.TILES_AT_ONCE)
-    for tile in (28, 56, 518):
-        np.testing.assert_array_equal(tiling._taper(tile), inference._taper(tile, torch.device("cpu")).numpy())
 
 
 def pixelwise(classes: int, size_px: int) -> Network:

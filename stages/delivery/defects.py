@@ -6,11 +6,9 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
+from stages.scoring.components import components
 from stages.shell.params import Section
 from stages.teacher import rle
-
-TOUCHING = np.ones((3, 3), dtype=bool)
-"""Pixels of a class that touch, be it at a corner, are one defect."""
 
 
 class Defect(Section):
@@ -57,13 +55,12 @@ class Record(Section):
 def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]:
     """Defects of (H, W) uint8 `labels`, by class, then from the top; `confidence` (H, W) is that of each label."""
     found = []
-    for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1:
-        components, _ = ndimage.label(labels == label, TOUCHING)
-        for number, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
-            mask = components[rows, columns] == number
+    for class_id, regions, _ in components(labels):
+        for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
+            mask = regions[rows, columns] == number
             found.append(
                 Defect(
-                    class_id=int(label) - 1,
+                    class_id=class_id,
                     box_xyxy=(columns.start, rows.start, columns.stop, rows.stop),
                     area_px=int(mask.sum()),
                     confidence=round(float(confidence[rows, columns][mask].mean(dtype=np.float64)), 4),

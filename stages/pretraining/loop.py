@@ -8,7 +8,6 @@ nothing else draws a number after the first weights.
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from stages.pretraining.config import PretrainParams
 from stages.shell.checkpoint import load_state, save_state
 from stages.shell.device import make_deterministic
 from stages.shell.progress import progress
+from stages.shell.work import code_fingerprint
 
 HELD_OUT_SEED = 1_000_003
 """Never a training seed: what is held out is the same for every training."""
@@ -107,11 +107,8 @@ def update(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _identity(params: PretrainParams) -> str:
-    """What a snapshot must share to be taken up: the parameters, and every line of the code behind the samples."""
-    folder = Path(__file__).parents[1]
-    sources = sorted(folder.glob("procedural/*.py")) + sorted(folder.glob("pretrain*.py"))
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    return f"{params.model_dump_json()} {code} torch {torch.__version__}"
+    """What a snapshot must share to be taken up: the parameters, all code that is loaded, and torch."""
+    return f"{params.model_dump_json()} {code_fingerprint()} torch {torch.__version__}"
 
 
 def _resume(snapshot: Path, identity: str, parts: dict) -> int:

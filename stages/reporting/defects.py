@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from stages.reporting.overlays import at_size
+from stages.scoring.components import components, connected
 from stages.scoring.confusion import IGNORE
 
 FOUND = 0.5
@@ -16,8 +16,6 @@ SIZE_GROUPS = 4
 """Groups of (nearly) the same number of defects, by size."""
 TEACHER = "the teacher"
 """Who else is measured; with a space in it, as no run's name has."""
-TOUCHING = np.ones((3, 3))
-"""Pixels that meet at a corner belong to one region."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +84,15 @@ def gather(truths: Mapping[str, np.ndarray], predicted: Mapping[str, list[Mappin
 def regions(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected regions of one class each: an (H, W) map of 1 to R, 0 elsewhere, and their (R,) class ids."""
     index, of_class = np.zeros(truth.shape, dtype=np.int32), []
-    for label in np.unique(truth[(truth > 0) & (truth != IGNORE)]):
-        own, count = ndimage.label(truth == label, TOUCHING)
+    for class_id, own, count in components(truth):
         index[own > 0] = own[own > 0] + len(of_class)
-        of_class += [int(label) - 1] * count
+        of_class += [class_id] * count
     return index, np.array(of_class, dtype=np.int64)
 
 
 def false_alarms(truth: np.ndarray, found: np.ndarray) -> int:
     """Connected regions of `found`, (H, W) bool, that touch no true defect; what lies on ignored pixels is none."""
-    own, _ = ndimage.label(found, TOUCHING)
+    own, _ = connected(found)
     touching = np.unique(own[(truth > 0) & (truth != IGNORE)])
     return len(np.setdiff1d(own[(truth == 0) & found], touching))
 

@@ -13,9 +13,6 @@ from stages.shell.files import sha256_file
 from stages.shell.params import parse
 from stages.student.config import StudentConfig
 
-TILES_AT_ONCE = 8
-"""Bounds memory whatever the size of the photograph; the figure of `stages.student.inference`."""
-
 
 class Runtime(StrEnum):
     """What runs the network. `torch` takes a folder that training wrote, the others one that the export wrote."""

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from stages.serving.network import TILES_AT_ONCE
 from stages.serving.samples import stacks
 from stages.shell.errors import UserError
+from stages.student.tiles import TILES_AT_ONCE
 
 Run = Callable[[np.ndarray], np.ndarray]
 

@@ -1,21 +1,18 @@
 """From a photograph of any size to its label map, in numpy: what `stages.student.inference` does, strip by strip.
 
 That one keeps the probabilities of all classes for the whole photograph and needs PyTorch; this one keeps one strip as
-high as a tile, and runs anything. Tiles, overlap, blending and batches are the same, so the label maps are the same;
-tests prove it, for training and evaluation go the other way.
+high as a tile, and runs anything. The tiles are the same, and so are the label maps: tests prove it, for training and
+evaluation go the other way.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from stages.serving.network import TILES_AT_ONCE, Network
-
-OVERLAP = 0.25
-"""Least share of a tile that its neighbour covers too."""
+from stages.serving.network import Network
+from stages.student.tiles import TILES_AT_ONCE, taper, tile_starts
 
 STRIP_PX = 128
 """Rows of a stretched photograph that are resized back at once."""
@@ -62,12 +59,6 @@ def tiles_of(photo: np.ndarray, size_px: int) -> tuple[list[tuple[int, int]], Ca
     return corners, lambda corner: padded[corner[0] : corner[0] + size_px, corner[1] : corner[1] + size_px]
 
 
-def tile_starts(length_px: int, tile_px: int) -> list[int]:
-    """First pixels of the fewest evenly spread tiles that cover `length_px`, neighbours sharing at least OVERLAP."""
-    count = math.ceil((length_px - tile_px) / (tile_px * (1 - OVERLAP))) + 1
-    return [round(i * (length_px - tile_px) / max(count - 1, 1)) for i in range(count)]
-
-
 def to_square(photo: np.ndarray, size_px: int) -> np.ndarray:
     """(size, size, 3) float32: the photograph stretched, bilinear with antialiasing, not rounded."""
     channels = [Image.fromarray(photo[..., index].astype(np.float32)) for index in range(3)]
@@ -79,7 +70,7 @@ def _tiled(network: Network, photo: np.ndarray) -> Iterator[tuple[int, np.ndarra
     size = network.config.view.size_px
     corners, cut = tiles_of(photo, size)
     width = max(photo.shape[1], size)
-    weight = _taper(size)
+    weight = taper(size)
     total = np.zeros((len(network.config.names) + 1, size, width), np.float32)
     covered = np.zeros((size, width), np.float32)
     first = 0
@@ -115,10 +106,3 @@ def _between(targets: np.ndarray, length: int, source_length: int) -> tuple[np.n
     position = np.maximum((targets + 0.5) * (source_length / length) - 0.5, 0)
     first = np.minimum(position.astype(np.int64), source_length - 1)
     return first, np.minimum(first + 1, source_length - 1), (position - first).astype(np.float32)
-
-
-def _taper(tile_px: int) -> np.ndarray:
-    """(tile, tile) float32 blending weight: 1 inside, falling linearly towards the rim, never 0."""
-    position = np.arange(tile_px, dtype=np.float32) + np.float32(0.5)
-    ramp = np.minimum(np.minimum(position, tile_px - position) / np.float32(tile_px * OVERLAP), 1).astype(np.float32)
-    return ramp[:, None] * ramp[None, :]

@@ -1,19 +1,12 @@
 """From a photograph of any size to class probabilities at that size."""
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stages.student.model import Student
-
-OVERLAP = 0.25
-"""Least share of a tile that its neighbour covers too; predictions near a tile's rim see too little around them."""
-
-TILES_AT_ONCE = 8
-"""Bounds memory whatever the size of the photograph."""
+from stages.student.tiles import TILES_AT_ONCE, taper, tile_starts
 
 
 @torch.inference_mode()
@@ -38,16 +31,6 @@ def to_square(image: Tensor, size_px: int) -> Tensor:
     return F.interpolate(image, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
 
 
-def tile_starts(length_px: int, tile_px: int) -> list[int]:
-    """First pixels of the fewest evenly spread tiles that cover `length_px` with at least OVERLAP between neighbours.
-
-    `length_px` must be at least `tile_px`.
-    """
-    stride = tile_px * (1 - OVERLAP)
-    count = math.ceil((length_px - tile_px) / stride) + 1
-    return [round(i * (length_px - tile_px) / max(count - 1, 1)) for i in range(count)]
-
-
 def _stretched_logits(student: Student, image: Tensor) -> Tensor:
     logits = _forward(student, to_square(image, student.config.view.size_px))
     return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
@@ -57,7 +40,7 @@ def _tiled_logits(student: Student, image: Tensor) -> Tensor:
     tile = student.config.view.size_px
     height, width = image.shape[-2:]
     image = pad_to(image, tile)
-    weight = _taper(tile, image.device)
+    weight = torch.from_numpy(taper(tile)).to(image.device)
     corners = [(top, left) for top in tile_starts(image.shape[-2], tile) for left in tile_starts(image.shape[-1], tile)]
     total = image.new_zeros(1, len(student.config.names) + 1, *image.shape[-2:])
     covered = image.new_zeros(1, 1, *image.shape[-2:])
@@ -74,14 +57,6 @@ def pad_to(image: Tensor, size_px: int) -> Tensor:
     """Repeat the last row and column of (B, C, H, W) until both sides have at least `size_px`."""
     below, right = max(0, size_px - image.shape[-2]), max(0, size_px - image.shape[-1])
     return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
-
-
-def _taper(tile_px: int, device: torch.device) -> Tensor:
-    """(tile, tile) blending weight: 1 inside, falling linearly towards the rim, never 0."""
-    rim = tile_px * OVERLAP
-    position = torch.arange(tile_px, device=device) + 0.5
-    ramp = (torch.minimum(position, tile_px - position) / rim).clamp(max=1)
-    return ramp[:, None] * ramp[None, :]
 
 
 def _forward(student: Student, images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from stages.dataset.tables import decode_label_map
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
 from stages.student.inference import pad_to, to_square
-from stages.supervision.boxes2pixels import IGNORE
+from stages.supervision.batch import IGNORE
 from stages.training.config import AugmentParams
 
 CACHE_BYTES = 2**30
