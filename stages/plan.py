@@ -22,7 +22,7 @@ from stages.shell.errors import UserError, run
 from stages.shell.files import new_file, new_folder
 from stages.shell.params import Section, load_params, parse
 from stages.student.config import StudentParams, ViewParams
-from stages.supervision.config import LossParams, SelfcorrParams
+from stages.supervision.config import PARAMS_OF, LossParams, SelfcorrParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import Plan, TrainParams
 
@@ -35,6 +35,12 @@ class SelfcorrSection(SelfcorrParams):
     enabled: bool
 
 
+class SupervisionSection(Section):
+    """Section `supervision` of params.yaml; a run of another method brings that one's numbers."""
+
+    method: str
+
+
 class Shared(Section):
     """The sections that a run can override."""
 
@@ -42,12 +48,14 @@ class Shared(Section):
     view: ViewParams
     loss: LossParams
     selfcorr: SelfcorrSection
+    supervision: dict[str, Any]
     train: TrainParams
 
 
 class Params(Shared):
     """All of params.yaml."""
 
+    supervision: SupervisionSection
     data: DataParams
     synthesize: SynthesizeParams
     weights: WeightsParams
@@ -67,13 +75,25 @@ def resolve(params: Params, run_name: str) -> Plan:
         raise UserError(f"{where}: {unknown[0]} is not a section that a run can override: {', '.join(shared)}")
     merged = {key: {**values, **params.runs[run_name].get(key, {})} for key, values in shared.items()}
     checked = parse(Shared, merged, where)
-    selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
-    loss = checked.loss.model_dump()
+    values = checked.model_dump(include={"student", "view", "train"})
+    values |= {"class_weights": checked.loss.class_weights, "supervision": _supervision(checked, where)}
+    return parse(Plan, values, where)
+
+
+def _supervision(checked: Shared, where: str) -> dict[str, Any]:
+    """What the run's method is told: its own parameters, and of `loss` and `selfcorr` what it has a use for."""
+    method = checked.supervision.get("method")
+    if not isinstance(method, str) or method not in PARAMS_OF:
+        raise UserError(f"{where}: supervision.method = {method!r}: allowed are {', '.join(PARAMS_OF)}")
+    loss = checked.loss.model_dump(exclude={"class_weights"})
     if not checked.student.binary:
         loss |= {"binary": None, "beta": None}
     elif None in (loss["binary"], loss["beta"]):
         raise UserError(f"{where}: loss.binary and loss.beta must be numbers while student.binary is true")
-    return parse(Plan, {**checked.model_dump(), "selfcorr": selfcorr, "loss": loss}, where)
+    selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
+    of_sections = {**loss, "selfcorr": selfcorr}
+    used = {key: value for key, value in of_sections.items() if key in PARAMS_OF[method].model_fields}
+    return used | checked.supervision
 
 
 def main(

@@ -27,6 +27,9 @@ from stages.student.backbone import load_backbone
 from stages.student.config import StudentConfig
 from stages.student.inference import predict
 from stages.student.model import Student, save_student
+from stages.supervision.bank import paster
+from stages.supervision.config import BoxSegParams
+from stages.supervision.methods import METHODS
 from stages.teacher.shards import read_candidates, read_masks
 from stages.training.config import Plan
 from stages.training.crops import Crops
@@ -61,6 +64,7 @@ def main(
         augment=values.train.augment,
         defect_share=values.train.defect_share,
         seed=seed,
+        with_boxes=METHODS[values.supervision.method].boxes,
     )
     val_masks = read_masks(val)
 
@@ -88,12 +92,16 @@ def main(
         "threads": torch.get_num_threads(),
     }
     checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
-    student, history = fit(student, crops, values, validate, place, checkpoint)
+    paste = None
+    if isinstance(values.supervision, BoxSegParams) and values.supervision.copy_paste:
+        paste = paster(source.root, read_masks(train), read_candidates(train), values.supervision, values.view, seed)
+    student, history = fit(student, crops, values, validate, place, checkpoint, paste)
     save_student(student, out)
     with new_folder(curves) as part:
         epochs = pd.DataFrame(history.epochs).set_index("epoch")
-        epochs.drop(columns="corrected_share").to_csv(part / "loss.csv")
-        epochs[["corrected_share"]].to_csv(part / "corrected.csv")
+        losses = [name for name in epochs if name.startswith("loss") or name == "lr"]
+        epochs[losses].to_csv(part / "loss.csv")
+        epochs.drop(columns=losses).to_csv(part / "corrected.csv")
         pd.DataFrame(history.validations).to_csv(part / "val.csv", index=False)
     checkpoint.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.student.model import Logits
+from stages.supervision.batch import Batch, Moment
 from stages.supervision.boxes2pixels import (
     EPS,
     IGNORE,
@@ -17,9 +18,19 @@ from stages.supervision.boxes2pixels import (
     losses,
     weighted_cross_entropy,
 )
-from stages.supervision.config import LossParams
+from stages.supervision.config import Boxes2PixelsParams, SelfcorrParams
 
-PARAMS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights="frequency")
+PARAMS = Boxes2PixelsParams(method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=None)
+
+
+def judged(logits: Logits, labels, class_weights=None, params=PARAMS, tau=None, warmup=0.0, progress=0.0):
+    """Named losses and the corrected share."""
+    if tau is not None:
+        params = params.model_copy(update={"selfcorr": SelfcorrParams(tau=tau, warmup=warmup)})
+    weights = torch.ones(logits.fine.shape[1]) if class_weights is None else class_weights
+    nothing = torch.zeros(len(labels), 3, *labels.shape[1:])
+    named, figures = losses(logits, Batch(nothing, nothing, labels, None), params, Moment(progress, weights), None)
+    return named, figures["corrected_share"]
 
 
 def random_case(seed: int, classes: int = 3, size_hw=(3, 5), ignore: bool = False):
@@ -112,8 +123,8 @@ def test_the_switch_changes_nothing_where_nothing_is_corrected():
     logits, labels = random_case(1)
     outputs = Logits(fine=logits, binary=None)
     weights = torch.tensor([0.4, 4.0, 4.0])
-    on, share = losses(outputs, labels, weights, PARAMS, tau=0.99999)
-    off, _ = losses(outputs, labels, weights, PARAMS, tau=None)
+    on, share = judged(outputs, labels, weights, tau=0.99999)
+    off, _ = judged(outputs, labels, weights)
     assert share == 0
     assert torch.equal(on["fine"], off["fine"])
 
@@ -129,7 +140,7 @@ def test_the_corrected_share_counts_background_pixels_only():
     fine = torch.zeros(1, 3, 1, 4)
     fine[0, 2, 0, 0] = fine[0, 2, 0, 1] = 20.0  # sure of class 2 on two pixels, one of them labelled class 1
     labels = torch.tensor([[[0, 1, 0, IGNORE]]])
-    _, share = losses(Logits(fine, None), labels, torch.ones(3), PARAMS, tau=0.9)
+    _, share = judged(Logits(fine, None), labels, tau=0.9)
     assert share.item() == pytest.approx(1 / 2)
 
 
@@ -147,14 +158,14 @@ def test_a_perfect_student_has_no_loss():
     labels = random_case(3)[1]
     fine = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2) * 40.0
     binary = torch.nn.functional.one_hot((labels > 0).long(), 2).permute(0, 3, 1, 2) * 40.0
-    named, _ = losses(Logits(fine, binary), labels, torch.ones(3), PARAMS, tau=0.9)
+    named, _ = judged(Logits(fine, binary), labels, tau=0.9)
     assert {name: value.item() for name, value in named.items()} == pytest.approx({"fine": 0, "binary": 0}, abs=1e-5)
 
 
 def test_ignored_pixels_teach_nothing():
     logits, labels = random_case(4, ignore=True)
     fine, binary = logits.clone().requires_grad_(), logits[:, :2].clone().requires_grad_()
-    named, _ = losses(Logits(fine, binary), labels, torch.ones(3), PARAMS, tau=0.4)
+    named, _ = judged(Logits(fine, binary), labels, tau=0.4)
     sum(named.values()).backward()
     for gradient in (fine.grad, binary.grad):
         assert gradient.permute(0, 2, 3, 1)[labels == IGNORE].abs().max() == 0
@@ -162,5 +173,11 @@ def test_ignored_pixels_teach_nothing():
 
 def test_a_run_without_a_binary_head_has_no_binary_loss():
     logits, labels = random_case(5)
-    params = LossParams(fine=0.5, binary=None, beta=None, class_weights="frequency")
-    assert set(losses(Logits(logits, None), labels, torch.ones(3), params, tau=None)[0]) == {"fine"}
+    params = PARAMS.model_copy(update={"binary": None, "beta": None})
+    assert set(judged(Logits(logits, None), labels, params=params)[0]) == {"fine"}
+
+
+def test_self_correction_waits_for_its_share_of_the_steps():
+    logits, labels = random_case(6)
+    shares = [judged(Logits(logits, None), labels, tau=0.3, warmup=0.5, progress=at)[1] for at in (0.49, 0.5)]
+    assert shares[0] == 0 < shares[1]

@@ -11,11 +11,12 @@ from PIL import Image
 from stages.dataset.tables import encode_label_map
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
-from stages.supervision.boxes2pixels import IGNORE
+from stages.supervision.batch import IGNORE
+from stages.teacher import rle
 from stages.training.config import AugmentParams
-from stages.training.crops import Crops, class_frequency
+from stages.training.crops import Crops, augmented, class_frequency, collate
 
-PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0)
+PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0, saturation=0.0, blur_px=0.0)
 SIZES_HW = ((90, 140), (40, 200), (30, 35))
 
 
@@ -27,6 +28,21 @@ def label_map(size_hw, number):
     if number == 1:
         labels[10:20, 150:180] = 1
     return labels
+
+
+def candidate_mask(image: int, index: int) -> np.ndarray:
+    """The defect of photograph 0 or 1; candidates 1 to 3 lack a row each more, the last of photograph 0 is empty."""
+    mask = label_map(SIZES_HW[image], image) > 0
+    mask[: np.flatnonzero(mask.any(1))[0] + index] = False
+    return mask & (image == 1 or index < 3)
+
+
+def candidate(image: int, index: int) -> dict:
+    """A row of the candidates table, less its box."""
+    mask = candidate_mask(image, index)
+    scores = {"sam_pred_iou": 0.9 - index / 10, "stability": 0.8, "mean_prob_in": 0.7, "box_iou": 0.9 - index / 20}
+    code = rle.encode(mask, (0, 0), mask.shape)
+    return {"cand_idx": index, "chosen": index == 0, "rle": code, "area": int(mask.sum()), **scores}
 
 
 @pytest.fixture
@@ -51,22 +67,22 @@ def shards(tmp_path):
     for image, class_id, box in ((0, 1, (20.0, 60.0, 35.0, 70.0)), (1, 0, (150.0, 10.0, 180.0, 20.0))):
         corners = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
         shared = {"box_id": f"train/{image}:1", "image_id": f"train/{image}", "class_id": class_id, **corners}
-        boxes += [{**shared, "cand_idx": index} for index in range(4)]
+        boxes += [{**shared, **candidate(image, index)} for index in range(4)]
     return tmp_path, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes)
 
 
-def crops(shards, scale="native", augment=PLAIN, defect_share=0.5, seed=0) -> Crops:
+def crops(shards, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False) -> Crops:
     view = ViewParams(scale=scale, size_px=56)
-    return Crops(*shards, view=view, augment=augment, defect_share=defect_share, seed=seed)
+    return Crops(*shards, view, augment, defect_share, seed, with_boxes)
 
 
 @pytest.mark.parametrize("scale", ["native", "stretch"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_photograph_and_labels_are_cut_and_flipped_alike(shards, scale, flip):
-    samples = crops(shards, scale, AugmentParams(flip=flip, brightness=0.0, contrast=0.0))
+    samples = crops(shards, scale, PLAIN.model_copy(update={"flip": flip}))
     shown = set()
     for number in range(40):
-        image, labels = samples[number]
+        image, _, labels, _ = samples[number]
         assert image.shape == (3, 56, 56)
         assert labels.shape == (56, 56)
         known = labels != IGNORE
@@ -78,7 +94,7 @@ def test_photograph_and_labels_are_cut_and_flipped_alike(shards, scale, flip):
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(shards):
-    augment = AugmentParams(flip=True, brightness=0.3, contrast=0.3)
+    augment = AugmentParams(flip=True, brightness=0.3, contrast=0.3, saturation=0.5, blur_px=1.0)
     one, two, other = (crops(shards, augment=augment, seed=seed) for seed in (0, 0, 1))
     forward = [one[number] for number in range(12)]
     backward = [two[number] for number in reversed(range(12))][::-1]
@@ -126,7 +142,7 @@ def test_class_frequency_is_the_share_of_known_pixels(shards):
 
 
 def test_photometric_augmentation_moves_the_image_and_not_the_labels(shards):
-    plain, moved = crops(shards), crops(shards, augment=AugmentParams(flip=False, brightness=0.4, contrast=0.4))
+    plain, moved = crops(shards), crops(shards, augment=PLAIN.model_copy(update={"brightness": 0.4, "contrast": 0.4}))
     for number in range(10):
         a, b = plain[number], moved[number]
         assert torch.equal(a.labels, b.labels)
@@ -139,3 +155,77 @@ def test_a_train_split_without_boxes_is_refused(shards):
         crops((root, masks, candidates.slice(0, 0)))
     with pytest.raises(UserError, match="no photograph"):
         crops((root, masks.slice(0, 0), candidates))
+
+
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(shards, scale):
+    """Each window's boxes lie around what its labels show, and its first candidates are what was painted."""
+    flips = PLAIN.model_copy(update={"flip": True})
+    samples, seen = crops(shards, scale, flips, with_boxes=True), 0
+    for number in range(40):
+        _, _, labels, boxes = samples[number]
+        assert len(boxes.class_id) == len(boxes.candidates)
+        shown = torch.zeros_like(labels)
+        for class_id, mask, (x1, y1, x2, y2) in zip(
+            boxes.class_id, boxes.of_chosen(boxes.candidates), boxes.xyxy.tolist(), strict=True
+        ):
+            assert x2 > 0 and y2 > 0 and x1 < 56 and y1 < 56
+            shown[mask] = class_id + 1
+            rows, columns = torch.nonzero(mask, as_tuple=True)
+            if len(rows):
+                assert rows.min() >= y1 - 0.5 and rows.max() + 1 <= y2 + 0.5
+                assert columns.min() >= x1 - 0.5 and columns.max() + 1 <= x2 + 0.5
+        assert torch.equal(shown[labels != IGNORE], labels[labels != IGNORE])
+        seen += len(boxes.class_id)
+    assert seen > 10, "windows without a box would prove nothing"
+
+
+def test_candidates_and_scores_of_a_box_are_those_of_the_table(shards):
+    samples = crops(shards, defect_share=1.0, with_boxes=True)
+    table, view = samples.boxes, samples.view
+    boxes = table.window(0, view, 40, 10)
+    assert boxes.xyxy.tolist() == [[10.0, 20.0, 25.0, 30.0]]
+    assert boxes.valid.tolist() == [[True, True, True, False]], "a candidate without a pixel is none"
+    for index in range(4):
+        whole = torch.from_numpy(candidate_mask(0, index))
+        assert torch.equal(boxes.candidates[0, index, :50], whole[40:90, 10:66])
+        assert not boxes.candidates[0, index, 50:].any(), "padding"
+    torch.testing.assert_close(boxes.predicted_iou, torch.tensor([[0.9, 0.8, 0.7, 0.6]]))
+    torch.testing.assert_close(boxes.box_iou, torch.tensor([[0.9, 0.85, 0.8, 0.75]]))
+    assert boxes.chosen.tolist() == [0]
+    assert len(table.window(0, view, 0, 60).class_id) == 0, "the box ends at x = 35"
+    assert table.window(2, view, 0, 0).candidates.shape == (0, 4, 56, 56)
+
+
+def test_a_batch_counts_its_boxes_by_image(shards):
+    samples = crops(shards, defect_share=1.0, with_boxes=True)
+    each = [samples[number] for number in range(4)]
+    batch = collate(each)
+    counts = [len(sample.boxes.class_id) for sample in each]
+    assert batch.boxes.image_index.tolist() == [image for image, count in enumerate(counts) for _ in range(count)]
+    assert batch.image.shape == batch.clean.shape == (4, 3, 56, 56)
+    assert collate([crops(shards)[0]]).boxes is None
+
+
+def test_the_clean_image_has_the_geometry_and_not_the_colours(shards):
+    strong = AugmentParams(flip=True, brightness=0.4, contrast=0.4, saturation=0.5, blur_px=2.0)
+    plain = crops(shards, augment=PLAIN.model_copy(update={"flip": True}))
+    moved = crops(shards, augment=strong)
+    different = 0
+    for number in range(10):
+        assert torch.equal(moved[number].clean, plain[number].clean)
+        different += not torch.equal(moved[number].image, moved[number].clean)
+    assert different == 10
+
+
+def test_blur_softens_and_saturation_moves_the_colours_apart():
+    image = torch.zeros(3, 20, 24)
+    image[0, :, 12:] = 1.0
+    rough = lambda one: (one[0, :, 1:] - one[0, :, :-1]).abs().max()  # noqa: E731
+    draw = np.random.default_rng(0)
+    blurred = augmented(draw, image, PLAIN.model_copy(update={"blur_px": 3.0}))
+    assert rough(blurred) < rough(image)
+    assert blurred.mean() == pytest.approx(image.mean(), abs=0.02)
+    paler = augmented(draw, image, PLAIN.model_copy(update={"saturation": 1.0}))
+    torch.testing.assert_close(paler.mean(0), image.mean(0), atol=0.35, rtol=0)
+    assert not torch.equal(paler, image)

@@ -1,15 +1,21 @@
 """The training loop: it learns, repeats itself to the bit, and keeps its promises about weights, EMA and stopping."""
 
 import itertools
+import math
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+from stages.plan import Params, resolve
 from stages.shell.errors import Stopped, UserError
-from stages.supervision.boxes2pixels import IGNORE
-from stages.supervision.config import LossParams, SelfcorrParams
+from stages.shell.params import load_params
+from stages.supervision.bank import paster
+from stages.supervision.batch import IGNORE
+from stages.supervision.config import PARAMS_OF, Boxes2PixelsParams, SelfcorrParams
+from stages.supervision.methods import METHODS
 from stages.training import loop
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit, weights_of
@@ -17,7 +23,8 @@ from tests.test_crops import PLAIN, crops, shards  # noqa: F401
 from tests.test_student import student
 
 CPU = torch.device("cpu")
-LOSS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights="frequency")
+ROOT = Path(__file__).parent.parent
+LOSS = {"method": "boxes2pixels", "fine": 0.5, "binary": 0.5, "beta": 0.4}
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +32,12 @@ def few_frequency_samples(monkeypatch):
     monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
-def plan(network, epochs=2, selfcorr=None, **changes) -> Plan:
+def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
     train = {
         "epochs": epochs,
         "batch_size": 2,
         "defect_share": 0.5,
-        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1),
+        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
         "lr": 2e-3,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
@@ -41,7 +48,10 @@ def plan(network, epochs=2, selfcorr=None, **changes) -> Plan:
     }
     config = network.config
     train = TrainParams(**{**train, **changes})
-    return Plan(student=config.student, view=config.view, loss=LOSS, selfcorr=selfcorr, train=train)
+    supervision = supervision or Boxes2PixelsParams(**LOSS, selfcorr=selfcorr)
+    return Plan(
+        student=config.student, view=config.view, class_weights="frequency", supervision=supervision, train=train
+    )
 
 
 def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811
@@ -49,7 +59,7 @@ def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811
     better_and_better = itertools.count()
     trained, history = fit(network, crops(shards), plan(network, epochs=30), lambda _: next(better_and_better), CPU)
     assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
-    image, labels = crops(shards, defect_share=1.0, augment=PLAIN)[0]
+    image, _, labels, _ = crops(shards, defect_share=1.0, augment=PLAIN)[0]
     with torch.no_grad():
         predicted = trained(image[None], with_binary=False).fine.argmax(1)
     assert (predicted[0][(labels > 0) & (labels != IGNORE)] > 0).float().mean() > 0.5
@@ -82,7 +92,7 @@ class Watched(Dataset):
     """Crops whose every sample passes through `passed`."""
 
     def __init__(self, inner, passed):
-        self.inner, self.passed, self.photos, self.labels = inner, passed, inner.photos, inner.labels
+        self.inner, self.passed, self.photos, self.labels, self.seed = inner, passed, inner.photos, inner.labels, 0
 
     def __getitem__(self, number):
         return self.passed(self.inner[number])
@@ -115,6 +125,47 @@ def test_a_training_stopped_anywhere_goes_on_and_ends_at_the_same_bits(
         trained(tmp_path / "checkpoint", sample, validation)
     assert trained(tmp_path / "checkpoint") == undisturbed
     assert f"going on from step {(sample - 1) // 2 if sample < NEVER else 2 * validation} " in capsys.readouterr().err
+
+
+def of_project(run: str) -> Plan:
+    """The plan of one of the project's own runs."""
+    return resolve(load_params(Params, ROOT / "params.yaml"), run)
+
+
+METHOD_RUNS = ("two_sided", "boxinst", "discobox", "boxteacher", "boxseg")
+
+
+def test_there_is_a_run_of_every_method():
+    methods = {of_project(run).supervision.method for run in (*METHOD_RUNS, "boxes2pixels")}
+    assert methods == set(METHODS) == set(PARAMS_OF)
+
+
+@pytest.mark.parametrize("run", METHOD_RUNS)
+def test_every_method_trains_and_goes_on_to_the_same_bits(shards, tmp_path, run):  # noqa: F811
+    """Six steps, stopped in the fifth; with whatever the method has learnt about its student, and copy-paste."""
+    supervision = of_project(run).supervision
+    if run == "two_sided":
+        supervision = supervision.model_copy(update={"warmup": 0.2})
+
+    def trained(checkpoint, sample=NEVER):
+        network = student()
+        samples = Watched(crops(shards, with_boxes=True, defect_share=1.0), stopped_at(sample))
+        paste = None
+        if run == "boxseg":
+            easy = supervision.copy_paste.model_copy(update={"min_quality": 0.0, "min_area_px": 1})
+            loose = supervision.model_copy(update={"copy_paste": easy})
+            paste = paster(*shards, loose, network.config.view, seed=0)
+        result, history = fit(
+            network, samples, plan(network, 3, supervision=supervision), score, CPU, checkpoint, paste
+        )
+        return {key: value.numpy().tobytes() for key, value in result.state_dict().items()}, history
+
+    score = lambda average: -average.fine.logits.weight.double().abs().sum().item()  # noqa: E731
+    undisturbed = trained(None)
+    assert all(math.isfinite(row["loss"]) for row in undisturbed[1].epochs)
+    with pytest.raises(Stopped):
+        trained(tmp_path / "checkpoint", sample=10)
+    assert trained(tmp_path / "checkpoint") == undisturbed
 
 
 def test_a_damaged_checkpoint_is_said_and_the_training_starts_over(shards, tmp_path, capsys):  # noqa: F811
@@ -180,14 +231,14 @@ def test_class_weights_by_frequency_by_hand():
     # 0.095 / 0.16 and 0.095 / 0.03 of it; then scaled so that the mean over pixels is 1
     frequency = torch.tensor([0.81, 0.16, 0.03], dtype=torch.float64)
     raw = torch.tensor([1.0267, 1.2307 * 0.59375, 1.2307 * 3.16667])
-    found = weights_of(LOSS, frequency)
+    found = weights_of("frequency", frequency)
     torch.testing.assert_close(found, raw / (0.81 * raw[0] + 0.16 * raw[1] + 0.03 * raw[2]), rtol=1e-3, atol=1e-3)
     assert (found * frequency).sum().item() == pytest.approx(1)
     assert 0.16 * found[1].item() == pytest.approx(0.03 * found[2].item())
 
 
 def test_the_papers_fixed_class_weights_stay_available_and_are_counted():
-    fixed = LOSS.model_copy(update={"class_weights": [0.4, 4.0, 4.0]})
+    fixed = [0.4, 4.0, 4.0]
     assert weights_of(fixed, torch.ones(3) / 3).tolist() == pytest.approx([0.4, 4.0, 4.0])
     with pytest.raises(UserError, match="needs 5 numbers"):
         weights_of(fixed, torch.ones(5) / 5)

@@ -33,19 +33,20 @@ def changed_by(tmp_path, **changes) -> set[str]:
     return {name for name in after if before.get(name) != after[name]}
 
 
-ALL = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
+BOXES2PIXELS = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
+METHODS = {"two_sided", "boxinst", "discobox", "boxteacher", "boxseg"}
 
 
 def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
-    assert changed_by(tmp_path, selfcorr={"tau": 0.85}) == ALL - {"no_selfcorr"}
+    assert changed_by(tmp_path, selfcorr={"tau": 0.85}) == BOXES2PIXELS - {"no_selfcorr"}
 
 
 def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
-    assert changed_by(tmp_path, loss={"beta": 0.5}) == ALL - {"no_binary"}
+    assert changed_by(tmp_path, loss={"beta": 0.5}) == BOXES2PIXELS - {"no_binary"} | {"two_sided"}
 
 
 def test_width_reaches_every_run(tmp_path):
-    assert changed_by(tmp_path, student={"width": 64}) == ALL
+    assert changed_by(tmp_path, student={"width": 64}) == BOXES2PIXELS | METHODS
 
 
 def test_a_new_run_changes_no_other(tmp_path):
@@ -57,13 +58,23 @@ def test_an_ablation_differs_from_the_full_method_in_one_thing(tmp_path):
     full = resolve(values, "boxes2pixels").model_dump()
     for name, wanted in {
         "no_detail": {"student"},
-        "no_binary": {"student", "loss"},
-        "no_selfcorr": {"selfcorr"},
+        "no_binary": {"student", "supervision"},
+        "no_selfcorr": {"supervision"},
+        "two_sided": {"supervision"},
     }.items():
         ablated = resolve(values, name).model_dump()
         assert {section for section in full if full[section] != ablated[section]} == wanted
-    assert resolve(values, "no_selfcorr").selfcorr is None
-    assert resolve(values, "no_binary").loss.beta is None
+    assert resolve(values, "no_selfcorr").supervision.selfcorr is None
+    assert resolve(values, "no_binary").supervision.beta is None
+
+
+def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path):
+    values = params(tmp_path, loss={"fine": 0.6, "binary": 0.7, "beta": 0.3})
+    two_sided, boxseg = (resolve(values, run).supervision for run in ("two_sided", "boxseg"))
+    assert (two_sided.fine, two_sided.binary, two_sided.beta) == (0.6, 0.7, 0.3)
+    assert (boxseg.fine, boxseg.binary) == (0.6, 0.7)
+    alone = params(tmp_path, runs={"alone": {**values.runs["boxseg"], "student": {"binary": False}}})
+    assert resolve(alone, "alone").supervision.binary is None
 
 
 @pytest.mark.parametrize(
@@ -73,6 +84,9 @@ def test_an_ablation_differs_from_the_full_method_in_one_thing(tmp_path):
         ({"student": {"widht": 64}}, r"runs\.bad: student\.widht"),
         ({"selfcorr": {"tau": 2}}, r"runs\.bad: selfcorr\.tau = 2: .*less than 1"),
         ({"loss": {"beta": None}}, r"loss\.beta must be numbers"),
+        ({"supervision": {"method": "boxsnake"}}, r"supervision\.method = 'boxsnake': allowed are boxes2pixels, two_s"),
+        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.two_sided\.tau is missing"),
+        ({"supervision": {"tau": 0.9}}, r"supervision\.boxes2pixels\.tau = 0\.9: Extra inputs"),
     ],
 )
 def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message):
@@ -84,5 +98,5 @@ def test_planning_again_writes_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         main(ROOT / "params.yaml", tmp_path / folder, tmp_path / "checked.txt")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted(f"{name}.json" for name in ALL)
+    assert names == sorted(f"{name}.json" for name in BOXES2PIXELS | METHODS)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)

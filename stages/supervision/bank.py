@@ -6,25 +6,25 @@ candidates alone, there being no EMA student yet; the score is the chosen candid
 seed is photographs, at most `photographs` of them, not one for each combination of classes with random eviction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 
 from stages.dataset.photos import read_photo
-from stages.supervision.batch import Boxes
+from stages.shell.errors import UserError
+from stages.student.config import ViewParams
+from stages.supervision.batch import SCORES, Batch, Boxes
 from stages.supervision.boxseg import judge, peers
-from stages.supervision.config import BankParams
-from stages.supervision.copypaste import Piece
+from stages.supervision.config import BankParams, BoxSegParams
+from stages.supervision.copypaste import Piece, copy_paste
 from stages.supervision.masks import pairwise_box_iou, tight_boxes
 from stages.teacher import rle
 from stages.teacher.labelmap import pixels_of_box
-
-SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou")
-"""Columns of the candidates table, in the order of `Piece.scores`."""
 
 
 class Entry(NamedTuple):
@@ -53,6 +53,45 @@ def build(masks: pa.Table, candidates: pa.Table, params: BankParams, fusion: str
         if len(bank) == params.photographs:
             break
     return bank
+
+
+def paster(
+    root: Path, masks: pa.Table, candidates: pa.Table, params: BoxSegParams, view: ViewParams, seed: int
+) -> Callable[[Batch, float, np.random.Generator], Batch]:
+    """Copy-paste from a bank of the train split under `root`, into a batch at a share of the training.
+
+    Raises UserError when no instance is fit for the bank.
+    """
+    entries = build(masks, candidates, params.copy_paste, params.fusion, seed)
+    if not entries:
+        raise UserError(
+            "no instance of the train split is fit for the copy-paste bank: lower supervision.copy_paste.min_quality, "
+            "min_score or min_area_px, or switch copy_paste off (null)"
+        )
+    bank = [
+        [at_scale(piece, _scale_yx(entry, view)) for piece in read(root, entry, params.fusion)] for entry in entries
+    ]
+    return lambda batch, progress, draw: copy_paste(batch, bank, params.copy_paste, progress, params.warmup, draw)
+
+
+def at_scale(piece: Piece, scale_yx: tuple[float, float]) -> Piece:
+    """The piece as a window shows it that is stretched by so much; masks by nearest neighbour, never empty."""
+    if scale_yx == (1.0, 1.0):
+        return piece
+    size_hw = [max(round(side * scale), 1) for side, scale in zip(piece.mask.shape, scale_yx, strict=True)]
+    rgb = F.interpolate(piece.rgb[None], size_hw, mode="bilinear", antialias=True, align_corners=False)[0]
+    masks = torch.cat([piece.mask[None], piece.candidates]).float()[None]
+    mask, *each = F.interpolate(masks, size_hw, mode="nearest-exact")[0].bool()
+    if not mask.any():
+        mask = torch.ones_like(mask)
+    candidates = torch.stack(each) & mask
+    box_xyxy = piece.box_xyxy * torch.tensor([*reversed(scale_yx), *reversed(scale_yx)])
+    return piece._replace(rgb=rgb, mask=mask, candidates=candidates, box_xyxy=box_xyxy)
+
+
+def _scale_yx(entry: Entry, view: ViewParams) -> tuple[float, float]:
+    stretched = view.scale == "stretch"
+    return tuple(view.size_px / entry.photo[side] if stretched else 1.0 for side in ("height", "width"))
 
 
 def read(root: Path, entry: Entry, fusion: str) -> list[Piece]:

@@ -17,6 +17,9 @@ from torch import Tensor
 IGNORE = 255
 """Label of pixels that teach nothing: the padding around a small photograph."""
 
+SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou")
+"""Columns of the candidates table that are the scores of `Boxes`, in the order of its fields."""
+
 Named = dict[str, Tensor]
 """Scalars by name."""
 
@@ -50,7 +53,12 @@ class Batch(NamedTuple):
     image: Tensor  # (B, 3, S, S) float32 in [0, 1], photometrically augmented: the student's
     clean: Tensor  # (B, 3, S, S) float32, the same geometry, not augmented: the EMA teacher's, and for colours
     labels: Tensor  # (B, S, S) int64 in 0..K or IGNORE, 0 = background
-    boxes: Boxes
+    boxes: Boxes | None  # None where the method reads none
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on `device`."""
+        boxes = None if self.boxes is None else Boxes(*(values.to(device) for values in self.boxes))
+        return Batch(self.image.to(device), self.clean.to(device), self.labels.to(device), boxes)
 
 
 class Thresholds(NamedTuple):

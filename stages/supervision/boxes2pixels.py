@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.student.model import Logits
-from stages.supervision.batch import IGNORE
-from stages.supervision.config import LossParams
+from stages.supervision.batch import IGNORE, Batch, Moment, Named
+from stages.supervision.config import Boxes2PixelsParams
 
 EPS = 1e-6
 
@@ -74,18 +74,15 @@ def weighted_cross_entropy(
 
 
 def losses(
-    logits: Logits,
-    labels: Tensor,
-    class_weights: Tensor,
-    params: LossParams,
-    tau: float | None,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Named losses, weighted, and the share of background pixels that were corrected (0 with `tau` None)."""
-    targets, corrected = labels, torch.zeros((), device=labels.device)
-    if tau is not None:
-        targets, changed = correct_labels(logits.fine, labels, tau)
+    logits: Logits, batch: Batch, params: Boxes2PixelsParams, moment: Moment, teacher: Logits | None
+) -> tuple[Named, Named]:
+    """`fine` and `binary`; figure `corrected_share` of the background. Neither `teacher` nor boxes are used."""
+    labels = targets = batch.labels
+    corrected = torch.zeros((), device=labels.device)
+    if params.selfcorr is not None and moment.progress >= params.selfcorr.warmup:
+        targets, changed = correct_labels(logits.fine, labels, params.selfcorr.tau)
         corrected = changed.sum() / (labels == 0).sum().clamp(min=1)
-    named = {"fine": params.fine * weighted_cross_entropy(logits.fine, targets, class_weights)}
+    named = {"fine": params.fine * weighted_cross_entropy(logits.fine, targets, moment.class_weights)}
     if logits.binary is not None:
         named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
-    return named, corrected
+    return named, {"corrected_share": corrected}

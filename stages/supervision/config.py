@@ -13,20 +13,35 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+ClassWeights = Literal["frequency"] | list[Annotated[float, Field(gt=0)]]
+
+
 class LossParams(Section):
-    """Section `loss`. The plan of a run without a binary head holds neither its weight nor beta."""
+    """Section `loss`: weights of the heads, beta of the asymmetric Dice. A run without a binary head needs neither its
+    weight nor beta, and a method takes what it has a use for.
+    """
 
     fine: float = Field(gt=0)
     binary: float | None = Field(gt=0)
     beta: float | None = Field(ge=0)
-    class_weights: Literal["frequency"] | list[Annotated[float, Field(gt=0)]]
+    class_weights: ClassWeights
 
 
 class SelfcorrParams(Section):
     """Section `selfcorr`. `warmup` is the share of the training steps before it starts."""
 
     tau: float = Field(gt=0, lt=1)
-    warmup: float = Field(ge=0, le=1)
+    warmup: Share
+
+
+class Boxes2PixelsParams(Section):
+    """Method `boxes2pixels`: the sections `loss` and `selfcorr`; None for a run that does not self-correct."""
+
+    method: Literal["boxes2pixels"]
+    fine: float = Field(gt=0)
+    binary: float | None = Field(gt=0)
+    beta: float | None = Field(ge=0)
+    selfcorr: SelfcorrParams | None
 
 
 class BoxLossParams(Section):
@@ -130,3 +145,19 @@ class TwoSidedParams(Section):
     beta: float | None = Field(ge=0)
     tau: Literal["typical"] | Annotated[float, Field(gt=0, lt=1)]
     warmup: Share
+
+
+Supervision = Annotated[
+    Boxes2PixelsParams | TwoSidedParams | BoxInstParams | DiscoBoxParams | BoxTeacherParams | BoxSegParams,
+    Field(discriminator="method"),
+]
+"""The parameters of one method, whichever."""
+
+PARAMS_OF: dict[str, type[Section]] = {
+    "boxes2pixels": Boxes2PixelsParams,
+    "two_sided": TwoSidedParams,
+    "boxinst": BoxInstParams,
+    "discobox": DiscoBoxParams,
+    "boxteacher": BoxTeacherParams,
+    "boxseg": BoxSegParams,
+}

@@ -4,15 +4,17 @@ from pydantic import Field
 
 from stages.shell.params import Section
 from stages.student.config import StudentParams, ViewParams
-from stages.supervision.config import LossParams, SelfcorrParams
+from stages.supervision.config import ClassWeights, Supervision
 
 
 class AugmentParams(Section):
-    """Section `train.augment`: flips, and the largest relative change of brightness and contrast."""
+    """Section `train.augment`: flips, the largest relative changes of colours, and the largest blur (its sigma)."""
 
     flip: bool
     brightness: float = Field(ge=0, lt=1)
     contrast: float = Field(ge=0, lt=1)
+    saturation: float = Field(ge=0, le=1)
+    blur_px: float = Field(ge=0)
 
 
 class TrainParams(Section):
@@ -32,10 +34,10 @@ class TrainParams(Section):
 
 
 class Plan(Section):
-    """One run, resolved: only what it uses. `selfcorr` is None for a run that does not self-correct."""
+    """One run, resolved: only what it uses."""
 
     student: StudentParams
     view: ViewParams
-    loss: LossParams
-    selfcorr: SelfcorrParams | None
+    class_weights: ClassWeights
+    supervision: Supervision
     train: TrainParams

@@ -1,5 +1,7 @@
 """Training samples: which window of which photograph, augmented how. Every draw is a function of its number."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,24 +10,31 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from stages.dataset.photos import read_photo
 from stages.dataset.tables import decode_label_map
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
 from stages.student.inference import pad_to, to_square
-from stages.supervision.batch import IGNORE
+from stages.supervision.batch import IGNORE, Batch, Boxes
+from stages.training.boxes import BoxTable, flip_boxes, nearest, stack
 from stages.training.config import AugmentParams
 
 CACHE_BYTES = 2**30
 """Decoded photographs are kept while all of them fit in this; a larger train split is decoded again and again."""
 
+MIN_BLUR_PX = 0.1
+"""Below it a Gaussian changes nothing that can be seen."""
+
 
 class Sample(NamedTuple):
-    """`image` (3, S, S) float in [0, 1], `labels` (S, S) int64 in 0..K or IGNORE."""
+    """One window: what `Batch` holds of it."""
 
-    image: Tensor
-    labels: Tensor
+    image: Tensor  # (3, S, S) float in [0, 1]
+    clean: Tensor  # (3, S, S), flipped like `image`, its colours as they were
+    labels: Tensor  # (S, S) int64 in 0..K or IGNORE
+    boxes: Boxes | None
 
 
 class Crops(TorchDataset[Sample]):
@@ -45,6 +54,7 @@ class Crops(TorchDataset[Sample]):
         augment: AugmentParams,
         defect_share: float,
         seed: int,
+        with_boxes: bool = False,
     ) -> None:
         if masks.num_rows == 0:
             raise UserError("the train split has no photograph to train on")
@@ -55,6 +65,7 @@ class Crops(TorchDataset[Sample]):
         self.kept: dict[int, Tensor] | None = {} if fits else None
         self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
         self.boxes_by_class = _boxes_by_class(masks, candidates)
+        self.boxes = BoxTable(masks, candidates) if with_boxes else None
         if not self.boxes_by_class:
             raise UserError("the train split has no box: there is no defect to learn")
 
@@ -62,8 +73,11 @@ class Crops(TorchDataset[Sample]):
         draw = np.random.default_rng([self.seed, number])
         index, top, left = self._place(draw)
         image, labels = self._window(self._photo(index), self._label_map(index), top, left)
-        image, labels = _flip(draw, image, labels) if self.augment.flip else (image, labels)
-        return Sample(_jitter(draw, image[0], self.augment), labels)
+        axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.augment.flip else []
+        clean, labels, boxes = image[0].flip(axes), labels.flip(axes), None
+        if self.boxes is not None:
+            boxes = flip_boxes(self.boxes.window(index, self.view, top, left), axes)
+        return Sample(augmented(draw, clean, self.augment), clean, labels, boxes)
 
     def labels(self, number: int) -> Tensor:
         """(S, S) labels of sample `number` before flipping, without decoding its photograph."""
@@ -109,7 +123,7 @@ class Crops(TorchDataset[Sample]):
         """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
         size = self.view.size_px
         if self.view.scale == "stretch":
-            return to_square(image.float() / 255, size), _nearest(labels, size)
+            return to_square(image.float() / 255, size), nearest(labels, size)
         image = pad_to(image[..., top : top + size, left : left + size].float() / 255, size)
         window = torch.full((size, size), IGNORE)
         cut = labels[top : top + size, left : left + size]
@@ -137,19 +151,23 @@ def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[list[tuple[in
     return [list(by_class[class_id].values()) for class_id in sorted(by_class)]
 
 
-def _nearest(labels: Tensor, size_px: int) -> Tensor:
-    rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
-    columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
-    return labels[rows][:, columns]
-
-
-def _flip(draw: np.random.Generator, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    axes = [axis for axis in (-2, -1) if draw.random() < 0.5]
-    return image.flip(axes), labels.flip(axes)
-
-
-def _jitter(draw: np.random.Generator, image: Tensor, augment: AugmentParams) -> Tensor:
+def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) -> Tensor:
+    """`image` (3, S, S) with other colours and less sharp, as far as `augment` allows."""
     brightness = 1 + augment.brightness * draw.uniform(-1, 1)
     contrast = 1 + augment.contrast * draw.uniform(-1, 1)
     mean = image.mean()
-    return ((image - mean) * contrast + mean * brightness).clamp(0, 1)
+    image = (image - mean) * contrast + mean * brightness
+    if augment.saturation:
+        grey = image.mean(dim=0, keepdim=True)
+        image = grey + (image - grey) * (1 + augment.saturation * draw.uniform(-1, 1))
+    if augment.blur_px and (sigma := augment.blur_px * draw.uniform()) > MIN_BLUR_PX:
+        image = gaussian_blur(image, 2 * math.ceil(2 * sigma) + 1, sigma)
+    return image.clamp(0, 1)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as one batch; its boxes know which image they are of."""
+    image, clean, labels, boxes = zip(*samples, strict=True)
+    return Batch(
+        torch.stack(image), torch.stack(clean), torch.stack(labels), None if boxes[0] is None else stack(boxes)
+    )

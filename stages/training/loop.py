@@ -17,11 +17,12 @@ from stages.shell.checkpoint import Pace, load_state, save_state
 from stages.shell.errors import Stopped, UserError, held
 from stages.shell.progress import progress
 from stages.student.model import Student
-from stages.supervision.boxes2pixels import losses
-from stages.supervision.config import LossParams
+from stages.supervision.batch import Batch
+from stages.supervision.config import ClassWeights
 from stages.training.config import Plan, TrainParams
-from stages.training.crops import Crops, Sample, class_frequency
+from stages.training.crops import Crops, class_frequency, collate
 from stages.training.state import Progress, Training
+from stages.training.supervise import Paste, Supervisor
 
 FREQUENCY_SAMPLES = 512
 """Samples whose labels are counted for the class weights and the heads' first bias."""
@@ -42,18 +43,19 @@ def fit(
     validate: Callable[[Student], float],
     device: torch.device,
     checkpoint: Path | None = None,
+    paste: Paste | None = None,
 ) -> tuple[Student, History]:
     """Train `student` on `crops`; returns the EMA weights of the best validation, and the curves.
 
     `validate` scores an EMA student in evaluation mode, higher is better. A training that was killed goes on from
     `checkpoint`, which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone,
     and nothing else draws a number after the first weights. Who calls removes the file when the result is safe.
-    Raises UserError when the loss is not finite.
+    `paste` changes each batch before anyone sees it. Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(crops.photos) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
     frequency = class_frequency(crops, len(student.config.names) + 1, FREQUENCY_SAMPLES)
-    class_weights = weights_of(plan.loss, frequency).to(device)
+    class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.fine.start_at(frequency.log().float())
     if student.binary is not None:
         student.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log().float())
@@ -62,14 +64,15 @@ def fit(
     optimizer = torch.optim.AdamW(student.trainable().values(), lr=train.lr, weight_decay=train.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace = Progress(), Pace()
-    training = Training(student, ema.module, optimizer, schedule, now)
+    supervisor = Supervisor(plan.supervision, class_weights, len(frequency) - 1, crops.seed, paste)
+    training = Training(student, ema.module, optimizer, schedule, now, supervisor.memory)
     if checkpoint is not None and (state := load_state(checkpoint)):
         training.load(state)
         print(f"going on from step {now.step} ({checkpoint})", file=sys.stderr)
 
     # one loader for the whole run: sample numbers go on from epoch to epoch, and its workers stay
     numbers = range(now.step * train.batch_size, steps * train.batch_size)
-    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers))
+    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers, collate_fn=collate))
     with progress((), "train", "step", total=steps, done=now.step) as bar, _kept_when_stopped(checkpoint, training):
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
@@ -82,8 +85,7 @@ def fit(
                 break
             batch = next(batches)
             with held():
-                tau = plan.selfcorr.tau if plan.selfcorr and now.step >= plan.selfcorr.warmup * steps else None
-                figures = _step(student, batch, class_weights, plan.loss, tau, optimizer, train.clip_norm, device)
+                figures = _step(training, supervisor, batch.to(device), steps, train.clip_norm)
                 if not math.isfinite(figures["loss"]):
                     raise UserError(f"loss is {figures['loss']} at step {now.step}: lower train.lr (now {train.lr})")
                 schedule.step()
@@ -135,7 +137,7 @@ def _kept_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[
         raise
 
 
-def weights_of(params: LossParams, frequency: Tensor) -> Tensor:
+def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
     """(K+1,) class weights: the fixed ones, or drawn from the frequency, scaled to a mean of 1 over pixels.
 
     Whether: background and defects as a whole weigh 1 / frequency^(1/8). On the demo's val truth no weights left too
@@ -144,35 +146,23 @@ def weights_of(params: LossParams, frequency: Tensor) -> Tensor:
     photographs do. Which: defect classes share the weight of defects so that each counts as much as any other, or the
     commonest would be the answer to all.
     """
-    if params.class_weights == "frequency":
+    if wanted == "frequency":
         defects = frequency[1:].sum()
         which = defects / (len(frequency) - 1) / frequency[1:]
         weights = torch.cat([frequency[:1] ** -0.125, defects**-0.125 * which])
         return (weights / (weights * frequency).sum()).float()
-    if len(params.class_weights) != len(frequency):
+    if len(wanted) != len(frequency):
         raise UserError(
-            f"loss.class_weights = {params.class_weights}: needs {len(frequency)} numbers "
+            f"loss.class_weights = {wanted}: needs {len(frequency)} numbers "
             f"(background and {len(frequency) - 1} classes), or `frequency`"
         )
-    return torch.tensor(params.class_weights)
+    return torch.tensor(wanted)
 
 
-def _step(
-    student: Student,
-    batch: Sample,
-    class_weights: Tensor,
-    loss_params: LossParams,
-    tau: float | None,
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-    device: torch.device,
-) -> dict[str, float]:
+def _step(training: Training, supervisor: Supervisor, batch: Batch, steps: int, clip_norm: float) -> dict[str, float]:
     """One optimiser step; returns the figures to log."""
-    images, labels = batch.image.to(device), batch.labels.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = student(images, with_binary=True)
-    logits = type(logits)(*(part if part is None else part.float() for part in logits))
-    named, corrected = losses(logits, labels, class_weights, loss_params, tau)
+    student, optimizer = training.student, training.optimizer
+    named, figures = supervisor.losses(student, training.average, batch, training.now.step, steps)
     loss = sum(named.values())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -181,5 +171,6 @@ def _step(
     return {
         "loss": loss.item(),
         **{f"loss_{name}": value.item() for name, value in named.items()},
-        "corrected_share": corrected.item(),
+        "corrected_share": 0.0,  # a method that corrects no label has no such figure of its own
+        **{name: value.item() for name, value in figures.items()},
     }

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -29,13 +29,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A student, the average (EMA) of its weights, and what moves them."""
+    """A student, the average (EMA) of its weights, what moves them, and what its method has learnt about it."""
 
     student: Student
     average: Student
     optimizer: Optimizer
     schedule: LRScheduler
     now: Progress
+    memory: nn.Module | None = None
 
     def state(self) -> dict:
         """Tensors, numbers and containers of them. The frozen part of the ViT is left out: setting up brings it."""
@@ -45,6 +46,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "now": dict(vars(self.now)),
+            "memory": {} if self.memory is None else self.memory.state_dict(),
         }
 
     def load(self, state: dict) -> None:
@@ -54,6 +56,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         vars(self.now).update(state["now"])
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
 
     def changing(self, network: Student) -> dict[str, Tensor]:
         """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""

@@ -1,0 +1,112 @@
+"""The boxes of a training window, with SAM's candidates, out of the shards' table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stages.shell.errors import UserError
+from stages.student.config import ViewParams
+from stages.supervision.batch import SCORES, Boxes
+from stages.teacher import rle
+
+
+class BoxTable:
+    """Rows of the candidates table by photograph. Masks are decoded when a window needs them."""
+
+    def __init__(self, masks: pa.Table, candidates: pa.Table) -> None:
+        """The train shards' tables: photographs in the order that `window` counts them in."""
+        self.size_hw = list(zip(masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True))
+        names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "cand_idx", "chosen", "rle", "area", *SCORES]
+        self.rows = candidates.select(names).combine_chunks()
+        index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
+        of_photo = np.array([index_of[image_id] for image_id in candidates["image_id"].to_pylist()], dtype=np.int64)
+        if (np.diff(of_photo) < 0).any():
+            raise UserError(
+                "the candidates of the train split are not in the order of its photographs; rasterize again"
+            )
+        self.candidates = int(self.rows["cand_idx"].to_numpy().max(initial=-1)) + 1
+        self.first = np.searchsorted(of_photo, np.arange(len(self.size_hw) + 1))
+
+    def window(self, index: int, view: ViewParams, top: int, left: int) -> Boxes:
+        """The boxes of photograph `index` of which the window shows a pixel, in its frame; `image_index` is 0.
+
+        With view.scale `native` the window's first pixel is (`top`, `left`); with `stretch` it shows all of it.
+        """
+        size, size_hw, scale_yx = view.size_px, self.size_hw[index], (1.0, 1.0)
+        if view.scale == "stretch":
+            top, left, scale_yx = 0, 0, (size / size_hw[0], size / size_hw[1])
+        start, end = self.first[index], self.first[index + 1]
+        rows = self.rows.slice(start, end - start).to_pylist()
+        seen: dict[str, list[dict]] = {}
+        for row in rows:
+            x1, x2 = ((row[x] - left) * scale_yx[1] for x in ("x1", "x2"))
+            y1, y2 = ((row[y] - top) * scale_yx[0] for y in ("y1", "y2"))
+            if x2 > 0 and y2 > 0 and x1 < size and y1 < size:
+                seen.setdefault(row["box_id"], []).append(row | {"xyxy": (x1, y1, x2, y2)})
+        if not seen:
+            return no_boxes(self.candidates, size)
+        return _boxes(list(seen.values()), [self._masks(each, size_hw, view, top, left) for each in seen.values()])
+
+    def _masks(self, rows: list[dict], size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
+        """(C, S, S) bool: a box's candidates in the window."""
+        size, masks = view.size_px, []
+        for row in rows:
+            whole = torch.from_numpy(rle.decode(row["rle"], size_hw))
+            if view.scale == "stretch":
+                masks.append(nearest(whole, size))
+                continue
+            part = torch.zeros(size, size, dtype=torch.bool)
+            cut = whole[top : top + size, left : left + size]
+            part[: cut.shape[0], : cut.shape[1]] = cut
+            masks.append(part)
+        return torch.stack(masks)
+
+
+def nearest(labels: Tensor, size_px: int) -> Tensor:
+    """(H, W) to (size, size): the label at the centre of each pixel."""
+    rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
+    columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
+    return labels[rows][:, columns]
+
+
+def _boxes(rows: list[list[dict]], masks: list[Tensor]) -> Boxes:
+    return Boxes(
+        torch.zeros(len(rows), dtype=torch.long),
+        torch.tensor([each[0]["class_id"] for each in rows]),
+        torch.tensor([each[0]["xyxy"] for each in rows], dtype=torch.float32),
+        torch.stack(masks),
+        torch.tensor([[row["area"] > 0 for row in each] for each in rows]),
+        *(torch.tensor([[row[name] for row in each] for each in rows], dtype=torch.float32) for name in SCORES),
+        torch.tensor([[row["chosen"] for row in each].index(True) for each in rows]),
+    )
+
+
+def no_boxes(candidates: int, size_px: int) -> Boxes:
+    """N = 0."""
+    return Boxes(
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 4),
+        torch.zeros(0, candidates, size_px, size_px, dtype=torch.bool),
+        torch.zeros(0, candidates, dtype=torch.bool),
+        *(torch.zeros(0, candidates) for _ in SCORES),
+        torch.zeros(0, dtype=torch.long),
+    )
+
+
+def flip_boxes(boxes: Boxes, axes: Sequence[int]) -> Boxes:
+    """The boxes of a window that is mirrored along `axes`, -2 (upside down) and -1 (left to right)."""
+    size, corners = boxes.candidates.shape[-1], list(boxes.xyxy.unbind(1))
+    for axis in axes:
+        first = 0 if axis == -1 else 1
+        corners[first], corners[first + 2] = size - corners[first + 2], size - corners[first]
+    return boxes._replace(xyxy=torch.stack(corners, dim=1), candidates=boxes.candidates.flip(list(axes)))
+
+
+def stack(each: Sequence[Boxes]) -> Boxes:
+    """The boxes of several windows as those of one batch."""
+    numbered = [boxes._replace(image_index=boxes.image_index + index) for index, boxes in enumerate(each)]
+    return Boxes(*(torch.cat(values) for values in zip(*numbered, strict=True)))

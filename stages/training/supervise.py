@@ -1,0 +1,47 @@
+"""One step's losses: the batch is pasted into, the EMA student is asked, and the run's method judges. No optimiser."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.student.model import Logits, Student
+from stages.supervision.batch import Batch, Moment, Named
+from stages.supervision.config import Supervision
+from stages.supervision.methods import METHODS
+from stages.supervision.typical import Typical
+
+Paste = Callable[[Batch, float, np.random.Generator], Batch]
+"""Copy-paste into a batch at a share of the training, with its draws."""
+
+
+class Supervisor:
+    """A method of supervision at work. `memory` is what it has learnt about its student so far, or None."""
+
+    def __init__(
+        self, params: Supervision, class_weights: Tensor, classes: int, seed: int, paste: Paste | None = None
+    ) -> None:
+        self.params, self.method = params, METHODS[params.method]
+        self.class_weights, self.classes, self.seed, self.paste = class_weights, classes, seed, paste
+        self.memory = Typical(classes).to(class_weights.device) if self.method.observe else None
+
+    def losses(self, student: Student, average: Student, batch: Batch, step: int, steps: int) -> tuple[Named, Named]:
+        """Named losses and figures of `batch` at `step` of `steps`; what is drawn depends on (seed, step) alone."""
+        progress = step / steps
+        if self.paste is not None:
+            batch = self.paste(batch, progress, np.random.default_rng([self.seed, step]))
+        logits, teacher, thresholds = _logits(student, batch.image), None, None
+        if self.method.teacher:
+            with torch.no_grad():
+                teacher = _logits(average.eval(), batch.clean)
+        if self.memory is not None:
+            self.memory.update(self.method.observe(batch, teacher, self.classes))
+            thresholds = self.memory.thresholds()
+        return self.method.losses(logits, batch, self.params, Moment(progress, self.class_weights, thresholds), teacher)
+
+
+def _logits(student: Student, images: Tensor) -> Logits:
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+        logits = student(images, with_binary=True)
+    return Logits(*(part if part is None else part.float() for part in logits))
