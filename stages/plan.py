@@ -22,6 +22,7 @@ from stages.shell.errors import UserError, run
 from stages.shell.files import new_file, new_folder
 from stages.shell.params import Section, load_params, parse
 from stages.student.config import StudentParams, ViewParams
+from stages.student.kinds import NetworkParams
 from stages.supervision.config import LossParams, SelfcorrParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import Plan, TrainParams
@@ -38,6 +39,7 @@ class SelfcorrSection(SelfcorrParams):
 class Shared(Section):
     """The sections that a run can override."""
 
+    network: NetworkParams
     student: StudentParams
     view: ViewParams
     loss: LossParams
@@ -69,11 +71,26 @@ def resolve(params: Params, run_name: str) -> Plan:
     checked = parse(Shared, merged, where)
     selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
     loss = checked.loss.model_dump()
-    if not checked.student.binary:
+    network = _network(checked, where)
+    if network["student"] is None or not checked.student.binary:
         loss |= {"binary": None, "beta": None}
     elif None in (loss["binary"], loss["beta"]):
         raise UserError(f"{where}: loss.binary and loss.beta must be numbers while student.binary is true")
-    return parse(Plan, {**checked.model_dump(), "selfcorr": selfcorr, "loss": loss}, where)
+    rest = checked.model_dump(exclude={"network", "student"})
+    return parse(Plan, {**network, **rest, "selfcorr": selfcorr, "loss": loss}, where)
+
+
+def _network(checked: Shared, where: str) -> dict[str, dict | None]:
+    """The plan's `student` and `network`. Raises UserError for what segmentation-models-pytorch cannot do."""
+    network = checked.network
+    if network.architecture == "student":
+        return {"student": checked.student.model_dump(), "network": None}
+    if network.architecture == "deeplabv3":
+        if network.encoder.startswith("mit_"):
+            raise UserError(f"{where}: network.encoder = {network.encoder}: deeplabv3 needs one of convolutions")
+        if checked.train.batch_size == 1:
+            raise UserError(f"{where}: train.batch_size = 1: deeplabv3 normalises over the batch and needs 2 or more")
+    return {"student": None, "network": network.model_dump()}
 
 
 def main(

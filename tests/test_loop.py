@@ -41,7 +41,7 @@ def plan(network, epochs=2, selfcorr=None, **changes) -> Plan:
     }
     config = network.config
     train = TrainParams(**{**train, **changes})
-    return Plan(student=config.student, view=config.view, loss=LOSS, selfcorr=selfcorr, train=train)
+    return Plan(student=config.student, network=None, view=config.view, loss=LOSS, selfcorr=selfcorr, train=train)
 
 
 def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811

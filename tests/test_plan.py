@@ -33,19 +33,39 @@ def changed_by(tmp_path, **changes) -> set[str]:
     return {name for name in after if before.get(name) != after[name]}
 
 
-ALL = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
+STUDENTS = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
+BASELINES = {"unet", "deeplabv3", "segformer"}
+ALL = STUDENTS | BASELINES
 
 
 def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
-    assert changed_by(tmp_path, selfcorr={"tau": 0.85}) == ALL - {"no_selfcorr"}
+    assert changed_by(tmp_path, selfcorr={"tau": 0.85}) == STUDENTS - {"no_selfcorr"}
 
 
 def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
-    assert changed_by(tmp_path, loss={"beta": 0.5}) == ALL - {"no_binary"}
+    assert changed_by(tmp_path, loss={"beta": 0.5}) == STUDENTS - {"no_binary"}
 
 
-def test_width_reaches_every_run(tmp_path):
-    assert changed_by(tmp_path, student={"width": 64}) == ALL
+def test_width_reaches_every_student_and_no_baseline(tmp_path):
+    assert changed_by(tmp_path, student={"width": 64}) == STUDENTS
+
+
+def test_what_is_for_baselines_reaches_no_student(tmp_path):
+    assert changed_by(tmp_path, network={"encoder_weights": "imagenet", "decoder_width": 256}) == BASELINES
+    assert changed_by(tmp_path, network={"encoder": "efficientnet-b2"}) == BASELINES - {"segformer"}
+
+
+def test_one_parameter_gives_a_baseline_self_correction(tmp_path):
+    values = params(tmp_path, runs={"unet": {"network": {"architecture": "unet"}, "selfcorr": {"enabled": True}}})
+    assert resolve(values, "unet").selfcorr == resolve(values, "boxes2pixels").selfcorr
+
+
+def test_a_baseline_has_neither_a_student_nor_a_binary_head(tmp_path):
+    for name in BASELINES:
+        plan = resolve(params(tmp_path), name)
+        assert plan.network.architecture == name
+        assert (plan.student, plan.loss.binary, plan.loss.beta, plan.selfcorr) == (None, None, None, None)
+    assert resolve(params(tmp_path), "boxes2pixels").network is None
 
 
 def test_a_new_run_changes_no_other(tmp_path):
@@ -73,6 +93,13 @@ def test_an_ablation_differs_from_the_full_method_in_one_thing(tmp_path):
         ({"student": {"widht": 64}}, r"runs\.bad: student\.widht"),
         ({"selfcorr": {"tau": 2}}, r"runs\.bad: selfcorr\.tau = 2: .*less than 1"),
         ({"loss": {"beta": None}}, r"loss\.beta must be numbers"),
+        ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': .*'unet', 'deeplabv3'"),
+        ({"network": {"architecture": "unet", "encoder": "resnet19"}}, r"network\.encoder = 'resnet19': .*'resnet18'"),
+        (
+            {"network": {"architecture": "deeplabv3", "encoder": "mit_b2"}},
+            r"encoder = mit_b2: deeplabv3 needs",
+        ),
+        ({"network": {"architecture": "deeplabv3"}, "train": {"batch_size": 1}}, r"train\.batch_size = 1: deeplabv3"),
     ],
 )
 def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message):

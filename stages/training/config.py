@@ -4,6 +4,7 @@ from pydantic import Field
 
 from stages.shell.params import Section
 from stages.student.config import StudentParams, ViewParams
+from stages.student.kinds import BaselineParams
 from stages.supervision.config import LossParams, SelfcorrParams
 
 
@@ -32,9 +33,13 @@ class TrainParams(Section):
 
 
 class Plan(Section):
-    """One run, resolved: only what it uses. `selfcorr` is None for a run that does not self-correct."""
+    """One run, resolved: only what it uses. `selfcorr` is None for a run that does not self-correct.
 
-    student: StudentParams
+    A run trains the student, and then `network` is None, or a baseline, and then `student` is.
+    """
+
+    student: StudentParams | None
+    network: BaselineParams | None
     view: ViewParams
     loss: LossParams
     selfcorr: SelfcorrParams | None

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.student.model import Student
+from stages.student.model import Segmenter
 
 
 @dataclass
@@ -29,10 +29,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A student, the average (EMA) of its weights, and what moves them."""
+    """A student or baseline, the average (EMA) of its weights, and what moves them."""
 
-    student: Student
-    average: Student
+    student: Segmenter
+    average: Segmenter
     optimizer: Optimizer
     schedule: LRScheduler
     now: Progress
@@ -55,7 +55,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         vars(self.now).update(state["now"])
 
-    def changing(self, network: Student) -> dict[str, Tensor]:
+    def changing(self, network: Segmenter) -> dict[str, Tensor]:
         """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""
         frozen = {name for name, parameter in self.student.named_parameters() if not parameter.requires_grad}
         return {key: value for key, value in network.state_dict().items() if key not in frozen}
