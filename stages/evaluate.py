@@ -37,7 +37,7 @@ from stages.shell.files import new_folder, write_json
 from stages.shell.params import Section, load_params
 from stages.shell.progress import progress
 from stages.student.inference import predict
-from stages.student.model import Student, load_student
+from stages.student.model import Segmenter, load_student
 from stages.teacher.shards import read_masks
 
 PUBLISHED_PX = 518
@@ -83,7 +83,7 @@ def main(
     write_json(metrics, result)
 
 
-def load(folder: Path, source: Dataset) -> Student:
+def load(folder: Path, source: Dataset) -> Segmenter:
     """The student of one seed. Raises UserError when it knows other classes than the data set."""
     student = load_student(folder)
     if student.config.names != list(source.names):
@@ -92,7 +92,7 @@ def load(folder: Path, source: Dataset) -> Student:
 
 
 def predicted(
-    student: Student,
+    student: Segmenter,
     source: Dataset,
     title: str,
     photos: pa.Table,

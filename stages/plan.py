@@ -22,6 +22,7 @@ from stages.shell.errors import UserError, run
 from stages.shell.files import new_file, new_folder
 from stages.shell.params import Section, load_params, parse
 from stages.student.config import StudentParams, ViewParams
+from stages.student.kinds import NetworkParams
 from stages.supervision.config import PARAMS_OF, LossParams, SelfcorrParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import Plan, TrainParams
@@ -44,6 +45,7 @@ class SupervisionSection(Section):
 class Shared(Section):
     """The sections that a run can override."""
 
+    network: NetworkParams
     student: StudentParams
     view: ViewParams
     loss: LossParams
@@ -75,7 +77,7 @@ def resolve(params: Params, run_name: str) -> Plan:
         raise UserError(f"{where}: {unknown[0]} is not a section that a run can override: {', '.join(shared)}")
     merged = {key: {**values, **params.runs[run_name].get(key, {})} for key, values in shared.items()}
     checked = parse(Shared, merged, where)
-    values = checked.model_dump(include={"student", "view", "train"})
+    values = checked.model_dump(include={"view", "train"}) | _network(checked, where)
     values |= {"class_weights": checked.loss.class_weights, "supervision": _supervision(checked, where)}
     return parse(Plan, values, where)
 
@@ -86,7 +88,7 @@ def _supervision(checked: Shared, where: str) -> dict[str, Any]:
     if not isinstance(method, str) or method not in PARAMS_OF:
         raise UserError(f"{where}: supervision.method = {method!r}: allowed are {', '.join(PARAMS_OF)}")
     loss = checked.loss.model_dump(exclude={"class_weights"})
-    if not checked.student.binary:
+    if checked.network.architecture != "student" or not checked.student.binary:
         loss |= {"binary": None, "beta": None}
     elif None in (loss["binary"], loss["beta"]):
         raise UserError(f"{where}: loss.binary and loss.beta must be numbers while student.binary is true")
@@ -94,6 +96,19 @@ def _supervision(checked: Shared, where: str) -> dict[str, Any]:
     of_sections = {**loss, "selfcorr": selfcorr}
     used = {key: value for key, value in of_sections.items() if key in PARAMS_OF[method].model_fields}
     return used | checked.supervision
+
+
+def _network(checked: Shared, where: str) -> dict[str, dict | None]:
+    """The plan's `student` and `network`. Raises UserError for what segmentation-models-pytorch cannot do."""
+    network = checked.network
+    if network.architecture == "student":
+        return {"student": checked.student.model_dump(), "network": None}
+    if network.architecture == "deeplabv3":
+        if network.encoder.startswith("mit_"):
+            raise UserError(f"{where}: network.encoder = {network.encoder}: deeplabv3 needs one of convolutions")
+        if checked.train.batch_size == 1:
+            raise UserError(f"{where}: train.batch_size = 1: deeplabv3 normalises over the batch and needs 2 or more")
+    return {"student": None, "network": network.model_dump()}
 
 
 def main(

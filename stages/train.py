@@ -24,9 +24,11 @@ from stages.shell.files import new_folder
 from stages.shell.params import load_params
 from stages.shell.work import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.student.backbone import load_backbone
+from stages.student.baseline import Baseline
 from stages.student.config import StudentConfig
 from stages.student.inference import predict
-from stages.student.model import Student, save_student
+from stages.student.kinds import BaselineConfig
+from stages.student.model import Segmenter, Student, save_student
 from stages.supervision.bank import paster
 from stages.supervision.config import BoxSegParams
 from stages.supervision.methods import METHODS
@@ -51,11 +53,7 @@ def main(
     values, source = load_params(Plan, plan), read_dataset(dataset)
     make_deterministic()
     torch.manual_seed(seed)
-    pretrained, config = load_backbone(backbone, values.view.size_px)
-    student = Student(
-        StudentConfig(names=list(source.names), student=values.student, view=values.view, backbone=config)
-    )
-    student.backbone = pretrained
+    student = untrained(values, list(source.names), backbone)
     crops = Crops(
         source.root,
         read_masks(train),
@@ -68,7 +66,7 @@ def main(
     )
     val_masks = read_masks(val)
 
-    def validate(candidate: Student) -> float:
+    def validate(candidate: Segmenter) -> float:
         """miou_anom against the noisy teacher: no human mask takes part in choosing."""
         total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
         for row in val_masks.to_pylist():
@@ -84,7 +82,7 @@ def main(
     identity = {
         "plan": values.model_dump(mode="json"),
         "seed": seed,
-        "inputs": files_fingerprint([dataset, train, val, backbone]),
+        "inputs": files_fingerprint([dataset, train, val, *([] if values.student is None else [backbone])]),
         "code": code_fingerprint(),
         "torch": torch.__version__,
         "device": str(place),
@@ -104,6 +102,16 @@ def main(
         epochs.drop(columns=losses).to_csv(part / "corrected.csv")
         pd.DataFrame(history.validations).to_csv(part / "val.csv", index=False)
     checkpoint.unlink(missing_ok=True)
+
+
+def untrained(plan: Plan, names: list[str], backbone: Path) -> Segmenter:
+    """The run's network before its first step. A baseline does not read the student's `backbone`."""
+    if plan.student is None:
+        return Baseline(BaselineConfig(names=names, network=plan.network, view=plan.view), pretrained=True)
+    pretrained, config = load_backbone(backbone, plan.view.size_px)
+    student = Student(StudentConfig(names=names, student=plan.student, view=plan.view, backbone=config))
+    student.backbone = pretrained
+    return student
 
 
 if __name__ == "__main__":

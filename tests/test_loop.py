@@ -49,9 +49,8 @@ def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
     config = network.config
     train = TrainParams(**{**train, **changes})
     supervision = supervision or Boxes2PixelsParams(**LOSS, selfcorr=selfcorr)
-    return Plan(
-        student=config.student, view=config.view, class_weights="frequency", supervision=supervision, train=train
-    )
+    rest = {"view": config.view, "class_weights": "frequency", "supervision": supervision, "train": train}
+    return Plan(student=config.student, network=None, **rest)
 
 
 def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811

@@ -35,6 +35,9 @@ def changed_by(tmp_path, **changes) -> set[str]:
 
 BOXES2PIXELS = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
 METHODS = {"two_sided", "boxinst", "discobox", "boxteacher", "boxseg"}
+STUDENTS = BOXES2PIXELS | METHODS
+BASELINES = {"unet", "deeplabv3", "segformer"}
+ALL = STUDENTS | BASELINES
 
 
 def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
@@ -45,8 +48,27 @@ def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
     assert changed_by(tmp_path, loss={"beta": 0.5}) == BOXES2PIXELS - {"no_binary"} | {"two_sided"}
 
 
-def test_width_reaches_every_run(tmp_path):
-    assert changed_by(tmp_path, student={"width": 64}) == BOXES2PIXELS | METHODS
+def test_width_reaches_every_student_and_no_baseline(tmp_path):
+    assert changed_by(tmp_path, student={"width": 64}) == STUDENTS
+
+
+def test_what_is_for_baselines_reaches_no_student(tmp_path):
+    assert changed_by(tmp_path, network={"encoder_weights": "imagenet", "decoder_width": 256}) == BASELINES
+    assert changed_by(tmp_path, network={"encoder": "efficientnet-b2"}) == BASELINES - {"segformer"}
+
+
+def test_one_parameter_gives_a_baseline_self_correction(tmp_path):
+    values = params(tmp_path, runs={"unet": {"network": {"architecture": "unet"}, "selfcorr": {"enabled": True}}})
+    assert resolve(values, "unet").supervision.selfcorr == resolve(values, "boxes2pixels").supervision.selfcorr
+
+
+def test_a_baseline_has_neither_a_student_nor_a_binary_head(tmp_path):
+    for name in BASELINES:
+        plan = resolve(params(tmp_path), name)
+        assert plan.network.architecture == name
+        told = plan.supervision
+        assert (plan.student, told.binary, told.beta, told.selfcorr) == (None, None, None, None)
+    assert resolve(params(tmp_path), "boxes2pixels").network is None
 
 
 def test_a_new_run_changes_no_other(tmp_path):
@@ -87,6 +109,13 @@ def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path)
         ({"supervision": {"method": "boxsnake"}}, r"supervision\.method = 'boxsnake': allowed are boxes2pixels, two_s"),
         ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.two_sided\.tau is missing"),
         ({"supervision": {"tau": 0.9}}, r"supervision\.boxes2pixels\.tau = 0\.9: Extra inputs"),
+        ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': .*'unet', 'deeplabv3'"),
+        ({"network": {"architecture": "unet", "encoder": "resnet19"}}, r"network\.encoder = 'resnet19': .*'resnet18'"),
+        (
+            {"network": {"architecture": "deeplabv3", "encoder": "mit_b2"}},
+            r"encoder = mit_b2: deeplabv3 needs",
+        ),
+        ({"network": {"architecture": "deeplabv3"}, "train": {"batch_size": 1}}, r"train\.batch_size = 1: deeplabv3"),
     ],
 )
 def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message):
@@ -98,5 +127,5 @@ def test_planning_again_writes_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         main(ROOT / "params.yaml", tmp_path / folder, tmp_path / "checked.txt")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted(f"{name}.json" for name in BOXES2PIXELS | METHODS)
+    assert names == sorted(f"{name}.json" for name in ALL)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)

@@ -21,18 +21,18 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stages.serving.samples import stacks
 from stages.serving.torch_network import Served
-from stages.student.model import Student
+from stages.student.model import Segmenter
 
 OPSET = 18
 
 
-def to_program(student: Student, batch: int | None, path: Path) -> None:
+def to_program(student: Segmenter, batch: int | None, path: Path) -> None:
     """Write what `torch.export.load` reads. `batch` None: any number of images."""
     with _quiet():
         torch.export.save(_program(student, batch), path)
 
 
-def to_onnx(student: Student, batch: int | None, path: Path) -> None:
+def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
     """Write an ONNX model, weights inside. The same student gives the same bytes."""
     with _quiet():
         exported = torch.onnx.export(
@@ -93,7 +93,7 @@ class _Tiles(CalibrationDataReader):
         return None if stack is None else {"images": np.resize(stack, (self.batch, *stack.shape[1:]))}
 
 
-def _program(student: Student, batch: int | None) -> torch.export.ExportedProgram:
+def _program(student: Segmenter, batch: int | None) -> torch.export.ExportedProgram:
     size = student.config.view.size_px
     # two images, for a batch of one would be taken for a constant
     images = torch.zeros(batch or 2, size, size, 3)

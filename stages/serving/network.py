@@ -10,8 +10,8 @@ import numpy as np
 
 from stages.shell.errors import UserError
 from stages.shell.files import sha256_file
-from stages.shell.params import parse
 from stages.student.config import StudentConfig
+from stages.student.kinds import BaselineConfig, parse_config
 
 
 class Runtime(StrEnum):
@@ -29,7 +29,7 @@ class Network:
     `identity` tells which student it is and in which precision: the same for a student and its exact exports.
     """
 
-    config: StudentConfig
+    config: StudentConfig | BaselineConfig
     identity: str
     run: Callable[[np.ndarray], np.ndarray]
 
@@ -63,14 +63,14 @@ def student_folder(folder: Path) -> Path:
     return seeds[0]
 
 
-def read_config(folder: Path) -> StudentConfig:
+def read_config(folder: Path) -> StudentConfig | BaselineConfig:
     """The `student.json` of a student or of an export."""
     path = folder / "student.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not a readable configuration of a student: {error}") from None
-    return parse(StudentConfig, values, where=str(path))
+    return parse_config(values, where=str(path))
 
 
 def identity_of_student(folder: Path) -> str:

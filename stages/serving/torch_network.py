@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.shell.device import device_of, make_deterministic
-from stages.student.model import Student, load_student
+from stages.student.model import Segmenter, load_student
 
 
 class Served(nn.Module):
@@ -19,7 +19,7 @@ class Served(nn.Module):
     axes are inside. Returns (B, K+1, S, S) float32 logits of the fine head: softmax comes after the tiles are blended.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Segmenter) -> None:
         super().__init__()
         self.student = student
 

@@ -1,8 +1,17 @@
 """The student's trained branches: semantic decoder, detail branch, mixer and heads (methods: Boxes2Pixels)."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Logits(NamedTuple):
+    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
+
+    fine: Tensor
+    binary: Tensor | None
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

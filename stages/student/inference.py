@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.student.model import Student
+from stages.student.model import Segmenter
 from stages.student.tiles import TILES_AT_ONCE, taper, tile_starts
 
 
 @torch.inference_mode()
-def predict(student: Student, photo: np.ndarray) -> np.ndarray:
+def predict(student: Segmenter, photo: np.ndarray) -> np.ndarray:
     """Class probabilities of the fine head.
 
     `photo`: (H, W, 3) uint8 RGB. Returns (K+1, H, W) float32 summing to 1 over classes, 0 = background.
@@ -31,12 +31,12 @@ def to_square(image: Tensor, size_px: int) -> Tensor:
     return F.interpolate(image, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
 
 
-def _stretched_logits(student: Student, image: Tensor) -> Tensor:
+def _stretched_logits(student: Segmenter, image: Tensor) -> Tensor:
     logits = _forward(student, to_square(image, student.config.view.size_px))
     return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _tiled_logits(student: Student, image: Tensor) -> Tensor:
+def _tiled_logits(student: Segmenter, image: Tensor) -> Tensor:
     tile = student.config.view.size_px
     height, width = image.shape[-2:]
     image = pad_to(image, tile)
@@ -59,6 +59,6 @@ def pad_to(image: Tensor, size_px: int) -> Tensor:
     return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
 
 
-def _forward(student: Student, images: Tensor) -> Tensor:
+def _forward(student: Segmenter, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
         return student(images, with_binary=False).fine.float()

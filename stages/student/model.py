@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +11,11 @@ from torch import Tensor, nn
 
 from stages.shell.errors import UserError
 from stages.shell.files import new_folder
-from stages.shell.params import parse
 from stages.student.backbone import Backbone
-from stages.student.branches import DetailBranch, Head, SemanticDecoder, conv_bn_relu
+from stages.student.baseline import Baseline
+from stages.student.branches import DetailBranch, Head, Logits, SemanticDecoder, conv_bn_relu
 from stages.student.config import StudentConfig
-
-
-class Logits(NamedTuple):
-    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
-
-    fine: Tensor
-    binary: Tensor | None
+from stages.student.kinds import parse_config
 
 
 class Student(nn.Module):
@@ -63,8 +56,18 @@ class Student(nn.Module):
         """Name to parameter of everything that training changes."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    def start_at(self, frequency: Tensor) -> None:
+        """Let the first prediction be the classes' `frequency`: (K+1,) shares of the pixels, none of them 0."""
+        self.fine.start_at(frequency.log().float())
+        if self.binary is not None:
+            self.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log().float())
 
-def save_student(student: Student, folder: Path) -> None:
+
+Segmenter = Student | Baseline
+"""Whatever learns from the pseudo-masks: what follows treats both alike."""
+
+
+def save_student(student: Segmenter, folder: Path) -> None:
     """Write `student.safetensors` and `student.json` into `folder`, whole or not at all."""
     with new_folder(folder) as part:
         weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
@@ -73,12 +76,12 @@ def save_student(student: Student, folder: Path) -> None:
         (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load_student(folder: Path) -> Student:
-    """A saved student in evaluation mode, on the CPU."""
+def load_student(folder: Path) -> Segmenter:
+    """A saved student, or baseline, in evaluation mode, on the CPU."""
     path = folder / "student.json"
     try:
-        config = parse(StudentConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
-        student = Student(config)
+        config = parse_config(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        student = Student(config) if isinstance(config, StudentConfig) else Baseline(config)
         student.load_state_dict(load_file(folder / "student.safetensors"))
     except (OSError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None

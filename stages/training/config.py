@@ -4,6 +4,7 @@ from pydantic import Field
 
 from stages.shell.params import Section
 from stages.student.config import StudentParams, ViewParams
+from stages.student.kinds import BaselineParams
 from stages.supervision.config import ClassWeights, Supervision
 
 
@@ -34,9 +35,13 @@ class TrainParams(Section):
 
 
 class Plan(Section):
-    """One run, resolved: only what it uses."""
+    """One run, resolved: only what it uses.
 
-    student: StudentParams
+    A run trains the student, and then `network` is None, or a baseline, and then `student` is.
+    """
+
+    student: StudentParams | None
+    network: BaselineParams | None
     view: ViewParams
     class_weights: ClassWeights
     supervision: Supervision

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from stages.shell.checkpoint import Pace, load_state, save_state
 from stages.shell.errors import Stopped, UserError, held
 from stages.shell.progress import progress
-from stages.student.model import Student
+from stages.student.model import Segmenter
 from stages.supervision.batch import Batch
 from stages.supervision.config import ClassWeights
 from stages.training.config import Plan, TrainParams
@@ -37,33 +38,32 @@ class History:
 
 
 def fit(
-    student: Student,
+    student: Segmenter,
     crops: Crops,
     plan: Plan,
-    validate: Callable[[Student], float],
+    validate: Callable[[Segmenter], float],
     device: torch.device,
     checkpoint: Path | None = None,
     paste: Paste | None = None,
-) -> tuple[Student, History]:
+) -> tuple[Segmenter, History]:
     """Train `student` on `crops`; returns the EMA weights of the best validation, and the curves.
 
     `validate` scores an EMA student in evaluation mode, higher is better. A training that was killed goes on from
     `checkpoint`, which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone,
-    and nothing else draws a number after the first weights. Who calls removes the file when the result is safe.
-    `paste` changes each batch before anyone sees it. Raises UserError when the loss is not finite.
+    and what a network draws in a step (dropout, in some baselines) on torch's seed at the call and the step. Who calls
+    removes the file when the result is safe. `paste` changes each batch before anyone sees it.
+    Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(crops.photos) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
     frequency = class_frequency(crops, len(student.config.names) + 1, FREQUENCY_SAMPLES)
     class_weights = weights_of(plan.class_weights, frequency).to(device)
-    student.fine.start_at(frequency.log().float())
-    if student.binary is not None:
-        student.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log().float())
+    student.start_at(frequency)
     student = student.to(device).train()
     ema = ModelEmaV3(student, decay=train.ema_decay, use_warmup=True, warmup_power=0.8)
     optimizer = torch.optim.AdamW(student.trainable().values(), lr=train.lr, weight_decay=train.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    now, pace = Progress(), Pace()
+    now, pace, seed = Progress(), Pace(), torch.initial_seed()
     supervisor = Supervisor(plan.supervision, class_weights, len(frequency) - 1, crops.seed, paste)
     training = Training(student, ema.module, optimizer, schedule, now, supervisor.memory)
     if checkpoint is not None and (state := load_state(checkpoint)):
@@ -85,6 +85,7 @@ def fit(
                 break
             batch = next(batches)
             with held():
+                torch.manual_seed(_mixed(seed, now.step))
                 figures = _step(training, supervisor, batch.to(device), steps, train.clip_norm)
                 if not math.isfinite(figures["loss"]):
                     raise UserError(f"loss is {figures['loss']} at step {now.step}: lower train.lr (now {train.lr})")
@@ -96,6 +97,11 @@ def fit(
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})
     return student.cpu().eval(), History(now.epochs, now.validations)
+
+
+def _mixed(seed: int, step: int) -> int:
+    """A seed of the step's own."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _count(figures: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.student.model import Student
+from stages.student.model import Segmenter
 
 
 @dataclass
@@ -29,10 +29,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A student, the average (EMA) of its weights, what moves them, and what its method has learnt about it."""
+    """A network, the average (EMA) of its weights, what moves them, and what its method has learnt about it."""
 
-    student: Student
-    average: Student
+    student: Segmenter
+    average: Segmenter
     optimizer: Optimizer
     schedule: LRScheduler
     now: Progress
@@ -59,7 +59,7 @@ class Training:
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
 
-    def changing(self, network: Student) -> dict[str, Tensor]:
+    def changing(self, network: Segmenter) -> dict[str, Tensor]:
         """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""
         frozen = {name for name, parameter in self.student.named_parameters() if not parameter.requires_grad}
         return {key: value for key, value in network.state_dict().items() if key not in frozen}

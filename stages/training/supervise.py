@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.student.model import Logits, Student
+from stages.student.model import Logits, Segmenter
 from stages.supervision.batch import Batch, Moment, Named
 from stages.supervision.config import Supervision
 from stages.supervision.methods import METHODS
@@ -26,7 +26,9 @@ class Supervisor:
         self.class_weights, self.classes, self.seed, self.paste = class_weights, classes, seed, paste
         self.memory = Typical(classes).to(class_weights.device) if self.method.observe else None
 
-    def losses(self, student: Student, average: Student, batch: Batch, step: int, steps: int) -> tuple[Named, Named]:
+    def losses(
+        self, student: Segmenter, average: Segmenter, batch: Batch, step: int, steps: int
+    ) -> tuple[Named, Named]:
         """Named losses and figures of `batch` at `step` of `steps`; what is drawn depends on (seed, step) alone."""
         progress = step / steps
         if self.paste is not None:
@@ -41,7 +43,7 @@ class Supervisor:
         return self.method.losses(logits, batch, self.params, Moment(progress, self.class_weights, thresholds), teacher)
 
 
-def _logits(student: Student, images: Tensor) -> Logits:
+def _logits(student: Segmenter, images: Tensor) -> Logits:
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
         logits = student(images, with_binary=True)
     return Logits(*(part if part is None else part.float() for part in logits))

@@ -1,0 +1,258 @@
+"""Baselines: segmentation-models-pytorch's own networks behind the student's interface, trained by the same loop."""
+
+import typing
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
+
+from stages import export
+from stages.dataset.photos import probe_photo
+from stages.dataset.tables import IMAGES, Dataset, write_dataset, write_table
+from stages.export import Format
+from stages.serving import tiling
+from stages.serving.network import Runtime, open_network
+from stages.shell.errors import Stopped, UserError
+from stages.student import inference
+from stages.student.baseline import IMAGENET_MEAN, IMAGENET_STD, Baseline
+from stages.student.config import ViewParams
+from stages.student.kinds import BaselineConfig, BaselineParams, Encoder
+from stages.student.model import load_student, save_student
+from stages.supervision.config import Boxes2PixelsParams
+from stages.training import loop
+from stages.training.config import AugmentParams, Plan, TrainParams
+from stages.training.loop import fit
+from tests.test_crops import crops, shards  # noqa: F401
+from tests.test_loop import CPU, NEVER, Watched, stopped_at
+from tests.test_tiling import SIZES_HW, photo_of
+
+SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
+
+
+@pytest.fixture(autouse=True)
+def few_frequency_samples(monkeypatch):
+    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
+
+
+def config(architecture: str, encoder: str | None = None, width: int = 16, size_px: int = 56) -> BaselineConfig:
+    network = BaselineParams(
+        architecture=architecture,
+        encoder=encoder or SMALL[architecture],
+        encoder_weights=None,
+        decoder_width=width,
+    )
+    return BaselineConfig(names=["dirt", "damage"], network=network, view=ViewParams(scale="native", size_px=size_px))
+
+
+def baseline(architecture: str, **changes) -> Baseline:
+    torch.manual_seed(0)
+    return Baseline(config(architecture, **changes))
+
+
+def plan(network: Baseline, **changes) -> Plan:
+    train = {
+        "epochs": 2,
+        "batch_size": 2,
+        "defect_share": 0.5,
+        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
+        "lr": 2e-3,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "validate_every": 1,
+        "patience": 99,
+        "workers": 0,
+    }
+    return Plan(
+        student=None,
+        network=network.config.network,
+        view=network.config.view,
+        class_weights="frequency",
+        supervision=Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None),
+        train=TrainParams(**{**train, **changes}),
+    )
+
+
+def bytes_of(network: Baseline) -> dict[str, bytes]:
+    return {key: value.numpy().tobytes() for key, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("size_hw", [(56, 56), (57, 90), (33, 100)])
+def test_logits_have_the_size_of_the_image_whatever_it_is(architecture, size_hw):
+    with torch.no_grad():
+        logits = baseline(architecture).eval()(torch.rand(2, 3, *size_hw), with_binary=True)
+    assert logits.fine.shape == (2, 3, *size_hw)
+    assert logits.binary is None
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_logits_are_those_of_the_package_on_the_normalised_image(architecture):
+    ours = baseline(architecture).eval()
+    images = torch.rand(1, 3, 64, 96)
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    with torch.no_grad():
+        assert torch.equal(ours(images, with_binary=False).fine, ours.net((images - mean) / std))
+
+
+def test_a_side_that_the_stride_does_not_divide_is_the_image_with_its_rim_repeated():
+    ours = baseline("segformer").eval()
+    images = torch.rand(1, 3, 50, 70)
+    whole = torch.nn.functional.pad(images, (0, 26, 0, 14), mode="replicate")
+    with torch.no_grad():
+        found, wanted = ours(images, with_binary=False).fine, ours(whole, with_binary=False).fine
+    torch.testing.assert_close(found, wanted[..., :50, :70])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "theirs"),
+    [
+        ("unet", lambda: smp.Unet("mobilenet_v2", encoder_weights=None, classes=3)),
+        ("deeplabv3", lambda: smp.DeepLabV3("mobilenet_v2", encoder_weights=None, classes=3)),
+        ("segformer", lambda: smp.Segformer("mit_b0", encoder_weights=None, classes=3)),
+    ],
+)
+def test_with_a_decoder_of_256_it_is_the_package_s_own_network(architecture, theirs):
+    wanted = {key: value.shape for key, value in theirs().state_dict().items()}
+    assert {key: value.shape for key, value in baseline(architecture, width=256).net.state_dict().items()} == wanted
+
+
+def test_all_of_it_is_trained():
+    for architecture in SMALL:
+        ours = baseline(architecture)
+        ours(torch.rand(2, 3, 56, 56), with_binary=True).fine.square().mean().backward()
+        assert set(ours.trainable()) == {name for name, _ in ours.named_parameters()}
+        assert all(parameter.requires_grad for parameter in ours.parameters())
+        assert [name for name, parameter in ours.trainable().items() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        (architecture, encoder)
+        for architecture in SMALL
+        for encoder in typing.get_args(Encoder)
+        if architecture != "deeplabv3" or not encoder.startswith("mit_")
+    ],
+)
+def test_every_encoder_that_the_plan_lets_through_can_be_built(architecture, encoder):
+    Baseline(config(architecture, encoder))
+    assert "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
+
+
+def test_the_first_prediction_is_the_prior_where_features_say_nothing():
+    prior = torch.tensor([0.9, 0.08, 0.02], dtype=torch.float64)
+    for architecture in SMALL:
+        ours = baseline(architecture).eval()
+        ours.start_at(prior)
+        with torch.no_grad():
+            ours.net.segmentation_head[0].weight.zero_()
+            probabilities = ours(torch.rand(1, 3, 56, 56), with_binary=False).fine.softmax(1)
+        torch.testing.assert_close(probabilities, prior.float().view(1, 3, 1, 1).expand(1, 3, 56, 56))
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_steps_on_one_batch_lower_its_loss(architecture):
+    """The upper half red, of class 1; the rest is background."""
+    network = baseline(architecture, width=64).train()
+    images, labels = 0.3 * torch.rand(4, 3, 64, 64), torch.zeros(4, 64, 64, dtype=torch.long)
+    images[:, 0, :32], labels[:, :32] = 0.9, 1
+    optimizer, seen = torch.optim.AdamW(network.trainable().values(), lr=2e-3), []
+    for _ in range(12):
+        loss = torch.nn.functional.cross_entropy(network(images, with_binary=True).fine, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.75 * seen[0]
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(shards, tmp_path, architecture):  # noqa: F811
+    """DeepLabV3 and SegFormer drop features at random, and all have running statistics. Stopped in the third step."""
+
+    def trained(checkpoint, sample=NEVER):
+        network, samples = baseline(architecture), Watched(crops(shards), stopped_at(sample))
+        # a score that any other weights would miss
+        score = lambda average: -average.net.segmentation_head[0].weight.double().abs().sum().item()  # noqa: E731
+        result, history = fit(network, samples, plan(network), score, CPU, checkpoint)
+        return bytes_of(result), history.epochs
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        undisturbed = trained(None)
+        with pytest.raises(Stopped):
+            trained(tmp_path / "checkpoint", sample=5)
+        assert trained(tmp_path / "checkpoint") == undisturbed
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_step_draws_other_features_to_drop_than_the_step_before(shards, monkeypatch):  # noqa: F811
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    network = Baseline(config("unet"))
+    fit(network, crops(shards), plan(network), lambda _: 0.0, CPU)
+    assert len(seeds) == len(set(seeds)) > 1
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_saved_baseline_predicts_the_same_and_needs_no_network(tmp_path, architecture):
+    ours = baseline(architecture).eval()
+    pretrained = ours.config.network.model_copy(update={"encoder_weights": "imagenet"})
+    ours.config = ours.config.model_copy(update={"network": pretrained})
+    for name in ("a", "b"):
+        save_student(ours, tmp_path / name)
+    again = load_student(tmp_path / "a")
+    images = torch.rand(1, 3, 56, 70)
+    with torch.no_grad():
+        assert torch.equal(ours(images, with_binary=False).fine, again(images, with_binary=False).fine)
+    assert again.config == ours.config
+    for file in ("student.safetensors", "student.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_configuration_of_neither_kind_is_refused(tmp_path):
+    save_student(baseline("unet"), tmp_path / "model")
+    path = tmp_path / "model/student.json"
+    path.write_text(path.read_text().replace('"unet"', '"unit"'))
+    with pytest.raises(UserError, match=r"student\.json: network\.architecture = 'unit'"):
+        load_student(tmp_path / "model")
+
+
+def test_weights_that_cannot_be_had_are_one_clear_error(monkeypatch):
+    def offline(*_, **__):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(smp.encoders, "hf_hub_download", offline)
+    asked = config("unet")
+    asked = asked.model_copy(update={"network": asked.network.model_copy(update={"encoder_weights": "imagenet"})})
+    with pytest.raises(UserError, match=r"network\.encoder_weights = imagenet: .* mobilenet_v2 cannot be had"):
+        Baseline(asked, pretrained=True)
+    Baseline(asked)
+
+
+def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
+    ours = baseline("segformer").eval()
+    with torch.no_grad():
+        ours.net.segmentation_head[0].weight.mul_(30)
+    save_student(ours, tmp_path / "student")
+    network = open_network(tmp_path / "student", Runtime.torch, "cpu")
+    for size_hw in SIZES_HW[:3]:
+        photo = photo_of(size_hw)
+        wanted = inference.predict(ours, photo).argmax(0)
+        assert (tiling.predict(network, photo).labels == wanted).mean() > 0.999
+
+    write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "photos", ("dirt", "damage")))
+    path = tmp_path / "photos/a.png"
+    path.parent.mkdir()
+    Image.fromarray(photo_of((57, 99))).save(path)
+    row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_photo(path.read_bytes()).sha256}
+    row |= {"exif_orientation": 1, "height": 57, "width": 99, "label_status": "missing"}
+    write_table(tmp_path / "tables/val/images.parquet", IMAGES, [row])
+    export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, False, None, tmp_path / "tables", False)
+    exported = open_network(tmp_path / "onnx", Runtime.onnx, "cpu")
+    assert exported.config == ours.config
+    assert exported.identity == network.identity
