@@ -268,6 +268,15 @@ def test_on_a_phone_the_tables_of_twelve_runs_scroll_by_keyboard_under_the_names
         assert before["x"] + before["width"] <= 0.5 * 390
 
 
+def test_twelve_runs_are_told_apart_by_colour_or_dashes_and_the_key_shows_both(browser, pages):
+    resize(browser, 390)
+    browser.get(pages["many runs"].as_uri())
+    drawn = [path.get_attribute("class") for path in browser.find_elements(By.CSS_SELECTOR, "#curves .key path")]
+    curves = browser.find_elements(By.CSS_SELECTOR, "#curves figure:first-child path")
+    assert len(set(drawn)) == 12
+    assert [path.get_attribute("class") for path in curves] == drawn
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_light_and_dark(browser, pages, scheme):
     resize(browser, 1280, scheme)

@@ -79,13 +79,15 @@ def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, fl
     parts.append(_text("tick end", right, bottom + 36, "epoch"))
     for run, own in curves:
         path = "M" + "L".join(" ".join(at(*point)) for point in own)
-        dashed = ("", " dash-a", " dash-b")[run // SERIES % 3]
-        parts.append(
-            Markup('<path class="s{} curve{}" d="{}"/>').format(run % SERIES, dashed, path) if own else Markup()
-        )
+        parts.append(Markup('<path class="{}" d="{}"/>').format(curve_class(run), path) if own else Markup())
         for point in own if len(own) <= 12 else []:
             parts.append(Markup('<circle class="s{}" cx="{}" cy="{}" r="3"/>').format(run % SERIES, *at(*point)))
     return _svg(bottom + 42, title, parts)
+
+
+def curve_class(run: int) -> str:
+    """Colour and dashes of the curves of run number `run`."""
+    return f"s{run % SERIES} curve" + ("", " dash-a", " dash-b")[run // SERIES % 3]
 
 
 def found_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -> Markup:

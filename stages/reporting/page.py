@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stages.reporting import published
-from stages.reporting.charts import DOTS, SERIES, curve_chart, found_chart, scatter_chart, scores_chart
+from stages.reporting.charts import DOTS, curve_chart, curve_class, found_chart, scatter_chart, scores_chart
 from stages.reporting.curves import Curve
 from stages.reporting.defect_tables import (
     alarms_table,
@@ -108,7 +108,7 @@ def render(findings: Findings) -> str:
         teacher=tree_table("The teacher's pseudo-masks against truth, by split", found.teacher),
         curves=_curve_charts(found),
         ends=_ends(found.curves),
-        series=[(number % SERIES, run) for number, run in enumerate(found.metrics)],
+        series=[(curve_class(number), run) for number, run in enumerate(found.metrics)],
         classes=[(name, hex_of(number + 1)) for number, name in enumerate(found.names)],
         defects=_defects(found, test) if found.defects else None,
         ious=[f"{iou:g}" for iou in IOUS],
