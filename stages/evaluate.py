@@ -5,7 +5,8 @@
 Confusion counts are summed over a split at the photographs' native size. With `evaluate.resolution: stretched_518`
 it is the published protocol instead: the photograph is stretched to 518 x 518 (bilinear) before the network sees it,
 and its prediction is compared there with a truth stretched by nearest neighbour, so that a pixel of a small
-photograph counts for more than one of a large photograph, and thin defects can vanish from the truth.
+photograph counts for more than one of a large photograph, and thin defects can vanish from the truth. Defects are
+connected regions at the same resolution.
 """
 
 from collections.abc import Iterator
@@ -27,9 +28,18 @@ from stages.dataset.tables import (
     read_dataset,
     read_table,
 )
+from stages.scoring.average_precision import average_precision, detected
+from stages.scoring.components import regions
 from stages.scoring.config import EvaluateParams, Seeds
 from stages.scoring.confusion import confusion
-from stages.scoring.predictions import Prediction, read_predictions, scored_by_seed, write_predictions
+from stages.scoring.defects import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.scoring.predictions import (
+    Prediction,
+    image_ids,
+    scored_by_seed,
+    stream_predictions,
+    write_predictions,
+)
 from stages.scoring.summary import summarise
 from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import UserError, run
@@ -76,8 +86,8 @@ def main(
                 title = f"evaluate {split}, seed {seed}"
                 rows = predicted(student, source, title, photos, label_maps, values)
                 write_predictions(part / str(seed) / f"{split}.parquet", rows)
-        for split in references:
-            result |= split_metrics(part, split, source.names, wanted)
+        for split, (_, label_maps) in references.items():
+            result |= split_metrics(part, split, source.names, wanted, label_maps)
         # a copy for the report, which depends on the folders of all runs
         write_json(part / "scores.json", result)
     write_json(metrics, result)
@@ -103,12 +113,15 @@ def predicted(
     rows = photos.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
     for row in progress(rows, title, "images"):
         photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
-        labels = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR)).argmax(0).astype(np.uint8)
+        probabilities = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR))
+        labels = probabilities.argmax(0).astype(np.uint8)
+        # the label of a pixel is its likeliest class, so the largest probability is that of the region's class
+        scores = regions(labels).means(probabilities.max(0)).tolist()
         counts = None
         if (png := label_maps.get(row["image_id"])) is not None:
             reference = at_resolution(decode_label_map(png.as_py()), values, Image.Resampling.NEAREST)
             counts = confusion(reference, labels, len(source.names) + 1).ravel().tolist()
-        yield Prediction(row["image_id"], encode_label_map(labels), counts)
+        yield Prediction(row["image_id"], encode_label_map(labels), scores, counts)
 
 
 def by_image(table: pa.Table, pngs: pa.Array) -> dict[str, pa.Scalar]:
@@ -123,15 +136,38 @@ def at_resolution(pixels: np.ndarray, values: EvaluateParams, filter_: Image.Res
     return np.array(Image.fromarray(pixels).resize((PUBLISHED_PX, PUBLISHED_PX), filter_))
 
 
-def split_metrics(folder: Path, split: str, names: tuple[str, ...], wanted: Params) -> dict[str, object]:
+def split_metrics(
+    folder: Path, split: str, names: tuple[str, ...], wanted: Params, label_maps: dict[str, pa.Scalar]
+) -> dict[str, object]:
     """The split's scores, or null and the reason why there are none: nothing is made up."""
-    photos = len(read_predictions(folder / str(wanted.seeds[0]) / f"{split}.parquet"))
+    photos = len(image_ids(folder / str(wanted.seeds[0]) / f"{split}.parquet"))
     _, counts = scored_by_seed(folder, wanted.seeds, split, len(names) + 1)
     if len(counts):
-        unscored = {"images_without_truth": photos - len(counts)}
-        return {split: summarise(counts, names, wanted.evaluate.bootstrap) | unscored}
+        scores = summarise(counts, names, wanted.evaluate.bootstrap)
+        defects = defect_metrics(folder, split, names, wanted, label_maps)
+        return {split: scores | {"images_without_truth": photos - len(counts), "defects": defects}}
     reason = f"none of the {photos} {split} images has pixel truth (masks/{split}/<stem>.png in the data set)"
     return {split: None, f"{split}_not_scored": reason if photos else f"the data set has no {split} images"}
+
+
+def defect_metrics(
+    folder: Path, split: str, names: tuple[str, ...], wanted: Params, label_maps: dict[str, pa.Scalar]
+) -> dict[str, object]:
+    """Found defects, false alarms and average precision of the scored photographs, means over seeds."""
+    counts, precision = [], []
+    for seed in wanted.seeds:
+        own, found = [], []
+        for row in stream_predictions(folder / str(seed) / f"{split}.parquet"):
+            if row["confusion"] is not None:
+                png = label_maps[row["image_id"]].as_py()
+                reference = at_resolution(decode_label_map(png), wanted.evaluate, Image.Resampling.NEAREST)
+                result = outcome(reference, decode_label_map(row["mask_png"]))
+                own.append(counts_of(result))
+                found.append(detected(result.true, result.predicted, row["defect_scores"]))
+        counts.append(own)
+        precision.append(average_precision(found, names))
+    by_image = np.array(counts).swapaxes(0, 1)
+    return summarise_defects(by_image, wanted.evaluate.bootstrap) | mean_over_seeds(precision)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 from pydantic import Field
 
@@ -18,13 +17,16 @@ from stages.dataset.tables import Dataset, read_dataset
 from stages.reporting.cases import shares, spread, worst_first
 from stages.reporting.config import ReportParams
 from stages.reporting.curves import read_curves
-from stages.reporting.gallery import cases, defects_of
+from stages.reporting.defects import corrections_of, gather
+from stages.reporting.gallery import cases
 from stages.reporting.overlays import draw
 from stages.reporting.page import COMPARED, Findings, render, summary
 from stages.reporting.pictures import Picture, picture
+from stages.reporting.scenes import scenes
 from stages.scoring.config import Seeds
-from stages.scoring.predictions import read_predictions, scored, scored_by_seed
-from stages.scoring.summary import paired_difference
+from stages.scoring.defects import summarise_defects
+from stages.scoring.predictions import image_ids, scored, scored_by_seed
+from stages.scoring.summary import Difference, adjusted_for_all, paired_differences
 from stages.shell.errors import UserError, run
 from stages.shell.files import new_folder, write_json
 from stages.shell.params import Section, load_params
@@ -55,52 +57,57 @@ def main(
     by_run = {name: read_json(predictions / name / "scores.json") for name in values.runs}
     reference = next(iter(by_run))
     drawn = predictions / reference / str(values.seeds[0])
-    predicted = {split: read_predictions(drawn / f"{split}.parquet") for split in ("test", "val")}
     with new_folder(out) as part:
         pictures: list[Picture] = []
         (part / "overlays").mkdir()
-        for split, chosen in choose(predicted, source, values.report.overlays).items():
-            to_draw = cases(source, split, chosen, predicted[split], tables, masks, truth)
+        for split, chosen in choose(drawn, source, values.report.overlays).items():
+            to_draw = cases(source, split, chosen, drawn, tables, masks, truth)
             for number, case in enumerate(progress(to_draw, f"draw {split}", "images", total=len(chosen)), start=1):
                 draw(case, source.names, reference).save(part / "overlays" / f"{split}-{number:02d}.png")
                 pictures.append(picture(case, split, source.names))
+        differences = compare(predictions, source, values)
+        shown = progress(
+            scenes("test", list(values.runs), values.seeds, predictions, masks, truth), "defects of test", "images"
+        )
+        defects = gather(shown, list(values.runs), len(values.seeds))
         findings = Findings(
             names=source.names,
             reference=reference,
             metrics=by_run,
-            differences=compare(predictions, source, values),
+            differences=differences,
+            samples=values.report.bootstrap.samples,
             teacher=read_json(teacher),
             curves=[read_curves(curves, run, seed) for run in values.runs for seed in values.seeds],
-            defects=defects_of("test", list(values.runs), values.seeds, predictions, masks, truth),
+            defects=defects,
+            teacher_defects=defects and summarise_defects(defects.teacher_counts, values.report.bootstrap),
+            corrections=defects and corrections_of(defects, values.report.bootstrap),
             pictures=pictures,
         )
         (part / "index.html").write_text(render(findings), encoding="utf-8")
     write_json(summary_out, summary(by_run))
 
 
-def choose(predicted: dict[str, pa.Table], source: Dataset, total: int) -> dict[str, list[str]]:
+def choose(drawn: Path, source: Dataset, total: int) -> dict[str, list[str]]:
     """Image ids to draw per split: scored ones worst first; where none is scored, a spread over all."""
+    everything = {split: image_ids(drawn / f"{split}.parquet") for split in ("test", "val")}
     chosen = {}
-    for split, count in shares({split: len(table) for split, table in predicted.items()}, total).items():
-        image_ids, counts = scored(predicted[split], len(source.names) + 1)
-        candidates = worst_first(image_ids, counts) if image_ids else predicted[split]["image_id"].to_pylist()
-        chosen[split] = spread(candidates, count)
+    for split, count in shares({split: len(ids) for split, ids in everything.items()}, total).items():
+        scored_ids, counts = scored(drawn / f"{split}.parquet", len(source.names) + 1)
+        chosen[split] = spread(worst_first(scored_ids, counts) if scored_ids else everything[split], count)
     return chosen
 
 
-def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dict]:
-    """Each further run against the first on the scored test images: run -> figure -> (difference, low, high)."""
+def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dict[str, Difference]]:
+    """Each further run against the first on the scored test images: run -> figure -> its difference."""
     classes, (first, *others) = len(source.names) + 1, values.runs
-    image_ids, baseline = scored_by_seed(predictions / first, values.seeds, "test", classes)
-    differences: dict[str, dict] = {}
-    for name in others if image_ids else []:
+    scored_ids, baseline = scored_by_seed(predictions / first, values.seeds, "test", classes)
+    differences: dict[str, dict[str, Difference]] = {}
+    for name in others if scored_ids else []:
         own_ids, counts = scored_by_seed(predictions / name, values.seeds, "test", classes)
-        if own_ids != image_ids:
+        if own_ids != scored_ids:
             raise UserError(f"{predictions / name}: scored on other images than {first}; evaluate both on one data set")
-        differences[name] = {
-            key: paired_difference(counts, baseline, source.names, key, values.report.bootstrap) for key in COMPARED
-        }
-    return differences
+        differences[name] = paired_differences(counts, baseline, source.names, COMPARED, values.report.bootstrap)
+    return adjusted_for_all(differences)
 
 
 def read_json(path: Path) -> dict:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.scoring import bootstrap
-from stages.scoring.bootstrap import BootstrapParams, percentile_interval, resampled_sums
+from stages.scoring.bootstrap import BootstrapParams, holm, percentile_interval, resampled_sums, two_sided_p
 from stages.scoring.metrics import figures
 
 PARAMS = BootstrapParams(samples=400, seed=7)
@@ -106,3 +106,34 @@ def test_undefined_resamples_are_left_out():
 
 def test_a_figure_undefined_in_every_resample_has_no_interval():
     assert np.isnan(percentile_interval(np.full(5, np.nan))).all()
+
+
+def test_a_p_value_is_twice_the_share_on_the_rarer_side_with_one_more_on_either():
+    assert two_sided_p(np.array([-1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 * 2 / 5)
+    assert two_sided_p(np.full(1999, 0.5)) == pytest.approx(0.001)
+    assert two_sided_p(np.full(1999, -0.5)) == pytest.approx(0.001)
+    assert two_sided_p(np.zeros(9)) == 1
+    assert two_sided_p(np.array([np.nan, 1.0, 1.0, 1.0])) == pytest.approx(0.5)
+    assert np.isnan(two_sided_p(np.full(3, np.nan)))
+
+
+def test_p_values_without_a_difference_are_even():
+    generator = np.random.default_rng(3)
+    p = [two_sided_p(generator.normal(generator.normal(), 1, size=400)) for _ in range(400)]
+    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
+
+
+def test_holm_by_hand():
+    # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2, and 0.5, never under the one before it
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.04, np.nan, 0.9]) == pytest.approx([0.08, np.nan, 0.9], nan_ok=True)
+    assert holm([]) == []
+
+
+@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_lowers_nothing_and_is_never_harder_than_bonferroni(p):
+    adjusted = np.array(holm(p))
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(adjusted[order]) >= 0).all()
+    assert (adjusted >= np.array(p)).all()
+    assert (adjusted <= np.minimum(1, len(p) * np.array(p)) + 1e-12).all()

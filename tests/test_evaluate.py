@@ -21,7 +21,7 @@ from stages.dataset.tables import (
     write_dataset,
     write_table,
 )
-from stages.scoring.predictions import read_predictions
+from stages.scoring.predictions import stream_predictions
 from stages.shell.errors import UserError
 from stages.teacher.shards import MASKS
 
@@ -36,6 +36,7 @@ class RedAndBlue:
 
     def __init__(self) -> None:
         self.seen_hw: list[tuple[int, int]] = []
+        self.sure: dict[str, float] = {}
 
     def of_seed(self, seed: int) -> "RedAndBlue":
         """The student of seed 5 is blind to blue."""
@@ -48,7 +49,11 @@ class RedAndBlue:
     def predict(self, photo: np.ndarray) -> np.ndarray:
         self.seen_hw.append(photo.shape[:2])
         dirt, damage = photo[..., 0] > 128, (photo[..., 2] > 128) & (self.seed != 5)
-        return np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
+        probabilities = np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
+        # of dirt, in photographs of a certain size
+        sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == photo.shape[:2]), 1.0)
+        probabilities[1] *= sure
+        return probabilities
 
 
 def labels_of(index: int, size_hw: tuple[int, int]) -> np.ndarray:
@@ -144,6 +149,36 @@ def test_a_perfect_student_scores_one_with_an_interval_of_no_width(tmp_path, stu
             assert scores[key] == scores[f"{key}_low"] == scores[f"{key}_high"] == 1
 
 
+def test_a_perfect_student_finds_every_defect_and_invents_none(tmp_path, student):
+    build(tmp_path, exact_truth())
+    metrics = run(tmp_path)
+    for split, true in (("val", 4), ("test", 6)):
+        defects = metrics[split]["defects"]
+        assert defects["true_defects"] == true
+        for key in ("found_iou10", "found_iou50"):
+            assert defects[key] == defects[f"{key}_low"] == defects[f"{key}_high"] == 1
+        assert defects["alarms_iou10"] == defects["alarms_iou50"] == defects["alarms_apart"] == 0
+        assert defects["ap10"] == defects["ap50"] == defects["ap"] == 1
+        assert defects["ap50_by_class"] == {"dirt": 1, "damage": 1}
+
+
+def test_defects_are_counted_per_photograph_and_ranked_by_their_probability(tmp_path, student):
+    truth = exact_truth()
+    truth["test/p1"] = np.where(truth["test/p1"] == 1, 0, truth["test/p1"])  # its dirt is a false alarm
+    student.sure = {"test/p1": 0.6}
+    build(tmp_path, truth)
+    defects = run(tmp_path)["test"]["defects"]
+    assert (defects["found_iou50"], defects["alarms_iou10"]) == (1, pytest.approx(1 / 3, abs=1e-6))
+    assert defects["ap50_by_class"]["damage"] == 1
+    # the false alarm is less sure than both hits, and so costs nothing; as sure and before one of them, it does
+    assert defects["ap50_by_class"]["dirt"] == 1
+    rows = list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))
+    assert [row["defect_scores"] for row in rows] == [[1, 1], pytest.approx([0.6, 1]), [1, 1]]
+    student.sure = {}
+    precision = run(tmp_path)["test"]["defects"]["ap50_by_class"]["dirt"]
+    assert precision == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-6)
+
+
 def test_val_is_scored_against_the_teacher_and_test_against_truth(tmp_path, student):
     nothing = {key: np.zeros_like(value) for key, value in exact_truth().items()}
     val = {f"val/p{index}": np.zeros(size, np.uint8) for index, size in enumerate(SIZES_HW[:2])}
@@ -152,6 +187,9 @@ def test_val_is_scored_against_the_teacher_and_test_against_truth(tmp_path, stud
     assert metrics["val"]["iou_bin"] == 1
     assert metrics["test"]["iou_bin"] == metrics["test"]["precision_bin"] == 0
     assert metrics["test"]["recall_bin"] is metrics["test"]["recall_bin_low"] is None
+    defects = metrics["test"]["defects"]
+    assert defects["found_iou10"] is defects["ap50"] is defects["ap50_by_class"]["dirt"] is None
+    assert defects["alarms_apart"] == 2
 
 
 def test_counts_are_summed_over_the_split_at_native_resolution(tmp_path, student):
@@ -170,8 +208,8 @@ def test_ignored_pixels_count_for_nothing(tmp_path, student):
     truth["test/p0"][4:14, 6:20] = 255
     build(tmp_path, truth)
     assert run(tmp_path)["test"]["iou_bin"] == 1
-    counts = read_predictions(tmp_path / "out/predictions/4/test.parquet")["confusion"].to_pylist()[0]
-    assert sum(counts) == 40 * 30 - 10 * 14
+    rows = stream_predictions(tmp_path / "out/predictions/4/test.parquet")
+    assert sum(next(rows)["confusion"]) == 40 * 30 - 10 * 14
 
 
 def test_images_without_truth_are_predicted_and_counted_but_not_scored(tmp_path, student):
@@ -180,7 +218,7 @@ def test_images_without_truth_are_predicted_and_counted_but_not_scored(tmp_path,
     build(tmp_path, truth)
     metrics = run(tmp_path)
     assert (metrics["test"]["images"], metrics["test"]["images_without_truth"]) == (2, 1)
-    rows = read_predictions(tmp_path / "out/predictions/4/test.parquet").to_pylist()
+    rows = list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))
     assert [row["image_id"] for row in rows] == ["test/p0", "test/p1", "test/p2"]
     assert [row["confusion"] is None for row in rows] == [False, True, False]
     np.testing.assert_array_equal(decode_label_map(rows[1]["mask_png"]), labels_of(1, SIZES_HW[1]))
@@ -198,7 +236,7 @@ def test_without_test_images_the_reason_says_so(tmp_path, student):
     build(tmp_path, {}, test_images=0)
     metrics = run(tmp_path)
     assert (metrics["test"], metrics["test_not_scored"]) == (None, "the data set has no test images")
-    assert len(read_predictions(tmp_path / "out/predictions/4/test.parquet")) == 0
+    assert len(list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))) == 0
 
 
 def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
@@ -207,9 +245,10 @@ def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
     metrics = run(tmp_path)
     assert metrics["resolution"] == "stretched_518"
     assert set(student.seen_hw) == {(518, 518)}
-    rows = read_predictions(tmp_path / "out/predictions/4/test.parquet").to_pylist()
+    rows = list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))
     assert [sum(row["confusion"]) for row in rows] == [518 * 518] * 3
     assert decode_label_map(rows[2]["mask_png"]).shape == (518, 518)
+    assert metrics["test"]["defects"]["found_iou50"] == metrics["test"]["defects"]["ap50"] == 1
     # Where the stretched photograph blends at an edge, truth does not: close to one, not exactly.
     assert 0.97 < metrics["test"]["iou_bin"] <= 1
 
@@ -233,8 +272,10 @@ def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
     assert metrics["test"]["iou_bin"] == pytest.approx((1 + dirt / defect) / 2, abs=1e-6)
     assert metrics["test"]["iou_bin_low"] < dirt / defect + 0.1
     assert metrics["test"]["iou_bin_high"] == 1
+    assert (metrics["test"]["defects"]["found_iou50"], metrics["test"]["defects"]["ap50"]) == (0.75, 0.75)
+    assert metrics["test"]["defects"]["ap50_by_class"] == {"dirt": 1, "damage": 0.5}
     for seed in (4, 5):
-        assert len(read_predictions(tmp_path / f"out/predictions/{seed}/test.parquet")) == 3
+        assert len(list(stream_predictions(tmp_path / f"out/predictions/{seed}/test.parquet"))) == 3
 
 
 def test_a_seed_that_stands_there_twice_is_refused(tmp_path, student):
@@ -254,4 +295,4 @@ def test_a_student_of_other_classes_is_refused(tmp_path, student):
 def test_predictions_of_another_kind_are_refused(tmp_path):
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "test.parquet")
     with pytest.raises(UserError, match="expected"):
-        read_predictions(tmp_path / "test.parquet")
+        list(stream_predictions(tmp_path / "test.parquet"))

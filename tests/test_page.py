@@ -50,11 +50,13 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """The page of a data set with truth and names that bite, and of one whose test photographs have no truth."""
+    """The page of a data set with truth and names that bite, of one whose test photographs have no truth, and of
+    twelve runs."""
     made = {}
     for name, settings in {
         "truth": {"names": HOSTILE_NAMES, "stem": HOSTILE_STEM, "images": 5},
         "no truth": {"test_truth": False},
+        "many runs": {"runs": ("full", *(f"another_published_method_{number}" for number in range(2, 13)))},
     }.items():
         root = tmp_path_factory.mktemp("report")
         build(root, **settings)
@@ -232,11 +234,13 @@ def test_the_tab_key_reaches_every_control_and_shows_where_it_is(page):
         reached.append(name)
     assert reached[0] == "skip"
     assert {"sort", "split", "class", "all", "strength", "boxes", "scroll", "SUMMARY"} <= set(reached)
+    assert reached.count("scroll") == len(page.find_elements(By.CLASS_NAME, "scroll"))
+    assert reached.count("SUMMARY") == 3
     assert reached.count("stop") == reached.count("closer") == len(figures(page))
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("name", ["truth", "no truth"])
+@pytest.mark.parametrize("name", ["truth", "no truth", "many runs"])
 def test_the_page_never_scrolls_sideways(browser, pages, width, name):
     resize(browser, width)
     browser.get(pages[name].as_uri())
@@ -244,6 +248,33 @@ def test_the_page_never_scrolls_sideways(browser, pages, width, name):
     shown, wide = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
     assert shown == width
     assert wide <= width
+
+
+def test_on_a_phone_the_tables_of_twelve_runs_scroll_by_keyboard_under_the_names_of_the_runs(browser, pages):
+    resize(browser, 390)
+    browser.get(pages["many runs"].as_uri())
+    for section in ("test", "differences", "corrections", "defects"):
+        box = browser.find_element(By.CSS_SELECTOR, f"#{section} .scroll")
+        names = box.find_elements(By.CSS_SELECTOR, "tbody:not(.published) th[scope=row]")
+        shown = [name.text for name in names if name.text.startswith("another")]
+        assert len(set(shown)) == 11
+        before = names[-1].rect
+        box.send_keys(*[Keys.ARROW_RIGHT] * 3)
+        assert browser.execute_async_script(
+            "const [box, done] = arguments; setTimeout(() => done(box.scrollLeft), 300);", box
+        )
+        assert names[-1].rect["x"] == pytest.approx(before["x"], abs=1)
+        # what is left for the figures beside the name
+        assert before["x"] + before["width"] <= 0.5 * 390
+
+
+def test_twelve_runs_are_told_apart_by_colour_or_dashes_and_the_key_shows_both(browser, pages):
+    resize(browser, 390)
+    browser.get(pages["many runs"].as_uri())
+    drawn = [path.get_attribute("class") for path in browser.find_elements(By.CSS_SELECTOR, "#curves .key path")]
+    curves = browser.find_elements(By.CSS_SELECTOR, "#curves figure:first-child path")
+    assert len(set(drawn)) == 12
+    assert [path.get_attribute("class") for path in curves] == drawn
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -37,10 +37,12 @@ from stages.reporting.overlays import Case, colour_of, draw, look
 from stages.reporting.pictures import VIEW_BYTES, picture, view
 from stages.reporting.table import Cell, cell, tree_table
 from stages.reporting.zoom import Window, window_on
+from stages.scoring.average_precision import average_precision, detected
 from stages.scoring.bootstrap import BootstrapParams
 from stages.scoring.confusion import confusion
+from stages.scoring.defects import counts_of, outcome, summarise_defects
 from stages.scoring.predictions import Prediction, write_predictions
-from stages.scoring.summary import paired_difference, summarise
+from stages.scoring.summary import Difference, adjusted_for_all, paired_differences, summarise
 from stages.shell.errors import UserError
 from stages.teacher.shards import MASKS
 
@@ -90,19 +92,23 @@ def build(
     for number, name in enumerate(runs):
         metrics: dict[str, object] = {"resolution": "native", "seeds": [7]}
         for split, image_ids in ids.items():
-            rows, counts = [], []
+            rows, counts, outcomes = [], [], []
             for image_id in image_ids:
                 predicted = LABELS.copy()
                 predicted[: 20 + 2 * number if image_id == image_ids[-1] else 5 + 2 * number] = 0
                 counts.append(confusion(LABELS, predicted, 3))
                 known = counts[-1].ravel().tolist() if split == "val" or test_truth else None
-                rows.append(Prediction(image_id, encode_label_map(predicted), known))
+                outcomes.append(outcome(LABELS, predicted))
+                scores = [0.75] * len(outcomes[-1].predicted)
+                rows.append(Prediction(image_id, encode_label_map(predicted), scores, known))
             write_predictions(root / "predictions" / name / "7" / f"{split}.parquet", rows)
             if split == "test" and not test_truth:
                 metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
             else:
                 scores = summarise(np.array(counts)[:, None], names, BOOTSTRAP) | {"images_without_truth": 0}
-                metrics[split] = scores
+                defects = summarise_defects(np.array([[counts_of(one)] for one in outcomes]), BOOTSTRAP)
+                found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
+                metrics[split] = scores | {"defects": defects | average_precision(found, names)}
         (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
         curves = root / "metrics" / "curves" / name / "7"
         curves.mkdir(parents=True)
@@ -185,6 +191,8 @@ def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
         "test_iou_bin",
         "test_recall_bin",
         "test_precision_bin",
+        "test_found_iou10",
+        "test_ap50",
     ]
 
 
@@ -207,14 +215,63 @@ def test_published_figures_keep_the_identities_that_they_must():
             assert 1 / (1 / recall + 1 / precision - 1) == pytest.approx(iou, abs=1e-3)
 
 
-def test_differences_from_the_first_run_are_paired(tmp_path):
-    build(tmp_path)
+def test_differences_from_the_first_run_are_paired_and_corrected_for_their_number(tmp_path):
+    build(tmp_path, runs=("full", "worse", "worst"))
     text, _ = run(tmp_path)
-    point, low, high = (
-        float(part)
-        for part in table_row(text, "Each run minus full", "worse")[0].translate(str.maketrans("[],", "   ")).split()
-    )
+    words = table_row(text, "Each run minus full", "worse")[0].replace("*", "").translate(str.maketrans("[],", "   "))
+    point, low, high, p = (float(part) for part in words.replace("p =", "").split())
     assert low <= point <= high < 0
+    # six comparisons of 200 resamples each: the least p is 2 / 201, times six
+    assert p == pytest.approx(6 * 2 / 201, abs=1e-3)
+    assert "for all 6 comparisons" in section(text, "differences")
+    assert "no star is possible" in section(text, "differences")
+    assert "*" not in table_row(text, "Each run minus full", "worse")[0]
+
+
+def test_a_difference_that_survives_the_correction_has_a_star(tmp_path):
+    build(tmp_path)
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("samples: 200", "samples: 2000"))
+    text, _ = run(tmp_path)
+    assert "The least corrected p that 2,000 resamples can tell here is 0.003" in section(text, "differences")
+    assert "*" in table_row(text, "Each run minus full", "worse")[0]
+
+
+def test_defects_stand_in_the_tables_of_the_teacher_and_every_run(tmp_path):
+    build(tmp_path)
+    text, summary = run(tmp_path)
+    scores = json.loads((tmp_path / "predictions/worse/scores.json").read_text())["test"]["defects"]
+    shown = table_row(text, "Defects found and false alarms", "worse")
+    assert shown[0].startswith(f"{scores['found_iou10']:.3f} [{scores['found_iou10_low']:.3f}")
+    assert shown[5:] == [f"{scores[key]:.3f}" for key in ("ap10", "ap50", "ap")]
+    assert summary["worse"]["test_found_iou10"] == scores["found_iou10"]
+    assert table_row(text, "Defects found and false alarms", "the teacher")[0].startswith("1.000")
+    assert table_row(text, "Defects found and false alarms", "the teacher")[5:] == ["–"] * 3
+    assert table_row(text, "Share of the defects found", "defects")[0] == "6"
+    assert table_row(text, "AP50 by class", "full") == [
+        f"{scores_of(tmp_path, 'full')['ap50_by_class'][name]:.3f}" for name in NAMES
+    ]
+
+
+def scores_of(root: Path, run: str) -> dict:
+    return json.loads((root / "predictions" / run / "scores.json").read_text())["test"]["defects"]
+
+
+def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path):
+    build(tmp_path)
+    # The teacher is right but for the first photograph, where it misses `damage` and invents four pixels of `dirt`.
+    path = tmp_path / "masks/test/masks-00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    told = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
+    told[36, 60:64] = 1
+    rows[0]["label_map"]["bytes"] = encode_label_map(told)
+    pq.write_table(pa.Table.from_pylist(rows, schema=MASKS), path)
+    text, _ = run(tmp_path)
+    rescued, lost, dropped, added = table_row(text, "What each run made of the teacher's errors", "full")
+    assert rescued == "100.0% [100.0, 100.0] of 300"
+    assert lost.startswith("16.7%")  # 200 of 1,200 pixels: the dirt of the last photograph
+    assert dropped == "100.0% [100.0, 100.0] of 4"
+    assert added == "– none"
 
 
 def test_without_truth_nothing_is_made_up(tmp_path):
@@ -225,8 +282,9 @@ def test_without_truth_nothing_is_made_up(tmp_path):
     assert 'id="differences"' not in text
     assert "no test photograph has pixel truth" in section(text, "defects")
     assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
-        ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin")
+        ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin", "test_found_iou10", "test_ap50")
     )
+    assert 'id="corrections"' not in text
     # The photographs are still shown: what the student says about them is worth seeing.
     assert (tmp_path / "report/overlays/test-01.png").exists()
     assert text.count('data-split="test"') == 3
@@ -282,14 +340,14 @@ def test_where_each_training_ended_stands_in_a_table(tmp_path):
 def test_runs_scored_on_different_images_are_not_compared(tmp_path):
     build(tmp_path)
     path = tmp_path / "predictions/worse/7/test.parquet"
-    write_predictions(path, [Prediction("test/other", encode_label_map(LABELS), [0] * 9)])
+    write_predictions(path, [Prediction("test/other", encode_label_map(LABELS), [0.5, 0.5], [0] * 9)])
     with pytest.raises(UserError, match="scored on other images than full"):
         run(tmp_path)
 
 
 def test_a_run_does_not_differ_from_itself():
     counts = np.random.default_rng(0).integers(0, 50, (9, 2, 3, 3))
-    assert paired_difference(counts, counts, NAMES, "iou_bin", BOOTSTRAP) == (0, 0, 0)
+    assert paired_differences(counts, counts, NAMES, ["iou_bin"], BOOTSTRAP) == {"iou_bin": Difference(0, 0, 0, 1)}
 
 
 def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
@@ -298,9 +356,10 @@ def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
     better, worse = np.zeros((2, 60, 1, 2, 2), dtype=np.int64)
     better[:, 0, 1, 1], better[:, 0, 1, 0] = hits + 2, 98 - hits
     worse[:, 0, 1, 1], worse[:, 0, 1, 0] = hits, 100 - hits
-    point, low, high = paired_difference(better, worse, ["crack"], "iou_bin", BOOTSTRAP)
+    point, low, high, p, _ = paired_differences(better, worse, ["crack"], ["iou_bin"], BOOTSTRAP)["iou_bin"]
     assert point == pytest.approx(0.02)
     assert 0 < low <= point <= high
+    assert p == pytest.approx(2 / 201, abs=1e-6)
     apart = [summarise(counts, ["crack"], BOOTSTRAP) for counts in (better, worse)]
     assert apart[0]["iou_bin_low"] < apart[1]["iou_bin_high"]
 
@@ -316,7 +375,8 @@ def test_a_difference_between_seeds_widens_the_interval_and_pairing_takes_it_out
     better = counts.copy()
     better[..., 1, 1] += 10
     better[..., 1, 0] -= 10
-    assert paired_difference(better, counts, ["crack"], "iou_bin", BOOTSTRAP) == pytest.approx((0.1, 0.1, 0.1))
+    difference = paired_differences(better, counts, ["crack"], ["iou_bin"], BOOTSTRAP)["iou_bin"]
+    assert difference[:3] == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_a_figure_undefined_for_one_seed_is_undefined():
@@ -326,6 +386,14 @@ def test_a_figure_undefined_for_one_seed_is_undefined():
     scores = summarise(counts, ["crack"], BOOTSTRAP)
     assert scores["precision_bin"] is scores["precision_bin_low"] is None
     assert scores["iou_bin_by_seed"] == [0, 0.5]
+
+
+def test_every_figure_of_every_run_is_a_comparison_and_an_undefined_one_is_none():
+    one, undefined = Difference(0.1, 0.0, 0.2, 0.01), Difference(None, None, None, None)
+    adjusted = adjusted_for_all({"a": {"x": one, "y": undefined}, "b": {"x": one._replace(p=0.2), "y": undefined}})
+    assert adjusted["a"]["x"].adjusted == pytest.approx(0.02)
+    assert adjusted["b"]["x"].adjusted == pytest.approx(0.2)
+    assert adjusted["a"]["y"] == undefined
 
 
 def test_the_report_says_how_many_seeds_it_averages(tmp_path):

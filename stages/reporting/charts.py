@@ -7,6 +7,7 @@ from markupsafe import Markup, escape
 
 from stages.reporting.defects import Tally
 from stages.reporting.overlays import hex_of
+from stages.scoring.defects import IOUS
 
 SERIES = 8
 """Colours of page.css, .s0 to .s7; further series repeat them with other dashes."""
@@ -78,13 +79,15 @@ def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, fl
     parts.append(_text("tick end", right, bottom + 36, "epoch"))
     for run, own in curves:
         path = "M" + "L".join(" ".join(at(*point)) for point in own)
-        dashed = ("", " dash-a", " dash-b")[run // SERIES % 3]
-        parts.append(
-            Markup('<path class="s{} curve{}" d="{}"/>').format(run % SERIES, dashed, path) if own else Markup()
-        )
+        parts.append(Markup('<path class="{}" d="{}"/>').format(curve_class(run), path) if own else Markup())
         for point in own if len(own) <= 12 else []:
             parts.append(Markup('<circle class="s{}" cx="{}" cy="{}" r="3"/>').format(run % SERIES, *at(*point)))
     return _svg(bottom + 42, title, parts)
+
+
+def curve_class(run: int) -> str:
+    """Colour and dashes of the curves of run number `run`."""
+    return f"s{run % SERIES} curve" + ("", " dash-a", " dash-b")[run // SERIES % 3]
 
 
 def found_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -> Markup:
@@ -109,21 +112,21 @@ def found_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -
     return _svg(round(y), title, parts)
 
 
-def scatter_chart(title: str, areas_px: np.ndarray, shares: np.ndarray, class_ids: np.ndarray) -> Markup:
-    """A dot a defect, (D,) each: its size in pixels, on a logarithmic axis, and the share of it that was found."""
+def scatter_chart(title: str, areas_px: np.ndarray, ious: np.ndarray, class_ids: np.ndarray) -> Markup:
+    """A dot a defect, (D,) each: its size in pixels, on a logarithmic axis, and the IoU of what was found of it."""
     left, right, top, bottom = 50, WIDTH - 24, 10, 220
     low, high = np.floor(np.log10(areas_px.min())), np.ceil(np.log10(areas_px.max() + 1))
     parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y = bottom - share * (bottom - top)
-        parts += [_line("grid", left, y, right, y), _text("tick end", left - 6, y + 4, f"{share:.0%}")]
+    for iou in (0, *IOUS, 1):
+        y = bottom - iou * (bottom - top)
+        parts += [_line("grid", left, y, right, y), _text("tick end", left - 6, y + 4, f"{iou:g}")]
     for power in range(int(low), int(high) + 1):
         x = left + (power - low) / (high - low) * (right - left)
         parts += [_line("grid", x, top, x, bottom), _text("tick mid", x, bottom + 18, f"{10**power:,}")]
     parts.append(_text("tick end", right, bottom + 36, "pixels of the defect"))
     drawn = np.unique(np.linspace(0, len(areas_px) - 1, min(DOTS, len(areas_px))).round().astype(int))
     x = left + (np.log10(areas_px[drawn]) - low) / (high - low) * (right - left)
-    y = bottom - shares[drawn] * (bottom - top)
+    y = bottom - ious[drawn] * (bottom - top)
     for number in np.unique(class_ids[drawn]):
         own = class_ids[drawn] == number
         # Lines of no length with round ends: dots in a tenth of the bytes that circles take.
@@ -148,8 +151,8 @@ def _text(class_: str, x: float, y: float, text: str) -> Markup:
 
 
 def _ticks(largest: float) -> list[float]:
-    """From 0 in three to six round steps to `largest` or just above it."""
-    if largest <= 0:
+    """From 0 in three to six round steps to `largest` or just above it; what no computer can divide by is 0."""
+    if largest < 1e-300:
         return [0.0, 1.0]
     power = 10.0 ** np.floor(np.log10(largest))
     step = next(step for step in (0.2, 0.25, 0.5, 1, 2) if largest / (step * power) <= 5) * power

@@ -1,36 +1,54 @@
-"""Defect by defect: which connected regions of the truth were found, by whom, and what was invented."""
+"""Defect by defect, over a split: what became of each true defect, what was invented, and what of it was the teacher's.
 
-from collections.abc import Mapping
+The rules are those of scoring/matching.py, scoring/defects.py and scoring/corrections.py; here they are applied to the
+teacher and all runs side by side, and the outcomes are grouped by size and class.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.reporting.overlays import at_size
-from stages.scoring.components import components, connected
-from stages.scoring.confusion import IGNORE
+from stages.reporting.scenes import Scene
+from stages.scoring.bootstrap import BootstrapParams
+from stages.scoring.components import regions
+from stages.scoring.corrections import corrected_defects, corrected_pixels, summarise_corrections
+from stages.scoring.defects import IOUS, Outcome, counts_of, outcome
+from stages.scoring.matching import overlaps
 
-FOUND = 0.5
-"""A defect counts as found when at least this share of its pixels is predicted as a defect, of whatever class."""
-SIZE_GROUPS = 4
-"""Groups of (nearly) the same number of defects, by size."""
+SIZES_PX = (("under 100 px", 0, 99), ("100 to 1,000 px", 100, 1000), ("over 1,000 px", 1001, np.inf))
+"""Groups by size: what they are called, and the least and the largest area of each."""
 TEACHER = "the teacher"
 """Who else is measured; with a space in it, as no run's name has."""
+UNITS = ("pixels", *(f"defects, IoU {iou:g}" for iou in IOUS))
+"""What the teacher's errors are counted in."""
+
+
+class Predicted(NamedTuple):
+    """All P regions that one training, or the teacher, predicts. `areas_px`: (P,); `ious`: (P,) with the true defect
+    that each is paired with, 0 where there is none."""
+
+    areas_px: np.ndarray
+    ious: np.ndarray
 
 
 @dataclass(frozen=True)
 class Defects:
-    """D regions of the truth over `images` photographs. `class_ids`, `areas_px`: (D,).
+    """D true defects over N = `images` photographs. `class_ids`, `areas_px`: (D,).
 
-    `covered`: who -> (S, D), the share of each region's pixels predicted as a defect, a row a training seed (the
-    teacher has one). `invented`: who -> S numbers of predicted regions that touch no truth.
+    `ious`: who -> (S, D), of each defect with the predicted region it is paired with, 0 where there is none, a row a
+    training seed (the teacher has one). `predicted`: who -> S times all that it predicts. `teacher_counts`: (N, 1, 6),
+    see `counts_of`. `corrected`: run -> (N, S, len(UNITS), 4, 2), see scoring/corrections.py.
     """
 
     images: int
     class_ids: np.ndarray
     areas_px: np.ndarray
-    covered: dict[str, np.ndarray]
-    invented: dict[str, list[int]]
+    ious: dict[str, np.ndarray]
+    predicted: dict[str, list[Predicted]]
+    teacher_counts: np.ndarray
+    corrected: dict[str, np.ndarray]
 
 
 class Group(NamedTuple):
@@ -41,7 +59,8 @@ class Group(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many defects of a group were found, found in part, and missed, over all seeds."""
+    """How many defects of a group were found (the larger IoU of IOUS), found in part (the smaller one), and missed,
+    over all seeds."""
 
     found: int
     partly: int
@@ -51,79 +70,100 @@ class Tally(NamedTuple):
     def total(self) -> int:
         return sum(self)
 
+    def share(self, iou: float) -> float | None:
+        """Of those found at `iou`, one of IOUS; None where there is no defect."""
+        hits = self.found if iou == IOUS[1] else self.found + self.partly
+        return hits / self.total if self.total else None
 
-def gather(truths: Mapping[str, np.ndarray], predicted: Mapping[str, list[Mapping[str, np.ndarray]]]) -> Defects:
-    """`truths`: image id -> (H, W) label map. `predicted`: who -> for each seed, image id -> label map of any size.
 
-    Mappings may decode on access; one image's maps are held at a time.
-    """
-    class_ids: list[np.ndarray] = []
+def gather(scenes: Iterable[Scene], runs: Sequence[str], seeds: int) -> Defects | None:
+    """Outcomes over all `scenes`, one after another; None where there are none."""
+    classes: list[np.ndarray] = []
     areas: list[np.ndarray] = []
-    covered: dict[str, list[list[np.ndarray]]] = {who: [[] for _ in seeds] for who, seeds in predicted.items()}
-    invented = {who: [0] * len(seeds) for who, seeds in predicted.items()}
-    for image_id, truth in truths.items():
-        index, of_class = regions(truth)
-        area = np.bincount(index.ravel(), minlength=len(of_class) + 1)[1:]
-        class_ids.append(of_class)
-        areas.append(area)
-        for who, seeds in predicted.items():
-            for seed, maps in enumerate(seeds):
-                found = at_size(maps[image_id], truth.shape) > 0
-                hits = np.bincount(index[found], minlength=len(of_class) + 1)[1:]
-                covered[who][seed].append(hits / area)
-                invented[who][seed] += false_alarms(truth, found)
+    outcomes: dict[str, list[list[_Slim]]] = {who: [[] for _ in range(seeds)] for who in runs} | {TEACHER: [[]]}
+    corrected: dict[str, list[list[np.ndarray]]] = {run: [] for run in runs}
+    for scene in scenes:
+        true = regions(scene.truth)
+        classes.append(true.class_ids)
+        areas.append(true.areas_px)
+        teacher = outcome(scene.truth, scene.teacher, true)
+        outcomes[TEACHER][0].append(_slim(teacher))
+        for run, maps in scene.students.items():
+            own = [outcome(scene.truth, labels, true) for labels in maps]
+            corrected[run].append(
+                [_corrected(scene, teacher, labels, student) for labels, student in zip(maps, own, strict=True)]
+            )
+            for seed, student in enumerate(own):
+                outcomes[run][seed].append(_slim(student))
+    if not areas:
+        return None
     return Defects(
-        images=len(truths),
-        class_ids=_joined(class_ids).astype(np.int64),
-        areas_px=_joined(areas).astype(np.int64),
-        covered={who: np.stack([_joined(parts) for parts in seeds]) for who, seeds in covered.items()},
-        invented=invented,
+        images=len(areas),
+        class_ids=np.concatenate(classes),
+        areas_px=np.concatenate(areas),
+        ious={
+            who: np.stack([np.concatenate([one.true_iou for one in seed]) for seed in own])
+            for who, own in outcomes.items()
+        },
+        predicted={who: [_all_predicted(seed) for seed in own] for who, own in outcomes.items()},
+        teacher_counts=np.stack([[one.counts] for one in outcomes[TEACHER][0]]),
+        corrected={run: np.array(own) for run, own in corrected.items()},
     )
 
 
-def regions(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected regions of one class each: an (H, W) map of 1 to R, 0 elsewhere, and their (R,) class ids."""
-    index, of_class = np.zeros(truth.shape, dtype=np.int32), []
-    for class_id, own, count in components(truth):
-        index[own > 0] = own[own > 0] + len(of_class)
-        of_class += [class_id] * count
-    return index, np.array(of_class, dtype=np.int64)
+def by_size(areas_px: np.ndarray) -> list[Group]:
+    """All groups of SIZES_PX, also those that nothing is in."""
+    return [Group(title, (areas_px >= least) & (areas_px <= most)) for title, least, most in SIZES_PX]
 
 
-def false_alarms(truth: np.ndarray, found: np.ndarray) -> int:
-    """Connected regions of `found`, (H, W) bool, that touch no true defect; what lies on ignored pixels is none."""
-    own, _ = connected(found)
-    touching = np.unique(own[(truth > 0) & (truth != IGNORE)])
-    return len(np.setdiff1d(own[(truth == 0) & found], touching))
-
-
-def by_size(defects: Defects) -> list[Group]:
-    """Groups of about as many defects each, the smallest first; fewer where many are of one size."""
-    areas = defects.areas_px
-    if not len(areas):
-        return []
-    starts = np.unique(np.quantile(areas, np.linspace(0, 1, SIZE_GROUPS + 1)[:-1], method="higher"))
-    groups = []
-    for start, stop in zip(starts, [*starts[1:], np.inf], strict=True):
-        members = (areas >= start) & (areas < stop)
-        low, high = areas[members].min(), areas[members].max()
-        groups.append(Group(f"{low:,} px" if low == high else f"{low:,}–{high:,} px", members))
-    return groups
-
-
-def by_class(defects: Defects, names: tuple[str, ...]) -> list[Group]:
-    """A group for each class that the truth shows."""
-    return [
-        Group(name, defects.class_ids == number) for number, name in enumerate(names) if number in defects.class_ids
-    ]
+def by_class(defects: Defects, names: Sequence[str]) -> list[Group]:
+    """A group for each class, also for those that the truth never shows."""
+    return [Group(name, defects.class_ids == number) for number, name in enumerate(names)]
 
 
 def tally(defects: Defects, who: str, group: Group) -> Tally:
     """How `who` did on a group."""
-    shares = defects.covered[who][:, group.members]
-    found, missed = int((shares >= FOUND).sum()), int((shares == 0).sum())
-    return Tally(found, shares.size - found - missed, missed)
+    ious = defects.ious[who][:, group.members]
+    found, near = int((ious >= IOUS[1]).sum()), int((ious >= IOUS[0]).sum())
+    return Tally(found, near - found, ious.size - near)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *parts])
+def alarms_by_size(defects: Defects, who: str, iou: float) -> list[float]:
+    """False alarms per photograph at `iou`, mean over seeds, in each of SIZES_PX by their own area."""
+    seeds = defects.predicted[who]
+    false = np.concatenate([one.areas_px[one.ious < iou] for one in seeds])
+    return [float(group.members.sum() / len(seeds) / defects.images) for group in by_size(false)]
+
+
+def corrections_of(defects: Defects, bootstrap: BootstrapParams) -> dict[str, dict[str, dict]]:
+    """What each run made of the teacher's errors: run -> unit -> kind -> its figures with their interval."""
+    return {
+        run: {unit: summarise_corrections(counts[:, :, place], bootstrap) for place, unit in enumerate(UNITS)}
+        for run, counts in defects.corrected.items()
+    }
+
+
+class _Slim(NamedTuple):
+    """What is kept of an outcome: no maps."""
+
+    true_iou: np.ndarray
+    areas_px: np.ndarray
+    predicted_iou: np.ndarray
+    counts: np.ndarray
+
+
+def _slim(found: Outcome) -> _Slim:
+    return _Slim(found.true_iou, found.predicted.areas_px, found.predicted_iou, counts_of(found))
+
+
+def _all_predicted(outcomes: Sequence[_Slim]) -> Predicted:
+    return Predicted(
+        np.concatenate([one.areas_px for one in outcomes]), np.concatenate([one.predicted_iou for one in outcomes])
+    )
+
+
+def _corrected(scene: Scene, teacher: Outcome, labels: np.ndarray, student: Outcome) -> np.ndarray:
+    """(len(UNITS), 4, 2)."""
+    shared = overlaps(teacher.predicted, student.predicted)
+    in_defects = [corrected_defects(teacher, student, shared, iou) for iou in IOUS]
+    return np.stack([corrected_pixels(scene.truth, scene.teacher, labels), *in_defects])

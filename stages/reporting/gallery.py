@@ -1,44 +1,25 @@
-"""From tables and predictions to the pictures of a split, and to the fate of its defects."""
+"""From tables and predictions to the pictures of a split."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.dataset.photos import read_photo
-from stages.dataset.tables import BOXES, TRUTH, Dataset, decode_label_map, read_table
+from stages.dataset.tables import BOXES, Dataset, decode_label_map, read_table
 from stages.reporting.agreement import agreement
-from stages.reporting.defects import TEACHER, Defects, gather
 from stages.reporting.overlays import Case, at_size
-from stages.scoring.predictions import read_predictions
-from stages.teacher.shards import read_masks
-
-
-class LabelMaps(Mapping[str, np.ndarray]):
-    """Image id -> label map, held as PNG bytes and decoded on access."""
-
-    def __init__(self, image_ids: pa.ChunkedArray, pngs: pa.ChunkedArray):
-        self._pngs = dict(zip(image_ids.to_pylist(), pngs.to_pylist(), strict=True))
-
-    def __getitem__(self, image_id: str) -> np.ndarray:
-        return decode_label_map(self._pngs[image_id])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pngs)
-
-    def __len__(self) -> int:
-        return len(self._pngs)
+from stages.reporting.scenes import stream_masks, stream_truth
+from stages.scoring.predictions import stream_predictions
 
 
 def cases(
-    source: Dataset, split: str, image_ids: list[str], predictions: pa.Table, tables: Path, masks: Path, truth: Path
+    source: Dataset, split: str, image_ids: list[str], predictions: Path, tables: Path, masks: Path, truth: Path
 ) -> Iterator[Case]:
-    """What to draw for `image_ids`, in their order; `predictions` are the rows of the run to show."""
-    photos = _by_image(read_masks(masks / split), image_ids)
-    predicted = _by_image(predictions, image_ids)
-    human = _by_image(read_table(truth / f"{split}.parquet", TRUTH), image_ids)
+    """What to draw for `image_ids`, in their order; `predictions` is the folder of the training to show."""
+    photos = _rows(stream_masks(masks / split), image_ids)
+    predicted = _rows(stream_predictions(predictions / f"{split}.parquet"), image_ids)
+    human = _rows(stream_truth(truth, split), image_ids)
     boxes = read_table(tables / split / "boxes.parquet", BOXES)
     for image_id in image_ids:
         row = photos[image_id]
@@ -58,21 +39,7 @@ def cases(
         )
 
 
-def defects_of(
-    split: str, runs: Sequence[str], seeds: Sequence[int], predictions: Path, masks: Path, truth: Path
-) -> Defects | None:
-    """How the teacher and every training of `runs` did on each true defect of a split; None where nobody drew truth."""
-    human = read_table(truth / f"{split}.parquet", TRUTH)
-    if not len(human):
-        return None
-    pseudo = read_masks(masks / split)
-    predicted = {TEACHER: [LabelMaps(pseudo["image_id"], pc.struct_field(pseudo["label_map"], "bytes"))]}
-    for run in runs:
-        tables = [read_predictions(predictions / run / str(seed) / f"{split}.parquet") for seed in seeds]
-        predicted[run] = [LabelMaps(table["image_id"], table["mask_png"]) for table in tables]
-    return gather(LabelMaps(human["image_id"], human["mask_png"]), predicted)
-
-
-def _by_image(table: pa.Table, image_ids: list[str]) -> dict[str, dict]:
-    wanted = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))
-    return {row["image_id"]: row for row in wanted.to_pylist()}
+def _rows(stream: Iterable[dict], image_ids: list[str]) -> dict[str, dict]:
+    """Those of `image_ids`; the others are not kept."""
+    wanted = set(image_ids)
+    return {row["image_id"]: row for row in stream if row["image_id"] in wanted}

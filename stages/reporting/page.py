@@ -10,9 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stages.reporting import published
-from stages.reporting.charts import DOTS, SERIES, curve_chart, found_chart, scatter_chart, scores_chart
+from stages.reporting.charts import DOTS, curve_chart, curve_class, found_chart, scatter_chart, scores_chart
 from stages.reporting.curves import Curve
-from stages.reporting.defects import FOUND, TEACHER, Defects, Group, by_class, by_size, tally
+from stages.reporting.defect_tables import (
+    alarms_table,
+    class_precision_table,
+    corrections_table,
+    found_table,
+    summary_table,
+)
+from stages.reporting.defects import TEACHER, Defects, Group, by_class, by_size, tally
 from stages.reporting.overlays import hex_of
 from stages.reporting.pictures import Picture
 from stages.reporting.table import (
@@ -26,10 +33,14 @@ from stages.reporting.table import (
     headline_table,
     tree_table,
 )
+from stages.scoring.defects import FOUND, IOUS
+from stages.scoring.summary import Difference
 
 HERE = Path(__file__).parent
-COMPARED = ("iou_bin", "miou_anom")
+COMPARED = ("iou_bin", "miou_anom", "precision_bin")
 """Figures of the paired comparison between runs."""
+LEVEL = 0.05
+"""Under this, an adjusted p-value is called evidence."""
 
 RESOLUTION = {
     "native": "at each photograph's own resolution",
@@ -44,16 +55,21 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page tells. `metrics`: run -> its JSON; `differences`: run -> figure -> (difference, low, high);
-    `teacher`: metrics/rasterize.json; `defects`: of the test photographs with truth, or None where there is none."""
+    """All that the page tells. `metrics`: run -> its JSON; `differences`: run -> figure -> its difference from that of
+    `reference`, by so many bootstrap `samples`; `teacher`: metrics/rasterize.json. Of the test photographs with truth,
+    None where there is none: `defects`; `teacher_defects`, see `summarise_defects`; `corrections`, see
+    `corrections_of`."""
 
     names: tuple[str, ...]
     reference: str
     metrics: Mapping[str, dict]
-    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]]
+    differences: Mapping[str, Mapping[str, Difference]]
+    samples: int
     teacher: Mapping[str, dict | None]
     curves: Sequence[Curve]
     defects: Defects | None
+    teacher_defects: Mapping[str, object] | None
+    corrections: Mapping[str, Mapping[str, Mapping[str, dict]]] | None
     pictures: Sequence[Picture]
 
 
@@ -82,17 +98,20 @@ def render(findings: Findings) -> str:
         test=headline_table("Test: every run against pixel truth", test, published.TEST_HEADER, published.TEST),
         test_classes=class_table("Test, by class", test, found.names) if any(test.values()) else None,
         errors=published.ERRORS,
-        differences=difference_table(f"Each run minus {found.reference}", found.differences, COMPARED),
-        comparisons=len(found.differences) * len(COMPARED),
+        differences=difference_table(f"Each run minus {found.reference}", found.differences, COMPARED, LEVEL),
+        compared=_compared(found),
+        corrections=corrections_table("What each run made of the teacher's errors", found.corrections)
+        if found.corrections
+        else None,
         val=headline_table("Val: every run against the teacher", val, published.VAL_HEADER, published.VAL),
         val_classes=class_table("Val, by class", val, found.names) if any(val.values()) else None,
         teacher=tree_table("The teacher's pseudo-masks against truth, by split", found.teacher),
         curves=_curve_charts(found),
         ends=_ends(found.curves),
-        series=[(number % SERIES, run) for number, run in enumerate(found.metrics)],
+        series=[(curve_class(number), run) for number, run in enumerate(found.metrics)],
         classes=[(name, hex_of(number + 1)) for number, name in enumerate(found.names)],
-        defects=_defects(found) if found.defects and len(found.defects.areas_px) else None,
-        found_share=f"{FOUND:.0%}",
+        defects=_defects(found, test) if found.defects else None,
+        ious=[f"{iou:g}" for iou in IOUS],
         most_dots=DOTS,
         splits=sorted({picture.split for picture in found.pictures}),
         shown_classes=[name for name in found.names if any(name in dict(p.legend) for p in found.pictures)],
@@ -102,14 +121,16 @@ def render(findings: Findings) -> str:
 def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
     """A handful of figures a run, few enough for the columns of `dvc exp show`."""
     wanted = {"val": ["miou_anom"], "test": ["miou_anom", "iou_bin", "recall_bin", "precision_bin"]}
-    return {
-        run: {
+    few: dict[str, dict[str, float | None]] = {}
+    for run, values in metrics.items():
+        few[run] = {
             f"{split}_{key}": values[split][key] if values[split] else None
             for split, keys in wanted.items()
             for key in keys
         }
-        for run, values in metrics.items()
-    }
+        of_defects = values["test"]["defects"] if values["test"] else {}
+        few[run] |= {f"test_{key}": of_defects.get(key) for key in (FOUND[0], "ap50")}
+    return few
 
 
 def _inlined(name: str) -> Markup:
@@ -172,36 +193,32 @@ def _ends(curves: Sequence[Curve]) -> Table:
     return Table("Where each training ended", columns, [Body([row(curve) for curve in curves])])
 
 
-def _defects(found: Findings) -> dict[str, object]:
-    defects = found.defects
-    sizes, classes = by_size(defects), by_class(defects, found.names)
-    pair = (TEACHER, found.reference)
-    share = defects.covered[found.reference].mean(axis=0)
-    return {
+def _compared(found: Findings) -> dict[str, object]:
+    """How many comparisons there are, and the least p-value that any can have: resamples tell no less."""
+    number = sum(one.p is not None for own in found.differences.values() for one in own.values())
+    least = 2 * number / (found.samples + 1)
+    return {"number": number, "level": f"{LEVEL:g}", "least": f"{least:.2g}", "too_few": least >= LEVEL}
+
+
+def _defects(found: Findings, test: Mapping[str, dict | None]) -> dict[str, object]:
+    defects, pair = found.defects, (TEACHER, found.reference)
+    shown: dict[str, object] = {
         "count": len(defects.areas_px),
         "images": defects.images,
-        "sizes": found_chart("Defects found by size", _tallies(defects, sizes, pair)),
-        "classes": found_chart("Defects found by class", _tallies(defects, classes, pair)),
-        "each": scatter_chart("Every defect by size and found share", defects.areas_px, share, defects.class_ids),
-        "table": _defect_table(defects, sizes, classes),
+        "summary": summary_table("Defects found and false alarms", test, found.teacher_defects),
+        "found": found_table("Share of the defects found, by size and class", defects, found.names),
+        "alarms": alarms_table("False alarms a photograph, by their own size", defects),
+        "precision": class_precision_table("AP50 by class", test, found.names),
     }
+    if shown["count"]:
+        best = defects.ious[found.reference].mean(axis=0)
+        shown["sizes"] = found_chart("Defects found by size", _tallies(defects, by_size(defects.areas_px), pair))
+        shown["classes"] = found_chart(
+            "Defects found by class", _tallies(defects, by_class(defects, found.names), pair)
+        )
+        shown["each"] = scatter_chart("Every defect by size and IoU", defects.areas_px, best, defects.class_ids)
+    return shown
 
 
 def _tallies(defects: Defects, groups: Sequence[Group], pair: Sequence[str]) -> list[tuple[str, dict]]:
     return [(group.title, {who: tally(defects, who, group) for who in pair}) for group in groups]
-
-
-def _defect_table(defects: Defects, sizes: Sequence[Group], classes: Sequence[Group]) -> Table:
-    """A row for the teacher and each run: the share of defects found, of all and by group, and the false alarms."""
-    everything = Group("all", defects.class_ids >= 0)
-    groups = [everything, *sizes, *classes]
-
-    def row(who: str) -> tuple[str, list[Cell]]:
-        counts = [tally(defects, who, group) for group in groups]
-        alarms = sum(defects.invented[who]) / len(defects.invented[who])
-        cells = [Cell(f"{count.found / count.total:.1%}") for count in counts]
-        return who, [*cells, Cell(f"{alarms:g}", f"{alarms / defects.images:.2f} a photograph")]
-
-    columns = ["who", *(group.title for group in groups), "false alarms"]
-    numbers = Body([("defects", [*(Cell(str(group.members.sum())) for group in groups), Cell("")])])
-    return Table("Share of the defects found", columns, [numbers, Body([row(who) for who in defects.covered])])

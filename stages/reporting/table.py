@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stages.scoring.metrics import HEADLINES, class_keys
+from stages.scoring.summary import Difference
 
 TITLES = {
     "miou": "mIoU",
@@ -75,12 +76,18 @@ def class_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[s
 
 
 def difference_table(
-    caption: str,
-    differences: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]],
-    keys: Sequence[str],
+    caption: str, differences: Mapping[str, Mapping[str, Difference]], keys: Sequence[str], level: float
 ) -> Table:
-    """A row a run with (difference, low, high) per figure."""
-    rows = [(run, [cell(*values[key], sign="+") for key in keys]) for run, values in differences.items()]
+    """A row a run; below each difference its interval and adjusted p-value, with a star where that is under `level`."""
+
+    def shown(difference: Difference) -> Cell:
+        text, interval = cell(difference.point, difference.low, difference.high, sign="+")
+        if difference.adjusted is None:
+            return Cell(text, interval)
+        star = "*" if difference.adjusted < level else ""
+        return Cell(f"{text}{star}", f"{interval} p = {difference.adjusted:.2g}")
+
+    rows = [(run, [shown(values[key]) for key in keys]) for run, values in differences.items()]
     return Table(caption, ["run", *(TITLES[key] for key in keys)], [Body(rows)])
 
 

@@ -4,6 +4,8 @@ Images, not pixels, are resampled: pixels of one photograph are anything but ind
 B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field
 
@@ -60,3 +62,31 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
         return np.nan, np.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def two_sided_p(values: np.ndarray) -> float:
+    """Of (samples,) resampled differences: how easily they change sides of 0, twice the rarer side's share.
+
+    Counted with one sample more on either side, so it is never under 2 / (samples + 1), which is all that so many
+    resamples can tell. What is exactly 0 lies on both sides. NaN when the difference is undefined in all.
+    """
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return np.nan
+    rarer = min((values <= 0).sum(), (values >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (values.size + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The same adjusted for their number, so that all below a level may be believed at once with its risk of error.
+
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
+    NaN, an undefined comparison, is none: it stays NaN and does not count.
+    """
+    p = np.array(p_values, dtype=np.float64)
+    order = [place for place in np.argsort(p, kind="stable") if not np.isnan(p[place])]
+    adjusted, largest = p.copy(), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[place]))
+        adjusted[place] = largest
+    return adjusted.tolist()

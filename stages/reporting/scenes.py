@@ -1,0 +1,71 @@
+"""Photograph by photograph: what the truth, the teacher and every training of every run say about it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.dataset.tables import TRUTH, decode_label_map
+from stages.reporting.overlays import at_size
+from stages.scoring.predictions import stream_predictions
+from stages.scoring.streams import stream_rows
+from stages.shell.errors import UserError
+from stages.teacher.shards import MASKS, shard_indices
+
+
+class Scene(NamedTuple):
+    """Label maps of one photograph, (H, W) uint8 at the resolution that the runs were scored at; `truth` with 255
+    where ignored. `students`: run -> one map a training seed."""
+
+    truth: np.ndarray
+    teacher: np.ndarray
+    students: dict[str, list[np.ndarray]]
+
+
+def scenes(
+    split: str, runs: Sequence[str], seeds: Sequence[int], predictions: Path, masks: Path, truth: Path
+) -> Iterator[Scene]:
+    """Photographs of a split that have truth, by id; one row of each file is held at a time.
+
+    Raises UserError where a run was not evaluated on one of them, or at another resolution than the others.
+    """
+    files = {(run, seed): predictions / run / str(seed) / f"{split}.parquet" for run in runs for seed in seeds}
+    students = {key: stream_predictions(path) for key, path in files.items()}
+    teacher = stream_masks(masks / split)
+    for true in stream_truth(truth, split):
+        image_id = true["image_id"]
+        told = _advance(teacher, image_id, masks / split, "rasterize")["label_map"]["bytes"]
+        maps = {
+            key: decode_label_map(_advance(rows, image_id, files[key], "evaluate")["mask_png"])
+            for key, rows in students.items()
+        }
+        size_hw = next(iter(maps.values())).shape
+        for key, labels in maps.items():
+            if labels.shape != size_hw:
+                other = f"{labels.shape[1]} x {labels.shape[0]} pixels of {image_id}, not {size_hw[1]} x {size_hw[0]}"
+                raise UserError(f"{files[key]}: was scored on {other} like {runs[0]}; evaluate all runs alike")
+        yield Scene(
+            truth=at_size(decode_label_map(true["mask_png"]), size_hw),
+            teacher=at_size(decode_label_map(told), size_hw),
+            students={run: [maps[run, seed] for seed in seeds] for run in runs},
+        )
+
+
+def stream_masks(folder: Path) -> Iterator[dict]:
+    """Rows of all shards of pseudo-masks, by image id."""
+    for index in shard_indices(folder):
+        yield from stream_rows(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize")
+
+
+def stream_truth(folder: Path, split: str) -> Iterator[dict]:
+    """Rows of the truth of a split, by image id."""
+    return stream_rows(folder / f"{split}.parquet", TRUTH, "ingest")
+
+
+def _advance(rows: Iterator[dict], image_id: str, path: Path, made_by: str) -> dict:
+    """The row of `image_id`; all files are sorted by it."""
+    for row in rows:
+        if row["image_id"] == image_id:
+            return row
+    raise UserError(f"{path}: has no {image_id}, of which there is truth; run the {made_by} stage")

@@ -1,0 +1,151 @@
+"""Pairs of regions, and what follows from them: found defects and false alarms."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stages.scoring.bootstrap import BootstrapParams
+from stages.scoring.components import regions
+from stages.scoring.defects import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.scoring.matching import overlaps, paired_iou
+
+TRUTHS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
+PREDICTIONS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 1, 2]))
+BOOTSTRAP = BootstrapParams(samples=200, seed=1)
+
+
+def pixels_of(labels: np.ndarray, ignored: np.ndarray) -> list[set[tuple[int, int]]]:
+    """Regions as sets of pixels, by class, then first pixel: grown one neighbour at a time."""
+    found = []
+    for label in (1, 2):
+        left = {(int(y), int(x)) for y, x in np.argwhere(labels == label)}
+        while left:
+            region, edge = set(), {min(left)}
+            while edge:
+                region |= edge
+                left -= edge
+                edge = {(y + dy, x + dx) for y, x in edge for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            found.append({(y, x) for y, x in region if not ignored[y, x]})
+    return [region for region in found if region]
+
+
+def slow_pairs(first: list[set], second: list[set]) -> tuple[list[float], list[float]]:
+    """The rule of matching.py, word for word."""
+    ious = [0.0] * len(first), [0.0] * len(second)
+    free = {(a, b) for a in range(len(first)) for b in range(len(second)) if first[a] & second[b]}
+    while free:
+        iou = {(a, b): len(first[a] & second[b]) / len(first[a] | second[b]) for a, b in free}
+        a, b = min(free, key=lambda pair: (-iou[pair], pair))
+        ious[0][a] = ious[1][b] = iou[a, b]
+        free = {pair for pair in free if pair[0] != a and pair[1] != b}
+    return ious
+
+
+@given(truth=TRUTHS, predicted=PREDICTIONS)
+def test_regions_and_pairs_are_those_of_a_slow_reference(truth, predicted):
+    ignored = truth == 255
+    true, own = pixels_of(truth, ignored), pixels_of(predicted, ignored)
+    found = outcome(truth, predicted)
+    assert found.true.areas_px.tolist() == [len(region) for region in true]
+    assert found.predicted.areas_px.tolist() == [len(region) for region in own]
+    expected = slow_pairs(true, own)
+    assert found.true_iou.tolist() == expected[0]
+    assert found.predicted_iou.tolist() == expected[1]
+    assert found.touching.tolist() == [any(region & other for other in true) for region in own]
+
+
+@given(truth=TRUTHS, predicted=PREDICTIONS)
+def test_found_and_missed_are_all_defects_and_the_strict_rule_finds_no_more(truth, predicted):
+    found = outcome(truth, predicted)
+    true, loose, strict, alarms, strict_alarms, apart = counts_of(found)
+    assert 0 <= strict <= loose <= true == len(found.true)
+    # one partner each: what was found took as many predicted regions, and the others are alarms
+    assert loose + alarms == strict + strict_alarms == len(found.predicted)
+    assert apart <= alarms
+
+
+@given(truth=TRUTHS)
+def test_the_truth_finds_itself(truth):
+    own = np.where(truth == 255, 0, truth)
+    assert counts_of(outcome(truth, own)).tolist() == [len(regions(truth))] * 3 + [0, 0, 0]
+
+
+@given(first=PREDICTIONS, second=PREDICTIONS)
+def test_pairs_share_their_iou_and_no_region_has_two(first, second):
+    a, b = regions(first), regions(second)
+    one, other = paired_iou(overlaps(a, b), len(a), len(b))
+    assert sorted(one[one > 0]) == sorted(other[other > 0])
+    assert ((one > 0).sum()) <= min(len(a), len(b))
+
+
+def test_a_defect_in_two_pieces_is_found_by_the_better_one_and_the_other_is_a_false_alarm():
+    truth, predicted = np.zeros((2, 6, 20), dtype=np.uint8)
+    truth[2, 0:10] = 1
+    predicted[2, 0:6], predicted[2, 7:10] = 1, 2  # IoU 0.6 and 0.3
+    predicted[5, 15] = 1
+    found = outcome(truth, predicted)
+    assert found.true_iou.tolist() == [0.6]
+    assert found.predicted_iou.tolist() == [0.6, 0.0, 0.0]
+    assert counts_of(found).tolist() == [1, 1, 1, 2, 2, 1]
+
+
+def test_an_iou_of_exactly_a_tenth_or_a_half_is_enough():
+    truth, predicted = np.zeros((2, 4, 24), dtype=np.uint8)
+    truth[0, 0:10], predicted[0, 0] = 1, 1
+    truth[2, 0:6], predicted[2, 2:8] = 1, 2
+    assert outcome(truth, predicted).true_iou.tolist() == [0.1, 0.5]
+    assert counts_of(outcome(truth, predicted)).tolist() == [2, 2, 1, 0, 1, 0]
+
+
+def test_a_region_across_ignored_pixels_stays_one_and_counts_outside_them_alone():
+    truth, predicted = np.zeros((2, 3, 12), dtype=np.uint8)
+    truth[:, 4:8] = 255
+    truth[1, 2:4] = 1
+    predicted[1, 2:10] = 1  # reaches across: two pixels on the defect, two beyond
+    predicted[0, 5] = 2  # nobody knows
+    found = outcome(truth, predicted)
+    assert found.predicted.areas_px.tolist() == [4]
+    assert found.true_iou.tolist() == [0.5]
+    assert found.predicted.places.tolist() == [0]
+    later = np.where(predicted == 2, 0, predicted)
+    later[0, 0] = 2
+    later[0, 5] = 1  # joins the first region, so that there are two
+    assert outcome(truth, later).predicted.places.tolist() == [0, 1]
+
+
+def test_places_tell_which_regions_of_the_whole_map_are_left():
+    labels, counted = np.zeros((3, 9), dtype=np.uint8), np.ones((3, 9), dtype=bool)
+    labels[0, 0], labels[0, 4], labels[2, 8] = 1, 1, 2
+    counted[0, 3:6] = False
+    left = regions(labels, counted)
+    assert (left.places.tolist(), left.class_ids.tolist(), left.areas_px.tolist()) == ([0, 2], [0, 1], [1, 1])
+    assert left.index[2, 8] == 2
+
+
+def test_the_mean_over_a_region_is_that_of_its_pixels():
+    labels = np.array([[1, 1, 0], [0, 0, 2]], dtype=np.uint8)
+    values = np.array([[0.5, 1.0, 9.0], [9.0, 9.0, 0.25]], dtype=np.float32)
+    assert regions(labels).means(values).tolist() == [0.75, 0.25]
+    assert regions(labels * 0).means(values).tolist() == []
+
+
+def test_figures_are_shares_of_defects_and_alarms_a_photograph_over_seeds():
+    counts = np.array([[[4, 2, 1, 3, 4, 1], [4, 4, 4, 0, 0, 0]], [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]]])
+    figures = summarise_defects(counts, BOOTSTRAP)
+    assert figures["true_defects"] == 4
+    assert (figures["found_iou10"], figures["found_iou50"]) == (0.75, 0.625)
+    assert (figures["alarms_iou10"], figures["alarms_iou50"], figures["alarms_apart"]) == (1.0, 1.25, 0.5)
+    assert figures["alarms_iou10_low"] <= 1.0 <= figures["alarms_iou10_high"]
+
+
+def test_without_a_defect_the_found_share_is_undefined_and_alarms_are_not():
+    figures = summarise_defects(np.array([[[0, 0, 0, 2, 2, 2]]]), BOOTSTRAP)
+    assert figures["found_iou10"] is figures["found_iou50_low"] is None
+    assert figures["alarms_apart"] == 2
+
+
+def test_a_figure_undefined_for_one_seed_has_no_mean():
+    means = mean_over_seeds([{"ap": 0.5, "by": {"a": 1.0, "b": None}}, {"ap": 0.25, "by": {"a": 0.0, "b": 1.0}}])
+    assert means == {"ap": pytest.approx(0.375), "by": {"a": 0.5, "b": None}}
