@@ -7,7 +7,8 @@ network at all, nor do those that any earlier run was asked the same about (stag
 grow with their number. Truth is not an input: no mask can depend on it.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -39,8 +40,12 @@ READ_AHEAD = 4
 """Photographs decoded ahead of the network, in as many threads."""
 
 SMALL_INPUT_PX = 256
-"""A teacher with so small an input runs on one core: sharing its operations costs more than it gains (ten times the
-time when the cores are busy otherwise), and on one core the bytes do not depend on their number."""
+"""A teacher with so small an input runs on one core a photograph: sharing its operations costs more than it gains (ten
+times the time when the cores are busy otherwise), and on one core the bytes do not depend on their number. The other
+cores take other photographs."""
+
+MOST_AT_ONCE = 8
+"""Photographs prompted on side by side: with more, threads wait for Python."""
 
 
 class Params(Section):
@@ -62,8 +67,13 @@ def main(
     sam = load_teacher(weights)[0].to(place)
     store = Store(work_folder() / "candidates", weights, values, place.type)
     chunks = Chunks(values.batch_size)
-    if sam.image_encoder.img_size <= SMALL_INPUT_PX:
+    at_once = photographs_at_once(sam)
+    if is_small(sam):
         torch.set_num_threads(1)
+
+    def ask(photo: np.ndarray, rows: Sequence[dict]) -> list[dict]:
+        return prompted(sam, photo, corners(rows), values, chunks)
+
     for split in SPLITS:
         images = read_table(tables / split / "images.parquet", IMAGES).to_pylist()
         rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
@@ -77,32 +87,34 @@ def main(
         ):
             for index, start in enumerate(range(0, max(len(images), 1), values.shard_size)):
                 shard = images[start : start + values.shard_size]
-                rasterize_shard(part, index, shard, boxes, root, sam, values, store, chunks, bar)
+                rasterize_shard(part, index, answers(shard, boxes, root, store, ask, at_once), boxes, values, bar)
+
+
+def is_small(sam: Sam) -> bool:
+    """Whether the teacher runs on one core a photograph."""
+    return sam.image_encoder.img_size <= SMALL_INPUT_PX
+
+
+def photographs_at_once(sam: Sam) -> int:
+    """How many photographs are prompted on side by side: one on a GPU, or where one alone keeps all cores busy."""
+    return min(os.cpu_count() or 1, MOST_AT_ONCE) if is_small(sam) and sam.device.type == "cpu" else 1
 
 
 def rasterize_shard(
     folder: Path,
     index: int,
-    images: Sequence[dict],
+    answered: Iterator[tuple[dict, list[dict]]],
     boxes: dict[str, list[dict]],
-    root: Path,
-    sam: Sam,
     params: RasterizeParams,
-    store: Store,
-    chunks: Chunks,
     bar: tqdm,
 ) -> None:
-    """Rows of the images table and their boxes (by image id, in label order) -> shard `index` in `folder`.
+    """Rows of the images table with what SAM said, and their boxes (by image id, in label order) -> shard `index`.
 
     Depends on nothing else, so shards can be made in any order and by any number of workers.
     """
     masks, candidates = [], []
-    for image, path, found, photo in answers(images, boxes, root, store):
-        rows = boxes.get(image["image_id"], [])
-        if photo is not None:
-            found = prompted(sam, photo, corners(rows), params, chunks)
-            store.put(path, found)
-        chosen = candidate_rows(rows, found, params.candidate)
+    for image, found in answered:
+        chosen = candidate_rows(boxes.get(image["image_id"], []), found, params.candidate)
         masks.append(mask_row(image, chosen, params.clip_margin))
         candidates.extend(chosen)
         bar.update()
@@ -110,11 +122,17 @@ def rasterize_shard(
 
 
 def answers(
-    images: Sequence[dict], boxes: dict[str, list[dict]], root: Path, store: Store
-) -> Iterator[tuple[dict, Path, list[dict], np.ndarray | None]]:
-    """Each row of the images table, where its answer is kept, the answer if it is there, else the pixels to prompt on.
+    images: Sequence[dict],
+    boxes: dict[str, list[dict]],
+    root: Path,
+    store: Store,
+    ask: Callable[[np.ndarray, Sequence[dict]], list[dict]],
+    at_once: int,
+) -> Iterator[tuple[dict, list[dict]]]:
+    """Each row of the images table, in order, and what SAM says of its boxes: as it was kept, or else by `ask`.
 
-    Photographs are decoded a few ahead; those without a box have an empty answer.
+    A few photographs are decoded ahead, and `at_once` of them asked about side by side; those without a box have an
+    empty answer. Each is asked about alone, so no answer depends on `at_once`.
     """
 
     def read(image: dict) -> tuple[dict, Path, list[dict], np.ndarray | None]:
@@ -125,12 +143,24 @@ def answers(
             return image, path, found, None
         return image, path, [], read_photo(root, image["path"], image["sha256"], image["exif_orientation"])
 
-    with cancelling(ThreadPoolExecutor(READ_AHEAD)) as threads:
-        waiting = [threads.submit(read, image) for image in images[:READ_AHEAD]]
+    def finish(image: dict, path: Path, found: list[dict], photo: np.ndarray | None) -> tuple[dict, list[dict]]:
+        if photo is not None:
+            found = ask(photo, boxes[image["image_id"]])
+            store.put(path, found)
+        return image, found
+
+    if at_once == 1:
+        begin, end, threads = read, finish, ThreadPoolExecutor(READ_AHEAD)
+    else:
+        begin, end = lambda image: finish(*read(image)), lambda *answer: answer
+        threads = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
+    ahead = max(READ_AHEAD, at_once)
+    with cancelling(threads):
+        waiting = [threads.submit(begin, image) for image in images[:ahead]]
         for position in range(len(images)):
             answer = waiting.pop(0).result()
-            waiting += [threads.submit(read, later) for later in images[position + READ_AHEAD :][:1]]
-            yield answer
+            waiting += [threads.submit(begin, later) for later in images[position + ahead :][:1]]
+            yield end(*answer)
 
 
 def corners(rows: Sequence[dict]) -> list[tuple[float, float, float, float]]:

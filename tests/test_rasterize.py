@@ -244,6 +244,7 @@ def test_the_key_of_an_answer_counts_all_the_code_that_it_comes_from():
 
 def test_out_of_gpu_memory_halves_the_boxes_at_once_and_goes_on(rasterized, monkeypatch, capsys):
     """Memory for two boxes; photographs have 11, 1 and 1. What is found is the same but for the last bits."""
+    monkeypatch.setattr(rasterize, "MOST_AT_ONCE", 1)
     before = candidates_of(rasterized(view="crop", batch_size=16) / "train")
     sizes, forward = [], TwoWayTransformer.forward
 
@@ -268,6 +269,17 @@ def test_no_memory_for_a_single_box_is_one_clear_line(rasterized, monkeypatch):
     monkeypatch.setattr(ImageEncoderViT, "forward", no_memory)
     with pytest.raises(UserError, match="out of GPU memory with a single box"):
         rasterized()
+
+
+def test_photographs_side_by_side_give_the_bytes_of_one_after_the_other(rasterized, monkeypatch, tmp_path):
+    monkeypatch.setattr(rasterize.os, "cpu_count", lambda: 3)
+    written = {}
+    for name, at_once in (("together", 8), ("alone", 1)):
+        monkeypatch.setattr(rasterize, "MOST_AT_ONCE", at_once)
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path / name))  # nothing is kept from the other
+        (tmp_path / name / ".dvc").mkdir(parents=True)
+        written[name] = files(rasterized(f"masks_{name}", view="crop"))
+    assert written["together"] == written["alone"]
 
 
 def test_shards_hold_the_same_rows_however_many_photographs_each_has(rasterized):

@@ -1,0 +1,126 @@
+"""What the benchmark works on: the demo's photographs, and a student of the paper's size that sees something."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stages.blades.config import SynthesizeParams
+from stages.blades.defects import NAMES
+from stages.blades.scene import Sample, make_sample
+from stages.serving.tiling import to_square
+from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
+from stages.student.model import Student
+from stages.supervision.boxes2pixels import losses
+from stages.supervision.config import LossParams
+
+DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
+VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
+"""DINOv2's ViT-S/14. Its layer scale starts at 1e-5, where random blocks would do nothing and no rounding in them
+would show; trained ones are of the order of 1."""
+
+LOSS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights=[0.4, 4.0, 4.0])
+FIT_LR = 3e-3
+PATCH_PX = 14
+WINDOW = 12
+"""Side of the windows that the branches are fitted on, in patches."""
+
+
+def photographs(count: int, split: str = "train") -> list[Sample]:
+    """Blades, each with a defect at least; train and test have none in common."""
+    return [make_sample(DEMO, split, index) for index in range(count)]
+
+
+def pixels(sample: Sample) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    return np.array(Image.open(io.BytesIO(sample.jpeg)).convert("RGB"))
+
+
+def squares(samples: list[Sample], size_px: int) -> np.ndarray:
+    """(N, S, S, 3) float32 RGB, 0 to 255: whole photographs, stretched as in the paper."""
+    return np.stack([to_square(pixels(sample), size_px) for sample in samples])
+
+
+def batch_of(samples: list[Sample], size_px: int) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, S, S) in [0, 1] and labels (N, S, S) int64 from the exact truth."""
+    images = torch.from_numpy(squares(samples, size_px)).permute(0, 3, 1, 2).contiguous() / 255
+    truth = [Image.fromarray(sample.truth).resize((size_px, size_px), Image.Resampling.NEAREST) for sample in samples]
+    return images, torch.from_numpy(np.stack([np.array(one) for one in truth])).long()
+
+
+def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
+    """Random weights, the same every time."""
+    torch.manual_seed(0)
+    return Student(
+        StudentConfig(
+            names=list(NAMES),
+            student=StudentParams(width=width, detail=True, binary=True),
+            view=ViewParams(scale="stretch", size_px=size_px),
+            backbone=BackboneConfig(
+                name="random",
+                timm_kwargs=timm_kwargs,
+                img_size=size_px,
+                mean=[0.485, 0.456, 0.406],
+                std=[0.229, 0.224, 0.225],
+                taps=[1, 2, 4, 7],
+                source="random",
+            ),
+        )
+    )
+
+
+def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:
+    """Train all but the ViT for a moment, so that masks hold every class and compare as a trained student's would.
+
+    A ViT that is not trained gives the same for the same photograph: its taps are computed once. Steps see windows
+    around defects, of two photographs at once. In evaluation mode.
+    """
+    images, labels = batch_of(samples, student.config.view.size_px)
+    frequency = torch.bincount(labels.flatten(), minlength=len(NAMES) + 1).clamp(min=1) / labels.numel()
+    student.fine.start_at(frequency.log())
+    student.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log())
+    backbone, student.backbone = student.backbone, Given()
+    with torch.no_grad():
+        taps = [backbone((image[None] - student.mean) / student.std) for image in images]
+    branches = [value for name, value in student.named_parameters() if not name.startswith("backbone")]
+    optimizer = torch.optim.AdamW(branches, lr=FIT_LR)
+    draw, weights = np.random.default_rng(0), torch.tensor(LOSS.class_weights)
+    student.train()
+    for step in range(steps):
+        windows = []
+        for index in (2 * step % len(images), (2 * step + 1) % len(images)):
+            corner = _corner(draw, labels[index])
+            pixels_of = [_cut(whole, corner, PATCH_PX) for whole in (images[index], labels[index])]
+            windows.append([*pixels_of, *(_cut(tap[0], corner, 1) for tap in taps[index])])
+        seen, truth, *student.backbone.taps = (torch.stack(column) for column in zip(*windows, strict=True))
+        named, _ = losses(student(seen, with_binary=True), truth, weights, LOSS, tau=None)
+        optimizer.zero_grad(set_to_none=True)
+        sum(named.values()).backward()
+        optimizer.step()
+    student.backbone = backbone
+    return student.eval()
+
+
+def _corner(draw: np.random.Generator, labels: Tensor) -> tuple[int, int]:
+    """Top and left, in patches, of a window with a defect pixel in it, if `labels` (S, S) have one."""
+    defects = labels.nonzero() if labels.any() else torch.zeros(1, 2, dtype=torch.int64)
+    at = defects[int(draw.integers(len(defects)))].numpy() // PATCH_PX - draw.integers(0, WINDOW, 2)
+    top, left = np.clip(at, 0, max(0, labels.shape[-1] // PATCH_PX - WINDOW))
+    return int(top), int(left)
+
+
+def _cut(whole: Tensor, corner: tuple[int, int], unit: int) -> Tensor:
+    """The window at `corner` of (..., H, W), `unit` elements a patch."""
+    top, left = (side * unit for side in corner)
+    return whole[..., top : top + WINDOW * unit, left : left + WINDOW * unit]
+
+
+class Given(torch.nn.Module):
+    """Stands for the ViT while the branches are fitted."""
+
+    taps: list[Tensor]
+
+    def forward(self, _images: Tensor) -> list[Tensor]:
+        return self.taps

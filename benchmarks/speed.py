@@ -1,0 +1,241 @@
+"""How fast the pipeline is beside plainly written references, in one run: student, rasterize, training step, predict.
+
+    python -m benchmarks.speed --out benchmarks/speed
+
+Prints the tables and writes them as speed.md, all figures as speed.json; benchmarks/README.md says what is measured and
+how. Needs the machine for itself, for minutes.
+"""
+
+import copy
+import json
+import os
+import platform
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import gpu
+from benchmarks.material import VIT_S14, batch_of, fit_branches, make_student, photographs, squares
+from benchmarks.students import PLAIN, baselines, forms
+from benchmarks.teachers import contests
+from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
+from benchmarks.training import steps
+from benchmarks.whole_way import from_jpeg_to_png, warmed
+from stages.blades.scene import Sample
+from stages.serving.network import Network
+from stages.serving.parity import Run, compare
+from stages.student.model import Student
+from stages.teacher.sam import load_teacher
+
+ROOT = Path(__file__).parent.parent
+BATCH = 8
+FIT_PHOTOS, FIT_STEPS, COMPARED = 8, 40, 4
+PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
+
+
+def student_rows(found: dict[str, Run], others: dict[str, Run], tiles: np.ndarray, rounds: int) -> list[dict]:
+    """One row a form and baseline: times, and how far its masks are from the reference's on `tiles`, (N, S, S, 3)."""
+    everyone = found | others
+    one, many = tiles[:1], np.resize(tiles, (BATCH, *tiles.shape[1:]))
+    latency = in_turns({name: lambda run=run: run(one) for name, run in everyone.items()}, rounds)
+    batched = in_turns({name: lambda run=run: run(many) for name, run in everyone.items()}, max(1, rounds // 3))
+    rows = []
+    for name, run in everyone.items():
+        row = {"name": name}
+        for batch, times in (("batch_1", latency), ("batch_8", batched)):
+            row[batch] = timing(times[name]) | ratios(times[PLAIN], times[name])
+        rows.append(row | (compare(found[PLAIN], run, tiles).as_json() if name in found else {}))
+    return rows
+
+
+def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: int) -> list[dict]:
+    """One row a view, number of boxes and loop; see `benchmarks.teachers`."""
+    calls = contests(load_teacher(teacher)[0], teacher, samples, folder)
+    times = in_turns(calls, rounds)
+    rows = []
+    for how, count, who in calls:
+        if who == "ours":
+            continue
+        loop, ours = times[how, count, who], times[how, count, "ours"]
+        rows.append(
+            {
+                "view": how,
+                "boxes": count,
+                "against": who,
+                "loop": timing(loop),
+                "ours": timing(ours),
+                "images_a_second": round(len(samples) / ours.wall_s, 2),
+                "boxes_a_second": round(count * len(samples) / ours.wall_s, 1),
+                **ratios(loop, ours),
+            }
+        )
+    return rows
+
+
+def training_row(student: Student, samples: list[Sample], rounds: int) -> dict:
+    """The optimiser step at batch 1, which is the paper's."""
+    images, labels = batch_of(samples[:1], student.config.view.size_px)
+    calls = steps(copy.deepcopy(student), images, labels)
+    wrapped = {"plain reference": as_usual(calls["plain reference"]), "ours": as_pipeline(calls["ours"])}
+    plain, ours = in_turns(wrapped, max(1, rounds // 2)).values()
+    return {"plain": timing(plain), "ours": timing(ours), **ratios(plain, ours)}
+
+
+def predict_rows(student: Student, found: dict[str, Run], samples: list[Sample], folder: Path, rounds: int) -> list:
+    """From JPEG to PNG beside the network's own time, with PyTorch and with the exports."""
+    (folder / "photos").mkdir()
+    for index, sample in enumerate(samples):
+        (folder / f"photos/{index}.jpg").write_bytes(sample.jpeg)
+    rows = []
+    for name, run in found.items():
+        if name in (PLAIN, "compiled"):
+            continue
+        network = Network(student.config, "benchmark", run)
+        out = folder / "predicted" / name
+        total, inside = warmed(
+            lambda network=network, out=out: from_jpeg_to_png(network, folder / "photos", out), rounds
+        )
+        rows.append(
+            {
+                "name": name,
+                "images_a_second": round(len(samples) / total, 2),
+                "ms_an_image": round(1000 * total / len(samples), 1),
+                "network_ms_an_image": round(1000 * inside / len(samples), 1),
+                "ratio": round(total / inside, 3),
+            }
+        )
+    return rows
+
+
+def timing(taken: Timing) -> dict[str, float]:
+    return {"ms": round(1000 * taken.wall_s, 1), "cpu_ms": round(1000 * taken.cpu_s, 1)}
+
+
+def ratios(reference: Timing, ours: Timing) -> dict[str, float]:
+    """How many times as fast as the reference."""
+    return {
+        "ratio": round(reference.wall_s / ours.wall_s, 2),
+        "cpu_ratio": round(reference.cpu_s / ours.cpu_s, 2),
+    }
+
+
+def machine() -> dict[str, object]:
+    """What the figures hold for."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = named.get("flags", "").split()
+    return {
+        "processor": named.get("model name", platform.processor()),
+        "instructions": [
+            f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if f in flags
+        ],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": "float32, but for INT8",
+        "load_before": [round(value, 1) for value in os.getloadavg()],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def tables(results: dict) -> str:
+    """Markdown."""
+    about = results["machine"]
+    said = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    lines = [
+        f"{about['processor']} ({', '.join(about['instructions'])}), {about['threads']} threads on {about['cores']} "
+        f"cores, {about['precision']}. Python {about['python']}, {said}. Medians of {results['rounds']} rounds; "
+        f"load average before: {about['load_before'][0]}.",
+        "",
+        f"| student, {results['size_px']} px | ms | ratio | images/s, batch {BATCH} | ratio | CPU ms, batch 1 | ratio "
+        "| mask agreement | IoU of defects | largest logit difference |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["student"]:
+        one, many = row["batch_1"], row["batch_8"]
+        parity = "| – | – | – |"
+        if "mask_agreement" in row:
+            iou = "–" if row["defect_iou"] is None else f"{row['defect_iou']:.4f}"
+            parity = f"| {100 * row['mask_agreement']:.3f} % | {iou} | {row['largest_logit_difference']:.2g} |"
+        lines.append(
+            f"| {row['name']} | {one['ms']} | {one['ratio']} | {1000 * BATCH / many['ms']:.2f} | {many['ratio']} "
+            f"| {one['cpu_ms']} | {one['cpu_ratio']} {parity}"
+        )
+    lines += [f"\n{name}: not measured, {why}" for name, why in results["not_measured"].items()]
+    lines += [
+        "",
+        "| rasterize | boxes | against | loop, ms | ours, ms | ratio | CPU ratio | images/s | boxes/s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rasterize"]:
+        lines.append(
+            f"| {row['view']} | {row['boxes']} | {row['against']} | {row['loop']['ms']} | {row['ours']['ms']} "
+            f"| {row['ratio']} | {row['cpu_ratio']} | {row['images_a_second']} | {row['boxes_a_second']} |"
+        )
+    row = results["training"]
+    lines += [
+        "",
+        "| training step | plain, ms | ours, ms | ratio | CPU ratio |",
+        "|---|---|---|---|---|",
+        f"| batch 1 | {row['plain']['ms']} | {row['ours']['ms']} | {row['ratio']} | {row['cpu_ratio']} |",
+        "",
+        "| predict, JPEG to PNG | ms an image | of that the network | ratio | images/s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in results["predict"]:
+        lines.append(
+            f"| {row['name']} | {row['ms_an_image']} | {row['network_ms_an_image']} | {row['ratio']} "
+            f"| {row['images_a_second']} |"
+        )
+    if results["gpu"]:
+        lines += ["", "| GPU, bfloat16 | batch | ms | images/s |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['name']} | {row['batch']} | {row['ms']} | {row['images_a_second']} |" for row in results["gpu"]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: int, folder: Path) -> dict:
+    """All figures of one student; `folder` takes what is made on the way."""
+    about = machine()
+    train, test = photographs(FIT_PHOTOS, "train"), photographs(COMPARED, "test")
+    student = fit_branches(make_student(timm_kwargs, size_px, width), train, FIT_STEPS)
+    typer.echo("student fitted", err=True)
+    found, missing = forms(student, squares(train, size_px), folder)
+    typer.echo("exports made", err=True)
+    results = {"machine": about, "rounds": rounds, "size_px": size_px, "not_measured": missing}
+    results["predict"] = predict_rows(student, found, test, folder, rounds)
+    typer.echo("predict measured", err=True)
+    results["rasterize"] = rasterize_rows(teacher, test, folder / "rasterize", rounds)
+    typer.echo("rasterize measured", err=True)
+    results["training"] = training_row(student, train, rounds)
+    typer.echo("training measured", err=True)
+    tiles, others = squares(test, size_px), baselines(len(student.config.names) + 1)
+    results["student"] = student_rows(found, others, tiles, rounds)
+    results["gpu"] = gpu.rows(student, rounds) if torch.cuda.is_available() else []
+    return results
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("speed"),
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each variant is run; medians are reported.")] = 7,
+) -> None:
+    """Measure everything in a temporary folder."""
+    warnings.simplefilter("ignore")
+    teacher = ROOT / "data/weights/embedded/teacher"
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(VIT_S14, 518, 256, teacher, rounds, Path(folder))
+    out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(tables(results), encoding="utf-8")
+    typer.echo(tables(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,91 @@
+"""The student in every form that it can be run in, its plain reference, and the baselines, as functions of tiles."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from benchmarks.plain import plain_of
+from benchmarks.timing import as_pipeline, as_usual
+from stages.serving.graphs import to_int8, to_onnx, to_openvino
+from stages.serving.network import onnx_runner, openvino_runner
+from stages.serving.parity import Run
+from stages.serving.torch_network import Served, torch_runner
+from stages.student.model import Student, save_student
+
+PLAIN = "plain reference"
+BASELINES = {
+    "Unet, EfficientNet-B2": (smp.Unet, "efficientnet-b2"),
+    "DeepLabV3, EfficientNet-B2": (smp.DeepLabV3, "efficientnet-b2"),
+    "SegFormer, MiT-B2": (smp.Segformer, "mit_b2"),
+}
+STRIDE = 32
+"""The baselines take sides that are multiples of it; 518 px are padded to 544."""
+
+
+def forms(student: Student, calibration: Iterable[np.ndarray], folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
+    """Every form of `student` (see `Network.run`) by name, the plain reference first, and why others are missing.
+
+    Writes into `folder` what the pipeline's own commands would: a student and its exports.
+    """
+    save_student(student, folder / "student")
+    for name in ("onnx", "onnx_int8", "openvino", "openvino_int8"):
+        (folder / name).mkdir()
+    to_onnx(student, None, folder / "onnx/student.onnx")
+    to_openvino(folder / "onnx/student.onnx", folder / "openvino/student.xml")
+    to_int8(folder / "onnx/student.onnx", None, calibration, folder / "onnx_int8/student.onnx")
+    to_openvino(folder / "onnx_int8/student.onnx", folder / "openvino_int8/student.xml")
+    plain = plain_of(student)
+    found = {
+        PLAIN: as_usual(from_torch(lambda images: plain(images).fine)),
+        "eager": as_pipeline(torch_runner(folder / "student", "cpu")),
+        "ONNX Runtime": onnx_runner(folder / "onnx"),
+        "OpenVINO": openvino_runner(folder / "openvino"),
+        "ONNX Runtime, INT8": onnx_runner(folder / "onnx_int8"),
+        "OpenVINO, INT8": openvino_runner(folder / "openvino_int8"),
+    }
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        return found, {"compiled": "torch.compile needs a C++ compiler, and there is none"}
+    compiled = torch.compile(Served(student))
+    return found | {"compiled": as_usual(no_grad(compiled))}, {}
+
+
+def baselines(classes: int) -> dict[str, Run]:
+    """The paper's baselines at B2 size, random weights; photographs are padded to what they take, logits cut back."""
+    torch.manual_seed(0)
+    return {
+        name: as_usual(from_torch(Padded(make(encoder, encoder_weights=None, classes=classes)).eval()))
+        for name, (make, encoder) in BASELINES.items()
+    }
+
+
+class Padded(nn.Module):
+    """`network` for sides that it does not take."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        padded = nn.functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
+        return self.network(padded)[..., :height, :width]
+
+
+def from_torch(network: Callable[[torch.Tensor], torch.Tensor]) -> Run:
+    """A network of (B, 3, S, S) in [0, 1] as a function of tiles."""
+    return no_grad(lambda tiles: network(tiles.permute(0, 3, 1, 2).contiguous() / 255))
+
+
+def no_grad(network: Callable[[torch.Tensor], torch.Tensor]) -> Run:
+    """A network of (B, S, S, 3) tensors as a function of arrays."""
+
+    @torch.inference_mode()
+    def run(tiles: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(tiles)).numpy()
+
+    return run

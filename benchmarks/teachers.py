@@ -1,0 +1,105 @@
+"""Boxes to masks by the pipeline's own way, and by the loop that one writes with `SamPredictor`."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+
+from benchmarks.timing import as_pipeline, as_usual
+from stages.blades.scene import SIZE_HW, Sample
+from stages.dataset.photos import probe_photo
+from stages.rasterize import answers, corners, is_small, photographs_at_once
+from stages.teacher.chunks import Chunks
+from stages.teacher.config import RasterizeParams
+from stages.teacher.prompting import prompted, view
+from stages.teacher.store import Store
+
+PARAMS = RasterizeParams(
+    view="crop", context=1.8, min_view_px=24, candidate="best", clip_margin=0.1, batch_size=16, shard_size=256
+)
+SIDES_PX = (15.0, 90.0)
+"""Of the boxes; those of the demo are of that order."""
+
+
+class Work:
+    """Photographs as files, with `count` boxes each: rows as in the tables. What is in a box costs no time."""
+
+    def __init__(self, samples: list[Sample], count: int, root: Path) -> None:
+        self.root, self.images, self.boxes = root, [], {}
+        root.mkdir(parents=True)
+        draw = np.random.default_rng(0)
+        for number, sample in enumerate(samples):
+            name = f"{number}.jpg"
+            (root / name).write_bytes(sample.jpeg)
+            row = {"image_id": name, "path": name, "sha256": probe_photo(sample.jpeg).sha256, "exif_orientation": 1}
+            self.images.append(row)
+            self.boxes[name] = [_box(draw) for _ in range(count)]
+
+
+def _box(draw: np.random.Generator) -> dict[str, float]:
+    height, width = SIZE_HW
+    w, h = draw.uniform(*SIDES_PX, 2)
+    x1, y1 = draw.uniform(0, width - w), draw.uniform(0, height - h)
+    return {"x1": x1, "y1": y1, "x2": x1 + w, "y2": y1 + h}
+
+
+def fresh_store(teacher: Path, folder: Path, how: str) -> Store:
+    """Where the pipeline keeps what SAM said."""
+    return Store(folder, teacher, PARAMS.model_copy(update={"view": how}), "cpu")
+
+
+def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
+    """As `stages.rasterize`: from files, four candidates a box with all their scores, as RLE, kept in `store`.
+
+    `store` is emptied first, so that everything is asked. With PyTorch's threads as the stage has them.
+    """
+    shutil.rmtree(store.folder, ignore_errors=True)
+    params, chunks = PARAMS.model_copy(update={"view": how}), Chunks(PARAMS.batch_size)
+    threads = torch.get_num_threads()
+    if is_small(sam):
+        torch.set_num_threads(1)
+    ask = lambda photo, rows: prompted(sam, photo, corners(rows), params, chunks)  # noqa: E731
+    found = list(answers(work.images, work.boxes, work.root, store, ask, photographs_at_once(sam)))
+    torch.set_num_threads(threads)
+    return [row for _, rows in found for row in rows]
+
+
+def loop(sam: Sam, work: Work, how: str) -> list[np.ndarray]:
+    """The per-box loop: three masks a box, (3, H, W) bool, at the size of what the encoder saw; nothing is kept.
+
+    `whole`: for each photograph `set_image`, then `predict` for each box. `crop`: for each box `set_image` of its crop,
+    the pipeline's own, then `predict`. `afresh`: for each box `set_image` of the whole photograph, then `predict`.
+    """
+    predictor, found = SamPredictor(sam), []
+    for row in work.images:
+        photo = np.array(Image.open(work.root / row["path"]).convert("RGB"))
+        if how == "whole":
+            predictor.set_image(photo)
+        for box in corners(work.boxes[row["image_id"]]):
+            origin = np.zeros(4)
+            if how == "crop":
+                x1, y1, x2, y2 = view(box, photo.shape[:2], PARAMS)
+                predictor.set_image(photo[y1:y2, x1:x2])
+                origin = np.array([x1, y1, x1, y1])
+            elif how == "afresh":
+                predictor.set_image(photo)
+            found.append(predictor.predict(box=np.array(box) - origin, multimask_output=True)[0])
+    return found
+
+
+def contests(sam: Sam, teacher: Path, samples: list[Sample], folder: Path) -> dict[tuple[str, int, str], Callable]:
+    """What is timed: (view, boxes a photograph, who) to a call over all photographs. `sam` lies in `teacher`."""
+    calls: dict[tuple[str, int, str], Callable] = {}
+    for count in (8, 1):
+        work = Work(samples, count, folder / f"boxes{count}")
+        for how in ("crop", "whole"):
+            store = fresh_store(teacher, folder / "kept", how)
+            calls[how, count, "loop"] = as_usual(lambda work=work, how=how: loop(sam, work, how))
+            calls[how, count, "ours"] = as_pipeline(lambda work=work, how=how, store=store: ours(sam, work, how, store))
+        calls["whole", count, "loop, afresh"] = as_usual(lambda work=work: loop(sam, work, "afresh"))
+    return calls

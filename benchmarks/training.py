@@ -1,0 +1,43 @@
+"""One optimiser step of the student and of its plain reference, data loading apart: same loss, same optimiser."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.material import LOSS
+from benchmarks.plain import plain_of
+from stages.student.model import Logits, Student
+from stages.supervision.boxes2pixels import losses
+
+TAU = 0.9
+CLIP_NORM = 1.0
+
+
+def steps(student: Student, images: Tensor, labels: Tensor) -> dict[str, Callable[[], float]]:
+    """Who to a call that makes one step on (B, 3, S, S) `images` in [0, 1] and (B, S, S) `labels`."""
+    plain = plain_of(student)
+    return {
+        "plain reference": step_of(plain, plain, images, labels),
+        "ours": step_of(student, lambda seen: student(seen, with_binary=True), images, labels),
+    }
+
+
+def step_of(
+    network: nn.Module, forward: Callable[[Tensor], Logits], images: Tensor, labels: Tensor
+) -> Callable[[], float]:
+    """Forward, self-correction, both losses, backward, clipping, AdamW; returns the loss."""
+    trained = [parameter for parameter in network.train().parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-2)
+    weights = torch.tensor(LOSS.class_weights)
+
+    def step() -> float:
+        named, _ = losses(forward(images), labels, weights, LOSS, TAU)
+        loss = sum(named.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        optimizer.step()
+        return loss.item()
+
+    return step

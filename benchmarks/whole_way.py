@@ -1,0 +1,45 @@
+"""`stages.predict` from JPEG to PNG, and how much of that is the network's own time."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages import predict
+from stages.delivery.photos import find_photos, read
+from stages.delivery.store import place, record_path
+from stages.serving.network import Network
+
+
+def from_jpeg_to_png(network: Network, photographs: Path, out: Path) -> tuple[float, float]:
+    """Seconds in all and seconds within the network: read, predict, find the defects, write record and mask.
+
+    What `python -m stages.predict --format masks` does with each photograph, imports and opening the model apart.
+    """
+    spent = 0.0
+
+    def timed(tiles: np.ndarray) -> np.ndarray:
+        nonlocal spent
+        began = time.perf_counter()
+        logits = network.run(tiles)
+        spent += time.perf_counter() - began
+        return logits
+
+    watched = Network(network.config, network.identity, timed)
+    began = time.perf_counter()
+    for source in find_photos([str(photographs)], out):
+        sha256, photo = read(source)
+        record = predict.seen(watched, source, sha256, photo)
+        place(record_path(out, source.name), (record.model_dump_json(indent=1) + "\n").encode(), force=True)
+        predict.write_files(record, photo, out, {"masks": ".png"}, force=True)
+    return time.perf_counter() - began, spent
+
+
+def warmed(call: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, float]:
+    """The round of the median ratio, after one that is not counted."""
+    torch.use_deterministic_algorithms(True)
+    call()
+    found = sorted((call() for _ in range(rounds)), key=lambda pair: pair[0] / pair[1])
+    return found[len(found) // 2]

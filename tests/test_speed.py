@@ -1,0 +1,125 @@
+"""The benchmark measures what it says: its reference is the student, and every form of it gives the same masks."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import speed, students, teachers
+from benchmarks.material import batch_of, fit_branches, make_student, photographs
+from benchmarks.plain import plain_of
+from benchmarks.students import baselines
+from benchmarks.timing import in_turns
+from benchmarks.training import steps
+from benchmarks.whole_way import from_jpeg_to_png
+from stages.blades.scene import SIZE_HW
+from stages.rasterize import corners
+from stages.serving.network import Network
+from stages.student.model import Student
+from stages.teacher import rle
+from stages.teacher.sam import save_teacher
+from tests.test_student import TINY
+from tests.tiny_teacher import TINY as TINY_TEACHER
+from tests.tiny_teacher import tiny_sam
+
+SIZE_PX = 56
+DEEPER = TINY | {"depth": 11}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Student:
+    return fit_branches(make_student(DEEPER, SIZE_PX, width=16), photographs(2), steps=6)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_plain_reference_is_the_student(fitted, train):
+    ours = copy.deepcopy(fitted).train(train)
+    plain = plain_of(ours)
+    images = torch.rand(2, 3, SIZE_PX, SIZE_PX)
+    wanted, found = ours(images, with_binary=True), plain(images)
+    torch.testing.assert_close(found.fine, wanted.fine, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.binary, wanted.binary, atol=1e-5, rtol=1e-4)
+
+
+def test_the_plain_reference_runs_all_blocks_and_they_change_nothing(fitted):
+    plain, ran = plain_of(fitted), []
+    for block in plain.backbone.vit.blocks:
+        block.register_forward_hook(lambda *_: ran.append(1))
+    images = torch.rand(1, 3, SIZE_PX, SIZE_PX)
+    before = plain(images).fine
+    assert len(ran) == 11
+    with torch.no_grad():
+        for block in plain.backbone.vit.blocks[8:]:
+            block.mlp.fc2.bias.add_(1)
+    assert torch.equal(plain(images).fine, before)
+
+
+def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted):
+    ours = copy.deepcopy(fitted)
+    images, labels = batch_of(photographs(2), SIZE_PX)
+    calls = steps(ours, images, labels)
+    before = {name: value.clone() for name, value in ours.trainable().items()}
+    assert calls["plain reference"]() == pytest.approx(calls["ours"](), rel=1e-4)
+    assert all(not torch.equal(value, before[name]) for name, value in ours.trainable().items())
+    assert calls["plain reference"]() == pytest.approx(calls["ours"](), rel=1e-2)
+
+
+def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_reference(tmp_path, monkeypatch):
+    monkeypatch.setattr(students.shutil, "which", lambda _: None)  # a minute of compiling
+    save_teacher(tmp_path / "teacher", tiny_sam(), TINY_TEACHER)
+    found = speed.measure(DEEPER, SIZE_PX, 16, tmp_path / "teacher", 1, tmp_path / "work")
+    forms = {row["name"]: row for row in found["student"] if "mask_agreement" in row}
+    assert len(forms) == 6 and forms[students.PLAIN]["batch_1"]["ratio"] == 1
+    for name, row in forms.items():
+        assert row["mask_agreement"] > (0.95 if "INT8" in name else 0.9999), row
+        assert row["largest_logit_difference"] < (1 if "INT8" in name else 1e-3), row
+    assert [row["view"] for row in found["rasterize"]] == ["crop", "whole", "whole"] * 2
+    assert all(row["ratio"] >= 1 for row in found["predict"])
+    text = speed.tables(json.loads(json.dumps(found)))
+    for said in ("| OpenVINO, INT8 |", "compiled: not measured", "| batch 1 |", "| SegFormer, MiT-B2 |", "threads on"):
+        assert said in text
+
+
+def test_baselines_give_logits_of_the_photograph_s_size():
+    tiles = np.zeros((1, 70, 70, 3), np.float32)
+    assert {run(tiles).shape for run in baselines(3).values()} == {(1, 3, 70, 70)}
+
+
+@pytest.mark.parametrize("how", ["whole", "crop"])
+def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
+    """Pixel by pixel, but for a few at the rim: the order of summation differs."""
+    sam, samples = tiny_sam(), photographs(2)
+    save_teacher(tmp_path / "teacher", sam, TINY_TEACHER)
+    work = teachers.Work(samples, 3, tmp_path / "photos")
+    store = teachers.fresh_store(tmp_path / "teacher", tmp_path / "kept", how)
+    rows, masks = teachers.ours(sam, work, how, store), teachers.loop(sam, work, how)
+    height, width = SIZE_HW
+    boxes = [box for photo in work.images for box in corners(work.boxes[photo["image_id"]])]
+    assert len(boxes) == 6
+    for number, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
+        window = (0, 0, width, height) if how == "whole" else teachers.view(box, (height, width), teachers.PARAMS)
+        for multi in range(3):
+            ours = rle.decode(rows[4 * number + 1 + multi]["rle"], (height, width))
+            cut = ours[window[1] : window[3], window[0] : window[2]]
+            assert (cut != mask[multi]).mean() < 1e-3
+            assert ours.sum() == cut.sum()
+
+
+def test_the_whole_way_writes_a_mask_a_photograph_and_spends_time_in_the_network(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index, sample in enumerate(photographs(2)):
+        (tmp_path / f"photos/{index}.jpg").write_bytes(sample.jpeg)
+    student = make_student(TINY, SIZE_PX, width=16)
+    network = Network(student.config, "x", lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32))
+    total, inside = from_jpeg_to_png(network, tmp_path / "photos", tmp_path / "out")
+    assert 0 < inside < total
+    assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png", "1.png"]
+
+
+def test_variants_take_turns_and_each_is_warmed_up_once():
+    order: list[str] = []
+    found = in_turns({name: lambda name=name: order.append(name) for name in "ab"}, rounds=2)
+    assert "".join(order) == "ab" + "ab" + "ba"
+    assert all(taken.wall_s >= 0 for taken in found.values())
