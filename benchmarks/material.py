@@ -12,16 +12,20 @@ from stages.blades.defects import NAMES
 from stages.blades.scene import Sample, make_sample
 from stages.serving.tiling import to_square
 from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
-from stages.student.model import Student
+from stages.student.model import Logits, Student
+from stages.supervision.batch import Batch, Moment, Named
 from stages.supervision.boxes2pixels import losses
-from stages.supervision.config import LossParams
+from stages.supervision.config import Boxes2PixelsParams, SelfcorrParams
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
 VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
 """DINOv2's ViT-S/14. Its layer scale starts at 1e-5, where random blocks would do nothing and no rounding in them
 would show; trained ones are of the order of 1."""
 
-LOSS = LossParams(fine=0.5, binary=0.5, beta=0.4, class_weights=[0.4, 4.0, 4.0])
+LOSS = Boxes2PixelsParams(
+    method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=SelfcorrParams(tau=0.9, warmup=0.5)
+)
+CLASS_WEIGHTS = (0.4, 4.0, 4.0)
 FIT_LR = 3e-3
 PATCH_PX = 14
 WINDOW = 12
@@ -71,6 +75,12 @@ def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
     )
 
 
+def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> Named:
+    """Both losses of the full method; with self-correction from half of the training on."""
+    moment = Moment(progress, torch.tensor(CLASS_WEIGHTS))
+    return losses(logits, Batch(images, images, labels, None), LOSS, moment, None)[0]
+
+
 def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:
     """Train all but the ViT for a moment, so that masks hold every class and compare as a trained student's would.
 
@@ -86,7 +96,7 @@ def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student
         taps = [backbone((image[None] - student.mean) / student.std) for image in images]
     branches = [value for name, value in student.named_parameters() if not name.startswith("backbone")]
     optimizer = torch.optim.AdamW(branches, lr=FIT_LR)
-    draw, weights = np.random.default_rng(0), torch.tensor(LOSS.class_weights)
+    draw = np.random.default_rng(0)
     student.train()
     for step in range(steps):
         windows = []
@@ -95,7 +105,7 @@ def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student
             pixels_of = [_cut(whole, corner, PATCH_PX) for whole in (images[index], labels[index])]
             windows.append([*pixels_of, *(_cut(tap[0], corner, 1) for tap in taps[index])])
         seen, truth, *student.backbone.taps = (torch.stack(column) for column in zip(*windows, strict=True))
-        named, _ = losses(student(seen, with_binary=True), truth, weights, LOSS, tau=None)
+        named = loss_of(student(seen, with_binary=True), seen, truth, progress=0.0)
         optimizer.zero_grad(set_to_none=True)
         sum(named.values()).backward()
         optimizer.step()

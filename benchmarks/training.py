@@ -5,12 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.material import LOSS
+from benchmarks.material import loss_of
 from benchmarks.plain import plain_of
 from stages.student.model import Logits, Student
-from stages.supervision.boxes2pixels import losses
 
-TAU = 0.9
 CLIP_NORM = 1.0
 
 
@@ -29,11 +27,9 @@ def step_of(
     """Forward, self-correction, both losses, backward, clipping, AdamW; returns the loss."""
     trained = [parameter for parameter in network.train().parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-2)
-    weights = torch.tensor(LOSS.class_weights)
 
     def step() -> float:
-        named, _ = losses(forward(images), labels, weights, LOSS, TAU)
-        loss = sum(named.values())
+        loss = sum(loss_of(forward(images), images, labels, progress=1.0).values())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, CLIP_NORM)
