@@ -17,7 +17,7 @@ from stages.blades.config import SynthesizeParams
 from stages.checkpoints.config import WeightsParams
 from stages.dataset.config import DataParams, IngestParams
 from stages.reporting.config import ReportParams
-from stages.scoring.config import EvaluateParams, Seeds
+from stages.scoring.config import EvaluateParams, Rows, Seeds
 from stages.shell.errors import UserError, run
 from stages.shell.files import new_file, new_folder
 from stages.shell.params import Section, load_params, parse
@@ -66,6 +66,7 @@ class Params(Shared):
     evaluate: EvaluateParams
     report: ReportParams
     seeds: Seeds
+    rows: Rows
     runs: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], dict[str, dict[str, Any]]] = Field(min_length=1)
 
 
@@ -118,9 +119,12 @@ def main(
 ) -> None:
     """Check all parameters and write one resolved configuration per run."""
     values = load_params(Params, params, whole=True)
+    plans = {name: resolve(values, name) for name in sorted(values.runs)}
+    if unknown := [name for name in values.rows if name not in plans]:
+        raise UserError(f"{params}: rows: {unknown[0]} is not one of runs: {', '.join(values.runs)}")
     with new_folder(out) as part:
-        for name in sorted(values.runs):
-            (part / f"{name}.json").write_text(resolve(values, name).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        for name, plan in plans.items():
+            (part / f"{name}.json").write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with new_file(checked) as part:
         part.write_text(CHECKED, encoding="utf-8")
 

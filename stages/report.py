@@ -2,7 +2,7 @@
 
     python -m stages.report
 
-Which runs there are is read from section `runs` of params.yaml; the first of them is the one that the others are
+Which runs there are is read from section `rows` of params.yaml; the first of them is the one that the others are
 compared with, and whose predictions (of the first seed) are drawn.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import Field
 
 from stages.dataset.tables import Dataset, read_dataset
 from stages.reporting.cases import shares, spread, worst_first
@@ -23,7 +22,7 @@ from stages.reporting.overlays import draw
 from stages.reporting.page import COMPARED, Findings, render, summary
 from stages.reporting.pictures import Picture, picture
 from stages.reporting.scenes import scenes
-from stages.scoring.config import Seeds
+from stages.scoring.config import Rows, Seeds
 from stages.scoring.defects import summarise_defects
 from stages.scoring.predictions import image_ids, scored, scored_by_seed
 from stages.scoring.summary import Difference, adjusted_for_all, paired_differences
@@ -35,7 +34,7 @@ from stages.shell.progress import progress
 
 class Params(Section):
     report: ReportParams
-    runs: dict[str, object] = Field(min_length=1)
+    rows: Rows
     seeds: Seeds
 
 
@@ -54,7 +53,7 @@ def main(
 ) -> None:
     """Write the report."""
     values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
-    by_run = {name: read_json(predictions / name / "scores.json") for name in values.runs}
+    by_run = {name: read_json(predictions / name / "scores.json") for name in values.rows}
     reference = next(iter(by_run))
     drawn = predictions / reference / str(values.seeds[0])
     with new_folder(out) as part:
@@ -67,9 +66,9 @@ def main(
                 pictures.append(picture(case, split, source.names))
         differences = compare(predictions, source, values)
         shown = progress(
-            scenes("test", list(values.runs), values.seeds, predictions, masks, truth), "defects of test", "images"
+            scenes("test", values.rows, values.seeds, predictions, masks, truth), "defects of test", "images"
         )
-        defects = gather(shown, list(values.runs), len(values.seeds))
+        defects = gather(shown, values.rows, len(values.seeds))
         findings = Findings(
             names=source.names,
             reference=reference,
@@ -77,7 +76,7 @@ def main(
             differences=differences,
             samples=values.report.bootstrap.samples,
             teacher=read_json(teacher),
-            curves=[read_curves(curves, run, seed) for run in values.runs for seed in values.seeds],
+            curves=[read_curves(curves, run, seed) for run in values.rows for seed in values.seeds],
             defects=defects,
             teacher_defects=defects and summarise_defects(defects.teacher_counts, values.report.bootstrap),
             corrections=defects and corrections_of(defects, values.report.bootstrap),
@@ -99,7 +98,7 @@ def choose(drawn: Path, source: Dataset, total: int) -> dict[str, list[str]]:
 
 def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dict[str, Difference]]:
     """Each further run against the first on the scored test images: run -> figure -> its difference."""
-    classes, (first, *others) = len(source.names) + 1, values.runs
+    classes, (first, *others) = len(source.names) + 1, values.rows
     scored_ids, baseline = scored_by_seed(predictions / first, values.seeds, "test", classes)
     differences: dict[str, dict[str, Difference]] = {}
     for name in others if scored_ids else []:

@@ -136,7 +136,7 @@ def test_the_pretrainings_are_frozen_and_their_results_survive_until_there_are_n
 
 def test_every_section_of_params_is_read_by_some_stage():
     read = {section for name, stage in PIPELINE.items() if name != "plan" for section in sections(stage)}
-    read |= set(Shared.model_fields) | {"runs"}
+    read |= set(Shared.model_fields) | {"rows", "runs"}
     assert read == set(PARAMS)
 
 

@@ -85,15 +85,18 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
     [
         (("slefcorr",), {"tau": 0.5}, "slefcorr = {'tau': 0.5}: Extra inputs are not permitted"),
         (("seeds",), [], "seeds = []: "),
-        (("seeds",), [0, 0], "seeds = [0, 0]: a seed stands there twice"),
+        (("seeds",), [0, 0], "seeds = [0, 0]: one of them stands there twice"),
         (("seeds",), [0.5], "seeds.0 = 0.5: Input should be a valid integer"),
         (("seeds",), "abc", "seeds = 'abc': Input should be a valid list"),
+        (("rows",), [], "rows = []: "),
+        (("rows",), ["boxes2pixels", "boxes2pixels"], "one of them stands there twice"),
+        (("rows",), ["boxes2pixels", "boxsnake"], "rows: boxsnake is not one of runs: boxes2pixels, no_detail"),
         (("runs",), {}, "runs = {}: "),
         (("runs",), 3, "runs = 3: "),
         (("runs",), {"No Good": {}}, "No Good"),
         (("runs",), {"a": {"student": {"widht": 8}}}, "runs.a: student.widht = 8: Extra inputs are not permitted"),
         (("runs",), {"a": {"selfcorr": {"tau": 2}}}, "runs.a: selfcorr.tau = 2: Input should be less than 1"),
-        (("runs",), {"a": {"ingest": {}}}, "runs.a: ingest is not a section that a run can override: student, view"),
+        (("runs",), {"a": {"ingest": {}}}, "runs.a: ingest is not a section that a run can override: network, st"),
         (("ingest", "split", "group"), "(", "ingest.split.group = '(': not a regular expression"),
         (("ingest", "split", "val"), 0.9, "their sum must be less than 1"),
     ],
@@ -106,7 +109,7 @@ def test_what_else_can_be_wrong(tmp_path, path, value, message):
 def test_every_stage_refuses_what_it_reads_when_it_runs_alone(tmp_path, name):
     model = importlib.import_module(f"stages.{name}").Params
     for section in model.model_fields:
-        wrong = "abc" if section in ("runs", "seeds") else {**PARAMS[section], "tpyo": 1}
+        wrong = "abc" if section in ("rows", "seeds") else {**PARAMS[section], "tpyo": 1}
         write(tmp_path, {**PARAMS, section: wrong})
         with pytest.raises(UserError, match=rf"params\.yaml: {section}"):
             load_params(model, tmp_path / "params.yaml")

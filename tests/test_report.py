@@ -117,8 +117,7 @@ def build(
         (curves / "corrected.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
-        "report: {overlays: 4, bootstrap: {samples: 200, seed: 1}}\nseeds: [7]\nruns:\n"
-        + "".join(f"  {name}: {{}}\n" for name in runs)
+        f"report: {{overlays: 4, bootstrap: {{samples: 200, seed: 1}}}}\nseeds: [7]\nrows: [{', '.join(runs)}]\n"
     )
 
 

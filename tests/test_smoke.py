@@ -39,7 +39,7 @@ def repo(tmp_path_factory) -> Path:
     params["train"] |= {"epochs": 6, "batch_size": 2, "validate_every": 3, "lr": 1e-2}
     params["loss"]["class_weights"] = [1.0, 30.0, 30.0]  # so that a run of seconds predicts defects at all
     params["selfcorr"] |= {"tau": 0.9, "warmup": 0.0}
-    params["runs"] = {name: params["runs"][name] for name in METRICS}
+    params["rows"] = list(METRICS)
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     call(folder, "git", "init", "--quiet", "--initial-branch=main")
@@ -101,7 +101,8 @@ def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(rep
 
 
 def test_a_new_run_runs_alone(repo):
-    said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.student.width=24")
+    rows = "rows=[boxes2pixels,no_selfcorr,wide]"
+    said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.student.width=24", "-S", rows)
     assert "Running stage 'train@wide-0'" in said
     assert "Running stage 'train@boxes2pixels-0'" not in said
 

@@ -66,7 +66,7 @@ def write_params(path: Path, data_root: Path, **train: int) -> None:
     params["train"] |= {"epochs": 4, "batch_size": 2, "validate_every": 1} | train
     params["rasterize"] |= {"shard_size": 4}
     params["evaluate"]["bootstrap"]["samples"] = 200
-    params["runs"] = {"boxes2pixels": {}}
+    params["runs"], params["rows"] = {"boxes2pixels": {}}, ["boxes2pixels"]
     with path.open("w") as file:
         yaml.dump(params, file)
 

@@ -1,4 +1,4 @@
-"""Sections `evaluate` and `seeds` of params.yaml."""
+"""Sections `evaluate`, `seeds` and `rows` of params.yaml."""
 
 from typing import Annotated, Literal
 
@@ -8,14 +8,18 @@ from stages.scoring.bootstrap import BootstrapParams
 from stages.shell.params import Section
 
 
-def _different(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed stands there twice")
-    return seeds
+def _different(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("one of them stands there twice")
+    return values
 
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)]
 """Section `seeds`: every run is trained once for each of them, and its scores are means over them."""
+
+
+Rows = Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
+"""Section `rows`: the runs that are trained and compared, all with the first of them."""
 
 
 class EvaluateParams(Section):
