@@ -89,8 +89,7 @@ def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student
     """
     images, labels = batch_of(samples, student.config.view.size_px)
     frequency = torch.bincount(labels.flatten(), minlength=len(NAMES) + 1).clamp(min=1) / labels.numel()
-    student.fine.start_at(frequency.log())
-    student.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log())
+    student.start_at(frequency)
     backbone, student.backbone = student.backbone, Given()
     with torch.no_grad():
         taps = [backbone((image[None] - student.mean) / student.std) for image in images]

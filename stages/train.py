@@ -54,10 +54,11 @@ def main(
     make_deterministic()
     torch.manual_seed(seed)
     student = untrained(values, list(source.names), backbone)
+    train_masks, candidates = read_masks(train), read_candidates(train)
     crops = Crops(
         source.root,
-        read_masks(train),
-        read_candidates(train),
+        train_masks,
+        candidates,
         view=values.view,
         augment=values.train.augment,
         defect_share=values.train.defect_share,
@@ -92,7 +93,7 @@ def main(
     checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
     paste = None
     if isinstance(values.supervision, BoxSegParams) and values.supervision.copy_paste:
-        paste = paster(source.root, read_masks(train), read_candidates(train), values.supervision, values.view, seed)
+        paste = paster(source.root, train_masks, candidates, values.supervision, values.view, seed)
     student, history = fit(student, crops, values, validate, place, checkpoint, paste)
     save_student(student, out)
     with new_folder(curves) as part:

@@ -22,12 +22,12 @@ from stages.student.kinds import BaselineConfig, BaselineParams, Encoder
 from stages.student.model import load_student, save_student
 from stages.supervision.config import Boxes2PixelsParams
 from stages.training import loop
-from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
 from tests.test_crops import crops, shards  # noqa: F401
-from tests.test_loop import CPU, NEVER, Watched, stopped_at
+from tests.test_loop import CPU, NEVER, Watched, plan, stopped_at
 from tests.test_tiling import SIZES_HW, photo_of
 
+FINE_ALONE = Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None)
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
 
 
@@ -49,30 +49,6 @@ def config(architecture: str, encoder: str | None = None, width: int = 16, size_
 def baseline(architecture: str, **changes) -> Baseline:
     torch.manual_seed(0)
     return Baseline(config(architecture, **changes))
-
-
-def plan(network: Baseline, **changes) -> Plan:
-    train = {
-        "epochs": 2,
-        "batch_size": 2,
-        "defect_share": 0.5,
-        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
-        "lr": 2e-3,
-        "weight_decay": 0.01,
-        "clip_norm": 1.0,
-        "ema_decay": 0.9,
-        "validate_every": 1,
-        "patience": 99,
-        "workers": 0,
-    }
-    return Plan(
-        student=None,
-        network=network.config.network,
-        view=network.config.view,
-        class_weights="frequency",
-        supervision=Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None),
-        train=TrainParams(**{**train, **changes}),
-    )
 
 
 def bytes_of(network: Baseline) -> dict[str, bytes]:
@@ -177,7 +153,7 @@ def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(shards, tmp_path, 
         network, samples = baseline(architecture), Watched(crops(shards), stopped_at(sample))
         # a score that any other weights would miss
         score = lambda average: -average.net.segmentation_head[0].weight.double().abs().sum().item()  # noqa: E731
-        result, history = fit(network, samples, plan(network), score, CPU, checkpoint)
+        result, history = fit(network, samples, plan(network, supervision=FINE_ALONE), score, CPU, checkpoint)
         return bytes_of(result), history.epochs
 
     torch.use_deterministic_algorithms(True)
@@ -194,7 +170,7 @@ def test_a_step_draws_other_features_to_drop_than_the_step_before(shards, monkey
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
     network = Baseline(config("unet"))
-    fit(network, crops(shards), plan(network), lambda _: 0.0, CPU)
+    fit(network, crops(shards), plan(network, supervision=FINE_ALONE), lambda _: 0.0, CPU)
     assert len(seeds) == len(set(seeds)) > 1
 
 

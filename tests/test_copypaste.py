@@ -147,6 +147,7 @@ def tables(tmp_path):
         for line, (x1, y1, x2, y2) in enumerate(boxes):
             shared = {"box_id": f"{number}:{line}", "image_id": str(number), "class_id": line}
             shared |= {"x1": float(x1), "y1": float(y1), "x2": float(x2), "y2": float(y2)}
+            shared |= {"area": (y2 - y1) * (x2 - x1)}
             score = 0.3 if (number, line) == (2, 0) else 0.9
             code = rle.encode(np.ones((y2 - y1, x2 - x1), bool), (x1, y1), size_hw)
             figures = {"sam_pred_iou": score, "stability": 0.9, "mean_prob_in": 0.9, "box_iou": 0.95, "rle": code}

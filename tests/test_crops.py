@@ -209,23 +209,22 @@ def test_a_batch_counts_its_boxes_by_image(shards):
 
 def test_the_clean_image_has_the_geometry_and_not_the_colours(shards):
     strong = AugmentParams(flip=True, brightness=0.4, contrast=0.4, saturation=0.5, blur_px=2.0)
-    plain = crops(shards, augment=PLAIN.model_copy(update={"flip": True}))
-    moved = crops(shards, augment=strong)
-    different = 0
+    # around boxes, for a window without anything in it is black however its colours change
+    plain = crops(shards, augment=PLAIN.model_copy(update={"flip": True}), defect_share=1.0)
+    moved = crops(shards, augment=strong, defect_share=1.0)
     for number in range(10):
         assert torch.equal(moved[number].clean, plain[number].clean)
-        different += not torch.equal(moved[number].image, moved[number].clean)
-    assert different == 10
+        assert not torch.equal(moved[number].image, moved[number].clean)
 
 
 def test_blur_softens_and_saturation_moves_the_colours_apart():
     image = torch.zeros(3, 20, 24)
     image[0, :, 12:] = 1.0
     rough = lambda one: (one[0, :, 1:] - one[0, :, :-1]).abs().max()  # noqa: E731
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(1)  # whose third number, the share of the largest sigma, is 0.14; that of 0 is 0.04
     blurred = augmented(draw, image, PLAIN.model_copy(update={"blur_px": 3.0}))
-    assert rough(blurred) < rough(image)
-    assert blurred.mean() == pytest.approx(image.mean(), abs=0.02)
+    assert rough(blurred) < 0.9 * rough(image)
+    torch.testing.assert_close(blurred.mean(), image.mean(), atol=0.02, rtol=0)
     paler = augmented(draw, image, PLAIN.model_copy(update={"saturation": 1.0}))
     torch.testing.assert_close(paler.mean(0), image.mean(0), atol=0.35, rtol=0)
     assert not torch.equal(paler, image)

@@ -33,6 +33,7 @@ def few_frequency_samples(monkeypatch):
 
 
 def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
+    """A short training of a student or a baseline."""
     train = {
         "epochs": epochs,
         "batch_size": 2,
@@ -47,10 +48,14 @@ def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
         "workers": 0,
     }
     config = network.config
-    train = TrainParams(**{**train, **changes})
-    supervision = supervision or Boxes2PixelsParams(**LOSS, selfcorr=selfcorr)
-    rest = {"view": config.view, "class_weights": "frequency", "supervision": supervision, "train": train}
-    return Plan(student=config.student, network=None, **rest)
+    return Plan(
+        student=getattr(config, "student", None),
+        network=getattr(config, "network", None),
+        view=config.view,
+        class_weights="frequency",
+        supervision=supervision or Boxes2PixelsParams(**LOSS, selfcorr=selfcorr),
+        train=TrainParams(**{**train, **changes}),
+    )
 
 
 def test_a_short_run_learns_and_does_not_collapse(shards):  # noqa: F811

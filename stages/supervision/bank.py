@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from stages.dataset.photos import read_photo
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
-from stages.supervision.batch import SCORES, Batch, Boxes
+from stages.supervision.batch import SCORES, Batch, boxes_of
 from stages.supervision.boxseg import judge, peers
 from stages.supervision.config import BankParams, BoxSegParams
 from stages.supervision.copypaste import Piece, copy_paste
@@ -123,16 +123,7 @@ def _fused(rows: Sequence[dict], size_hw: tuple[int, int], fusion: str) -> tuple
     window = pixels_of_box(_corners(rows), size_hw)
     inside = torch.zeros(size_hw, dtype=torch.bool)
     inside[window.y1 : window.y2, window.x1 : window.x2] = True
-    scores = torch.tensor([[row[name] for row in rows] for name in SCORES])
-    one = Boxes(
-        torch.zeros(1, dtype=torch.long),
-        torch.tensor([rows[0]["class_id"]]),
-        torch.tensor([_corners(rows)]),
-        masks[None],
-        masks.flatten(1).any(1)[None],
-        *scores[:, None],
-        torch.tensor([next(index for index, row in enumerate(rows) if row["chosen"])]),
-    )
+    one = boxes_of([rows], torch.tensor([_corners(rows)]), masks[None])
     fused = judge(peers(one, inside[None], None), inside[None], fusion)
     return masks, fused.mask[0], float(fused.score[0])
 

@@ -9,6 +9,7 @@ which returns its losses, weighted, by name (their sum is what is minimised), an
 that needs none ignores it. A batch without a single box gives finite losses and teaches background.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,22 @@ class Boxes(NamedTuple):
     def where(self, keep: Tensor) -> "Boxes":
         """The boxes that `keep` names, (N,) bool or indices."""
         return Boxes(*(values[keep] for values in self))
+
+
+def boxes_of(rows: Sequence[Sequence[dict]], xyxy: Tensor, candidates: Tensor) -> Boxes:
+    """N boxes of one image, from the C rows of the candidates table that each has.
+
+    `xyxy` (N, 4) and `candidates` (N, C, H, W) bool, the masks of the rows, in whichever frame.
+    """
+    return Boxes(
+        torch.zeros(len(rows), dtype=torch.long),
+        torch.tensor([each[0]["class_id"] for each in rows]),
+        xyxy,
+        candidates,
+        torch.tensor([[row["area"] > 0 for row in each] for each in rows]),
+        *(torch.tensor([[row[name] for row in each] for each in rows], dtype=torch.float32) for name in SCORES),
+        torch.tensor([[row["chosen"] for row in each].index(True) for each in rows]),
+    )
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
-from stages.supervision.batch import SCORES, Boxes
+from stages.supervision.batch import SCORES, Boxes, boxes_of
 from stages.teacher import rle
 
 
@@ -39,16 +39,17 @@ class BoxTable:
         if view.scale == "stretch":
             top, left, scale_yx = 0, 0, (size / size_hw[0], size / size_hw[1])
         start, end = self.first[index], self.first[index + 1]
-        rows = self.rows.slice(start, end - start).to_pylist()
         seen: dict[str, list[dict]] = {}
-        for row in rows:
+        for row in self.rows.slice(start, end - start).to_pylist():
             x1, x2 = ((row[x] - left) * scale_yx[1] for x in ("x1", "x2"))
             y1, y2 = ((row[y] - top) * scale_yx[0] for y in ("y1", "y2"))
             if x2 > 0 and y2 > 0 and x1 < size and y1 < size:
                 seen.setdefault(row["box_id"], []).append(row | {"xyxy": (x1, y1, x2, y2)})
         if not seen:
             return no_boxes(self.candidates, size)
-        return _boxes(list(seen.values()), [self._masks(each, size_hw, view, top, left) for each in seen.values()])
+        boxes = list(seen.values())
+        xyxy = torch.tensor([rows[0]["xyxy"] for rows in boxes], dtype=torch.float32)
+        return boxes_of(boxes, xyxy, torch.stack([self._masks(rows, size_hw, view, top, left) for rows in boxes]))
 
     def _masks(self, rows: list[dict], size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
         """(C, S, S) bool: a box's candidates in the window."""
@@ -70,18 +71,6 @@ def nearest(labels: Tensor, size_px: int) -> Tensor:
     rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
     columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
     return labels[rows][:, columns]
-
-
-def _boxes(rows: list[list[dict]], masks: list[Tensor]) -> Boxes:
-    return Boxes(
-        torch.zeros(len(rows), dtype=torch.long),
-        torch.tensor([each[0]["class_id"] for each in rows]),
-        torch.tensor([each[0]["xyxy"] for each in rows], dtype=torch.float32),
-        torch.stack(masks),
-        torch.tensor([[row["area"] > 0 for row in each] for each in rows]),
-        *(torch.tensor([[row[name] for row in each] for each in rows], dtype=torch.float32) for name in SCORES),
-        torch.tensor([[row["chosen"] for row in each].index(True) for each in rows]),
-    )
 
 
 def no_boxes(candidates: int, size_px: int) -> Boxes:
