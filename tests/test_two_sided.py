@@ -7,7 +7,7 @@ from stages.student.model import Logits
 from stages.supervision.batch import IGNORE, Moment, Thresholds
 from stages.supervision.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.supervision.config import TwoSidedParams
-from stages.supervision.two_sided import agreement, correct, evidence, losses, observe, soft_iou
+from stages.supervision.two_sided import agreement, balanced, correct, evidence, losses, observe, soft_iou
 from stages.supervision.typical import BEYOND, BINS, DECAY, DEFECT, REACH, SOUND, SURPRISE, Typical, count_probabilities
 from tests.boxed import (
     batch_of,
@@ -137,6 +137,16 @@ def test_a_corrupted_mask_weighs_visibly_less(corrupted, all_alike):
         assert all_alike or torch.equal(result.missed, sound), "what the other candidates and the student have"
 
 
+def test_doubt_about_one_pixel_is_trust_in_another():
+    labels = torch.tensor([[[1, 1, 2, 0, 0, 0, IGNORE]]])
+    weights = torch.tensor([[[0.2, 0.4, 0.0, 0.5, 1.0, 0.7, 1.0]]])
+    in_boxes = torch.tensor([[[True, True, True, True, True, False, True]]])
+    result = balanced(weights, labels, in_boxes)
+    torch.testing.assert_close(result, torch.tensor([[[1.0, 2.0, 0.0, 2 / 3, 4 / 3, 0.7, 1.0]]]))
+    torch.testing.assert_close(balanced(3 * weights, labels, in_boxes)[..., :5], result[..., :5])
+    assert balanced(torch.zeros_like(weights), labels, in_boxes).sum() == 0
+
+
 def test_background_that_a_candidate_and_the_student_call_a_defect_was_missed():
     candidates = filled(MASK)[:, None].repeat(1, 4, 1, 1)
     candidates[0, 2] |= filled((14, 6, 16, 14))[0]
@@ -209,6 +219,7 @@ def test_a_fixed_tau_is_the_papers_rule():
     assert changed.any()
     assert figures["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
     weights = torch.where(changed, 1.0, corrected(batch, teacher, moment(invented=0.0), tau=0.8).weights)
+    weights = balanced(weights, labels, filled(CORNERS))
     wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment().class_weights, weights)
     assert found["fine"].item() == pytest.approx(wanted.item(), rel=1e-6)
 

@@ -32,7 +32,8 @@ class Supervisor:
         """Named losses and figures of `batch` at `step` of `steps`; what is drawn depends on (seed, step) alone."""
         progress = step / steps
         if self.paste is not None:
-            batch = self.paste(batch, progress, np.random.default_rng([self.seed, step]))
+            # a stream of its own: sample number `step` draws from (seed, step)
+            batch = self.paste(batch, progress, np.random.default_rng([self.seed, step, 1]))
         logits, teacher, thresholds = _logits(student, batch.image), None, None
         if self.method.teacher:
             with torch.no_grad():
