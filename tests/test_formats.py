@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from scipy import ndimage
 
@@ -20,10 +20,10 @@ from stages.delivery import yolo
 from stages.delivery.coco import coco
 from stages.delivery.cvat import cvat
 from stages.delivery.label_studio import brush_code, label_studio
+from stages.delivery.outlines import outlines
 from stages.delivery.pictures import COLOURS, overlay
 from stages.delivery.table import tables
 from tests.test_defects import record
-from tests.test_outlines import filled
 
 NAMES = ["dirt", "damage & <wear>"]
 
@@ -87,6 +87,15 @@ def ultralytics_rows(text: str, class_count: int) -> list[tuple[int, np.ndarray]
     return found
 
 
+def drawn_by_ultralytics(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool mask of a polygon (N, 2): coordinates are cut to whole pixels, and its border is drawn too."""
+    height, width = size_hw
+    corners = (points * [width, height]).astype(np.int32)
+    canvas = Image.new("1", (width, height))
+    ImageDraw.Draw(canvas).polygon([tuple(corner) for corner in corners.tolist()], fill=1, outline=1)
+    return np.array(canvas)
+
+
 def test_yolo_rows_parse_and_give_every_part_with_its_holes_filled():
     for one in records():
         height, width = one.size_hw
@@ -100,11 +109,24 @@ def test_yolo_rows_parse_and_give_every_part_with_its_holes_filled():
         ]
         assert len(rows) == len(parts)
         for (class_id, points), (wanted_class, wanted) in zip(rows, parts, strict=True):
-            corners = points * [width, height]
-            assert np.abs(corners - corners.round()).max() < 0.01
-            ring = [tuple(corner) for corner in corners.round().astype(int).tolist()]
             assert class_id == wanted_class
-            np.testing.assert_array_equal(filled(ring, (height, width)), wanted)
+            np.testing.assert_array_equal(drawn_by_ultralytics(points, (height, width)), wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 12))))
+def test_an_inset_outline_is_drawn_as_the_mask_and_keeps_its_area(mask):
+    components, count = ndimage.label(mask, np.ones((3, 3)))
+    for number in range(1, count + 1):
+        part = ndimage.binary_fill_holes(components == number)
+        ring, _ = outlines(part)
+        points = np.array(list(yolo.inset(ring)), dtype=np.float32)
+        assert len(points) >= 3
+        np.testing.assert_array_equal(drawn_by_ultralytics(points / mask.shape[::-1], mask.shape), part)
+        x, y = points.T.astype(float)
+        border = sum(abs(x1 - x2) + abs(y1 - y2) for (x1, y1), (x2, y2) in zip(ring, ring[1:] + ring[:1], strict=True))
+        area = (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2
+        assert 0 < part.sum() - area < 0.06 * border
 
 
 def test_an_empty_photograph_has_an_empty_label_file():
