@@ -36,10 +36,10 @@ def inset(ring: Ring) -> Iterator[tuple[float, float]]:
     """
     for before, (x, y), after in zip(ring[-1:] + ring[:-1], ring, ring[1:] + ring[:1], strict=True):
         step, turn = _step(before, (x, y)), _step((x, y), after)
-        right, turned_right = (-step[1], step[0]), (-turn[1], turn[0])
+        right = (-step[1], step[0])
         yield x + INSET_PX * (right[0] - step[0]), y + INSET_PX * (right[1] - step[1])
-        if turn != right:
-            yield x + INSET_PX * (turned_right[0] + turn[0]), y + INSET_PX * (turned_right[1] + turn[1])
+        if turn != right:  # then it turns left, and the pixel behind the corner lies straight on
+            yield x + INSET_PX * (step[0] + turn[0]), y + INSET_PX * (step[1] + turn[1])
 
 
 def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
