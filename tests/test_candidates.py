@@ -7,9 +7,10 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
+from stages.teacher import candidates
 from stages.teacher.candidates import Candidate, predict
 from stages.teacher.chunks import Chunks
-from stages.teacher.views import Window, crop_window, whole_window
+from stages.teacher.views import Window, crop_window, input_size_hw, whole_window
 from tests.tiny_teacher import tiny_sam
 
 SIZE_HW = (37, 90)
@@ -42,22 +43,22 @@ def whole(candidate: Candidate, window: Window) -> np.ndarray:
     return mask
 
 
-def assert_same(candidates: list[Candidate], window: Window, photo: np.ndarray, sam: Sam, box: np.ndarray) -> None:
+def assert_same(found: list[Candidate], window: Window, photo: np.ndarray, sam: Sam, box: np.ndarray) -> None:
     """The candidates are the official predictor's results on `photo`."""
     logits, iou, stability = official(sam, photo, box)
     assert 0.02 < (logits > 0).mean() < 0.98, "the comparison would say little"
     clear = np.abs(logits) > 1e-4
     assert clear.mean() > 0.99
-    assert (np.stack([whole(candidate, window) for candidate in candidates]) == (logits > 0))[clear].all()
-    np.testing.assert_allclose([candidate.predicted_iou for candidate in candidates], iou, atol=1e-5)
-    np.testing.assert_allclose([candidate.stability for candidate in candidates], stability, atol=2e-3)
+    assert (np.stack([whole(candidate, window) for candidate in found]) == (logits > 0))[clear].all()
+    np.testing.assert_allclose([candidate.predicted_iou for candidate in found], iou, atol=1e-5)
+    np.testing.assert_allclose([candidate.stability for candidate in found], stability, atol=2e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_the_whole_view_equals_the_official_predictor(sam, photo, batch_size):
     found = list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(batch_size)))
-    for box, candidates in zip(BOXES, found, strict=True):
-        assert_same(candidates, whole_window(SIZE_HW), photo, sam, box)
+    for box, answer in zip(BOXES, found, strict=True):
+        assert_same(answer, whole_window(SIZE_HW), photo, sam, box)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
@@ -65,9 +66,9 @@ def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
     assert len(set(windows)) == 3
     found = list(predict(sam, photo, BOXES, windows, Chunks(batch_size)))
-    for box, window, candidates in zip(BOXES, windows, found, strict=True):
+    for box, window, answer in zip(BOXES, windows, found, strict=True):
         part = photo[window.y1 : window.y2, window.x1 : window.x2]
-        assert_same(candidates, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
+        assert_same(answer, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
 
 
 def test_a_photograph_is_encoded_once_for_all_its_boxes_and_crops_in_batches(sam, photo):
@@ -83,9 +84,9 @@ def test_a_photograph_is_encoded_once_for_all_its_boxes_and_crops_in_batches(sam
 
 
 def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, photo):
-    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    (found,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
     logits, _, _ = official(sam, photo, BOXES[0])
-    for candidate, one in zip(candidates, logits, strict=True):
+    for candidate, one in zip(found, logits, strict=True):
         assert (one > 0).any()
         assert candidate.mean_probability == pytest.approx((1 / (1 + np.exp(-one[one > 0]))).mean(), abs=1e-5)
         assert candidate.mask.shape == candidate.tight.size_hw
@@ -96,9 +97,29 @@ def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, ph
 
 @pytest.mark.parametrize(("logit", "stability"), [(-9.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (2.0, 1.0)])
 def test_empty_and_uncertain_masks(sam, photo, monkeypatch, logit, stability):
-    monkeypatch.setattr(sam, "postprocess_masks", lambda low, *_: torch.full((1, 1, *SIZE_HW), logit))
-    (candidates,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
-    for candidate in candidates:
+    decode = candidates._decode
+
+    def decoded(*asked):
+        logits, predicted_iou = decode(*asked)
+        return torch.full_like(logits, logit), predicted_iou
+
+    monkeypatch.setattr(candidates, "_decode", decoded)
+    (found,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    for candidate in found:
         assert candidate.tight.size_hw == candidate.mask.shape == (SIZE_HW if logit > 0 else (0, 0))
         assert candidate.stability == stability
         assert candidate.mean_probability == (pytest.approx(1 / (1 + np.exp(-logit))) if logit > 0 else 0)
+
+
+@pytest.mark.parametrize("size_hw", [(37, 90), (300, 41), (9, 120)], ids=["wide", "high", "flat"])
+def test_upsampling_where_there_may_be_mask_equals_segment_anything_s_on_the_whole(sam, size_hw):
+    draw = torch.Generator().manual_seed(0)
+    low_res = torch.full((20, 20), -4.0)
+    low_res[:9, 1:4] = torch.randn(9, 3, generator=draw) * 3
+    window = Window(3, 5, 3 + size_hw[1], 5 + size_hw[0])
+    seen = input_size_hw(window, sam.image_encoder.img_size)
+    wanted = sam.postprocess_masks(low_res[None, None], seen, size_hw)[0, 0]
+    found = candidates._describe(sam, window, low_res, 0.5)
+    clear = (wanted.abs() > 1e-4).numpy()
+    assert (whole(found, window) == (wanted > 0).numpy())[clear].all()
+    assert found.stability == pytest.approx(float((wanted > 1).sum() / (wanted > -1).sum()), abs=1e-3)

@@ -7,10 +7,12 @@ breaks ViT-H).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
@@ -42,7 +44,7 @@ def predict(
     """Prompt SAM with each box alone; its four candidates, for one box after the other.
 
     `photo`: (H, W, 3) uint8 RGB. `boxes_xyxy`: (N, 4) native pixels. `windows`: N, what to see for each box.
-    Logits are upsampled bilinearly to native pixels one mask at a time, so memory does not grow with N.
+    Logits are upsampled to native pixels one mask at a time, so memory does not grow with N.
     """
     together = len(set(windows)) == 1
     shared = next(chunks.run(1, lambda _: _encode(sam, photo, windows[:1]))) if together else None
@@ -77,7 +79,7 @@ def _decode(sam: Sam, embeddings: Tensor, prompts_xyxy: np.ndarray) -> tuple[Ten
         logits, predicted_iou = predict_masks(
             sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
         )
-    return logits.float(), predicted_iou.float()
+    return logits.float().cpu(), predicted_iou.float()
 
 
 def predict_masks(
@@ -99,16 +101,21 @@ def predict_masks(
 
 
 def _describe(sam: Sam, window: Window, low_res: Tensor, predicted_iou: float) -> Candidate:
-    """One candidate from the decoder's logits, (4h, 4w)."""
-    input_size = input_size_hw(window, sam.image_encoder.img_size)
-    logits = sam.postprocess_masks(low_res[None, None], input_size, window.size_hw)[0, 0]
-    # from here on only where there may be mask: photographs are large and defects small
-    perhaps = _bounds(logits > sam.mask_threshold - STABILITY_OFFSET)
-    logits = logits[perhaps.y1 : perhaps.y2, perhaps.x1 : perhaps.x2].cpu()
+    """One candidate from the decoder's logits, (4h, 4w), on the CPU."""
+    size, input_hw = sam.image_encoder.img_size, input_size_hw(window, sam.image_encoder.img_size)
+    rows, columns = (
+        _upsampling(cells, size, seen, length)
+        for cells, seen, length in zip(low_res.shape, input_hw, window.size_hw, strict=True)
+    )
+    # only where there may be mask, for photographs are large and defects small: upsampled logits are means of these
+    perhaps = _bounds(low_res > sam.mask_threshold - STABILITY_OFFSET)
+    top, bottom = _reach(rows, perhaps.y1, perhaps.y2)
+    left, right = _reach(columns, perhaps.x1, perhaps.x2)
+    logits = rows[:, top:bottom].T @ low_res @ columns[:, left:right]
     mask = logits > sam.mask_threshold
     tight = _bounds(mask)
     lowest, highest = ((logits > sam.mask_threshold + sign * STABILITY_OFFSET).sum() for sign in (-1, 1))
-    left, top = window.x1 + perhaps.x1, window.y1 + perhaps.y1
+    left, top = window.x1 + left, window.y1 + top
     return Candidate(
         Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2),
         mask[tight.y1 : tight.y2, tight.x1 : tight.x2].numpy(),
@@ -118,11 +125,27 @@ def _describe(sam: Sam, window: Window, low_res: Tensor, predicted_iou: float) -
     )
 
 
+@lru_cache(maxsize=256)
+def _upsampling(cells: int, size: int, seen: int, length: int) -> Tensor:
+    """(cells, length) weights of the decoder's `cells` in each of a window's `length` pixels, along one axis.
+
+    `Sam.postprocess_masks` on unit vectors: linear to the encoder's `size`, cut to the `seen` of it that is not
+    padding, linear to native pixels. Bilinear is linear in both axes, so two such matrices upsample a mask.
+    """
+    encoded = F.interpolate(torch.eye(cells)[None], size=size, mode="linear", align_corners=False)
+    return F.interpolate(encoded[..., :seen], size=length, mode="linear", align_corners=False)[0]
+
+
+def _reach(weights: Tensor, start: int, stop: int) -> tuple[int, int]:
+    """First pixel and end of those that cells `start` to `stop` have a part in; (0, 0) for none."""
+    pixels = np.flatnonzero((weights[start:stop] > 0).numpy().any(axis=0))
+    return (int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else (0, 0)
+
+
 def _bounds(mask: Tensor) -> Window:
-    """Bounding box of a mask's pixels; (0, 0, 0, 0) where it has none."""
-    # on a CPU numpy's `any` takes a fraction of the time of PyTorch's
-    mask = mask.numpy() if mask.device.type == "cpu" else mask
-    rows, columns = (np.flatnonzero(torch.as_tensor(mask.any(axis)).cpu()) for axis in (1, 0))
+    """Bounding box of the pixels of a mask on the CPU; (0, 0, 0, 0) where it has none."""
+    # numpy's `any` takes a fraction of the time of PyTorch's
+    rows, columns = (np.flatnonzero(mask.numpy().any(axis)) for axis in (1, 0))
     if not len(rows):
         return Window(0, 0, 0, 0)
     return Window(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
