@@ -1,4 +1,7 @@
-"""One optimiser step of the student and of its plain reference, data loading apart: same loss, same optimiser."""
+"""One optimiser step of the student and of its plain reference, data loading apart: same loss, same optimiser.
+
+Ours multiplies in bfloat16 where the training stage does, the reference in float32.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks.material import loss_of
 from benchmarks.plain import plain_of
+from stages.shell.device import spell_out_attention
 from stages.student.model import Logits, Student
+from stages.training.supervise import logits_of
 
 CLIP_NORM = 1.0
 
@@ -15,9 +20,10 @@ CLIP_NORM = 1.0
 def steps(student: Student, images: Tensor, labels: Tensor) -> dict[str, Callable[[], float]]:
     """Who to a call that makes one step on (B, 3, S, S) `images` in [0, 1] and (B, S, S) `labels`."""
     plain = plain_of(student)
+    spell_out_attention(student, images.device)
     return {
         "plain reference": step_of(plain, plain, images, labels),
-        "ours": step_of(student, lambda seen: student(seen, with_binary=True), images, labels),
+        "ours": step_of(student, lambda seen: logits_of(student, seen), images, labels),
     }
 
 

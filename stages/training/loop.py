@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stages.shell.checkpoint import Pace, load_state, save_state
+from stages.shell.device import spell_out_attention
 from stages.shell.errors import Stopped, UserError, held
 from stages.shell.progress import progress
 from stages.student.model import Segmenter
@@ -60,6 +61,7 @@ def fit(
     class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.start_at(frequency)
     student = student.to(device).train()
+    spell_out_attention(student, device)
     ema = ModelEmaV3(student, decay=train.ema_decay, use_warmup=True, warmup_power=0.8)
     optimizer = torch.optim.AdamW(student.trainable().values(), lr=train.lr, weight_decay=train.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

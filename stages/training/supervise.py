@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.shell.device import multiplies_in_bf16
 from stages.student.model import Logits, Segmenter
 from stages.supervision.batch import Batch, Moment, Named
 from stages.supervision.config import Supervision
@@ -34,17 +35,18 @@ class Supervisor:
         if self.paste is not None:
             # a stream of its own: sample number `step` draws from (seed, step)
             batch = self.paste(batch, progress, np.random.default_rng([self.seed, step, 1]))
-        logits, teacher, thresholds = _logits(student, batch.image), None, None
+        logits, teacher, thresholds = logits_of(student, batch.image), None, None
         if self.method.teacher:
             with torch.no_grad():
-                teacher = _logits(average.eval(), batch.clean)
+                teacher = logits_of(average.eval(), batch.clean)
         if self.memory is not None:
             self.memory.update(self.method.observe(batch, teacher, self.classes))
             thresholds = self.memory.thresholds()
         return self.method.losses(logits, batch, self.params, Moment(progress, self.class_weights, thresholds), teacher)
 
 
-def _logits(student: Segmenter, images: Tensor) -> Logits:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+def logits_of(student: Segmenter, images: Tensor) -> Logits:
+    """float32 logits of both heads, computed in bfloat16 where that is faster."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=multiplies_in_bf16(images.device)):
         logits = student(images, with_binary=True)
     return Logits(*(part if part is None else part.float() for part in logits))

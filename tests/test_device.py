@@ -1,0 +1,58 @@
+"""Where networks run: bfloat16 only where the processor multiplies in it, attention the same however it is computed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from stages.shell import device
+from stages.shell.device import multiplies_in_bf16, spell_out_attention
+from stages.training import supervise
+from stages.training.supervise import logits_of
+from tests.test_student import student
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_a_cpu_multiplies_in_bf16_if_it_has_instructions_for_it(has_it, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    assert multiplies_in_bf16(CPU) is has_it
+    assert multiplies_in_bf16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_attention_is_spelled_out_for_bf16_on_a_cpu_and_gives_the_same(has_it, monkeypatch):
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
+    fused, spelled = student().eval(), student().eval()
+    spelled.load_state_dict(fused.state_dict())
+    spell_out_attention(spelled, CPU)
+    assert {block.attn.fused_attn for block in spelled.backbone.vit.blocks} == {not has_it}
+    images = torch.rand(2, 3, *[fused.config.view.size_px] * 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fused(images, with_binary=True).fine, spelled(images, with_binary=True).fine, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_on_a_gpu_attention_stays_fused():
+    network = student()
+    spell_out_attention(network, torch.device("cuda"))
+    assert all(block.attn.fused_attn for block in network.backbone.vit.blocks)
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_training_s_logits_are_float32_and_near_float32_s(has_it, monkeypatch):
+    monkeypatch.setattr(supervise, "multiplies_in_bf16", lambda _: has_it)
+    network = student().eval()
+    seen = []
+    convolution = next(part for part in network.modules() if isinstance(part, nn.Conv2d) and part.bias is None)
+    convolution.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    images = torch.rand(2, 3, *[network.config.view.size_px] * 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, exact = logits_of(network, images), copy.deepcopy(network)(images, with_binary=True)
+    assert seen[0] == (torch.bfloat16 if has_it else torch.float32)
+    for ours, reference in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - reference).abs().max() <= (0.05 * reference.std() if has_it else 0)
