@@ -1,7 +1,7 @@
 """Training samples: which window of which photograph, augmented how. Every draw is a function of its number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from stages.training.boxes import BoxTable, flip_boxes, nearest, stack
 from stages.training.config import AugmentParams
 
 CACHE_BYTES = 2**30
-"""Decoded photographs are kept while all of them fit in this; a larger train split is decoded again and again."""
+"""Photographs and label maps are kept decoded while all fit in this; a larger train split is decoded ever again."""
 
 MIN_BLUR_PX = 0.1
 """Below it a Gaussian changes nothing that can be seen."""
@@ -61,8 +61,8 @@ class Crops(TorchDataset[Sample]):
         self.root, self.view, self.augment = root, view, augment
         self.seed, self.defect_share = seed, defect_share
         self.photos = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
-        fits = sum(photo["height"] * photo["width"] * 3 for photo in self.photos) <= CACHE_BYTES
-        self.kept: dict[int, Tensor] | None = {} if fits else None
+        self.keep = sum(photo["height"] * photo["width"] * 4 for photo in self.photos) <= CACHE_BYTES
+        self.kept: dict[tuple[str, int], Tensor] = {}
         self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
         self.boxes_by_class = _boxes_by_class(masks, candidates)
         self.boxes = BoxTable(masks, candidates) if with_boxes else None
@@ -86,18 +86,25 @@ class Crops(TorchDataset[Sample]):
         return self._window(torch.zeros(1, 1, *labels.shape), labels, top, left)[1]
 
     def _photo(self, index: int) -> Tensor:
-        """(1, 3, H, W) uint8, decoded at most once where all photographs can be kept."""
-        if self.kept is not None and index in self.kept:
-            return self.kept[index]
+        """(1, 3, H, W) uint8."""
         photo = self.photos[index]
-        rgb = read_photo(self.root, photo["path"], photo["sha256"], photo["exif_orientation"])
-        image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
-        if self.kept is not None:
-            self.kept[index] = image
-        return image
+        return self._once(
+            ("photo", index),
+            lambda: read_photo(self.root, photo["path"], photo["sha256"], photo["exif_orientation"]).transpose(2, 0, 1),
+        )[None]
 
     def _label_map(self, index: int) -> Tensor:
-        return torch.from_numpy(decode_label_map(self.label_pngs[index])).long()
+        """(H, W) uint8."""
+        return self._once(("labels", index), lambda: decode_label_map(self.label_pngs[index]))
+
+    def _once(self, name: tuple[str, int], decode: Callable[[], np.ndarray]) -> Tensor:
+        """What `decode` gives; at most once where all can be kept."""
+        if name not in self.kept:
+            decoded = torch.from_numpy(decode())
+            if not self.keep:
+                return decoded
+            self.kept[name] = decoded
+        return self.kept[name]
 
     def _place(self, draw: np.random.Generator) -> tuple[int, int, int]:
         """Photograph, top and left of the window."""
@@ -123,11 +130,11 @@ class Crops(TorchDataset[Sample]):
         """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
         size = self.view.size_px
         if self.view.scale == "stretch":
-            return to_square(image.float() / 255, size), nearest(labels, size)
+            return to_square(image.float() / 255, size), nearest(labels, size).long()
         image = pad_to(image[..., top : top + size, left : left + size].float() / 255, size)
         window = torch.full((size, size), IGNORE)
         cut = labels[top : top + size, left : left + size]
-        window[: cut.shape[0], : cut.shape[1]] = cut
+        window[: cut.shape[0], : cut.shape[1]] = cut  # int64, whatever the labels are
         return image, window
 
 
