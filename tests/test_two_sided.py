@@ -1,4 +1,4 @@
-"""Two-sided correction: weights and rules by hand, what corrupted masks weigh, and what is left to Boxes2Pixels."""
+"""Two-sided correction: its rules by hand, what it makes of corrupted masks, and what is left to Boxes2Pixels."""
 
 import pytest
 import torch
@@ -7,8 +7,19 @@ from stages.student.model import Logits
 from stages.supervision.batch import IGNORE, Moment, Thresholds
 from stages.supervision.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.supervision.config import TwoSidedParams
-from stages.supervision.two_sided import agreement, balanced, correct, evidence, losses, observe, soft_iou
-from stages.supervision.typical import BEYOND, BINS, DECAY, DEFECT, REACH, SOUND, SURPRISE, Typical, count_probabilities
+from stages.supervision.two_sided import correct, evidence, losses, observe
+from stages.supervision.typical import (
+    BEYOND,
+    BINS,
+    DECAY,
+    DEFECT,
+    REACH,
+    SOUND,
+    SURPRISE,
+    Seen,
+    Typical,
+    count_probabilities,
+)
 from tests.boxed import (
     batch_of,
     boxes_of,
@@ -27,10 +38,9 @@ CORNERS = (4, 4, 16, 16)
 MASK = (6, 6, 14, 14)
 
 
-def at(missed=0.6, invented=0.1, beyond=1.0, sam=0.5, student=0.5, classes=2) -> Thresholds:
+def at(missed=0.6, invented=0.1, beyond=1.0, classes=2) -> Thresholds:
     """Thresholds of all classes alike."""
-    by_class = (torch.full((classes,), value) for value in (missed, invented, beyond))
-    return Thresholds(*by_class, torch.tensor(sam), torch.tensor(student))
+    return Thresholds(*(torch.full((classes,), value) for value in (missed, invented, beyond)))
 
 
 def params(**changes) -> TwoSidedParams:
@@ -58,33 +68,9 @@ def corrected(batch, teacher, now=None, **changes):
     return correct(evidence(batch, teacher), batch, teacher, params(**changes), now or moment())
 
 
-def test_agreement_by_hand():
-    masks = torch.zeros(1, 3, 2, 4, dtype=torch.bool)
-    masks[0, 0, 0] = masks[0, 1, :, :2] = True
-    valid = torch.tensor([[True, True, False]])
-    # IoU of the first two: 2 of 6; both pairs with the invalid one: 0
-    assert agreement(masks, valid).item() == pytest.approx((2 / 6) / 3)
-    assert agreement(masks[:, :1], valid[:, :1]).item() == 1
-    assert agreement(torch.zeros_like(masks), valid | True).item() == 1, "all of them lie outside the window"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_soft_iou_equals_a_loop(seed):
-    draw = torch.Generator().manual_seed(seed)
-    p, inside = torch.rand(1, 6, 8, generator=draw), filled((1, 1, 7, 6), (6, 8))
-    mask = (torch.rand(1, 6, 8, generator=draw) < 0.4) & inside
-    common = union = 0.0
-    for y, x in inside[0].nonzero().tolist():
-        a, b = p[0, y, x].item(), mask[0, y, x].item()
-        common, union = common + a * b, union + a + b - a * b
-    assert soft_iou(p, mask, inside).item() == pytest.approx(common / union)
-    assert soft_iou(p, torch.zeros_like(mask), inside) == 1, "a mask beyond the window has nothing to be asked about"
-
-
-def test_a_mask_on_which_all_agree_leaves_boxes2pixels_as_it_is():
+def test_a_mask_that_the_student_agrees_with_leaves_boxes2pixels_as_it_is():
     batch, logits = one_box(), random_logits(0, images=1)
     found, figures = losses(logits, batch, params(), moment(), frozen(sure_of(batch.labels)))
-    assert figures["mask_weight"] == 1
     assert figures["corrected_share"] == figures["dropped_share"] == 0
     weights = moment().class_weights
     assert found["fine"].item() == pytest.approx(
@@ -99,75 +85,21 @@ def test_a_perfect_student_has_no_loss():
     assert total(losses(logits, batch, params(), moment(), frozen(logits))[0]) < 1e-5
 
 
-def test_weights_by_hand_before_the_student_has_a_say():
-    """Candidates: the mask, twice; the whole box; a corner of the mask. Painted is the first."""
-    corner = filled((6, 6, 10, 10))
-    candidates = torch.stack([filled(MASK)[0], filled(MASK)[0], filled(CORNERS)[0], corner[0]])[None]
-    batch = one_box(candidates, predicted_iou=0.8)
-    weights = corrected(batch, random_logits(1, images=1), moment(progress=0.1, sam=0.9)).weights[0]
-    # pairs: 1; 64/144 twice; 16/64 twice; 16/144
-    trust = 0.8 * (1 + 2 * 64 / 144 + 2 * 16 / 64 + 16 / 144) / 6 / 0.9
-    assert weights[7, 7].item() == pytest.approx(trust)
-    assert weights[12, 12].item() == pytest.approx(0.75 * trust)
-    assert weights[5, 5].item() == pytest.approx(0.75 * trust), "background that one of four calls a defect"
-    assert weights[0, 0].item() == 1, "background outside all boxes"
-
-
-@pytest.mark.parametrize(
-    "corrupted",
-    [filled((4, 4, 16, 16)), filled((10, 10, 16, 16)), torch.zeros(1, 20, 24, dtype=torch.bool)],
-    ids=["dilated", "shifted", "emptied"],
-)
-@pytest.mark.parametrize("all_alike", [False, True], ids=["one candidate", "all candidates"])
-def test_a_corrupted_mask_weighs_visibly_less(corrupted, all_alike):
-    """Even where SAM's candidates are wrong together, the student's opinion is left to tell."""
+@pytest.mark.parametrize("corrupted", [filled((4, 4, 16, 16)), filled((10, 10, 16, 16))], ids=["dilated", "shifted"])
+def test_what_a_corrupted_mask_invents_is_dropped_and_no_more(corrupted):
     sound = filled(MASK)
     teacher = opinion(sound.float() * 0.85 + 0.05)
-    others = corrupted if all_alike else sound
-    candidates = torch.cat([corrupted, others, others, others])[None]
-    batch = batch_of(boxes_of([CORNERS], corrupted, candidates=candidates))
-    good = corrected(one_box(), teacher, moment(sam=0.9, student=0.8)).weights[0]
-    result = corrected(batch, teacher, moment(sam=0.9, student=0.8))
+    result = corrected(batch_of(boxes_of([CORNERS], corrupted)), teacher)
+    assert torch.equal(result.labels > 0, corrupted & sound)
+    assert torch.equal(result.invented, corrupted & ~sound)
+
+
+def test_in_a_box_without_a_mask_background_teaches_nothing():
+    batch = batch_of(boxes_of([CORNERS], torch.zeros(1, 20, 24, dtype=torch.bool)))
     inside = filled(CORNERS)[0]
-    assert good[inside].min() > 0.99
-    taken = result.weights[0][inside & ~result.missed[0]]
-    assert taken.mean() < 0.7
-    if not corrupted.any():
-        assert taken.max() == 0
-        assert all_alike or torch.equal(result.missed, sound), "what the other candidates and the student have"
-
-
-def test_doubt_about_one_pixel_is_trust_in_another():
-    labels = torch.tensor([[[1, 1, 2, 0, 0, 0, IGNORE]]])
-    weights = torch.tensor([[[0.2, 0.4, 0.0, 0.5, 1.0, 0.7, 1.0]]])
-    in_boxes = torch.tensor([[[True, True, True, True, True, False, True]]])
-    result = balanced(weights, labels, in_boxes)
-    torch.testing.assert_close(result, torch.tensor([[[1.0, 2.0, 0.0, 2 / 3, 4 / 3, 0.7, 1.0]]]))
-    torch.testing.assert_close(balanced(3 * weights, labels, in_boxes)[..., :5], result[..., :5])
-    assert balanced(torch.zeros_like(weights), labels, in_boxes).sum() == 0
-
-
-def test_background_that_a_candidate_and_the_student_call_a_defect_was_missed():
-    candidates = filled(MASK)[:, None].repeat(1, 4, 1, 1)
-    candidates[0, 2] |= filled((14, 6, 16, 14))[0]
-    batch = one_box(candidates)
-    s = torch.full((1, 20, 24), 0.02)
-    s[0, 6:12, 5:16] = 0.7  # left of the mask no candidate has it; the right strip one has, but down to row 12 alone
-    result = corrected(batch, opinion(s), moment(invented=0.0))
-    assert torch.equal(result.missed, filled((14, 6, 16, 12)))
-    assert (result.labels[result.missed] == 1).all()
-    assert result.weights[result.missed].unique().tolist() == pytest.approx([2 / 5]), "one of four, and the student"
-    assert not corrected(batch, opinion(s), moment(missed=0.75)).missed.any()
-
-
-def test_a_missed_pixel_gets_the_class_of_the_smallest_box_around_it():
-    corners, masks = [(0, 0, 20, 18), (4, 4, 14, 14)], torch.cat([filled((0, 0, 3, 3)), filled((5, 5, 8, 8))])
-    candidates = masks[:, None].repeat(1, 4, 1, 1)
-    candidates[:, 1] = torch.cat([filled(c) for c in corners])
-    batch = batch_of(boxes_of(corners, masks, class_id=[1, 0], candidates=candidates))
-    result = corrected(batch, opinion(torch.full((1, 20, 24), 0.9)))
-    assert result.labels[0, 10, 10] == 1
-    assert result.labels[0, 16, 16] == 2
+    labels = corrected(batch, opinion(torch.full((1, 20, 24), 0.02))).labels[0]
+    assert (labels[inside] == IGNORE).all()
+    assert (labels[~inside] == 0).all()
 
 
 def test_a_painted_pixel_that_looks_more_like_background_than_background_was_invented():
@@ -176,8 +108,8 @@ def test_a_painted_pixel_that_looks_more_like_background_than_background_was_inv
     s[0, 6:8, 6:14] = 0.01
     result = corrected(batch, opinion(s), moment(invented=0.05))
     assert torch.equal(result.invented, filled((6, 6, 14, 8)))
-    assert not result.weights[result.invented].any()
-    assert torch.equal(result.labels, batch.labels), "it teaches nothing; it is not called background"
+    assert not result.labels[result.invented].any()
+    assert torch.equal(result.labels[~result.invented], batch.labels[~result.invented])
 
 
 def test_beyond_the_boxes_only_its_own_threshold_counts():
@@ -190,18 +122,21 @@ def test_beyond_the_boxes_only_its_own_threshold_counts():
     assert (result.labels[result.missed] == 2).all()
 
 
-def test_only_background_becomes_a_defect_and_only_where_the_photograph_is():
+def test_background_becomes_a_defect_and_painted_pixels_background_only_where_the_photograph_is():
     for seed in range(5):
         batch, teacher = random_batch(seed), frozen(random_logits(seed))
         labels = batch.labels.clone()
         labels[:, :, 20:] = IGNORE
         batch = batch._replace(labels=labels)
-        result = corrected(batch, teacher, moment(missed=0.05, beyond=0.3))
+        result = corrected(batch, teacher, moment(beyond=0.3, invented=0.3))
+        assert result.missed.any()
+        assert result.invented.any()
         assert (labels[result.missed] == 0).all()
         assert (result.labels[result.missed] > 0).all()
-        assert torch.equal(result.labels[~result.missed], labels[~result.missed])
-        assert result.weights.min() >= 0
-        assert result.weights.max() <= 1
+        assert (result.labels[result.invented] == 0).all()
+        assert ((labels[result.invented] > 0) & (labels[result.invented] != IGNORE)).all()
+        same = ~(result.missed | result.invented)
+        assert torch.equal(result.labels[same], labels[same])
 
 
 def test_before_the_warm_up_nothing_is_corrected():
@@ -218,40 +153,11 @@ def test_a_fixed_tau_is_the_papers_rule():
     labels, changed = correct_labels(logits.fine, batch.labels, 0.8)
     assert changed.any()
     assert figures["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
-    weights = torch.where(changed, 1.0, corrected(batch, teacher, moment(invented=0.0), tau=0.8).weights)
-    weights = balanced(weights, labels, filled(CORNERS))
-    wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment().class_weights, weights)
+    wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment().class_weights)
     assert found["fine"].item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
-def test_weighted_losses_equal_a_loop():
-    draw = torch.Generator().manual_seed(4)
-    logits, labels = torch.randn(1, 3, 3, 4, generator=draw), torch.randint(0, 3, (1, 3, 4), generator=draw)
-    weights, w = torch.rand(1, 3, 4, generator=draw), [0.5, 2.0, 3.0]
-    labels[0, 0, 0], labels[0, 1, 1] = IGNORE, 2
-    total_ce, hit, invented, missed, known = 0.0, 0.0, 0.0, 0.0, 0
-    binary = logits[:, :2]
-    for y in range(3):
-        for x in range(4):
-            label, weight = labels[0, y, x].item(), weights[0, y, x].item()
-            if label == IGNORE:
-                continue
-            known += 1
-            total_ce -= weight * w[label] * logits[0, :, y, x].log_softmax(0)[label].item()
-            p, g = binary[0, :, y, x].softmax(0)[1].item(), float(label > 0)
-            hit, invented, missed = (
-                hit + weight * p * g,
-                invented + weight * p * (1 - g),
-                missed + weight * (1 - p) * g,
-            )
-    found = weighted_cross_entropy(logits, labels, torch.tensor(w), weights).item()
-    assert found == pytest.approx(total_ce / known, rel=1e-5)
-    assert binary_loss(binary, labels, 0.4, weights).item() == pytest.approx(
-        1 - hit / (hit + 0.4 * invented + missed), abs=1e-4
-    )
-
-
-def test_labels_without_weight_teach_neither_head():
+def test_labels_that_are_not_known_teach_neither_head():
     batch = batch_of(boxes_of([CORNERS], torch.zeros(1, 20, 24, dtype=torch.bool)))
     logits = random_logits(5, images=1)
     sum(losses(logits, batch, params(), moment(), frozen(random_logits(6, images=1)))[0].values()).backward()
@@ -298,7 +204,6 @@ def test_what_is_counted_of_a_batch():
     seen = observe(batch, opinion(s), 2)
     assert seen.pixels.sum(-1).tolist() == [[64, 0], [144 - 64 - 16, 0], [144 - 64, 0], [20 * 24 - 144, 0]]
     assert torch.equal(seen.pixels[DEFECT, 0], count_probabilities(torch.full((64,), 0.8)))
-    assert seen.boxes.sum(-1).tolist() == [1, 1]
 
 
 def test_thresholds_are_running_medians():
@@ -310,14 +215,23 @@ def test_thresholds_are_running_medians():
     values = torch.rand(4000, generator=draw)
     pixels = torch.zeros(4, 2, BINS)
     pixels[DEFECT, 0], pixels[SOUND, 1] = count_probabilities(values), count_probabilities(values * 0.01)
-    boxes = torch.zeros(2, 64)
-    boxes[0, 16], boxes[1, 48] = 1, 1
-    typical.update(type(observe(one_box(), opinion(torch.ones(1, 20, 24) / 2), 2))(pixels, boxes))
+    pixels[DEFECT, 1] = count_probabilities(values * 0.1 + 0.5)
+    typical.update(Seen(pixels))
     found = typical.thresholds()
     assert found.missed[0].item() == pytest.approx(values.median().item(), abs=0.02)
     assert found.invented[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
-    assert (found.missed[1].item(), found.invented[0].item()) == (1, 0), "a class not seen yet is left alone"
-    assert (found.sam.item(), found.student.item()) == pytest.approx((16.5 / 64, 48.5 / 64))
+    assert found.missed[1].item() == pytest.approx(0.55, abs=0.02)
+    assert found.invented[0].item() == 0, "of a class whose background was not seen yet nothing is invented"
+
+
+def test_of_what_nobody_doubts_a_twentieth_at_most_is_called_invented():
+    """A class that the student does not know yet: what is painted with it looks like any background."""
+    values = 0.01 * torch.rand(4000, generator=torch.Generator().manual_seed(0))
+    pixels = torch.zeros(4, 1, BINS)
+    pixels[DEFECT, 0] = pixels[SOUND, 0] = count_probabilities(values)
+    typical = Typical(1)
+    typical.update(Seen(pixels))
+    assert (values < typical.thresholds().invented[0]).float().mean().item() == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_was_seen_fades_and_survives_a_checkpoint():

@@ -81,11 +81,9 @@ class Batch(NamedTuple):
 class Thresholds(NamedTuple):
     """What `two_sided` has learnt about its student so far; see there."""
 
-    missed: Tensor  # (K,) in (0, 1]: above it, background in a box becomes the box's class
-    invented: Tensor  # (K,) in [0, 1): below it, a painted pixel teaches nothing
+    missed: Tensor  # (K,) in (0, 1]: what is typical of defects of the class
+    invented: Tensor  # (K,) in [0, 1): below it, a painted pixel becomes background
     beyond: Tensor  # (K,) in (0, 1]: above it, background outside all boxes becomes the class
-    sam: Tensor  # scalar, the typical quality of a box's mask by SAM's own evidence
-    student: Tensor  # scalar, and by the student's
 
 
 class Moment(NamedTuple):

@@ -18,32 +18,27 @@ from stages.supervision.config import Boxes2PixelsParams
 EPS = 1e-6
 
 
-def asymmetric_dice(p: Tensor, g: Tensor, beta: float, weights: Tensor | float = 1.0) -> Tensor:
+def asymmetric_dice(p: Tensor, g: Tensor, beta: float) -> Tensor:
     """Scalar 1 - (<p,g> + eps) / (<p,g> + beta <p,1-g> + <1-p,g> + eps); beta < 1 forgives pixels that the mask misses.
 
-    `p`: defect probabilities in [0, 1], `g`: 0/1 targets, `weights` of the elements, any one shape; sums run over all.
+    `p`: defect probabilities in [0, 1], `g`: 0/1 targets, any one shape; sums run over all elements.
     Where `g` is empty the value is 1 - eps / (beta sum p + eps), whose gradient vanishes: see `binary_loss`.
     """
-    hit = (weights * p * g).sum()
-    return 1 - (hit + EPS) / (hit + beta * (weights * p * (1 - g)).sum() + (weights * (1 - p) * g).sum() + EPS)
+    hit = (p * g).sum()
+    return 1 - (hit + EPS) / (hit + beta * (p * (1 - g)).sum() + ((1 - p) * g).sum() + EPS)
 
 
-def binary_loss(logits: Tensor, labels: Tensor, beta: float, weights: Tensor | None = None) -> Tensor:
+def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
     """Asymmetric Dice of the binary head over the batch; without a defect pixel in it, mean -log p(background).
 
-    `logits` (B, 2, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `weights` (B, H, W) of the pixels, None: all 1.
-    A defect pixel of weight 0 is none.
+    `logits` (B, 2, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE.
     """
     known = labels != IGNORE
-    if weights is not None:
-        known = known & (weights > 0)
-    weight = 1.0 if weights is None else weights[known]
     log_p = F.log_softmax(logits, dim=1)
     defect = (labels[known] > 0).to(logits.dtype)
     if not defect.any():
-        each = -log_p[:, 0][known]
-        return each.mean() if weights is None else (weight * each).sum() / (labels != IGNORE).sum().clamp(min=1)
-    return asymmetric_dice(log_p[:, 1][known].exp(), defect, beta, weight)
+        return -log_p[:, 0][known].sum() / known.sum().clamp(min=1)
+    return asymmetric_dice(log_p[:, 1][known].exp(), defect, beta)
 
 
 @torch.no_grad()
@@ -58,19 +53,13 @@ def correct_labels(logits: Tensor, labels: Tensor, tau: float) -> tuple[Tensor, 
     return torch.where(changed, best + 1, labels), changed
 
 
-def weighted_cross_entropy(
-    logits: Tensor, labels: Tensor, class_weights: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Mean over the known pixels of w[label] * -log p[label]. `class_weights` (K+1,); `weights` as in `binary_loss`.
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Mean over the known pixels of w[label] * -log p[label]. `class_weights` (K+1,).
 
     The mean is over the pixels, not over their weights, so weights and self-correction change what they say alone.
     """
-    known = (labels != IGNORE).sum()
-    if weights is None:
-        total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-        return total / known
-    each = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="none")
-    return (weights * each).sum() / known
+    total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp(min=1)
 
 
 def losses(

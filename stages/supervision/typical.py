@@ -16,8 +16,8 @@ DECAY = 0.99
 REACH, BINS = 20.0, 160
 """Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
 
-QUALITY_BINS = 64
-"""Bins of qualities, even in [0, 1]."""
+DOUBTED = 0.05
+"""Of the pixels on which all candidates agree, no larger share is ever called invented."""
 
 DEFECT, SOUND, SURPRISE, BEYOND = range(4)
 """Which pixels a histogram is of: see `Seen`."""
@@ -28,7 +28,6 @@ class Seen(NamedTuple):
 
     pixels: Tensor  # (4, K, BINS) by class: DEFECT painted, and all candidates agree; SOUND in a box, background, and
     # all agree; SURPRISE in a box, background; BEYOND outside all boxes, background, of the likeliest class
-    boxes: Tensor  # (2, QUALITY_BINS): the qualities of masks, by SAM's evidence and by the student's
 
 
 class Typical(nn.Module):
@@ -37,22 +36,20 @@ class Typical(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.register_buffer("pixels", torch.zeros(4, classes, BINS))
-        self.register_buffer("boxes", torch.zeros(2, QUALITY_BINS))
 
     @torch.no_grad()
     def update(self, seen: Seen) -> None:
         """Count one more batch."""
         self.pixels.mul_(DECAY).add_(seen.pixels)
-        self.boxes.mul_(DECAY).add_(seen.boxes)
 
     def thresholds(self) -> Thresholds:
         """What follows from all that was seen; nothing is corrected where nothing was."""
         edges = torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
-        missed = _median(self.pixels[DEFECT], edges, empty=1.0)
-        invented = _median(self.pixels[SOUND], edges, empty=0.0)
-        even = torch.linspace(0, 1, QUALITY_BINS + 1, device=self.boxes.device)
-        sam, student = _median(self.boxes, even, empty=0.0)
-        return Thresholds(missed, invented, beyond(self.pixels, missed, edges), sam, student)
+        missed = _quantile(self.pixels[DEFECT], edges, 0.5, empty=1.0)
+        typical_background = _quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
+        least_doubted = _quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
+        invented = torch.minimum(typical_background, least_doubted)
+        return Thresholds(missed, invented, beyond(self.pixels, missed, edges))
 
 
 def beyond(pixels: Tensor, missed: Tensor, edges: Tensor) -> Tensor:
@@ -69,15 +66,10 @@ def count_probabilities(p: Tensor) -> Tensor:
     return torch.bincount(bins, minlength=BINS).float()
 
 
-def count_qualities(q: Tensor) -> Tensor:
-    """(QUALITY_BINS,) histogram of values in [0, 1]."""
-    return torch.bincount((q * QUALITY_BINS).long().clamp(0, QUALITY_BINS - 1), minlength=QUALITY_BINS).float()
-
-
-def _median(counts: Tensor, edges: Tensor, empty: float) -> Tensor:
-    """(N,) medians of histograms (N, bins), even within a bin; `empty` of one without a count."""
+def _quantile(counts: Tensor, edges: Tensor, share: float, empty: float) -> Tensor:
+    """(N,) quantiles of histograms (N, bins), even within a bin; `empty` of one without a count."""
     total, below = counts.sum(-1), counts.cumsum(-1)
-    at = (below < total[:, None] / 2).sum(-1).clamp(max=counts.shape[1] - 1)
+    at = (below < share * total[:, None]).sum(-1).clamp(max=counts.shape[1] - 1)
     own = counts.gather(1, at[:, None])[:, 0]
-    part = (total / 2 - (below.gather(1, at[:, None])[:, 0] - own)) / own.clamp(min=1e-9)
+    part = (share * total - (below.gather(1, at[:, None])[:, 0] - own)) / own.clamp(min=1e-9)
     return torch.where(total > 0, edges[at] + part * (edges[at + 1] - edges[at]), empty)
