@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.dataset.tables import encode_label_map
+from stages.dataset.tables import decode_label_map, encode_label_map
 from stages.shell.errors import UserError
 from stages.student.config import ViewParams
 from stages.supervision.batch import IGNORE
 from stages.teacher import rle
+from stages.training import crops as module
 from stages.training.config import AugmentParams
 from stages.training.crops import Crops, augmented, class_frequency, collate
 
@@ -228,3 +229,19 @@ def test_blur_softens_and_saturation_moves_the_colours_apart():
     paler = augmented(draw, image, PLAIN.model_copy(update={"saturation": 1.0}))
     torch.testing.assert_close(paler.mean(0), image.mean(0), atol=0.35, rtol=0)
     assert not torch.equal(paler, image)
+
+
+@pytest.mark.parametrize(("room", "decoded"), [(2**30, 3), (0, 24)], ids=["all fit", "none fits"])
+def test_label_maps_are_decoded_once_where_all_can_be_kept(room, decoded, shards, monkeypatch):
+    counted = []
+
+    def counting(png):
+        counted.append(png)
+        return decode_label_map(png)
+
+    monkeypatch.setattr(module, "CACHE_BYTES", room)
+    monkeypatch.setattr(module, "decode_label_map", counting)
+    samples = crops(shards)
+    found = [samples.labels(number) for number in range(24)]
+    assert len(counted) == decoded
+    assert {int(value) for labels in found for value in labels.unique()} == {0, 1, 2, IGNORE}
