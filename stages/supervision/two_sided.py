@@ -11,8 +11,8 @@ head, so that both have to agree. After the warm-up:
   student does not know yet from being corrected away: of what nobody doubts, 5 % at most is lost.
 - missed: beyond the boxes nobody vouches for a defect, and confidence alone is no evidence: what people did not box is
   subtle, and what the student is surest of there is clutter. So background outside all boxes becomes the likeliest
-  class only above the lowest s (no lower than tau_k, the median of s over the pixels painted k on which all candidates
-  agree) at which such pixels are no more numerous than surprises of the class inside boxes; where clutter outnumbers
+  class only above the lowest s (no lower than tau_k, the 95 % quantile of s over the pixels painted k on which all
+  candidates agree) at which such pixels are no more numerous than surprises of the class inside boxes; where clutter outnumbers
   them at every level, never. At least half of all surprises then lie where a person saw something, and the rule opens
   by itself once the student tells clutter from defects.
 - unknown: background in a box whose mask is empty teaches nothing, for somebody saw a defect there.

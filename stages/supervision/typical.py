@@ -17,7 +17,8 @@ REACH, BINS = 20.0, 160
 """Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
 
 DOUBTED = 0.05
-"""Of the pixels on which all candidates agree, no larger share is ever called invented."""
+"""Of the pixels on which all candidates agree, the share that is less like a defect than what is called invented, and
+the share that is more like one than what is called missed."""
 
 DEFECT, SOUND, SURPRISE, BEYOND = range(4)
 """Which pixels a histogram is of: see `Seen`."""
@@ -45,7 +46,7 @@ class Typical(nn.Module):
     def thresholds(self) -> Thresholds:
         """What follows from all that was seen; nothing is corrected where nothing was."""
         edges = torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
-        missed = _quantile(self.pixels[DEFECT], edges, 0.5, empty=1.0)
+        missed = _quantile(self.pixels[DEFECT], edges, 1 - DOUBTED, empty=1.0)
         typical_background = _quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
         least_doubted = _quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
         invented = torch.minimum(typical_background, least_doubted)
