@@ -12,9 +12,9 @@ head, so that both have to agree. After the warm-up:
 - missed: beyond the boxes nobody vouches for a defect, and confidence alone is no evidence: what people did not box is
   subtle, and what the student is surest of there is clutter. So background outside all boxes becomes the likeliest
   class only above the lowest s (no lower than tau_k, the 95 % quantile of s over the pixels painted k on which all
-  candidates agree) at which such pixels are no more numerous than surprises of the class inside boxes; where clutter outnumbers
-  them at every level, never. At least half of all surprises then lie where a person saw something, and the rule opens
-  by itself once the student tells clutter from defects.
+  candidates agree) at which such pixels are no more numerous than surprises of the class inside boxes; where clutter
+  outnumbers them at every level, never. At least half of all surprises then lie where a person saw something, and the
+  rule opens by itself once the student tells clutter from defects.
 - unknown: background in a box whose mask is empty teaches nothing, for somebody saw a defect there.
 
 Medians and quantiles are of the last hundred steps or so (`typical.py`), so a student that is never surer than 0.5 of a
