@@ -24,6 +24,7 @@ from stages.serving.network import Network
 from stages.student.model import Student
 from stages.teacher import rle
 from stages.teacher.sam import save_teacher
+from stages.training import supervise
 from tests.test_student import TINY
 from tests.tiny_teacher import TINY as TINY_TEACHER
 from tests.tiny_teacher import tiny_sam
@@ -61,7 +62,9 @@ def test_the_plain_reference_runs_all_blocks_and_they_change_nothing(fitted):
     assert torch.equal(plain(images).fine, before)
 
 
-def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted):
+def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypatch):
+    # in bfloat16 the two differ in the third digit
+    monkeypatch.setattr(supervise, "multiplies_in_bf16", lambda _: False)
     ours = copy.deepcopy(fitted)
     images, labels = batch_of(photographs(2), SIZE_PX)
     calls = steps(ours, images, labels)
