@@ -7,7 +7,7 @@ from stages.student.model import Logits
 from stages.supervision.batch import IGNORE, Moment, Thresholds
 from stages.supervision.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.supervision.config import TwoSidedParams
-from stages.supervision.two_sided import correct, evidence, losses, observe
+from stages.supervision.two_sided import correct, losses, observe
 from stages.supervision.typical import (
     BEYOND,
     BINS,
@@ -38,9 +38,9 @@ CORNERS = (4, 4, 16, 16)
 MASK = (6, 6, 14, 14)
 
 
-def at(missed=0.6, invented=0.1, beyond=1.0, classes=2) -> Thresholds:
+def at(invented=0.1, beyond=1.0, classes=2) -> Thresholds:
     """Thresholds of all classes alike."""
-    return Thresholds(*(torch.full((classes,), value) for value in (missed, invented, beyond)))
+    return Thresholds(*(torch.full((classes,), value) for value in (invented, beyond)))
 
 
 def params(**changes) -> TwoSidedParams:
@@ -65,7 +65,7 @@ def opinion(s: torch.Tensor, class_id: int = 0) -> Logits:
 
 
 def corrected(batch, teacher, now=None, **changes):
-    return correct(evidence(batch, teacher), batch, teacher, params(**changes), now or moment())
+    return correct(batch, teacher, params(**changes), now or moment())
 
 
 def test_a_mask_that_the_student_agrees_with_leaves_boxes2pixels_as_it_is():
@@ -182,7 +182,7 @@ def test_without_boxes_it_teaches_background():
 
 def test_flipping_everything_changes_nothing():
     batch, logits, teacher = random_batch(8), random_logits(8), frozen(random_logits(9))
-    now = moment(missed=0.3, beyond=0.6)
+    now = moment(beyond=0.6)
     found, figures = losses(logits, batch, params(), now, teacher)
     mirrored, same = losses(flipped_logits(logits), flipped(batch), params(), now, flipped_logits(teacher))
     assert total(mirrored) == pytest.approx(total(found), rel=1e-5)
@@ -209,7 +209,7 @@ def test_what_is_counted_of_a_batch():
 def test_thresholds_are_running_medians():
     typical = Typical(2)
     start = typical.thresholds()
-    assert start.missed.tolist() == start.beyond.tolist() == [1, 1]
+    assert typical.tau().tolist() == start.beyond.tolist() == [1, 1]
     assert start.invented.tolist() == [0, 0]
     draw = torch.Generator().manual_seed(0)
     values = torch.rand(4000, generator=draw)
@@ -218,9 +218,9 @@ def test_thresholds_are_running_medians():
     pixels[DEFECT, 1] = count_probabilities(values * 0.1 + 0.5)
     typical.update(Seen(pixels))
     found = typical.thresholds()
-    assert found.missed[0].item() == pytest.approx(values.quantile(0.95).item(), abs=0.02)
+    assert typical.tau()[0].item() == pytest.approx(values.quantile(0.95).item(), abs=0.02)
     assert found.invented[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
-    assert found.missed[1].item() == pytest.approx(0.595, abs=0.02)
+    assert typical.tau()[1].item() == pytest.approx(0.595, abs=0.02)
     assert found.invented[0].item() == 0, "of a class whose background was not seen yet nothing is invented"
 
 
@@ -256,7 +256,7 @@ def test_beyond_the_boxes_surprises_are_believed_only_where_boxes_have_more_of_t
     found = typical.thresholds()
     edges = torch.linspace(-REACH, REACH, BINS + 1).sigmoid()
     level = found.beyond.item()
-    assert level >= found.missed.item()
+    assert level >= typical.tau().item()
     beyond, surprise = (typical.pixels[kind, 0][edges[:-1] >= level].sum() for kind in (BEYOND, SURPRISE))
     assert beyond <= surprise
     if clutter == 10:  # 41 against 50 from tau up

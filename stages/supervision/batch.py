@@ -81,7 +81,6 @@ class Batch(NamedTuple):
 class Thresholds(NamedTuple):
     """What `two_sided` has learnt about its student so far; see there."""
 
-    missed: Tensor  # (K,) in (0, 1]: tau, what few defects of the class exceed
     invented: Tensor  # (K,) in [0, 1): below it, a painted pixel becomes background
     beyond: Tensor  # (K,) in (0, 1]: above it, background outside all boxes becomes the class
 

@@ -39,20 +39,11 @@ import torch
 from torch import Tensor
 
 from stages.student.model import Logits
-from stages.supervision.batch import IGNORE, Batch, Boxes, Moment, Named
+from stages.supervision.batch import IGNORE, Batch, Moment, Named
 from stages.supervision.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.supervision.config import TwoSidedParams
 from stages.supervision.masks import box_pixels
 from stages.supervision.typical import Seen, count_probabilities
-
-
-class Evidence(NamedTuple):
-    """What speaks for and against the labels in N boxes, at native pixels."""
-
-    boxes: Boxes
-    inside: Tensor  # (N, S, S) bool: pixels of the box
-    votes: Tensor  # (N, S, S) share of the valid candidates that have the pixel
-    defect: Tensor  # (B, S, S) s, the student's probability of a defect
 
 
 class Corrected(NamedTuple):
@@ -70,7 +61,7 @@ def losses(
 
     `teacher` and `moment.thresholds` are needed.
     """
-    result = correct(evidence(batch, teacher), batch, teacher, params, moment)
+    result = correct(batch, teacher, params, moment)
     if moment.progress >= params.warmup and params.tau != "typical":
         labels, missed = correct_labels(logits.fine, result.labels, params.tau)
         result = result._replace(labels=labels, missed=missed)
@@ -83,15 +74,6 @@ def losses(
     }
 
 
-@torch.no_grad()
-def evidence(batch: Batch, teacher: Logits) -> Evidence:
-    """Gather what speaks for and against the labels."""
-    boxes = batch.boxes
-    valid = boxes.valid[..., None, None]
-    votes = (boxes.candidates & valid).sum(1) / valid.sum(1).clamp(min=1)
-    return Evidence(boxes, box_pixels(batch, boxes), votes, defect_probability(teacher))
-
-
 def defect_probability(teacher: Logits) -> Tensor:
     """(B, S, S) s: the fine head's probability of any defect, times the binary head's where there is one."""
     s = 1 - teacher.fine.softmax(dim=1)[:, 0]
@@ -101,43 +83,47 @@ def defect_probability(teacher: Logits) -> Tensor:
 @torch.no_grad()
 def observe(batch: Batch, teacher: Logits, classes: int) -> Seen:
     """What `Typical` is to count of this batch. `classes` K."""
-    found = evidence(batch, teacher)
-    boxes, index = found.boxes, found.boxes.image_index
-    s, labels = found.defect[index], batch.labels[index]
+    boxes, inside, defect = batch.boxes, box_pixels(batch, batch.boxes), defect_probability(teacher)
+    s, labels = defect[boxes.image_index], batch.labels[boxes.image_index]
+    valid = boxes.valid[..., None, None]
+    votes = (boxes.candidates & valid).sum(1) / valid.sum(1).clamp(min=1)
     mask = boxes.of_chosen(boxes.candidates) & boxes.of_chosen(boxes.valid)[:, None, None]
     painted = mask & (labels == boxes.class_id[:, None, None] + 1)
-    in_box = found.inside & (labels == 0)
-    heard = boxes.valid.any(1)[:, None, None]
-    far = (batch.labels == 0) & ~_any(found.inside, index, len(batch.labels))
+    in_box = inside & (labels == 0)
+    far = far_from_boxes(batch, inside)
     likeliest = teacher.fine[:, 1:].argmax(dim=1)
     by_class = []
     for class_id in range(classes):
         own = (boxes.class_id == class_id)[:, None, None]
-        defect = s[own & painted & (found.votes == 1)]
-        sound = s[own & in_box & (found.votes == 0) & heard]
-        beyond = found.defect[far & (likeliest == class_id)]
-        by_class.append(torch.stack([count_probabilities(p) for p in (defect, sound, s[own & in_box], beyond)]))
+        sure = s[own & painted & (votes == 1)]
+        sound = s[own & in_box & (votes == 0) & valid.any(1)]
+        beyond = defect[far & (likeliest == class_id)]
+        by_class.append(torch.stack([count_probabilities(p) for p in (sure, sound, s[own & in_box], beyond)]))
     return Seen(torch.stack(by_class, dim=1))
 
 
 @torch.no_grad()
-def correct(found: Evidence, batch: Batch, teacher: Logits, params: TwoSidedParams, moment: Moment) -> Corrected:
+def correct(batch: Batch, teacher: Logits, params: TwoSidedParams, moment: Moment) -> Corrected:
     """The labels to learn from, by the rules above."""
-    at, index, painted = moment.thresholds, found.boxes.image_index, _painted(batch)
+    at, painted = moment.thresholds, _painted(batch)
     nothing = torch.zeros_like(painted)
     if moment.progress < params.warmup:
         return Corrected(batch.labels, nothing, nothing)
-    own = (batch.labels - 1).clamp(0, len(at.invented) - 1)
-    invented = painted & (found.defect < at.invented[own])
-    empty = ~found.boxes.of_chosen(found.boxes.valid)
-    unknown = (batch.labels == 0) & _any(found.inside[empty], index[empty], len(painted))
+    inside, s = box_pixels(batch, batch.boxes), defect_probability(teacher)
+    invented = painted & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
+    empty = ~batch.boxes.of_chosen(batch.boxes.valid)
+    unknown = (batch.labels == 0) & _any(inside[empty], batch.boxes.image_index[empty], len(painted))
     labels = torch.where(invented, 0, torch.where(unknown, IGNORE, batch.labels))
     if params.tau != "typical":
         return Corrected(labels, nothing, invented)
     likeliest = teacher.fine[:, 1:].argmax(dim=1)
-    far = (batch.labels == 0) & ~_any(found.inside, index, len(painted))
-    missed = far & (found.defect > at.beyond[likeliest])
+    missed = far_from_boxes(batch, inside) & (s > at.beyond[likeliest])
     return Corrected(torch.where(missed, likeliest + 1, labels), missed, invented)
+
+
+def far_from_boxes(batch: Batch, inside: Tensor) -> Tensor:
+    """(B, S, S) bool: background that is in none of the boxes, whose pixels are `inside` (N, S, S) bool."""
+    return (batch.labels == 0) & ~_any(inside, batch.boxes.image_index, len(batch.labels))
 
 
 def _painted(batch: Batch) -> Tensor:

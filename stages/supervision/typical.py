@@ -45,18 +45,25 @@ class Typical(nn.Module):
 
     def thresholds(self) -> Thresholds:
         """What follows from all that was seen; nothing is corrected where nothing was."""
-        edges = torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
-        missed = _quantile(self.pixels[DEFECT], edges, 1 - DOUBTED, empty=1.0)
+        edges = self._edges()
         typical_background = _quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
         least_doubted = _quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
         invented = torch.minimum(typical_background, least_doubted)
-        return Thresholds(missed, invented, beyond(self.pixels, missed, edges))
+        return Thresholds(invented, beyond(self.pixels, self.tau(), edges))
+
+    def tau(self) -> Tensor:
+        """(K,) in (0, 1]: what few defects of the class exceed; 1 for a class that was not seen."""
+        return _quantile(self.pixels[DEFECT], self._edges(), 1 - DOUBTED, empty=1.0)
+
+    def _edges(self) -> Tensor:
+        """(BINS + 1,) probabilities between which the bins of pixels lie."""
+        return torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
 
 
-def beyond(pixels: Tensor, missed: Tensor, edges: Tensor) -> Tensor:
-    """(K,) lowest bin edge, no lower than `missed`, above which BEYOND counts no more pixels than SURPRISE; else 1."""
+def beyond(pixels: Tensor, tau: Tensor, edges: Tensor) -> Tensor:
+    """(K,) lowest bin edge, no lower than `tau`, above which BEYOND counts no more pixels than SURPRISE; else 1."""
     above = pixels.flip(-1).cumsum(-1).flip(-1)
-    allowed = (above[BEYOND] <= above[SURPRISE]) & (above[SURPRISE] > 0) & (edges[:-1] >= missed[:, None])
+    allowed = (above[BEYOND] <= above[SURPRISE]) & (above[SURPRISE] > 0) & (edges[:-1] >= tau[:, None])
     return torch.where(allowed, edges[:-1], 1.0).amin(dim=1)
 
 
