@@ -39,6 +39,7 @@ def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
         "batch_size": 2,
         "defect_share": 0.5,
         "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
+        "optimizer": "muon",
         "lr": 2e-3,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
@@ -246,3 +247,23 @@ def test_the_papers_fixed_class_weights_stay_available_and_are_counted():
     assert weights_of(fixed, torch.ones(3) / 3).tolist() == pytest.approx([0.4, 4.0, 4.0])
     with pytest.raises(UserError, match="needs 5 numbers"):
         weights_of(fixed, torch.ones(5) / 5)
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest():
+    """All weights of convolutions and linear maps but the last ones of both heads."""
+    network = student()
+    optimizer = loop.optimizer_of(network, plan(network).train)
+    for parameter in network.trainable().values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    by_muon = {name for name, value in network.trainable().items() if "momentum_buffer" in optimizer.state[value]}
+    matrices = {name for name, value in network.trainable().items() if value.ndim > 1}
+    assert by_muon == matrices - {"binary.logits.weight", "fine.logits.weight"}
+    assert all("exp_avg" in optimizer.state[v] for k, v in network.trainable().items() if k not in by_muon)
+
+
+def test_adamw_is_torchs_own_for_everything():
+    network = student()
+    optimizer = loop.optimizer_of(network, plan(network, optimizer="adamw").train)
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.param_groups[0]["params"] == list(network.trainable().values())

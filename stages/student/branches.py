@@ -84,7 +84,10 @@ class DetailBranch(nn.Sequential):
 
 
 class Head(nn.Module):
-    """(B, 64, H/4, W/4) -> logits (B, classes, H, W): upsample x2, Conv3, upsample x2, Conv1, bilinear to H x W."""
+    """(B, 64, H/2, W/2) -> logits (B, classes, H, W): Conv3, upsample x2, Conv1, bilinear to H x W.
+
+    The published head starts with an upsampling x2 of what both heads share; the student does that once for both.
+    """
 
     def __init__(self, channels_in: int, classes: int) -> None:
         super().__init__()
@@ -92,9 +95,8 @@ class Head(nn.Module):
         self.logits = nn.Conv2d(32, classes, 1)
 
     def forward(self, mixed: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        hidden = self.hidden(_upsample2(mixed))
         # A 1x1 convolution and bilinear upsampling commute; the published order would run it on 4x the pixels.
-        logits = _upsample2(self.logits(hidden))
+        logits = upsample2(self.logits(self.hidden(mixed)))
         return logits if logits.shape[-2:] == size_hw else _resize(logits, size_hw)
 
     @torch.no_grad()
@@ -107,5 +109,6 @@ def _resize(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=False)
 
 
-def _upsample2(x: Tensor) -> Tensor:
+def upsample2(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, 2h, 2w), bilinear."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

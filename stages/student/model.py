@@ -13,7 +13,7 @@ from stages.shell.errors import UserError
 from stages.shell.files import new_folder
 from stages.student.backbone import Backbone
 from stages.student.baseline import Baseline
-from stages.student.branches import DetailBranch, Head, Logits, SemanticDecoder, conv_bn_relu
+from stages.student.branches import DetailBranch, Head, Logits, SemanticDecoder, conv_bn_relu, upsample2
 from stages.student.config import StudentConfig
 from stages.student.kinds import parse_config
 
@@ -48,7 +48,7 @@ class Student(nn.Module):
         features = F.interpolate(features, size=quarter_hw, mode="bilinear", align_corners=False)
         if self.detail is not None:
             features = torch.cat([features, self.detail(images)], dim=1)
-        mixed = self.mixer(features.contiguous(memory_format=torch.channels_last))
+        mixed = upsample2(self.mixer(features.contiguous(memory_format=torch.channels_last)))
         binary = self.binary(mixed, size_hw) if with_binary and self.binary is not None else None
         return Logits(self.fine(mixed, size_hw), binary)
 

@@ -33,12 +33,12 @@ def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
 
     `logits` (B, 2, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE.
     """
-    known = labels != IGNORE
-    log_p = F.log_softmax(logits, dim=1)
-    defect = (labels[known] > 0).to(logits.dtype)
+    known, margin = labels != IGNORE, logits[:, 1] - logits[:, 0]
+    defect = ((labels > 0) & known).to(logits.dtype)
     if not defect.any():
-        return -log_p[:, 0][known].sum() / known.sum().clamp(min=1)
-    return asymmetric_dice(log_p[:, 1][known].exp(), defect, beta)
+        return (F.softplus(margin) * known).sum() / known.sum().clamp(min=1)
+    # an unknown pixel has no part in any of the three sums
+    return asymmetric_dice(margin.sigmoid() * known, defect, beta)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Parameters of training, and the plan of one run."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from stages.shell.params import Section
@@ -25,6 +27,7 @@ class TrainParams(Section):
     batch_size: int = Field(gt=0)
     defect_share: float = Field(ge=0, le=1)
     augment: AugmentParams
+    optimizer: Literal["muon", "adamw"]
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)

