@@ -33,6 +33,8 @@ from stages.reporting import published
 from stages.reporting.agreement import agreement
 from stages.reporting.cases import shares, spread, worst_first
 from stages.reporting.charts import curve_chart, scores_chart
+from stages.reporting.defect_tables import corrections_table
+from stages.reporting.defects import UNITS
 from stages.reporting.overlays import Case, colour_of, draw, look
 from stages.reporting.pictures import VIEW_BYTES, picture, view
 from stages.reporting.table import Cell, cell, tree_table
@@ -40,6 +42,7 @@ from stages.reporting.zoom import Window, window_on
 from stages.scoring.average_precision import average_precision, detected
 from stages.scoring.bootstrap import BootstrapParams
 from stages.scoring.confusion import confusion
+from stages.scoring.corrections import KINDS
 from stages.scoring.defects import counts_of, outcome, summarise_defects
 from stages.scoring.predictions import Prediction, write_predictions
 from stages.scoring.summary import Difference, adjusted_for_all, paired_differences, summarise
@@ -271,6 +274,14 @@ def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path
     assert lost.startswith("16.7%")  # 200 of 1,200 pixels: the dirt of the last photograph
     assert dropped == "100.0% [100.0, 100.0] of 4"
     assert added == "– none"
+
+
+def test_numbers_of_pixels_are_whole_or_means_over_seeds_with_one_decimal():
+    one = {"share": 0.5, "low": 0.25, "high": 0.75}
+    kinds = dict(zip(KINDS, ({**one, "whole": whole} for whole in (9124, 12581 + 1 / 3, 507.96, 0.25)), strict=True))
+    table = corrections_table("", {"full": {unit: kinds for unit in UNITS}})
+    shown = [cell.interval for cell in table.bodies[0].rows[0][1]]
+    assert shown == [f"[25.0, 75.0] of {whole}" for whole in ("9,124", "12,581.3", "508", "0.2")]
 
 
 def test_without_truth_nothing_is_made_up(tmp_path):

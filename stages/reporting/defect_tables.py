@@ -73,7 +73,9 @@ def corrections_table(caption: str, corrections: Mapping[str, Mapping[str, Mappi
         if figures["share"] is None:
             return Cell(UNDEFINED, "none")
         low, high = (f"{100 * figures[key]:.1f}" for key in ("low", "high"))
-        return Cell(f"{figures['share']:.1%}", f"[{low}, {high}] of {figures['whole']:,.10g}")
+        # a mean over seeds need not be whole
+        whole = f"{round(figures['whole'], 1):,.10g}"
+        return Cell(f"{figures['share']:.1%}", f"[{low}, {high}] of {whole}")
 
     bodies = [
         Body([(run, [shown(own[unit][kind]) for kind in KINDS]) for run, own in corrections.items()], f"in {unit}")
