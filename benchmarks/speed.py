@@ -36,6 +36,8 @@ from stages.teacher.sam import load_teacher
 ROOT = Path(__file__).parent.parent
 BATCH = 8
 FIT_PHOTOS, FIT_STEPS, COMPARED = 8, 40, 4
+RASTERIZED = 16
+"""Photographs, so many that starting threads and waiting for the last of them weigh as little as in a data set."""
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
 
 
@@ -213,7 +215,7 @@ def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: 
     results = {"machine": about, "rounds": rounds, "size_px": size_px, "not_measured": missing}
     results["predict"] = predict_rows(student, found, test, folder, rounds)
     typer.echo("predict measured", err=True)
-    results["rasterize"] = rasterize_rows(teacher, test, folder / "rasterize", rounds)
+    results["rasterize"] = rasterize_rows(teacher, photographs(RASTERIZED, "test"), folder / "rasterize", rounds)
     typer.echo("rasterize measured", err=True)
     results["training"] = training_row(student, train, rounds)
     typer.echo("training measured", err=True)

@@ -1,9 +1,9 @@
 """SAM on boxes: all four masks that its decoder has for a box prompt, with their scores.
 
-The encoder runs once for all boxes that share a window (the whole photograph), else in batches of windows; the
-decoder runs once per batch of boxes. The modules and their weights are `segment_anything`'s own, and the results equal
-`SamPredictor.predict(box=...)` on the window, box by box. fp32 on a CPU, bfloat16 autocast on a GPU (plain fp16
-breaks ViT-H).
+The encoder runs once for all boxes that share a window (the whole photograph); else, on a CPU, for one window after the
+other, and on a GPU for batches of them. The decoder runs once per batch of boxes. The modules and their weights are
+`segment_anything`'s own, and the results equal `SamPredictor.predict(box=...)` on the window, box by box. fp32 on a
+CPU, bfloat16 autocast on a GPU (plain fp16 breaks ViT-H).
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ class Candidate(NamedTuple):
     mean_probability: float  # over the mask's pixels; 0 where it has none
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict(
     sam: Sam, photo: np.ndarray, boxes_xyxy: np.ndarray, windows: Sequence[Window], chunks: Chunks
 ) -> Iterator[list[Candidate]]:
@@ -67,8 +67,11 @@ def _encode(sam: Sam, photo: np.ndarray, windows: Sequence[Window]) -> Tensor:
     resize = ResizeLongestSide(sam.image_encoder.img_size)
     views = [resize.apply_image(photo[w.y1 : w.y2, w.x1 : w.x2]) for w in windows]
     pixels = [torch.as_tensor(view, device=sam.device).permute(2, 0, 1) for view in views]
+    inputs = torch.stack([sam.preprocess(view) for view in pixels])
+    # on a CPU a batch only makes tensors that no cache holds, of memory that is asked of the system each time
+    parts = inputs.split(1) if sam.device.type == "cpu" else [inputs]
     with _autocast(sam):
-        return sam.image_encoder(torch.stack([sam.preprocess(view) for view in pixels]))
+        return torch.cat([sam.image_encoder(part) for part in parts])
 
 
 def _decode(sam: Sam, embeddings: Tensor, prompts_xyxy: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ class RasterizeParams(Section):
     `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
     `candidate`: SAM's single-mask output (the paper's), or the best of its three multi-mask outputs by predicted IoU.
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
-    `batch_size`: boxes decoded (and crops encoded) together; bounds memory.
+    `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
     `shard_size`: photographs a file.
     """
 
