@@ -9,6 +9,7 @@ from scipy import ndimage
 from stages.scoring.components import components
 from stages.shell.params import Section
 from stages.teacher import rle
+from stages.teacher.views import Window
 
 
 class Defect(Section):
@@ -29,8 +30,7 @@ class Defect(Section):
 
     def mask(self, size_hw: tuple[int, int]) -> np.ndarray:
         """(h, w) bool: the part of the photograph in `box_xyxy`."""
-        x1, y1, x2, y2 = self.box_xyxy
-        return rle.decode(self.rle.encode("ascii"), size_hw)[y1:y2, x1:x2]
+        return rle.decode_part(self.rle.encode("ascii"), size_hw, Window(*self.box_xyxy))
 
 
 class Record(Section):

@@ -50,8 +50,7 @@ def clipped_area(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | 
 
 
 def _clipped(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | None) -> tuple[Window, np.ndarray]:
-    mask = rle.decode(chosen.code, size_hw)
     if clip_margin is None:
-        return Window(0, 0, size_hw[1], size_hw[0]), mask
+        return Window(0, 0, size_hw[1], size_hw[0]), rle.decode(chosen.code, size_hw)
     window = pixels_of_box(chosen.box_xyxy, size_hw, clip_margin)
-    return window, mask[window.y1 : window.y2, window.x1 : window.x2]
+    return window, rle.decode_part(chosen.code, size_hw, window)

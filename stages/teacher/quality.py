@@ -38,7 +38,7 @@ def box_quality(candidates: Sequence[dict], truth: np.ndarray) -> BoxQuality:
     wanted, counted = part == box["class_id"] + 1, part != IGNORE
     ious = []
     for row in candidates:
-        mask = rle.decode(row["rle"], truth.shape)[window.y1 : window.y2, window.x1 : window.x2]
+        mask = rle.decode_part(row["rle"], truth.shape, window)
         ious.append(_iou(mask & counted, wanted))
     index = next(index for index, row in enumerate(candidates) if row["chosen"])
     row = candidates[index]

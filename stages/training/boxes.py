@@ -11,6 +11,7 @@ from stages.shell.errors import UserError
 from stages.student.config import ViewParams
 from stages.supervision.batch import SCORES, Boxes, boxes_of
 from stages.teacher import rle
+from stages.teacher.views import Window
 
 
 class BoxTable:
@@ -55,12 +56,12 @@ class BoxTable:
         """(C, S, S) bool: a box's candidates in the window."""
         size, masks = view.size_px, []
         for row in rows:
-            whole = torch.from_numpy(rle.decode(row["rle"], size_hw))
             if view.scale == "stretch":
-                masks.append(nearest(whole, size))
+                masks.append(nearest(torch.from_numpy(rle.decode(row["rle"], size_hw)), size))
                 continue
             part = torch.zeros(size, size, dtype=torch.bool)
-            cut = whole[top : top + size, left : left + size]
+            shown = Window(left, top, min(left + size, size_hw[1]), min(top + size, size_hw[0]))
+            cut = torch.from_numpy(rle.decode_part(row["rle"], size_hw, shown))
             part[: cut.shape[0], : cut.shape[1]] = cut
             masks.append(part)
         return torch.stack(masks)
