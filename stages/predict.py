@@ -27,7 +27,7 @@ from stages.delivery.defects import Record, defects_of
 from stages.delivery.label_studio import label_studio
 from stages.delivery.photos import Source, find_photos, read
 from stages.delivery.pictures import overlay
-from stages.delivery.store import place, record_path, standing
+from stages.delivery.store import forget, place, record_path, standing
 from stages.delivery.table import tables
 from stages.serving.network import Network, Runtime, open_network
 from stages.serving.tiling import predict
@@ -72,9 +72,8 @@ def main(
     """Masks for photographs of any size, in the formats of the tools that people use."""
     sources = find_photos(inputs, out)
     network = open_network(model, runtime, device)
-    folders = {
-        A_FILE_A_PHOTOGRAPH[kind][0]: A_FILE_A_PHOTOGRAPH[kind][1] for kind in format if kind in A_FILE_A_PHOTOGRAPH
-    }
+    out.mkdir(parents=True, exist_ok=True)
+    folders = dict(A_FILE_A_PHOTOGRAPH[kind] for kind in format if kind in A_FILE_A_PHOTOGRAPH)
     known = standing(sources, out, folders, network.identity, force)
     todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
     skipped = {}
@@ -86,18 +85,22 @@ def main(
             continue
         if source.name not in known:
             known[source.name] = seen(network, source, sha256, photo)
+            if force:  # what is not asked for this time, too: next time it would be taken for done
+                forget(source.name, out, dict(A_FILE_A_PHOTOGRAPH.values()))
             text = known[source.name].model_dump_json(indent=1) + "\n"
             place(record_path(out, source.name), text.encode(), force)
         write_files(known[source.name], photo, out, folders, force)
+    for file, reason in skipped.items():
+        print(f"skipped: {file}: {reason}", file=sys.stderr)
     records = [known[source.name] for source in sources if source.name in known]
     for name, data in collections(records, network.config.names, format).items():
         place(out / name, data, force)
-    tell(records, len(sources) - len(todo), skipped, format, out)
+    tell(records, len(sources) - len(todo), len(skipped), format, out)
 
 
 def missing(source: Source, out: Path, folders: dict[str, str]) -> bool:
     """Whether one of the photograph's own files is still to be written."""
-    return not all((out / folder / f"{source.name}{suffix}").exists() for folder, suffix in folders.items())
+    return not all((out / folder / f"{source.name}{suffix}").is_file() for folder, suffix in folders.items())
 
 
 def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Record:
@@ -122,7 +125,7 @@ def write_files(record: Record, photo: np.ndarray, out: Path, folders: dict[str,
     }
     for folder, suffix in folders.items():
         path = out / folder / f"{record.name}{suffix}"
-        if force or not path.exists():
+        if force or not path.is_file():
             place(path, makers[folder](), force)
 
 
@@ -137,16 +140,14 @@ def collections(records: list[Record], names: list[str], formats: Iterable[Forma
     return {name: data for kind in formats if kind in makers for name, data in makers[kind]().items()}
 
 
-def tell(records: list[Record], before: int, skipped: dict[str, str], formats: Iterable[Format], out: Path) -> None:
+def tell(records: list[Record], before: int, skipped: int, formats: Iterable[Format], out: Path) -> None:
     """What was done and what was not; leaves with its own exit status when photographs were skipped."""
     defects = [defect for record in records for defect in record.defects]
     print(f"{len(records)} photographs ({before} done before), {len(defects)} defects: {out}")
     if Format.yolo in formats and (holed := sum(defect.holes > 0 for defect in defects)):
         print(f"{out / 'labels'}: {holed} defects have holes; polygons cannot hold them, so they are filled there")
-    for file, reason in skipped.items():
-        print(f"skipped: {file}: {reason}", file=sys.stderr)
     if skipped:
-        print(f"{len(skipped)} of {len(records) + len(skipped)} photographs were skipped", file=sys.stderr)
+        print(f"{skipped} of {len(records) + skipped} photographs were skipped", file=sys.stderr)
         raise typer.Exit(SOME_SKIPPED)
 
 

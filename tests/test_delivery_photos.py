@@ -1,5 +1,6 @@
 """Which photographs an input names, and names that no two of them share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,51 @@ def test_bad_photographs_say_why(tmp_path):
         read(Source(tmp_path / "gone.jpg", "gone.jpg", "gone"))
     with pytest.raises(BadPhoto, match="surrogates"):
         read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))
+    with pytest.raises(BadPhoto, match=r"its name holds '\\x07', which XML cannot hold"):
+        read(Source(tmp_path / "a.jpg", "bell\x07.jpg", "bell\x07"))
+    with pytest.raises(BadPhoto, match="its name is longer than 235 bytes"):
+        read(Source(tmp_path / "a.jpg", "in/" + "é" * 118 + ".jpg", "in/" + "é" * 118))
+
+
+def test_outputs_are_none_of_the_inputs_whatever_leads_there(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg", "in/out/masks/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path / "in/sub")
+    for inputs, out in (("..", "../out"), (str(tmp_path / "link"), str(tmp_path / "in/out")), ("..", "../../link/out")):
+        assert files_and_names(find_photos([inputs], Path(out))) == {"a.jpg": "a", "sub/b.jpg": "sub/b"}
+    with pytest.raises(UserError, match=r"lies in --out \.\., where nothing is taken for an input"):
+        find_photos(["b.jpg"], Path(".."))
+
+
+def test_what_is_hidden_or_behind_a_linked_folder_is_left_out_and_the_latter_is_said(tmp_path, capsys):
+    touch(tmp_path, "in/a.jpg", "in/._a.jpg", "in/.trash/b.jpg", "elsewhere/c.jpg")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    assert files_and_names(find_photos([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}
+    assert capsys.readouterr().err == f"{tmp_path}/in/more: a link to a folder, not followed\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.jpg", "in/private/b.jpg")
+    scandir = os.scandir
+
+    def refusing(folder):
+        if Path(folder).name == "private":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"in/private: cannot be listed \(Permission denied\)"):
+        find_photos([str(tmp_path / "in")], tmp_path / "out")
+
+
+def test_a_photograph_whose_files_would_be_called_as_a_folder_keeps_its_suffix():
+    files = ("a.bmp", "a.jpg/b.jpg", "c.png", "c.json/d/e.png", "f.png", "f/g.png")
+    names = {source.file: source.name for source in named({file: Path(file) for file in files})}
+    assert names == {
+        "a.bmp": "a.bmp",
+        "a.jpg/b.jpg": "a.jpg/b",
+        "c.png": "c.png",
+        "c.json/d/e.png": "c.json/d/e",
+        "f.png": "f",
+        "f/g.png": "f/g",
+    }

@@ -7,12 +7,21 @@ import torch
 from torch import nn
 
 from stages.shell import device
-from stages.shell.device import multiplies_in_bf16, spell_out_attention
+from stages.shell.device import device_of, multiplies_in_bf16, spell_out_attention
+from stages.shell.errors import UserError
 from stages.training import supervise
 from stages.training.supervise import logits_of
 from tests.test_student import student
 
 CPU = torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_one_line_that_says_what_is_allowed():
+    assert device_of("cpu") == CPU
+    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(UserError, match=f"--device {name}: not to be had here .*; auto, cpu or cuda"):
+            device_of(name)
 
 
 @pytest.mark.parametrize("has_it", [False, True])

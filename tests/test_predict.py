@@ -181,3 +181,47 @@ def test_a_model_that_is_none_is_one_clear_error(model, photos, tmp_path):
         run(photos, photos, tmp_path / "out")
     with pytest.raises(UserError, match=r"student\.onnx: is not there; `python -m stages\.export"):
         open_network(model, Runtime.onnx, "cpu")
+    with pytest.raises(UserError, match=r"python -m stages\.export --model STUDENT "):
+        (tmp_path / "exported").mkdir()
+        (tmp_path / "exported/student.json").write_bytes((model / "0/student.json").read_bytes())
+        open_network(tmp_path / "exported", Runtime.onnx, "cpu")
+
+
+def test_an_output_folder_that_is_a_file_is_said_before_any_work(model, photos, tmp_path, runs):
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        run(model, photos, tmp_path / "out")
+    assert runs == []
+
+
+def test_forced_records_leave_nothing_of_the_model_before(model, photos, tmp_path):
+    """Another format, not forced, later finds masks that are to be made, and none of the other model's."""
+    run(model, photos, tmp_path / "out", Format.masks, Format.yolo)
+    for path in (tmp_path / "out/records").rglob("*.json"):
+        path.write_text(
+            Record.model_validate_json(path.read_bytes()).model_copy(update={"model": "another"}).model_dump_json()
+        )
+    for path in (tmp_path / "out/masks").rglob("*.png"):
+        path.write_bytes(b"of another model")
+    run(model, photos, tmp_path / "out", Format.yolo, force=True)
+    assert not list((tmp_path / "out/masks").rglob("*.png"))
+    run(model, photos, tmp_path / "out", Format.masks, Format.yolo)
+    run(model, photos, tmp_path / "fresh", Format.masks, Format.yolo)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_photograph_with_another_suffix_is_told_by_its_name_of_now(model, photos, tmp_path, runs):
+    run(model, photos / "y", tmp_path / "out", Format.masks)
+    (photos / "y/a.png").rename(photos / "y/a.PNG")
+    run(model, photos / "y", tmp_path / "out", Format.table)
+    assert len(runs) == 1
+    assert set(pd.read_csv(tmp_path / "out/defects.csv")["file"]) == {"a.PNG"}
+
+
+def test_skipped_photographs_are_listed_where_a_file_of_all_is_refused(model, photos, tmp_path, capsys):
+    run(model, photos / "y", tmp_path / "out", Format.coco)
+    Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
+    (photos / "y/broken.png").write_bytes(b"no photograph")
+    with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
+        run(model, photos / "y", tmp_path / "out", Format.coco)
+    assert "skipped: broken.png: " in capsys.readouterr().err

@@ -2,8 +2,11 @@
 
 import glob
 import os
+import re
+import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +15,20 @@ from stages.dataset.layout import SUFFIXES
 from stages.dataset.photos import BadPhoto, probe_photo, read_photo
 from stages.shell.errors import UserError
 
+OUTPUTS = (".json", ".png", ".jpg", ".txt")
+"""What is put behind a photograph's name to name the files made of it."""
+
+LONGEST_NAME = 235
+"""Bytes of a name, so that what is put before and behind it while a file is written fits into the usual 255."""
+
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""Characters that XML 1.0 cannot hold, not even escaped."""
+
 
 class Source(NamedTuple):
     """A photograph. `file` is its path below the folder that all inputs share, with `/`, as annotation tools name it;
-    `name` is `file` without its suffix, or with it where two photographs would share a name."""
+    `name` is `file` without its suffix, or with it where two photographs would share a name, or one's files another's
+    folder."""
 
     path: Path
     file: str
@@ -25,34 +38,53 @@ class Source(NamedTuple):
 def find_photos(inputs: list[str], out: Path) -> list[Source]:
     """The photographs that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
 
-    From folders and patterns only files with the suffix of a photograph are taken, and none in `out`, which may lie
-    among them. Raises UserError for an input that names nothing.
+    From folders and patterns only files with the suffix of a photograph are taken, none that is hidden, and none in
+    `out`, which may lie among them. Links to folders are not followed, which is said. Raises UserError for an input
+    that names nothing, and for a folder that cannot be listed.
     """
     paths: set[Path] = set()
     roots: set[Path] = set()
     for text in inputs:
         files, root = _named_by(text)
-        files = {path for path in files if out.absolute() not in path.parents}
+        theirs = _outside(files, out)
+        if files and not theirs:
+            raise UserError(f"{text}: lies in --out {out}, where nothing is taken for an input; take another --out")
         if not files:
             raise UserError(f"{text}: no photograph there ({', '.join(SUFFIXES)})")
-        paths |= files
+        paths |= theirs
         roots |= root
     shared = Path(os.path.commonpath(roots))
     return named({path.relative_to(shared).as_posix(): path for path in paths})
 
 
 def named(paths: dict[str, Path]) -> list[Source]:
-    """Sources of `paths` by `file`. Where names without suffix meet, all that meet keep theirs."""
+    """Sources of `paths` by `file`. Where names without suffix meet, all that meet keep theirs; so does one whose files
+    would be called as a folder of another's are."""
     names = {file: file.removesuffix(path.suffix) for file, path in paths.items()}
-    while clashes := {name for name, count in Counter(names.values()).items() if count > 1}:
-        names = {file: file if name in clashes else name for file, name in names.items()}
+    folders = {str(parent) for file in paths for parent in PurePosixPath(file).parents}
+    while clashes := _clashes(names, folders):
+        names = {file: file if file in clashes else name for file, name in names.items()}
     return [Source(paths[file], file, names[file]) for file in sorted(paths)]
+
+
+def _clashes(names: dict[str, str], folders: set[str]) -> set[str]:
+    """The files that cannot do without their suffix."""
+    count = Counter(names.values())
+    return {
+        file
+        for file, name in names.items()
+        if count[name] > 1 or (name != file and any(name + suffix in folders for suffix in OUTPUTS))
+    }
 
 
 def read(source: Source) -> tuple[str, np.ndarray]:
     """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadPhoto with the reason why there are none."""
     try:
         source.file.encode()
+        if found := NOT_XML.search(source.file):
+            raise BadPhoto(f"its name holds {found[0]!r}, which XML cannot hold")
+        if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
+            raise BadPhoto(f"its name is longer than {LONGEST_NAME} bytes, too long for the files made of it")
         path = source.path.resolve()
         probe = probe_photo(path.read_bytes())
         return probe.sha256, read_photo(path.parent, path.name, probe.sha256, probe.exif_orientation)
@@ -83,9 +115,30 @@ def _absolute(text: str) -> Path:
     return Path(os.path.normpath(Path(text).absolute()))
 
 
+def _outside(files: set[Path], out: Path) -> set[Path]:
+    """Those of `files` that do not lie in `out`, whatever links and `..` lead there."""
+    real = out.resolve()
+    ours = {folder for folder in {path.parent for path in files} if folder.resolve().is_relative_to(real)}
+    return {path for path in files if path.parent not in ours}
+
+
 def _below(folder: Path) -> set[Path]:
-    return _photos(Path(where) / name for where, _, names in os.walk(folder) for name in names)
+    return _photos(_visible(folder))
 
 
-def _photos(paths) -> set[Path]:
+def _visible(folder: Path) -> Iterator[Path]:
+    """All files below `folder` but for hidden ones (macOS writes `._NAME` beside each file on foreign disks)."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (Path(where) / name).is_symlink():
+                print(f"{Path(where) / name}: a link to a folder, not followed", file=sys.stderr)
+        yield from (Path(where) / name for name in files if not name.startswith("."))
+
+
+def _photos(paths: Iterable[Path]) -> set[Path]:
     return {path for path in paths if path.suffix.lower() in SUFFIXES}

@@ -32,7 +32,8 @@ def standing(
         if path.is_file():
             record = _read(path)
             if record.model == model and record.sha256 == _sha256(source.path):
-                found[source.name] = record
+                # the photograph may bear another suffix by now
+                found[source.name] = record.model_copy(update={"file": source.file})
             elif not force:
                 other = "model" if record.model != model else "photograph"
                 raise UserError(f"{path}: made from another {other}; {FORCE}")
@@ -41,6 +42,13 @@ def standing(
                 if (output := out / folder / f"{source.name}{suffix}").exists():
                     raise UserError(f"{output}: is there, but not known to be ours; {FORCE}")
     return found
+
+
+def forget(name: str, out: Path, folders: dict[str, str]) -> None:
+    """Remove what was made of a photograph that is seen anew: its record, and its file in each of `folders`."""
+    record_path(out, name).unlink(missing_ok=True)
+    for folder, suffix in folders.items():
+        (out / folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def place(path: Path, data: bytes, force: bool) -> None:

@@ -130,7 +130,8 @@ def in_batches_of(batch: int, run: Callable[[np.ndarray], np.ndarray]) -> Callab
 
 def _exported(folder: Path, name: str, runtime: Runtime) -> Path:
     if not (folder / name).is_file():
-        command = f"python -m stages.export --model {folder} --out DIR --format {runtime}"
+        student = folder if (folder / "student.safetensors").is_file() else "STUDENT"
+        command = f"python -m stages.export --model {student} --out DIR --format {runtime}"
         raise UserError(f"{folder / name}: is not there; `{command}` makes such a folder of a student")
     return folder / name
 

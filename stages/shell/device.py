@@ -3,12 +3,21 @@
 import torch
 from torch import nn
 
+from stages.shell.errors import UserError
+
 
 def device_of(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU; any other name is torch's own."""
+    """`auto` is the GPU where there is one, else the CPU; any other name is torch's own.
+
+    Raises UserError for a device that torch does not know, or that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not to be had here ({reason}); auto, cpu or cuda") from None
 
 
 def make_deterministic() -> None:
