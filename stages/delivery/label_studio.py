@@ -22,8 +22,8 @@ def label_studio(records: Iterable[Record], names: list[str]) -> dict[str, bytes
     Photographs are asked for from Label Studio's local storage, its document root being the folder that all inputs
     share.
     """
-    # each task as text at once: as lists of numbers the codes of large photographs take eight times the memory
-    tasks = ", ".join(json.dumps(_task(record, names)) for record in records)
+    # each task as bytes at once: as lists of numbers the codes of large photographs take eight times the memory
+    tasks = b", ".join(json.dumps(_task(record, names)).encode() for record in records)
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image")
     brush = ElementTree.SubElement(view, "BrushLabels", name="label", toName="image")
@@ -31,7 +31,7 @@ def label_studio(records: Iterable[Record], names: list[str]) -> dict[str, bytes
         ElementTree.SubElement(brush, "Label", value=name)
     ElementTree.indent(view)
     return {
-        "label_studio.json": f"[{tasks}]\n".encode(),
+        "label_studio.json": b"[" + tasks + b"]\n",
         "label_studio.xml": ElementTree.tostring(view) + b"\n",
     }
 
