@@ -146,7 +146,10 @@ def split_metrics(
         scores = summarise(counts, names, wanted.evaluate.bootstrap)
         defects = defect_metrics(folder, split, names, wanted, label_maps)
         return {split: scores | {"images_without_truth": photos - len(counts), "defects": defects}}
-    reason = f"none of the {photos} {split} images has pixel truth (masks/{split}/<stem>.png in the data set)"
+    reason = (
+        f"none of the {photos} {split} images has pixel truth: masks lie in a folder `masks` where their photographs' "
+        "folder `images` is, under the same names, as .png"
+    )
     return {split: None, f"{split}_not_scored": reason if photos else f"the data set has no {split} images"}
 
 

@@ -85,7 +85,8 @@ def main(
     if census.pairs:
         typer.echo(f"{len(census.pairs)} near duplicates across splits in {near / 'pairs.csv'}", err=True)
     if problems:
-        raise UserError("; ".join(problems) + f"; all of them in {tables / 'rejects.csv'}")
+        listed = f"; all findings in {tables / 'rejects.csv'}" if census.rejects else ""
+        raise UserError("; ".join(problems) + listed)
 
 
 def ingest_split(

@@ -228,7 +228,7 @@ def test_without_any_truth_the_test_split_is_null_and_says_why(tmp_path, student
     build(tmp_path, {})
     metrics = run(tmp_path)
     assert metrics["test"] is None
-    assert metrics["test_not_scored"].startswith("none of the 3 test images has pixel truth")
+    assert metrics["test_not_scored"].startswith("none of the 3 test images has pixel truth: masks lie in")
     assert metrics["val"]["iou_bin"] == 1
 
 

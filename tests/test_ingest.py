@@ -176,9 +176,9 @@ def test_an_absent_test_split_is_null_and_has_tables_without_rows(root, capsys):
 
 def test_a_photograph_in_two_splits_stops_the_stage_unless_told_otherwise(root):
     (root / "images/test/copy.png").write_bytes((root / "images/train/b.png").read_bytes())
-    with pytest.raises(UserError, match=r"1 images lie in more than one split.*images/test/copy\.png = images/train/b"):
+    with pytest.raises(UserError, match=r"1 images lie in more.*test: images/test/copy\.png = train: images/train/b"):
         ingest(root)
-    found = [("images/train/b.png", None, "same bytes as images/test/copy.png", "stage stopped")]
+    found = [("images/train/b.png", None, "same bytes as images/test/copy.png of test", "stage stopped")]
     assert rejects(root) == found
     assert sorted(path.name for path in (root.parent / "out/tables").rglob("*")) == ["rejects.csv", "rejects.parquet"]
     assert not list((root.parent / "out/truth").iterdir())

@@ -99,6 +99,11 @@ def test_files_that_are_no_photographs_are_told_and_hidden_ones_passed_over(tmp_
     ]
 
 
+def test_a_path_that_leads_out_and_back_in_is_the_root(tmp_path):
+    root = lay(tmp_path / "set", path="../set")
+    assert paths(root, "train") == ["images/train/a.jpg", "images/train/deep/b.PNG"]
+
+
 def test_a_split_folder_may_be_a_link_inside_the_root_only(tmp_path):
     root = lay(tmp_path / "set", train="images/linked")
     (root / "images/linked").symlink_to(root / "images/train")
@@ -217,10 +222,14 @@ def test_labels_and_masks_without_a_photograph_are_found(tmp_path):
     touch(tmp_path, "labels/train/classes.txt", "labels/val.cache", "labels/train/.hidden.txt")
     assert not orphans(read_layout(tmp_path))
     touch(tmp_path, "labels/train/x.txt", "labels/train/gone/a.txt", "masks/val/y.png", "labels/val/notes.md")
+    touch(tmp_path, "labels/train/a.TXT", "masks/val/c.PNG", "masks/val/c.jpg")
     found = [(reject.file, reject.reason) for reject in orphans(read_layout(tmp_path))]
     assert sorted(found) == [
+        ("labels/train/a.TXT", "labels are read from files that end in .txt"),
         ("labels/train/gone/a.txt", "label file without an image"),
         ("labels/train/x.txt", "label file without an image"),
+        ("masks/val/c.PNG", "masks are read from files that end in .png"),
+        ("masks/val/c.jpg", "masks are read from files that end in .png"),
         ("masks/val/y.png", "mask file without an image"),
     ]
 

@@ -55,13 +55,14 @@ class Census:
             counts["with_defect_truth"] += bool(entry.truth_values - {0, IGNORE})
             counts["with_ignored_truth"] += IGNORE in entry.truth_values
 
-    def duplicates(self) -> list[list[str]]:
-        """Groups of paths with the very same bytes that lie in more than one split."""
+    def duplicates(self) -> list[list[Seen]]:
+        """Groups of photographs with the very same bytes that lie in more than one split."""
         same = defaultdict(list)
         for one in self.seen:
             same[one.sha256].append(one)
         groups = [group for group in same.values() if len({one.split for one in group}) > 1]
-        return sorted(sorted(one.path for one in group) for group in groups)
+        by_path = [sorted(group, key=lambda one: (one.path, one.split)) for group in groups]
+        return sorted(by_path, key=lambda group: [one.path for one in group])
 
     def compare_looks(self, max_bits: int | None) -> None:
         """Look for near duplicates across splits among all that was added; None: do not."""
@@ -76,7 +77,7 @@ class Census:
             "orphan_masks": kinds["orphan_masks"],
             "ignored_files": kinds["not_an_image"] + kinds["linked_folder"],
             "cross_split_duplicates": len(duplicates),
-            "first_duplicates": duplicates[:SHOWN],
+            "first_duplicates": [[one.path for one in group] for group in duplicates[:SHOWN]],
             "near_duplicates": len({pair.photo.path for pair in self.pairs}),
             "too_plain_to_compare": sum(one.look is None for one in self.seen),
             "groups": None if self.groups is None else self._groups(),
@@ -152,9 +153,10 @@ class Census:
         groups, stops = self.duplicates(), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
-            self.rejects += [Reject(path, None, "duplicate_image", f"same bytes as {first}", action) for path in others]
+            reason = f"same bytes as {first.path} of {first.split}"
+            self.rejects += [Reject(one.path, None, "duplicate_image", reason, action) for one in others]
         if groups and stops:
-            pairs = "; ".join(" = ".join(group) for group in groups[:SHOWN])
+            pairs = "; ".join(" = ".join(f"{one.split}: {one.path}" for one in group) for group in groups[:SHOWN])
             found.append(
                 f"{len(groups)} images lie in more than one split, so that scores would be wrong: {pairs} "
                 f"(ingest.duplicates: report lets them pass)"

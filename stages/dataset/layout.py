@@ -112,7 +112,8 @@ def image_id(split: str, photo: str) -> str:
 
 
 def orphans(layout: Layout) -> list[Reject]:
-    """Labels and masks without a photograph, in and below the folders where those of the photographs belong."""
+    """Labels and masks that no photograph has, in and below the folders where those of the photographs belong: theirs
+    is not there, or another suffix is read (`.TXT`, or a mask saved as JPEG)."""
     folders = {PurePosixPath(photo.path).parent for photos in layout.splits.values() for photo in photos or []}
     found = []
     # a list may name photographs that are not there, or not inside
@@ -120,7 +121,7 @@ def orphans(layout: Layout) -> list[Reject]:
     for folder in sorted(folders - {folder for folder in folders if folders.intersection(folder.parents)}):
         photos = (path for path, _ in _files_below(layout.root, str(folder), {}) if _is_photo(path))
         stems = {PurePosixPath(path).relative_to(folder).with_suffix("") for path in photos}
-        for kind, suffix in (("labels", ".txt"), ("masks", ".png")):
+        for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
             place = _sibling(f"{folder}/x", kind, "")
             beside = None if place is None else PurePosixPath(place).parent
             if beside is None or not _is_folder_inside(layout.root, str(beside)):
@@ -128,8 +129,11 @@ def orphans(layout: Layout) -> list[Reject]:
             for path in sorted(path for path, _ in _files_below(layout.root, str(beside), {})):
                 stem = PurePosixPath(path).relative_to(beside).with_suffix("")
                 # classes.txt is written by labelling tools beside the labels
-                if path.lower().endswith(suffix) and stem not in stems and stem.name != "classes":
+                if path.endswith(suffix) and stem not in stems and stem.name != "classes":
                     reason = f"{kind.removesuffix('s')} file without an image"
+                    found.append(Reject(path, None, f"orphan_{kind}", reason, "file ignored"))
+                elif not path.endswith(suffix) and path.lower().endswith(meant):
+                    reason = f"{kind} are read from files that end in {suffix}"
                     found.append(Reject(path, None, f"orphan_{kind}", reason, "file ignored"))
     return found
 
@@ -174,13 +178,9 @@ def _below(root: Path, base: str, entry: object, key: str) -> str:
 
 def _relative(root: Path, base: str, entry: str) -> str | None:
     """`entry` below `base` as a path relative to `root`, by its letters alone; None when it leads out."""
-    path = Path(os.path.normpath(Path(base) / entry))
-    if path.is_absolute():
-        top = os.path.normpath(root.absolute())
-        if not path.is_relative_to(top):
-            return None
-        path = path.relative_to(top)
-    return None if path.parts[:1] == ("..",) else path.as_posix()
+    top = Path(os.path.normpath(root.absolute()))
+    path = Path(os.path.normpath(top / base / entry))
+    return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
 
 
 def _photos(root: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[Photo]:

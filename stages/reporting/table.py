@@ -19,7 +19,7 @@ UNDEFINED = "–"
 NOT_SCORED = "not scored"
 
 TREE_TITLES = {
-    "boxes_without_truth": "boxes in images without truth",
+    "boxes_without_truth": "boxes without a truth pixel of their class",
     "empty_masks": "boxes whose mask is empty",
     "images_with_truth": "images with truth",
     "not_scored": "not scored",
