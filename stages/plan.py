@@ -25,7 +25,7 @@ from stages.student.config import StudentParams, ViewParams
 from stages.student.kinds import NetworkParams
 from stages.supervision.config import PARAMS_OF, LossParams, SelfcorrParams
 from stages.teacher.config import RasterizeParams
-from stages.training.config import Plan, TrainParams
+from stages.training.config import LoadingParams, Plan, TrainParams
 
 CHECKED = "every section of params.yaml holds what is allowed\n"
 
@@ -58,6 +58,7 @@ class Params(Shared):
     """All of params.yaml."""
 
     supervision: SupervisionSection
+    loading: LoadingParams
     data: DataParams
     synthesize: SynthesizeParams
     weights: WeightsParams

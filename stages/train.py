@@ -21,7 +21,7 @@ from stages.scoring.metrics import scores
 from stages.shell.device import device_of, make_deterministic
 from stages.shell.errors import UserError, run
 from stages.shell.files import new_folder
-from stages.shell.params import load_params
+from stages.shell.params import Section, load_params
 from stages.shell.work import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.student.backbone import load_backbone
 from stages.student.baseline import Baseline
@@ -33,9 +33,15 @@ from stages.supervision.bank import paster
 from stages.supervision.config import BoxSegParams
 from stages.supervision.methods import METHODS
 from stages.teacher.shards import read_candidates, read_masks
-from stages.training.config import Plan
+from stages.training.config import LoadingParams, Plan
 from stages.training.crops import Crops
 from stages.training.loop import fit
+
+
+class Params(Section):
+    """All that is not in the plan. DVC is not told of it: no byte depends on it."""
+
+    loading: LoadingParams
 
 
 def main(
@@ -47,10 +53,12 @@ def main(
     train: Annotated[Path, typer.Option(help="Pseudo-masks to learn from.")] = Path("data/masks/train"),
     val: Annotated[Path, typer.Option(help="Pseudo-masks to choose by.")] = Path("data/masks/val"),
     backbone: Annotated[Path, typer.Option(help="Pre-trained backbone.")] = Path("data/weights/backbone"),
+    params: Annotated[Path, typer.Option(help="The parameters, for `loading` alone.")] = Path("params.yaml"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train one run's student."""
     values, source = load_params(Plan, plan), read_dataset(dataset)
+    workers = load_params(Params, params).loading.workers
     make_deterministic()
     torch.manual_seed(seed)
     student = untrained(values, list(source.names), backbone)
@@ -94,7 +102,7 @@ def main(
     paste = None
     if isinstance(values.supervision, BoxSegParams) and values.supervision.copy_paste:
         paste = paster(source.root, train_masks, candidates, values.supervision, values.view, seed)
-    student, history = fit(student, crops, values, validate, place, checkpoint, paste)
+    student, history = fit(student, crops, values, validate, place, checkpoint, paste, workers)
     save_student(student, out)
     with new_folder(curves) as part:
         epochs = pd.DataFrame(history.epochs).set_index("epoch")

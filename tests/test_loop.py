@@ -46,7 +46,6 @@ def plan(network, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
         "ema_decay": 0.9,
         "validate_every": 1,
         "patience": 99,
-        "workers": 0,
     }
     config = network.config
     return Plan(
@@ -74,7 +73,7 @@ def test_the_same_plan_gives_the_same_bits_whatever_the_number_of_workers(shards
     results = []
     for workers in (0, 0, 2):
         network = student()
-        trained, history = fit(network, crops(shards), plan(network, workers=workers), lambda _: 0.0, CPU)
+        trained, history = fit(network, crops(shards), plan(network), lambda _: 0.0, CPU, workers=workers)
         results.append((trained.state_dict(), history))
     for state, history in results[1:]:
         assert history == results[0][1]

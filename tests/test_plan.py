@@ -52,6 +52,10 @@ def test_width_reaches_every_student_and_no_baseline(tmp_path):
     assert changed_by(tmp_path, student={"width": 64}) == STUDENTS
 
 
+def test_how_photographs_are_loaded_reaches_no_run(tmp_path):
+    assert changed_by(tmp_path, loading={"workers": 7}) == set()
+
+
 def test_what_is_for_baselines_reaches_no_student(tmp_path):
     assert changed_by(tmp_path, network={"encoder_weights": "imagenet", "decoder_width": 256}) == BASELINES
     assert changed_by(tmp_path, network={"encoder": "efficientnet-b2"}) == BASELINES - {"segformer"}

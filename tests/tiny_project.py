@@ -86,7 +86,8 @@ def command(project: Path, stage: str) -> list[str]:
     params = ["--params", f"{project}/params.yaml"]
     tables, masks = ["--tables", f"{out}/tables"], f"{out}/masks"
     learn = ["--seed", "0", "--train", f"{masks}/train", "--val", f"{masks}/val"]
-    learn += ["--backbone", f"{project}/weights/backbone", "--out", f"{out}/models/0", "--curves", f"{out}/curves"]
+    learn += [*params, "--backbone", f"{project}/weights/backbone"]
+    learn += ["--out", f"{out}/models/0", "--curves", f"{out}/curves"]
     score = ["--metrics", f"{out}/scores.json", "--predictions", f"{out}/predictions"]
     words = {
         "ingest": [*tables, "--truth", f"{out}/truth", "--metrics", f"{out}/ingest.json", *params],

@@ -34,6 +34,11 @@ class TrainParams(Section):
     ema_decay: float = Field(ge=0, lt=1)
     validate_every: int = Field(gt=0)
     patience: int = Field(gt=0)
+
+
+class LoadingParams(Section):
+    """Section `loading`: `workers` processes load samples. No byte depends on it, so it is part of no plan."""
+
     workers: int = Field(ge=0)
 
 

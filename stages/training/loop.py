@@ -48,13 +48,15 @@ def fit(
     device: torch.device,
     checkpoint: Path | None = None,
     paste: Paste | None = None,
+    workers: int = 0,
 ) -> tuple[Segmenter, History]:
     """Train `student` on `crops`; returns the EMA weights of the best validation, and the curves.
 
     `validate` scores an EMA student in evaluation mode, higher is better. A training that was killed goes on from
     `checkpoint`, which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone,
     and what a network draws in a step (dropout, in some baselines) on torch's seed at the call and the step. Who calls
-    removes the file when the result is safe. `paste` changes each batch before anyone sees it.
+    removes the file when the result is safe. `paste` changes each batch before anyone sees it. `workers` processes load
+    samples; with 0 this one does.
     Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(crops.photos) / plan.train.batch_size)
@@ -76,7 +78,7 @@ def fit(
 
     # one loader for the whole run: sample numbers go on from epoch to epoch, and its workers stay
     numbers = range(now.step * train.batch_size, steps * train.batch_size)
-    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=train.workers, collate_fn=collate))
+    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=workers, collate_fn=collate))
     with progress((), "train", "step", total=steps, done=now.step) as bar, _kept_when_stopped(checkpoint, training):
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
