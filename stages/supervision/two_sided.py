@@ -25,6 +25,9 @@ On the demo, with one `boxes2pixels` student after 1,000 steps, against the exac
 photographs of train): of painted pixels on which all candidates agree 14 % (13 %) are wrong, of the others 45 % and
 more. 97 % (83 %) of those with s below the median over background were.
 
+On the test photographs of magnetic tiles, means of three seeds after 680 steps, it ends at a binary IoU of 0.369 and a
+precision of 0.461, `boxes2pixels` at 0.320 and 0.374; on the demo the two are alike.
+
 Tried, and worse on val's truth of the demo or of magnetic tiles (one seed each): weights of each box's mask by its
 quality, which is what BoxTeacher and BoxSeg do (predicted IoU times the candidates' agreement, which ranks masks with a
 Spearman of 0.81 on the demo, where the bounding box's IoU that both lean on has -0.13). Against the median of all
