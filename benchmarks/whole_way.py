@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from stages import predict
-from stages.delivery.photos import find_photos, read
-from stages.delivery.store import place, record_path
+from stages.delivery.photos import file_in, find_photos, read
+from stages.delivery.store import place
 from stages.serving.network import Network
 
 
@@ -32,8 +32,8 @@ def from_jpeg_to_png(network: Network, photographs: Path, out: Path) -> tuple[fl
     for source in find_photos([str(photographs)], out):
         sha256, photo = read(source)
         record = predict.seen(watched, source, sha256, photo)
-        place(record_path(out, source.name), (record.model_dump_json(indent=1) + "\n").encode(), force=True)
-        predict.write_files(record, photo, out, {"masks": ".png"}, force=True)
+        place(file_in(out / "records", source.name), (record.model_dump_json(indent=1) + "\n").encode(), force=True)
+        predict.write_files(record, photo, out, ["masks"], force=True)
     return time.perf_counter() - began, spent
 
 

@@ -25,9 +25,9 @@ from stages.delivery.coco import coco
 from stages.delivery.cvat import cvat
 from stages.delivery.defects import Record, defects_of
 from stages.delivery.label_studio import label_studio
-from stages.delivery.photos import Source, find_photos, read
+from stages.delivery.photos import Source, file_in, find_photos, read
 from stages.delivery.pictures import overlay
-from stages.delivery.store import forget, place, record_path, standing
+from stages.delivery.store import forget, place, standing
 from stages.delivery.table import tables
 from stages.serving.network import Network, Runtime, open_network
 from stages.serving.tiling import predict
@@ -49,11 +49,8 @@ class Format(StrEnum):
     cvat = "cvat"
 
 
-A_FILE_A_PHOTOGRAPH = {
-    Format.masks: ("masks", ".png"),
-    Format.overlays: ("overlays", ".jpg"),
-    Format.yolo: ("labels", ".txt"),
-}
+FOLDER_OF = {Format.masks: "masks", Format.overlays: "overlays", Format.yolo: "labels"}
+"""Where a format that is one file a photograph goes."""
 
 
 def main(
@@ -73,7 +70,7 @@ def main(
     sources = find_photos(inputs, out)
     network = open_network(model, runtime, device)
     out.mkdir(parents=True, exist_ok=True)
-    folders = dict(A_FILE_A_PHOTOGRAPH[kind] for kind in format if kind in A_FILE_A_PHOTOGRAPH)
+    folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
     known = standing(sources, out, folders, network.identity, force)
     todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
     skipped = {}
@@ -86,9 +83,9 @@ def main(
         if source.name not in known:
             known[source.name] = seen(network, source, sha256, photo)
             if force:  # what is not asked for this time, too: next time it would be taken for done
-                forget(source.name, out, dict(A_FILE_A_PHOTOGRAPH.values()))
+                forget(source.name, out)
             text = known[source.name].model_dump_json(indent=1) + "\n"
-            place(record_path(out, source.name), text.encode(), force)
+            place(file_in(out / "records", source.name), text.encode(), force)
         write_files(known[source.name], photo, out, folders, force)
     for file, reason in skipped.items():
         print(f"skipped: {file}: {reason}", file=sys.stderr)
@@ -98,9 +95,9 @@ def main(
     tell(records, len(sources) - len(todo), len(skipped), format, out)
 
 
-def missing(source: Source, out: Path, folders: dict[str, str]) -> bool:
+def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
     """Whether one of the photograph's own files is still to be written."""
-    return not all((out / folder / f"{source.name}{suffix}").is_file() for folder, suffix in folders.items())
+    return not all(file_in(out / folder, source.name).is_file() for folder in folders)
 
 
 def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Record:
@@ -116,15 +113,15 @@ def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Re
     )
 
 
-def write_files(record: Record, photo: np.ndarray, out: Path, folders: dict[str, str], force: bool) -> None:
+def write_files(record: Record, photo: np.ndarray, out: Path, folders: Iterable[str], force: bool) -> None:
     """The photograph's own files. One that is there may have been corrected by hand: it stays, unless forced."""
     makers = {
         "masks": lambda: encode_label_map(record.labels()),
         "overlays": lambda: overlay(photo, record),
         "labels": lambda: yolo.lines(record).encode(),
     }
-    for folder, suffix in folders.items():
-        path = out / folder / f"{record.name}{suffix}"
+    for folder in folders:
+        path = file_in(out / folder, record.name)
         if force or not path.is_file():
             place(path, makers[folder](), force)
 

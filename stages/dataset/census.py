@@ -61,8 +61,8 @@ class Census:
         for one in self.seen:
             same[one.sha256].append(one)
         groups = [group for group in same.values() if len({one.split for one in group}) > 1]
-        by_path = [sorted(group, key=lambda one: (one.path, one.split)) for group in groups]
-        return sorted(by_path, key=lambda group: [one.path for one in group])
+        in_order = (sorted(group, key=lambda one: (one.path, one.split)) for group in groups)
+        return sorted(in_order, key=lambda group: group[0].path)
 
     def compare_looks(self, max_bits: int | None) -> None:
         """Look for near duplicates across splits among all that was added; None: do not."""

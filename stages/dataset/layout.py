@@ -5,7 +5,7 @@ Nothing is followed out of the data root, the folder that holds data.yaml.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -223,21 +223,32 @@ def with_problems(photos: Iterable[Photo]) -> list[Photo]:
 
 
 def _files_below(root: Path, folder: str, ignored: dict[str, Reject]) -> Iterator[tuple[str, str | None]]:
-    """Relative path, and problem, of each visible file below `folder`; links to folders are not followed."""
+    """Relative path, and problem, of each visible file below `folder`; links to folders go into `ignored`."""
+
+    def ignore(link: Path) -> None:
+        path, _ = _printable(os.path.relpath(link, root))
+        ignored[path] = Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored")
+
+    for file in visible_files(root / folder, ignore):
+        yield _printable(os.path.relpath(file, root))
+
+
+def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path]:
+    """All files below `folder` but for hidden ones (macOS writes `._NAME` beside each file on foreign disks).
+
+    Links to folders are not followed; `linked` is told of each. Raises UserError for a folder that cannot be listed.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
 
-    for parent, folders, files in os.walk(root / folder, onerror=refuse):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
         for name in folders:
             if (Path(parent) / name).is_symlink():
-                path, _ = _printable(os.path.relpath(Path(parent) / name, root))
-                reason = "link to a folder, not followed"
-                ignored[path] = Reject(path, None, "linked_folder", reason, "file ignored")
+                linked(Path(parent) / name)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                yield _printable(os.path.relpath(Path(parent) / name, root))
+        yield from (Path(parent) / name for name in files if not name.startswith("."))
 
 
 def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:

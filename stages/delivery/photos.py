@@ -5,18 +5,18 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.dataset.layout import SUFFIXES
+from stages.dataset.layout import SUFFIXES, visible_files
 from stages.dataset.photos import BadPhoto, probe_photo, read_photo
 from stages.shell.errors import UserError
 
-OUTPUTS = (".json", ".png", ".jpg", ".txt")
-"""What is put behind a photograph's name to name the files made of it."""
+SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
+"""Folder of the outputs to the suffix of the file that each photograph has in it."""
 
 LONGEST_NAME = 235
 """Bytes of a name, so that what is put before and behind it while a file is written fits into the usual 255."""
@@ -73,8 +73,13 @@ def _clashes(names: dict[str, str], folders: set[str]) -> set[str]:
     return {
         file
         for file, name in names.items()
-        if count[name] > 1 or (name != file and any(name + suffix in folders for suffix in OUTPUTS))
+        if count[name] > 1 or (name != file and any(name + suffix in folders for suffix in SUFFIX_IN.values()))
     }
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """The file of the photograph called `name` in `folder`, which is one of the outputs' folders."""
+    return folder / f"{name}{SUFFIX_IN[folder.name]}"
 
 
 def read(source: Source) -> tuple[str, np.ndarray]:
@@ -123,21 +128,8 @@ def _outside(files: set[Path], out: Path) -> set[Path]:
 
 
 def _below(folder: Path) -> set[Path]:
-    return _photos(_visible(folder))
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but for hidden ones (macOS writes `._NAME` beside each file on foreign disks)."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
-
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(where) / name).is_symlink():
-                print(f"{Path(where) / name}: a link to a folder, not followed", file=sys.stderr)
-        yield from (Path(where) / name for name in files if not name.startswith("."))
+    say = lambda link: print(f"{link}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
+    return _photos(visible_files(folder, say))
 
 
 def _photos(paths: Iterable[Path]) -> set[Path]:

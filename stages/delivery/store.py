@@ -6,29 +6,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stages.delivery.defects import Record
-from stages.delivery.photos import Source
+from stages.delivery.photos import SUFFIX_IN, Source, file_in
 from stages.shell.errors import UserError
 from stages.shell.files import new_file, sha256_file
 
 FORCE = "another --out keeps it, --force overwrites it"
 
 
-def record_path(out: Path, name: str) -> Path:
-    return out / "records" / f"{name}.json"
-
-
 def standing(
-    sources: Iterable[Source], out: Path, folders: dict[str, str], model: str, force: bool
+    sources: Iterable[Source], out: Path, folders: Iterable[str], model: str, force: bool
 ) -> dict[str, Record]:
     """Records in `out`, by name, of the photographs that `model` has already seen as they are now.
 
-    `folders`: the suffix of the files in each folder of `out` that this command fills. Raises UserError, before any
-    work, where a record tells of another model or photograph, or where an output lies without a record; with `force`
-    those are made anew.
+    `folders`: those of `out` that this command fills. Raises UserError, before any work, where a record tells of
+    another model or photograph, or where an output lies without a record; with `force` those are made anew.
     """
     found = {}
     for source in sources:
-        path = record_path(out, source.name)
+        path = file_in(out / "records", source.name)
         if path.is_file():
             record = _read(path)
             if record.model == model and record.sha256 == _sha256(source.path):
@@ -38,17 +33,16 @@ def standing(
                 other = "model" if record.model != model else "photograph"
                 raise UserError(f"{path}: made from another {other}; {FORCE}")
         elif not force:
-            for folder, suffix in folders.items():
-                if (output := out / folder / f"{source.name}{suffix}").exists():
+            for folder in folders:
+                if (output := file_in(out / folder, source.name)).exists():
                     raise UserError(f"{output}: is there, but not known to be ours; {FORCE}")
     return found
 
 
-def forget(name: str, out: Path, folders: dict[str, str]) -> None:
-    """Remove what was made of a photograph that is seen anew: its record, and its file in each of `folders`."""
-    record_path(out, name).unlink(missing_ok=True)
-    for folder, suffix in folders.items():
-        (out / folder / f"{name}{suffix}").unlink(missing_ok=True)
+def forget(name: str, out: Path) -> None:
+    """Remove all that was made of a photograph that was seen anew."""
+    for folder in SUFFIX_IN:
+        file_in(out / folder, name).unlink(missing_ok=True)
 
 
 def place(path: Path, data: bytes, force: bool) -> None:
