@@ -1,4 +1,4 @@
-"""Memory and time against the number of photographs: ingest, rasterize, evaluate, and a `dvc repro` with nothing to do.
+"""Memory and time against the number of images: ingest, rasterize, evaluate, and a `dvc repro` with nothing to do.
 
     python -m benchmarks.growth 1000 4000 13000 --out growth
 
@@ -20,17 +20,17 @@ import numpy as np
 import typer
 from PIL import Image
 
-from stages.student.model import save_student
+from stages.networks.student import save_student
+from tests.support.tiny_project import ROOT, command, write_params, write_weights
 from tests.test_student import student
-from tests.tiny_project import ROOT, command, write_params, write_weights
 
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 STAGES = ("ingest", "rasterize", "rasterize again", "evaluate")
 
 
-def write_photographs(root: Path, count: int) -> None:
-    """`count` photographs in three splits, with truth for test; no two alike."""
+def write_images(root: Path, count: int) -> None:
+    """`count` images in three splits, with truth for test; no two alike."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (SIZE_HW[0] // 4, SIZE_HW[1] // 4, 3), dtype=np.uint8)
     base = np.array(Image.fromarray(coarse).resize(SIZE_HW[::-1], Image.Resampling.BILINEAR))
@@ -68,14 +68,14 @@ def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dic
 
 
 def grown(project: Path, count: int) -> dict[str, object]:
-    """All figures for one number of photographs."""
+    """All figures for one number of images."""
     (project / ".dvc").mkdir(parents=True)
-    write_photographs(project / "set", count)
+    write_images(project / "set", count)
     write_weights(project / "weights")
     write_params(project / "params.yaml", project / "set")
     save_student(student(size_px=224), project / "out/models/0")
     environment = {**os.environ, "DVC_ROOT": str(project)}
-    figures: dict[str, object] = {"photographs": count}
+    figures: dict[str, object] = {"images": count}
     for stage in STAGES:
         figures[stage] = measured(command(project, stage.split()[0]), ROOT, environment)
         typer.echo(f"{count} {stage}: {figures[stage]}", err=True)
@@ -99,27 +99,27 @@ def unchanged(project: Path) -> dict[str, float]:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown, one row a stage and number of photographs; memory and time beside those of the first number."""
+    """Markdown, one row a stage and number of images; memory and time beside those of the first number."""
     lines = [
-        "| stage | photographs | s | CPU s | ms a photograph | peak MB | of the first |",
+        "| stage | images | s | CPU s | ms an image | peak MB | of the first |",
         "|---|---|---|---|---|---|---|",
     ]
     for stage in (*STAGES, "no-op dvc repro"):
         for result in results:
             one, first = result[stage], results[0][stage]
-            each = 1000 * one["seconds"] / result["photographs"]
+            each = 1000 * one["seconds"] / result["images"]
             lines.append(
-                f"| {stage} | {result['photographs']} | {one['seconds']} | {one['cpu_seconds']} | {each:.1f} | "
+                f"| {stage} | {result['images']} | {one['seconds']} | {one['cpu_seconds']} | {each:.1f} | "
                 f"{one['peak_mb']} | {one['peak_mb'] / first['peak_mb']:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
 
 def main(
-    counts: Annotated[list[int], typer.Argument(help="Numbers of photographs.")],
+    counts: Annotated[list[int], typer.Argument(help="Numbers of images.")],
     out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("growth"),
 ) -> None:
-    """Measure each number of photographs in a temporary folder."""
+    """Measure each number of images in a temporary folder."""
     results = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:

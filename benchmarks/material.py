@@ -1,4 +1,4 @@
-"""What the benchmark works on: the demo's photographs, and a student of the paper's size that sees something."""
+"""What the benchmark works on: the demo's images, and a student of the paper's size that sees something."""
 
 import io
 
@@ -7,15 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stages.blades.config import SynthesizeParams
-from stages.blades.defects import NAMES
-from stages.blades.scene import Sample, make_sample
-from stages.serving.tiling import to_square
+from stages.demo.config import SynthesizeParams
+from stages.demo.defects import NAMES
+from stages.demo.scene import Sample, make_sample
+from stages.losses.batch import Batch, Moment, Named
+from stages.methods.boxes2pixels import losses
+from stages.methods.config import Boxes2PixelsParams, SelfcorrParams
+from stages.networks.student import Logits, Student
+from stages.runtime.tiling import to_square
 from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
-from stages.student.model import Logits, Student
-from stages.supervision.batch import Batch, Moment, Named
-from stages.supervision.boxes2pixels import losses
-from stages.supervision.config import Boxes2PixelsParams, SelfcorrParams
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
 VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
@@ -32,7 +32,7 @@ WINDOW = 12
 """Side of the windows that the branches are fitted on, in patches."""
 
 
-def photographs(count: int, split: str = "train") -> list[Sample]:
+def demo_images(count: int, split: str = "train") -> list[Sample]:
     """Blades, each with a defect at least; train and test have none in common."""
     return [make_sample(DEMO, split, index) for index in range(count)]
 
@@ -43,7 +43,7 @@ def pixels(sample: Sample) -> np.ndarray:
 
 
 def squares(samples: list[Sample], size_px: int) -> np.ndarray:
-    """(N, S, S, 3) float32 RGB, 0 to 255: whole photographs, stretched as in the paper."""
+    """(N, S, S, 3) float32 RGB, 0 to 255: whole images, stretched as in the paper."""
     return np.stack([to_square(pixels(sample), size_px) for sample in samples])
 
 
@@ -84,8 +84,8 @@ def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> 
 def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:
     """Train all but the ViT for a moment, so that masks hold every class and compare as a trained student's would.
 
-    A ViT that is not trained gives the same for the same photograph: its taps are computed once. Steps see windows
-    around defects, of two photographs at once. In evaluation mode.
+    A ViT that is not trained gives the same for the same image: its taps are computed once. Steps see windows
+    around defects, of two images at once. In evaluation mode.
     """
     images, labels = batch_of(samples, student.config.view.size_px)
     frequency = torch.bincount(labels.flatten(), minlength=len(NAMES) + 1).clamp(min=1) / labels.numel()

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from stages.networks.student import Logits, Student
 from stages.student.config import StudentConfig
-from stages.student.model import Logits, Student
 
 
 class Backbone(nn.Module):

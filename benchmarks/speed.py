@@ -21,23 +21,23 @@ import torch
 import typer
 
 from benchmarks import gpu
-from benchmarks.material import VIT_S14, batch_of, fit_branches, make_student, photographs, squares
+from benchmarks.material import VIT_S14, batch_of, demo_images, fit_branches, make_student, squares
 from benchmarks.students import PLAIN, baselines, forms
 from benchmarks.teachers import contests
 from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
 from benchmarks.training import steps
 from benchmarks.whole_way import from_jpeg_to_png, warmed
-from stages.blades.scene import Sample
-from stages.serving.network import Network
-from stages.serving.parity import Run, compare
-from stages.student.model import Student
+from stages.demo.scene import Sample
+from stages.networks.student import Student
+from stages.runtime.network import Network
+from stages.runtime.parity import Run, compare
 from stages.teacher.sam import load_teacher
 
 ROOT = Path(__file__).parent.parent
 BATCH = 8
 FIT_PHOTOS, FIT_STEPS, COMPARED = 8, 40, 4
 RASTERIZED = 16
-"""Photographs, so many that starting threads and waiting for the last of them weigh as little as in a data set."""
+"""Images, so many that starting threads and waiting for the last of them weigh as little as in a data set."""
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
 
 
@@ -207,7 +207,7 @@ def tables(results: dict) -> str:
 def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: int, folder: Path) -> dict:
     """All figures of one student; `folder` takes what is made on the way."""
     about = machine()
-    train, test = photographs(FIT_PHOTOS, "train"), photographs(COMPARED, "test")
+    train, test = demo_images(FIT_PHOTOS, "train"), demo_images(COMPARED, "test")
     student = fit_branches(make_student(timm_kwargs, size_px, width), train, FIT_STEPS)
     typer.echo("student fitted", err=True)
     found, missing = forms(student, squares(train, size_px), folder)
@@ -215,7 +215,7 @@ def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: 
     results = {"machine": about, "rounds": rounds, "size_px": size_px, "not_measured": missing}
     results["predict"] = predict_rows(student, found, test, folder, rounds)
     typer.echo("predict measured", err=True)
-    results["rasterize"] = rasterize_rows(teacher, photographs(RASTERIZED, "test"), folder / "rasterize", rounds)
+    results["rasterize"] = rasterize_rows(teacher, demo_images(RASTERIZED, "test"), folder / "rasterize", rounds)
     typer.echo("rasterize measured", err=True)
     results["training"] = training_row(student, train, rounds)
     typer.echo("training measured", err=True)

@@ -11,11 +11,11 @@ from torch import nn
 
 from benchmarks.plain import plain_of
 from benchmarks.timing import as_pipeline, as_usual
-from stages.serving.graphs import to_int8, to_onnx, to_openvino
-from stages.serving.network import onnx_runner, openvino_runner
-from stages.serving.parity import Run
-from stages.serving.torch_network import Served, torch_runner
-from stages.student.model import Student, save_student
+from stages.networks.student import Student, save_student
+from stages.runtime.graphs import to_int8, to_onnx, to_openvino
+from stages.runtime.network import onnx_runner, openvino_runner
+from stages.runtime.parity import Run
+from stages.runtime.torch_network import Served, torch_runner
 
 PLAIN = "plain reference"
 BASELINES = {
@@ -55,7 +55,7 @@ def forms(student: Student, calibration: Iterable[np.ndarray], folder: Path) -> 
 
 
 def baselines(classes: int) -> dict[str, Run]:
-    """The paper's baselines at B2 size, random weights; photographs are padded to what they take, logits cut back."""
+    """The paper's baselines at B2 size, random weights; images are padded to what they take, logits cut back."""
     torch.manual_seed(0)
     return {
         name: as_usual(from_torch(Padded(make(encoder, encoder_weights=None, classes=classes)).eval()))

@@ -11,9 +11,9 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from benchmarks.timing import as_pipeline, as_usual
-from stages.blades.scene import SIZE_HW, Sample
-from stages.dataset.photos import probe_photo
-from stages.rasterize import answers, corners, is_small, photographs_at_once
+from stages.data.images import probe_photo
+from stages.demo.scene import SIZE_HW, Sample
+from stages.rasterize import answers, corners, images_at_once, is_small
 from stages.teacher.chunks import Chunks
 from stages.teacher.config import RasterizeParams
 from stages.teacher.prompting import prompted, view
@@ -27,7 +27,7 @@ SIDES_PX = (15.0, 90.0)
 
 
 class Work:
-    """Photographs as files, with `count` boxes each: rows as in the tables. What is in a box costs no time."""
+    """Images as files, with `count` boxes each: rows as in the tables. What is in a box costs no time."""
 
     def __init__(self, samples: list[Sample], count: int, root: Path) -> None:
         self.root, self.images, self.boxes = root, [], {}
@@ -64,7 +64,7 @@ def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
     if is_small(sam):
         torch.set_num_threads(1)
     ask = lambda photo, rows: prompted(sam, photo, corners(rows), params, chunks)  # noqa: E731
-    found = list(answers(work.images, work.boxes, work.root, store, ask, photographs_at_once(sam)))
+    found = list(answers(work.images, work.boxes, work.root, store, ask, images_at_once(sam)))
     torch.set_num_threads(threads)
     return [row for _, rows in found for row in rows]
 
@@ -72,8 +72,8 @@ def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
 def loop(sam: Sam, work: Work, how: str) -> list[np.ndarray]:
     """The per-box loop: three masks a box, (3, H, W) bool, at the size of what the encoder saw; nothing is kept.
 
-    `whole`: for each photograph `set_image`, then `predict` for each box. `crop`: for each box `set_image` of its crop,
-    the pipeline's own, then `predict`. `afresh`: for each box `set_image` of the whole photograph, then `predict`.
+    `whole`: for each image `set_image`, then `predict` for each box. `crop`: for each box `set_image` of its crop,
+    the pipeline's own, then `predict`. `afresh`: for each box `set_image` of the whole image, then `predict`.
     """
     predictor, found = SamPredictor(sam), []
     for row in work.images:
@@ -93,7 +93,7 @@ def loop(sam: Sam, work: Work, how: str) -> list[np.ndarray]:
 
 
 def contests(sam: Sam, teacher: Path, samples: list[Sample], folder: Path) -> dict[tuple[str, int, str], Callable]:
-    """What is timed: (view, boxes a photograph, who) to a call over all photographs. `sam` lies in `teacher`."""
+    """What is timed: (view, boxes an image, who) to a call over all images. `sam` lies in `teacher`."""
     calls: dict[tuple[str, int, str], Callable] = {}
     for count in (8, 1):
         work = Work(samples, count, folder / f"boxes{count}")

@@ -46,7 +46,7 @@ def as_usual(call: Callable) -> Callable:
 
 
 def as_pipeline(call: Callable) -> Callable:
-    """`call` with PyTorch as `stages.shell.device` sets it."""
+    """`call` with PyTorch as `stages.compute.device` sets it."""
     return _with(call, deterministic=True)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.material import loss_of
 from benchmarks.plain import plain_of
-from stages.shell.device import spell_out_attention
-from stages.student.model import Logits, Student
+from stages.compute.device import spell_out_attention
+from stages.networks.student import Logits, Student
 from stages.training.supervise import logits_of
 
 CLIP_NORM = 1.0

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from stages import predict
-from stages.delivery.photos import file_in, find_photos, read
-from stages.delivery.store import place
-from stages.serving.network import Network
+from stages.formats.photos import file_in, find_photos, read
+from stages.formats.store import place
+from stages.runtime.network import Network
 
 
-def from_jpeg_to_png(network: Network, photographs: Path, out: Path) -> tuple[float, float]:
+def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, float]:
     """Seconds in all and seconds within the network: read, predict, find the defects, write record and mask.
 
-    What `python -m stages.predict --format masks` does with each photograph, imports and opening the model apart.
+    What `python -m stages.predict --format masks` does with each image, imports and opening the model apart.
     """
     spent = 0.0
 
@@ -29,7 +29,7 @@ def from_jpeg_to_png(network: Network, photographs: Path, out: Path) -> tuple[fl
 
     watched = Network(network.config, network.identity, timed)
     began = time.perf_counter()
-    for source in find_photos([str(photographs)], out):
+    for source in find_photos([str(folder)], out):
         sha256, photo = read(source)
         record = predict.seen(watched, source, sha256, photo)
         place(file_in(out / "records", source.name), (record.model_dump_json(indent=1) + "\n").encode(), force=True)

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.compute as pc
 import typer
 
-from stages.dataset.tables import SPLITS, TRUTH, decode_label_map, read_dataset, read_table
-from stages.shell.errors import run
-from stages.shell.files import write_json
-from stages.shell.progress import progress
-from stages.teacher.quality import box_quality, pixel_counts, summarise
-from stages.teacher.shards import read_shard, shard_indices
+from stages.appraisal.quality import box_quality, pixel_counts, summarise
+from stages.common.errors import run
+from stages.common.files import write_json
+from stages.common.progress import progress
+from stages.data.tables import SPLITS, TRUTH, decode_label_map, read_dataset, read_table
+from stages.masks.shards import read_shard, shard_indices
 
 
 def main(

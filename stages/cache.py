@@ -3,7 +3,7 @@
     python -m stages.cache
     python -m stages.cache --older-than 30 --larger-than 20
 
-Nothing in it is needed for anything but time; what is missing is made again. See stages/shell/work.py.
+Nothing in it is needed for anything but time; what is missing is made again. See stages/compute/workdir.py.
 """
 
 import time
@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from stages.shell.errors import run
-from stages.shell.work import work_folder
+from stages.common.errors import run
+from stages.compute.workdir import work_folder
 
 DAY, GB = 24 * 3600, 10**9
 

@@ -2,10 +2,10 @@
 
     python -m stages.evaluate data/models/RUN --metrics metrics/RUN.json --predictions data/predictions/RUN
 
-Confusion counts are summed over a split at the photographs' native size. With `evaluate.resolution: stretched_518`
-it is the published protocol instead: the photograph is stretched to 518 x 518 (bilinear) before the network sees it,
+Confusion counts are summed over a split at the images' native size. With `evaluate.resolution: stretched_518`
+it is the published protocol instead: the image is stretched to 518 x 518 (bilinear) before the network sees it,
 and its prediction is compared there with a truth stretched by nearest neighbour, so that a pixel of a small
-photograph counts for more than one of a large photograph, and thin defects can vanish from the truth. Defects are
+image counts for more than one of a large image, and thin defects can vanish from the truth. Defects are
 connected regions at the same resolution.
 """
 
@@ -18,8 +18,13 @@ import pyarrow as pa
 import typer
 from PIL import Image
 
-from stages.dataset.photos import read_photo
-from stages.dataset.tables import (
+from stages.common.errors import UserError, run
+from stages.common.files import new_folder, write_json
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.compute.device import device_of, make_deterministic
+from stages.data.images import read_image
+from stages.data.tables import (
     IMAGES,
     TRUTH,
     Dataset,
@@ -28,27 +33,22 @@ from stages.dataset.tables import (
     read_dataset,
     read_table,
 )
-from stages.scoring.average_precision import average_precision, detected
-from stages.scoring.components import regions
-from stages.scoring.config import EvaluateParams, Seeds
-from stages.scoring.confusion import confusion
-from stages.scoring.defects import counts_of, mean_over_seeds, outcome, summarise_defects
-from stages.scoring.predictions import (
+from stages.evaluation.average_precision import average_precision, detected
+from stages.evaluation.components import regions
+from stages.evaluation.config import EvaluateParams, Seeds
+from stages.evaluation.defects import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.evaluation.predictions import (
     Prediction,
     image_ids,
     scored_by_seed,
     stream_predictions,
     write_predictions,
 )
-from stages.scoring.summary import summarise
-from stages.shell.device import device_of, make_deterministic
-from stages.shell.errors import UserError, run
-from stages.shell.files import new_folder, write_json
-from stages.shell.params import Section, load_params
-from stages.shell.progress import progress
+from stages.evaluation.summary import summarise
+from stages.masks.shards import read_masks
+from stages.metrics.confusion import confusion
+from stages.networks.student import Segmenter, load_student
 from stages.student.inference import predict
-from stages.student.model import Segmenter, load_student
-from stages.teacher.shards import read_masks
 
 PUBLISHED_PX = 518
 
@@ -68,7 +68,7 @@ def main(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Predict every photograph of val and test, and score those that have something to be scored against."""
+    """Predict every image of val and test, and score those that have something to be scored against."""
     wanted = load_params(Params, params)
     values, seeds = wanted.evaluate, wanted.seeds
     source = read_dataset(tables / "dataset.json")
@@ -109,10 +109,10 @@ def predicted(
     label_maps: dict[str, pa.Scalar],
     values: EvaluateParams,
 ) -> Iterator[Prediction]:
-    """Predict the photographs of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
+    """Predict the images of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
     rows = photos.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
     for row in progress(rows, title, "images"):
-        photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        photo = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
         probabilities = predict(student, at_resolution(photo, values, Image.Resampling.BILINEAR))
         labels = probabilities.argmax(0).astype(np.uint8)
         # the label of a pixel is its likeliest class, so the largest probability is that of the region's class
@@ -147,7 +147,7 @@ def split_metrics(
         defects = defect_metrics(folder, split, names, wanted, label_maps)
         return {split: scores | {"images_without_truth": photos - len(counts), "defects": defects}}
     reason = (
-        f"none of the {photos} {split} images has pixel truth: masks lie in a folder `masks` where their photographs' "
+        f"none of the {photos} {split} images has pixel truth: masks lie in a folder `masks` where their images' "
         "folder `images` is, under the same names, as .png"
     )
     return {split: None, f"{split}_not_scored": reason if photos else f"the data set has no {split} images"}
@@ -156,7 +156,7 @@ def split_metrics(
 def defect_metrics(
     folder: Path, split: str, names: tuple[str, ...], wanted: Params, label_maps: dict[str, pa.Scalar]
 ) -> dict[str, object]:
-    """Found defects, false alarms and average precision of the scored photographs, means over seeds."""
+    """Found defects, false alarms and average precision of the scored images, means over seeds."""
     counts, precision = [], []
     for seed in wanted.seeds:
         own, found = [], []

@@ -3,8 +3,8 @@
     python -m stages.export --model data/models/RUN/SEED --out DIR --format openvino --int8
 
 Nothing of the pipeline depends on it. `DIR` holds the model, the student's configuration and `export.json`: what it is
-and how far it is from the student on photographs of val. Beyond the tolerances in `stages.serving.parity` nothing is
-written. What goes into the graph and what comes out: `stages.serving.graphs`.
+and how far it is from the student on images of val. Beyond the tolerances in `stages.runtime.parity` nothing is
+written. What goes into the graph and what comes out: `stages.runtime.graphs`.
 """
 
 from enum import StrEnum
@@ -17,20 +17,20 @@ import openvino
 import torch
 import typer
 
-from stages.serving.graphs import to_int8, to_onnx, to_openvino, to_program
-from stages.serving.network import (
+from stages.common.errors import UserError, run
+from stages.common.files import new_folder, write_json
+from stages.networks.student import load_student
+from stages.runtime.graphs import to_int8, to_onnx, to_openvino, to_program
+from stages.runtime.network import (
     identity_of_student,
     in_batches_of,
     onnx_runner,
     openvino_runner,
     student_folder,
 )
-from stages.serving.parity import EXACT, INT8, Run, check, compare
-from stages.serving.samples import sample_tiles
-from stages.serving.torch_network import program_runner, torch_runner
-from stages.shell.errors import UserError, run
-from stages.shell.files import new_folder, write_json
-from stages.student.model import load_student
+from stages.runtime.parity import EXACT, INT8, Run, check, compare
+from stages.runtime.samples import sample_tiles
+from stages.runtime.torch_network import program_runner, torch_runner
 
 
 class Format(StrEnum):
@@ -47,7 +47,7 @@ def main(
     format: Annotated[Format, typer.Option(help="What to write.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise for CPUs, calibrated on train.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once, fixed; any number if not given.")] = None,
-    tables: Annotated[Path, typer.Option(help="Tables of the data set, for its photographs.")] = Path("data/tables"),
+    tables: Annotated[Path, typer.Option(help="Tables of the data set, for its images.")] = Path("data/tables"),
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
 ) -> None:
     """A trained student for machines without PyTorch."""

@@ -4,7 +4,7 @@
         --metrics metrics/ingest.json
 
 Writes images and boxes a split, the list of rejects (Parquet and CSV), and the pixel truth apart from them, so that
-only the stages that score depend on it; and the photographs that look like one of another split, as CSV and picture.
+only the stages that score depend on it; and the images that look like one of another split, as CSV and picture.
 A data set that must not be used leaves its rejects, its near duplicates and its counts alone.
 """
 
@@ -18,21 +18,21 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from stages.dataset.census import Census
-from stages.dataset.config import DataParams, IngestParams
-from stages.dataset.groups import split_by_group, write_groups
-from stages.dataset.layout import Layout, orphans, read_layout
-from stages.dataset.near import write_near_duplicates
-from stages.dataset.read import read_entry
-from stages.dataset.rejects import write_rejects
-from stages.dataset.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
-from stages.shell.errors import UserError, cancelling, run
-from stages.shell.files import new_folder, write_json
-from stages.shell.params import Section, load_params
-from stages.shell.progress import progress
+from stages.common.errors import UserError, cancelling, run
+from stages.common.files import new_folder, write_json
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
+from stages.ingestion.census import Census
+from stages.ingestion.config import DataParams, IngestParams
+from stages.ingestion.groups import split_by_group, write_groups
+from stages.ingestion.layout import Layout, orphans, read_layout
+from stages.ingestion.near import write_near_duplicates
+from stages.ingestion.rejects import write_rejects
+from stages.ingestion.sample import read_entry
 
 CHUNK = 256
-"""Photographs whose rows are held before they are written; bounds memory."""
+"""Images whose rows are held before they are written; bounds memory."""
 
 
 class Params(Section):
@@ -92,7 +92,7 @@ def main(
 def ingest_split(
     layout: Layout, split: str, tables: Path, truth: Path, census: Census, pool: ThreadPoolExecutor, bar: tqdm
 ) -> None:
-    """Write the tables of one split, in the order of its photographs' ids, and count them."""
+    """Write the tables of one split, in the order of its images' ids, and count them."""
     photos = layout.splits[split] or []
     read = partial(read_entry, layout.root, class_count=len(layout.names))
     with (

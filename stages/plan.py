@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from stages.blades.config import SynthesizeParams
 from stages.checkpoints.config import WeightsParams
-from stages.dataset.config import DataParams, IngestParams
+from stages.common.errors import UserError, run
+from stages.common.files import new_file, new_folder
+from stages.common.params import Section, load_params, parse
+from stages.demo.config import SynthesizeParams
+from stages.evaluation.config import EvaluateParams, Rows, Seeds
+from stages.ingestion.config import DataParams, IngestParams
+from stages.methods.config import PARAMS_OF, LossParams, SelfcorrParams
 from stages.reporting.config import ReportParams
-from stages.scoring.config import EvaluateParams, Rows, Seeds
-from stages.shell.errors import UserError, run
-from stages.shell.files import new_file, new_folder
-from stages.shell.params import Section, load_params, parse
 from stages.student.config import StudentParams, ViewParams
 from stages.student.kinds import NetworkParams
-from stages.supervision.config import PARAMS_OF, LossParams, SelfcorrParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import LoadingParams, Plan, TrainParams
 

@@ -1,12 +1,12 @@
-"""Masks for photographs of any size, in the formats of the tools that people use.
+"""Masks for images of any size, in the formats of the tools that people use.
 
     python -m stages.predict INPUT... --model data/models/RUN/SEED --out DIR --format masks --format cvat
 
-Nothing of the pipeline depends on it. Per photograph `records/NAME.json` holds what was found, and every output is made
+Nothing of the pipeline depends on it. Per image `records/NAME.json` holds what was found, and every output is made
 from that: another format later costs no prediction, and a killed run goes on where it was. With `--runtime onnx` or
 `openvino` the model is a folder that the export wrote, and PyTorch is not needed.
 
-Exit status: 0 all done, 1 a mistake that the message names, 3 done except for photographs that cannot be used.
+Exit status: 0 all done, 1 a mistake that the message names, 3 done except for images that cannot be used.
 """
 
 import sys
@@ -18,21 +18,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stages.dataset.photos import BadPhoto
-from stages.dataset.tables import encode_label_map
-from stages.delivery import yolo
-from stages.delivery.coco import coco
-from stages.delivery.cvat import cvat
-from stages.delivery.defects import Record, defects_of
-from stages.delivery.label_studio import label_studio
-from stages.delivery.photos import Source, file_in, find_photos, read
-from stages.delivery.pictures import overlay
-from stages.delivery.store import forget, place, standing
-from stages.delivery.table import tables
-from stages.serving.network import Network, Runtime, open_network
-from stages.serving.tiling import predict
-from stages.shell.errors import run
-from stages.shell.progress import progress
+from stages.common.errors import run
+from stages.common.progress import progress
+from stages.data.images import BadPhoto
+from stages.data.tables import encode_label_map
+from stages.formats import yolo
+from stages.formats.coco import coco
+from stages.formats.cvat import cvat
+from stages.formats.defects import Record, defects_of
+from stages.formats.label_studio import label_studio
+from stages.formats.photos import Source, file_in, find_photos, read
+from stages.formats.pictures import overlay
+from stages.formats.store import forget, place, standing
+from stages.formats.table import tables
+from stages.runtime.network import Network, Runtime, open_network
+from stages.runtime.tiling import predict
 
 SOME_SKIPPED = 3
 
@@ -50,11 +50,11 @@ class Format(StrEnum):
 
 
 FOLDER_OF = {Format.masks: "masks", Format.overlays: "overlays", Format.yolo: "labels"}
-"""Where a format that is one file a photograph goes."""
+"""Where a format that is one file an image goes."""
 
 
 def main(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photographs, folders of them, globs.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of them, globs.")],
     model: Annotated[Path, typer.Option(help="Folder of one trained student, or of an exported one.")],
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")],
     format: Annotated[list[Format], typer.Option(help="What to write; may be given several times.")] = (
@@ -66,7 +66,7 @@ def main(
     device: Annotated[str, typer.Option(help="For torch: auto, cpu or cuda.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite outputs that are there.")] = False,
 ) -> None:
-    """Masks for photographs of any size, in the formats of the tools that people use."""
+    """Masks for images of any size, in the formats of the tools that people use."""
     sources = find_photos(inputs, out)
     network = open_network(model, runtime, device)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ def main(
 
 
 def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
-    """Whether one of the photograph's own files is still to be written."""
+    """Whether one of the image's own files is still to be written."""
     return not all(file_in(out / folder, source.name).is_file() for folder in folders)
 
 
 def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Record:
-    """What the network finds in a photograph."""
+    """What the network finds in an image."""
     labels, confidence = predict(network, photo)
     return Record(
         file=source.file,
@@ -114,7 +114,7 @@ def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Re
 
 
 def write_files(record: Record, photo: np.ndarray, out: Path, folders: Iterable[str], force: bool) -> None:
-    """The photograph's own files. One that is there may have been corrected by hand: it stays, unless forced."""
+    """The image's own files. One that is there may have been corrected by hand: it stays, unless forced."""
     makers = {
         "masks": lambda: encode_label_map(record.labels()),
         "overlays": lambda: overlay(photo, record),
@@ -127,7 +127,7 @@ def write_files(record: Record, photo: np.ndarray, out: Path, folders: Iterable[
 
 
 def collections(records: list[Record], names: list[str], formats: Iterable[Format]) -> dict[str, bytes]:
-    """File name to bytes of the outputs that hold all photographs."""
+    """File name to bytes of the outputs that hold all images."""
     makers = {
         Format.table: lambda: tables(records, names),
         Format.coco: lambda: {"coco.json": coco(records, names)},
@@ -138,13 +138,13 @@ def collections(records: list[Record], names: list[str], formats: Iterable[Forma
 
 
 def tell(records: list[Record], before: int, skipped: int, formats: Iterable[Format], out: Path) -> None:
-    """What was done and what was not; leaves with its own exit status when photographs were skipped."""
+    """What was done and what was not; leaves with its own exit status when images were skipped."""
     defects = [defect for record in records for defect in record.defects]
-    print(f"{len(records)} photographs ({before} done before), {len(defects)} defects: {out}")
+    print(f"{len(records)} images ({before} done before), {len(defects)} defects: {out}")
     if Format.yolo in formats and (holed := sum(defect.holes > 0 for defect in defects)):
         print(f"{out / 'labels'}: {holed} defects have holes; polygons cannot hold them, so they are filled there")
     if skipped:
-        print(f"{skipped} of {len(records) + skipped} photographs were skipped", file=sys.stderr)
+        print(f"{skipped} of {len(records) + skipped} images were skipped", file=sys.stderr)
         raise typer.Exit(SOME_SKIPPED)
 
 

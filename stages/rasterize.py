@@ -1,8 +1,8 @@
-"""Turn boxes into pseudo-masks: SAM is prompted with each box, the chosen masks become one label map a photograph.
+"""Turn boxes into pseudo-masks: SAM is prompted with each box, the chosen masks become one label map an image.
 
     python -m stages.rasterize --tables data/tables --weights data/weights/teacher --out data/masks
 
-Each photograph (or crop) is encoded once and its boxes are decoded together; photographs without boxes cost no
+Each image (or crop) is encoded once and its boxes are decoded together; images without boxes cost no
 network at all, nor do those that any earlier run was asked the same about (stages/teacher/store.py). Memory does not
 grow with their number. Truth is not an input: no mask can depend on it.
 """
@@ -20,32 +20,32 @@ import typer
 from segment_anything.modeling import Sam
 from tqdm import tqdm
 
-from stages.dataset.photos import read_photo
-from stages.dataset.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
-from stages.shell.device import device_of, make_deterministic
-from stages.shell.errors import cancelling, run
-from stages.shell.files import new_folder
-from stages.shell.params import Section, load_params
-from stages.shell.progress import progress
-from stages.shell.work import work_folder
+from stages.common.errors import cancelling, run
+from stages.common.files import new_folder
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.compute.device import device_of, make_deterministic
+from stages.compute.workdir import work_folder
+from stages.data.images import read_image
+from stages.data.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
+from stages.masks.pseudomasks import candidate_rows, mask_row
+from stages.masks.shards import write_shard
 from stages.teacher.chunks import Chunks
 from stages.teacher.config import RasterizeParams
 from stages.teacher.prompting import prompted
-from stages.teacher.pseudomasks import candidate_rows, mask_row
 from stages.teacher.sam import load_teacher
-from stages.teacher.shards import write_shard
 from stages.teacher.store import Store
 
 READ_AHEAD = 4
-"""Photographs decoded ahead of the network, in as many threads."""
+"""Images decoded ahead of the network, in as many threads."""
 
 SMALL_INPUT_PX = 256
-"""A teacher with so small an input runs on one core a photograph: sharing its operations costs more than it gains (ten
+"""A teacher with so small an input runs on one core an image: sharing its operations costs more than it gains (ten
 times the time when the cores are busy otherwise), and on one core the bytes do not depend on their number. The other
-cores take other photographs."""
+cores take other images."""
 
 MOST_AT_ONCE = 8
-"""Photographs prompted on side by side: with more, threads wait for Python."""
+"""Images prompted on side by side: with more, threads wait for Python."""
 
 
 class Params(Section):
@@ -67,7 +67,7 @@ def main(
     sam = load_teacher(weights)[0].to(place)
     store = Store(work_folder() / "candidates", weights, values, place.type)
     chunks = Chunks(values.batch_size)
-    at_once = photographs_at_once(sam)
+    at_once = images_at_once(sam)
     if is_small(sam):
         torch.set_num_threads(1)
 
@@ -91,12 +91,12 @@ def main(
 
 
 def is_small(sam: Sam) -> bool:
-    """Whether the teacher runs on one core a photograph."""
+    """Whether the teacher runs on one core an image."""
     return sam.image_encoder.img_size <= SMALL_INPUT_PX
 
 
-def photographs_at_once(sam: Sam) -> int:
-    """How many photographs are prompted on side by side: one on a GPU, or where one alone keeps all cores busy."""
+def images_at_once(sam: Sam) -> int:
+    """How many images are prompted on side by side: one on a GPU, or where one alone keeps all cores busy."""
     return min(os.cpu_count() or 1, MOST_AT_ONCE) if is_small(sam) and sam.device.type == "cpu" else 1
 
 
@@ -131,7 +131,7 @@ def answers(
 ) -> Iterator[tuple[dict, list[dict]]]:
     """Each row of the images table, in order, and what SAM says of its boxes: as it was kept, or else by `ask`.
 
-    A few photographs are decoded ahead, and `at_once` of them asked about side by side; those without a box have an
+    A few images are decoded ahead, and `at_once` of them asked about side by side; those without a box have an
     empty answer. Each is asked about alone, so no answer depends on `at_once`.
     """
 
@@ -141,7 +141,7 @@ def answers(
         found = store.get(path) if rows else []
         if found is not None:
             return image, path, found, None
-        return image, path, [], read_photo(root, image["path"], image["sha256"], image["exif_orientation"])
+        return image, path, [], read_image(root, image["path"], image["sha256"], image["exif_orientation"])
 
     def finish(image: dict, path: Path, found: list[dict], photo: np.ndarray | None) -> tuple[dict, list[dict]]:
         if photo is not None:

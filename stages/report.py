@@ -12,7 +12,15 @@ from typing import Annotated
 
 import typer
 
-from stages.dataset.tables import Dataset, read_dataset
+from stages.common.errors import UserError, run
+from stages.common.files import new_folder, write_json
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.data.tables import Dataset, read_dataset
+from stages.evaluation.config import Rows, Seeds
+from stages.evaluation.defects import summarise_defects
+from stages.evaluation.predictions import image_ids, scored, scored_by_seed
+from stages.evaluation.summary import Difference, adjusted_for_all, paired_differences
 from stages.reporting.cases import shares, spread, worst_first
 from stages.reporting.config import ReportParams
 from stages.reporting.curves import read_curves
@@ -22,14 +30,6 @@ from stages.reporting.overlays import draw
 from stages.reporting.page import COMPARED, Findings, render, summary
 from stages.reporting.pictures import Picture, picture
 from stages.reporting.scenes import scenes
-from stages.scoring.config import Rows, Seeds
-from stages.scoring.defects import summarise_defects
-from stages.scoring.predictions import image_ids, scored, scored_by_seed
-from stages.scoring.summary import Difference, adjusted_for_all, paired_differences
-from stages.shell.errors import UserError, run
-from stages.shell.files import new_folder, write_json
-from stages.shell.params import Section, load_params
-from stages.shell.progress import progress
 
 
 class Params(Section):

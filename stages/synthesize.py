@@ -1,4 +1,4 @@
-"""Render the demo data set: photographs, boxes as people draw them, and exact pixel truth.
+"""Render the demo data set: images, boxes as people draw them, and exact pixel truth.
 
 python -m stages.synthesize --out data/demo
 """
@@ -13,14 +13,14 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from stages.blades.boxes import yolo_line
-from stages.blades.config import SynthesizeParams
-from stages.blades.defects import NAMES
-from stages.blades.scene import SIZE_HW, SPLITS, Sample, make_sample
-from stages.shell.errors import cancelling, ignore_ctrl_c, run
-from stages.shell.files import new_folder
-from stages.shell.params import Section, load_params
-from stages.shell.progress import progress
+from stages.common.errors import cancelling, ignore_ctrl_c, run
+from stages.common.files import new_folder
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.demo.boxes import yolo_line
+from stages.demo.config import SynthesizeParams
+from stages.demo.defects import NAMES
+from stages.demo.scene import SIZE_HW, SPLITS, Sample, make_sample
 
 UNLISTED_EVERY = 5
 
@@ -30,7 +30,7 @@ class Params(Section):
 
 
 def write_sample(folder: Path, params: SynthesizeParams, job: tuple[str, int]) -> None:
-    """Render one photograph and write its three files; every fifth photograph without a box has no label file."""
+    """Render one image and write its three files; every fifth image without a box has no label file."""
     split, index = job
     sample = make_sample(params, split, index)
     stem = f"{split}_{index:04d}"
@@ -71,7 +71,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("data/demo"),
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
 ) -> None:
-    """Render photographs of turbine blades with boxes and pixel truth."""
+    """Render images of turbine blades with boxes and pixel truth."""
     values = load_params(Params, params)
     with new_folder(out) as part:
         write_dataset(part, values.synthesize, workers or os.cpu_count() or 1)

@@ -2,8 +2,8 @@
 
     python -m stages.train data/plan/RUN.json --seed 0 --out data/models/RUN/0 --curves metrics/curves/RUN/0
 
-Reads the shards of train and val only: neither a test photograph nor any human mask can reach it. A killed training
-goes on from its last checkpoint (stages/shell/work.py says where) and ends at the same bytes.
+Reads the shards of train and val only: neither a test image nor any human mask can reach it. A killed training
+goes on from its last checkpoint (stages/compute/workdir.py says where) and ends at the same bytes.
 """
 
 from pathlib import Path
@@ -14,28 +14,28 @@ import pandas as pd
 import torch
 import typer
 
-from stages.dataset.photos import read_photo
-from stages.dataset.tables import decode_label_map, read_dataset
-from stages.scoring.confusion import confusion
-from stages.scoring.metrics import scores
-from stages.shell.device import device_of, make_deterministic
-from stages.shell.errors import UserError, run
-from stages.shell.files import new_folder
-from stages.shell.params import Section, load_params
-from stages.shell.work import code_fingerprint, files_fingerprint, fingerprint, work_folder
+from stages.common.errors import UserError, run
+from stages.common.files import new_folder
+from stages.common.params import Section, load_params
+from stages.compute.device import device_of, make_deterministic
+from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
+from stages.data.images import read_image
+from stages.data.tables import decode_label_map, read_dataset
+from stages.losses.bank import paster
+from stages.masks.shards import read_candidates, read_masks
+from stages.methods.config import BoxSegParams
+from stages.methods.methods import METHODS
+from stages.metrics.confusion import confusion
+from stages.metrics.scores import scores
+from stages.networks.baseline import Baseline
+from stages.networks.student import Segmenter, Student, save_student
 from stages.student.backbone import load_backbone
-from stages.student.baseline import Baseline
 from stages.student.config import StudentConfig
 from stages.student.inference import predict
 from stages.student.kinds import BaselineConfig
-from stages.student.model import Segmenter, Student, save_student
-from stages.supervision.bank import paster
-from stages.supervision.config import BoxSegParams
-from stages.supervision.methods import METHODS
-from stages.teacher.shards import read_candidates, read_masks
 from stages.training.config import LoadingParams, Plan
-from stages.training.crops import Crops
 from stages.training.loop import fit
+from stages.training.samples import Crops
 
 
 class Params(Section):
@@ -79,7 +79,7 @@ def main(
         """miou_anom against the noisy teacher: no human mask takes part in choosing."""
         total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
         for row in val_masks.to_pylist():
-            photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
+            photo = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
             predicted = predict(candidate, photo).argmax(0).astype(np.uint8)
             total += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, len(source.names) + 1)
         score = scores(total, source.names)["miou_anom"]

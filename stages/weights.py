@@ -14,8 +14,8 @@ import typer
 from stages.checkpoints.backbone import install_backbone
 from stages.checkpoints.config import WeightsParams
 from stages.checkpoints.teacher import install_teacher
-from stages.shell.errors import run
-from stages.shell.params import Section, load_params
+from stages.common.errors import run
+from stages.common.params import Section, load_params
 
 
 class Params(Section):

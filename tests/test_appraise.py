@@ -1,4 +1,4 @@
-"""What pseudo-masks are worth: hand-computed figures on a photograph of 8 x 12 pixels."""
+"""What pseudo-masks are worth: hand-computed figures on an image of 8 x 12 pixels."""
 
 import json
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from stages import appraise
-from stages.dataset.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
-from stages.teacher import rle
-from stages.teacher.labelmap import Chosen, paint
-from stages.teacher.quality import BoxQuality, box_quality, summarise
-from stages.teacher.shards import CANDIDATES, write_shard
+from stages.appraisal.quality import BoxQuality, box_quality, summarise
+from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
+from stages.masks import rle
+from stages.masks.labelmap import Chosen, paint
+from stages.masks.shards import CANDIDATES, write_shard
 
 SIZE_HW = (8, 12)
 NAMES = ("dirt", "damage")
@@ -89,7 +89,7 @@ def test_a_class_without_boxes_is_undefined_not_zero():
 
 @pytest.fixture
 def folder(tmp_path):
-    """val: one photograph with truth and one without; train: no truth; test: no photographs."""
+    """val: one image with truth and one without; train: no truth; test: no images."""
     write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path, NAMES))
     rows = DIRT + DAMAGE + STRAY
     chosen = [Chosen(row["rle"], row["class_id"], (0.0, 0.0, 12.0, 8.0)) for row in rows if row["chosen"]]

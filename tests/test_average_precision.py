@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.scoring.average_precision import AP_IOUS, average_precision, detected
-from stages.scoring.components import regions
-from stages.scoring.defects import outcome
+from stages.evaluation.average_precision import AP_IOUS, average_precision, detected
+from stages.evaluation.components import regions
+from stages.evaluation.defects import outcome
 
 NAMES = ("dirt", "damage")
 SIZE_HW = (12, 30)
 
 
-def precision_of(*photographs: tuple[np.ndarray, np.ndarray, list[float]]) -> dict:
-    """AP of (truth, prediction, scores) of every photograph."""
-    found = [(outcome(truth, predicted), scores) for truth, predicted, scores in photographs]
+def precision_of(*scored: tuple[np.ndarray, np.ndarray, list[float]]) -> dict:
+    """AP of (truth, prediction, scores) of every image."""
+    found = [(outcome(truth, predicted), scores) for truth, predicted, scores in scored]
     return average_precision([detected(one.true, one.predicted, scores) for one, scores in found], NAMES)
 
 
@@ -110,7 +110,7 @@ def test_without_any_defect_all_is_undefined_and_without_predictions_it_is_zero(
     assert precision_of((nothing, nothing, []))["ap"] is None
 
 
-def test_more_than_a_hundred_regions_of_a_photograph_all_count():
+def test_more_than_a_hundred_regions_of_an_image_all_count():
     truth = np.zeros((30, 60), dtype=np.uint8)
     truth[::2, ::2] = 1
     assert len(regions(truth)) == 450
@@ -128,7 +128,7 @@ def test_scores_follow_their_regions_when_ignored_ones_are_left_out():
     assert precision_of((truth, predicted, [0.1, 0.5, 0.9]))["ap50"] == pytest.approx(51 / 2 / 101, abs=1e-6)
 
 
-def random_photographs(seed: int, count: int = 3) -> tuple[list, list, list]:
+def random_images(seed: int, count: int = 3) -> tuple[list, list, list]:
     """Bars of truth, predictions near them and elsewhere, and scores of which no two are equal."""
     generator = np.random.default_rng(seed)
     truths, predictions = [], []
@@ -150,10 +150,10 @@ def random_photographs(seed: int, count: int = 3) -> tuple[list, list, list]:
 @given(seed=st.integers(0, 2**16))
 @settings(max_examples=25, deadline=None)
 def test_it_is_what_plain_loops_over_sets_of_pixels_give(seed):
-    truths, predictions, scores = random_photographs(seed)
+    truths, predictions, scores = random_images(seed)
     figures, expected = (
         precision_of(*zip(truths, predictions, scores, strict=True)),
-        slow_precision(*random_photographs(seed)),
+        slow_precision(*random_images(seed)),
     )
     assert figures["ap10"] == pytest.approx(expected[0].mean(), abs=2e-6)
     assert figures["ap50"] == pytest.approx(expected[1].mean(), abs=2e-6)
@@ -163,7 +163,7 @@ def test_it_is_what_plain_loops_over_sets_of_pixels_give(seed):
 @given(seed=st.integers(0, 2**16), score=st.floats(0.01, 0.99))
 @settings(max_examples=25, deadline=None)
 def test_one_more_false_alarm_never_raises_it(seed, score):
-    truths, predictions, scores = random_photographs(seed)
+    truths, predictions, scores = random_images(seed)
     before = precision_of(*zip(truths, predictions, scores, strict=True))
     worse, at = predictions[0].copy(), len(regions(predictions[0]))
     worse[11, 28:30] = 2  # touches nothing, and comes last in the order of the regions
@@ -175,7 +175,7 @@ def test_one_more_false_alarm_never_raises_it(seed, score):
 @given(seed=st.integers(0, 2**16))
 @settings(max_examples=25, deadline=None)
 def test_a_perfect_prediction_scores_one_whatever_its_scores(seed):
-    truths, _, _ = random_photographs(seed)
+    truths, _, _ = random_images(seed)
     generator = np.random.default_rng(seed)
     scores = [generator.random(len(regions(truth))).tolist() for truth in truths]
     figures = precision_of(*zip(truths, truths, scores, strict=True))

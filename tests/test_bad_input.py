@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.dataset.tables import IMAGES, REJECTS, SPLITS, read_table
+from stages.common.errors import UserError
+from stages.data.tables import IMAGES, REJECTS, SPLITS, read_table
 from stages.ingest import main
-from stages.shell.errors import UserError
-from tests.bad_sets import BASE_IDS, DATA_YAML, KINDS, SIZE_WH, encoded, picture, put, sound
+from tests.support.bad_sets import BASE_IDS, DATA_YAML, KINDS, SIZE_WH, encoded, picture, put, sound
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -100,7 +100,7 @@ def test_there_are_kinds_enough():
     assert len(KINDS) >= 40
 
 
-def test_all_bad_things_at_once_cost_no_sound_photograph(tmp_path):
+def test_all_bad_things_at_once_cost_no_sound_image(tmp_path):
     """One data set with every kind that can be had beside the others."""
     root = sound(tmp_path / "set")
     for index, kind in enumerate(KINDS.values()):

@@ -9,22 +9,22 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from stages import export
-from stages.dataset.photos import probe_photo
-from stages.dataset.tables import IMAGES, Dataset, write_dataset, write_table
+from stages.common.errors import Stopped, UserError
+from stages.data.images import probe_photo
+from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
-from stages.serving import tiling
-from stages.serving.network import Runtime, open_network
-from stages.shell.errors import Stopped, UserError
+from stages.methods.config import Boxes2PixelsParams
+from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Baseline
+from stages.networks.student import load_student, save_student
+from stages.runtime import tiling
+from stages.runtime.network import Runtime, open_network
 from stages.student import inference
-from stages.student.baseline import IMAGENET_MEAN, IMAGENET_STD, Baseline
 from stages.student.config import ViewParams
 from stages.student.kinds import BaselineConfig, BaselineParams, Encoder
-from stages.student.model import load_student, save_student
-from stages.supervision.config import Boxes2PixelsParams
 from stages.training import loop
 from stages.training.loop import fit
-from tests.test_crops import crops, shards  # noqa: F401
 from tests.test_loop import CPU, NEVER, Watched, plan, stopped_at
+from tests.test_samples import crops, shards  # noqa: F401
 from tests.test_tiling import SIZES_HW, photo_of
 
 FINE_ALONE = Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None)

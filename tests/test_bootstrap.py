@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.scoring import bootstrap
-from stages.scoring.bootstrap import BootstrapParams, holm, percentile_interval, resampled_sums, two_sided_p
-from stages.scoring.metrics import figures
+from stages.evaluation import bootstrap
+from stages.evaluation.bootstrap import BootstrapParams, holm, percentile_interval, resampled_sums, two_sided_p
+from stages.metrics.scores import figures
 
 PARAMS = BootstrapParams(samples=400, seed=7)
 

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.student.model import Logits
-from stages.supervision.batch import Batch, Moment
-from stages.supervision.boxes2pixels import (
+from stages.losses.batch import Batch, Moment
+from stages.methods.boxes2pixels import (
     EPS,
     IGNORE,
     asymmetric_dice,
@@ -18,7 +17,8 @@ from stages.supervision.boxes2pixels import (
     losses,
     weighted_cross_entropy,
 )
-from stages.supervision.config import Boxes2PixelsParams, SelfcorrParams
+from stages.methods.config import Boxes2PixelsParams, SelfcorrParams
+from stages.networks.student import Logits
 
 PARAMS = Boxes2PixelsParams(method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=None)
 

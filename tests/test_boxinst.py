@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from stages.supervision.batch import IGNORE, Moment
-from stages.supervision.boxinst import losses
-from stages.supervision.config import BoxInstParams
-from stages.supervision.grid import heads, scene
-from stages.supervision.terms import OFFSETS_YX, colour_similarity, grow
-from tests.boxed import (
+from stages.losses.batch import IGNORE, Moment
+from stages.losses.grid import heads, scene
+from stages.losses.terms import OFFSETS_YX, colour_similarity, grow
+from stages.methods.boxinst import losses
+from stages.methods.config import BoxInstParams
+from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
     boxes_of,

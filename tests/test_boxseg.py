@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.supervision.batch import Moment
-from stages.supervision.boxseg import Peers, fuse, how_many, judge, losses, mask_quality, peers, rank
-from stages.supervision.config import BoxSegParams
-from tests.boxed import (
+from stages.losses.batch import Moment
+from stages.methods.boxseg import Peers, fuse, how_many, judge, losses, mask_quality, peers, rank
+from stages.methods.config import BoxSegParams
+from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
     boxes_of,

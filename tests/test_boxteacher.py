@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from stages.supervision.batch import Moment
-from stages.supervision.boxteacher import affinity_loss, choose, losses, pixel_loss
-from stages.supervision.config import BoxTeacherParams
-from stages.supervision.grid import heads, pool_masks, scene
-from stages.supervision.masks import box_pixels, ema_masks, fit_of, sam_masks, tight_boxes
-from stages.supervision.terms import OFFSETS_YX, mask_similarity
-from tests.boxed import (
+from stages.losses.batch import Moment
+from stages.losses.grid import heads, pool_masks, scene
+from stages.losses.pseudo_masks import box_pixels, ema_masks, fit_of, sam_masks, tight_boxes
+from stages.losses.terms import OFFSETS_YX, mask_similarity
+from stages.methods.boxteacher import affinity_loss, choose, losses, pixel_loss
+from stages.methods.config import BoxTeacherParams
+from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
     boxes_of,

@@ -7,11 +7,11 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
+from stages.masks.windows import Window, crop_window, input_size_hw, whole_window
 from stages.teacher import candidates
 from stages.teacher.candidates import Candidate, predict
 from stages.teacher.chunks import Chunks
-from stages.teacher.views import Window, crop_window, input_size_hw, whole_window
-from tests.tiny_teacher import tiny_sam
+from tests.support.tiny_teacher import tiny_sam
 
 SIZE_HW = (37, 90)
 BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])
@@ -71,7 +71,7 @@ def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size
         assert_same(answer, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
 
 
-def test_a_photograph_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, photo):
+def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, photo):
     sizes = []
     handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(2)))

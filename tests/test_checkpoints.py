@@ -16,11 +16,11 @@ from stages.checkpoints import teacher as teacher_module
 from stages.checkpoints.backbone import install_backbone, vit_kwargs
 from stages.checkpoints.download import fetch
 from stages.checkpoints.teacher import install_teacher
-from stages.shell.errors import UserError
-from stages.shell.files import sha256_file
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
 from stages.student.backbone import load_backbone
 from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
-from tests.tiny_teacher import TINY
+from tests.support.tiny_teacher import TINY
 
 OFFLINE = "Without a network: do this"
 

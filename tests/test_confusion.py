@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.scoring.confusion import IGNORE, confusion
+from stages.metrics.confusion import IGNORE, confusion
 
 SHAPE = (4, 7)
 TRUTH = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, IGNORE]))

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.scoring.bootstrap import BootstrapParams
-from stages.scoring.corrections import KINDS, corrected_defects, corrected_pixels, summarise_corrections
-from stages.scoring.defects import IOUS, outcome
-from stages.scoring.matching import overlaps
+from stages.evaluation.bootstrap import BootstrapParams
+from stages.evaluation.defects import IOUS, outcome
+from stages.evaluation.matching import overlaps
+from stages.reporting.corrections import KINDS, corrected_defects, corrected_pixels, summarise_corrections
 
 TRUTHS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
 MAPS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 1, 2]))

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from stages import evaluate, ingest, plan, rasterize, train  # noqa: F401  # loaded once, for the children
-from tests.tiny_project import ROOT, STEPS_OF_ALL, command, finish, make_project, outputs, start
+from tests.support.tiny_project import ROOT, STEPS_OF_ALL, command, finish, make_project, outputs, start
 
 COUNTS = {"train": 14, "val": 3, "test": 3}
 PATIENCE_S = 600
@@ -133,7 +133,7 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     done = {path: path.stat().st_ino for path in whole(work)}
     assert len(done) >= least
     forked_to_the_end(project, "rasterize")
-    assert all(path.stat().st_ino == number for path, number in done.items()), "a finished photograph was done again"
+    assert all(path.stat().st_ino == number for path, number in done.items()), "a finished image was done again"
     assert same_so_far(project, wanted)
 
     forked_to_the_end(project, "plan")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.delivery.defects import Record, defects_of, elongation
+from stages.formats.defects import Record, defects_of, elongation
 
 LABELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 9)), elements=st.integers(0, 3))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from stages.shell import device
-from stages.shell.device import device_of, multiplies_in_bf16, spell_out_attention
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
+from stages.compute import device
+from stages.compute.device import device_of, multiplies_in_bf16, spell_out_attention
 from stages.training import supervise
 from stages.training.supervise import logits_of
 from tests.test_student import student

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from stages.supervision.batch import Moment
-from stages.supervision.config import DiscoBoxParams
-from stages.supervision.discobox import losses, mean_field
-from stages.supervision.terms import OFFSETS_YX
-from tests.boxed import (
+from stages.losses.batch import Moment
+from stages.losses.terms import OFFSETS_YX
+from stages.methods.config import DiscoBoxParams
+from stages.methods.discobox import losses, mean_field
+from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
     boxes_of,

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from stages import evaluate
-from stages.dataset.tables import (
+from stages.common.errors import UserError
+from stages.data.tables import (
     IMAGES,
     TRUTH,
     Dataset,
@@ -21,16 +22,15 @@ from stages.dataset.tables import (
     write_dataset,
     write_table,
 )
-from stages.scoring.predictions import stream_predictions
-from stages.shell.errors import UserError
-from stages.teacher.shards import MASKS
+from stages.evaluation.predictions import stream_predictions
+from stages.masks.shards import MASKS
 
 NAMES = ("dirt", "damage")
 SIZES_HW = [(40, 56), (33, 72), (60, 31)]
 
 
 class RedAndBlue:
-    """Says `dirt` where a photograph is red and `damage` where it is blue."""
+    """Says `dirt` where an image is red and `damage` where it is blue."""
 
     config = SimpleNamespace(names=list(NAMES))
 
@@ -50,7 +50,7 @@ class RedAndBlue:
         self.seen_hw.append(photo.shape[:2])
         dirt, damage = photo[..., 0] > 128, (photo[..., 2] > 128) & (self.seed != 5)
         probabilities = np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
-        # of dirt, in photographs of a certain size
+        # of dirt, in images of a certain size
         sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == photo.shape[:2]), 1.0)
         probabilities[1] *= sure
         return probabilities
@@ -162,7 +162,7 @@ def test_a_perfect_student_finds_every_defect_and_invents_none(tmp_path, student
         assert defects["ap50_by_class"] == {"dirt": 1, "damage": 1}
 
 
-def test_defects_are_counted_per_photograph_and_ranked_by_their_probability(tmp_path, student):
+def test_defects_are_counted_per_image_and_ranked_by_their_probability(tmp_path, student):
     truth = exact_truth()
     truth["test/p1"] = np.where(truth["test/p1"] == 1, 0, truth["test/p1"])  # its dirt is a false alarm
     student.sure = {"test/p1": 0.6}
@@ -249,7 +249,7 @@ def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
     assert [sum(row["confusion"]) for row in rows] == [518 * 518] * 3
     assert decode_label_map(rows[2]["mask_png"]).shape == (518, 518)
     assert metrics["test"]["defects"]["found_iou50"] == metrics["test"]["defects"]["ap50"] == 1
-    # Where the stretched photograph blends at an edge, truth does not: close to one, not exactly.
+    # Where the stretched image blends at an edge, truth does not: close to one, not exactly.
     assert 0.97 < metrics["test"]["iou_bin"] <= 1
 
 

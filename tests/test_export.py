@@ -16,14 +16,14 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from stages import export, predict
-from stages.dataset.photos import probe_photo
-from stages.dataset.tables import IMAGES, Dataset, write_dataset, write_table
+from stages.common.errors import UserError
+from stages.data.images import probe_photo
+from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
-from stages.serving.network import Runtime, open_network
-from stages.serving.parity import EXACT, INT8, Parity, Tolerance, check, compare
-from stages.serving.samples import sample_tiles, spread
-from stages.shell.errors import UserError
-from stages.student.model import save_student
+from stages.networks.student import save_student
+from stages.runtime.network import Runtime, open_network
+from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.runtime.samples import sample_tiles, spread
 from tests.test_tiling import photo_of, trained
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ RANDOM_INT8 = Tolerance(agreement=0.96, defect_iou=0.9, logit=None)
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    """A student, photographs with their tables, and an export of each kind."""
+    """A student, images with their tables, and an export of each kind."""
     root = tmp_path_factory.mktemp("export")
     save_student(trained("native"), root / "student")
     write_dataset(root / "tables/dataset.json", Dataset(root / "photos", ("dirt", "damage")))
@@ -88,7 +88,7 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2
 
 
-def test_a_photograph_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
+def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
     ours, int8 = (
         open_network(work / name, kind, "cpu") for name, kind in (("onnx", "onnx"), ("openvino8", "openvino"))
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.shell.errors import explain
-from stages.shell.files import new_file, new_folder, sha256_file, write_json
+from stages.common.errors import explain
+from stages.common.files import new_file, new_folder, sha256_file, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,7 @@ def test_a_folder_replaces_the_old_one_only_when_complete(tmp_path):
 LEAVE = """
 import os, sys, time
 from pathlib import Path
-from stages.shell.files import new_file, new_folder
+from stages.common.files import new_file, new_folder
 with new_folder(Path(sys.argv[1]) / "folder") as folder, new_file(Path(sys.argv[1]) / "file") as file:
     (folder / "half").touch()
     print("ready", flush=True)

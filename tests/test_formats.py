@@ -16,13 +16,13 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from stages.delivery import yolo
-from stages.delivery.coco import coco
-from stages.delivery.cvat import cvat
-from stages.delivery.label_studio import brush_code, label_studio
-from stages.delivery.outlines import outlines
-from stages.delivery.pictures import COLOURS, overlay
-from stages.delivery.table import tables
+from stages.formats import yolo
+from stages.formats.coco import coco
+from stages.formats.cvat import cvat
+from stages.formats.label_studio import brush_code, label_studio
+from stages.formats.outlines import outlines
+from stages.formats.pictures import COLOURS, overlay
+from stages.formats.table import tables
 from tests.test_defects import record
 
 NAMES = ["dirt", "damage & <wear>"]
@@ -129,7 +129,7 @@ def test_an_inset_outline_is_drawn_as_the_mask_and_keeps_its_area(mask):
         assert 0 < part.sum() - area < 0.06 * border
 
 
-def test_an_empty_photograph_has_an_empty_label_file():
+def test_an_empty_image_has_an_empty_label_file():
     assert yolo.lines(records()[2]) == ""
 
 
@@ -311,7 +311,7 @@ def test_an_overlay_outlines_defects_and_leaves_the_rest_alone():
     photo = np.full((*labels.shape, 3), 128, np.uint8)
     view = np.asarray(Image.open(io.BytesIO(overlay(photo, one)))).astype(int)
     assert view.shape == photo.shape
-    assert (photo == 128).all(), "the photograph itself is not drawn on"
+    assert (photo == 128).all(), "the image itself is not drawn on"
     assert np.abs(view[30:34, 2:8] - 128).max() < 12
     assert np.abs(view[25, 33:37] - 128).max() < 40
     assert np.abs(view[27:29, 41:43] - COLOURS[1]).max() < 60

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.supervision.grid import box_cells, heads, instance_logits, pad, pool_log_probabilities, pool_masks, scene
-from tests.boxed import batch_of, boxes_of, filled, random_batch, random_logits
+from stages.losses.grid import box_cells, heads, instance_logits, pad, pool_log_probabilities, pool_masks, scene
+from tests.support.boxed import batch_of, boxes_of, filled, random_batch, random_logits
 
 SIZE_HW = (13, 22)
 

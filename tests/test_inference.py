@@ -1,4 +1,4 @@
-"""Photographs of any size: tiles cover everything, blend without seams, and keep rows and columns apart."""
+"""Images of any size: tiles cover everything, blend without seams, and keep rows and columns apart."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_stretching_resizes_to_the_square_and_back(size_hw):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def test_a_photograph_of_the_tile_s_size_is_one_plain_forward_pass():
+def test_an_image_of_the_tile_s_size_is_one_plain_forward_pass():
     network = student().eval()
     photo = np.random.default_rng(1).integers(0, 256, (56, 56, 3), dtype=np.uint8)
     image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.dataset.tables import BOXES, IMAGES, REJECTS, SPLITS, TRUTH, decode_label_map, read_dataset, read_table
+from stages.common.errors import UserError
+from stages.data.tables import BOXES, IMAGES, REJECTS, SPLITS, TRUTH, decode_label_map, read_dataset, read_table
 from stages.ingest import main
-from stages.shell.errors import UserError
 
 HEIGHT, WIDTH = 12, 20
 
 
-def photograph(path: Path, seed: int, **options) -> None:
+def save_image(path: Path, seed: int, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -37,10 +37,10 @@ def mask(path: Path, labels: np.ndarray) -> None:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Three photographs in train (labelled, empty label file, none), one in val and two in test, one with truth."""
+    """Three images in train (labelled, empty label file, none), one in val and two in test, one with truth."""
     root = tmp_path / "set"
     for seed, name in enumerate(("train/a", "train/b", "train/sub/c", "val/d", "test/e", "test/f")):
-        photograph(root / f"images/{name}.png", seed)
+        save_image(root / f"images/{name}.png", seed)
     write(root / "labels/train/a.txt", "1 0.5 0.5 0.5 0.5\n0 0.25 0.25 0.1 0.2\n")
     write(root / "labels/train/b.txt", "")
     write(root / "labels/val/d.txt", "0 0.5 0.5 0.1 0.1\n")
@@ -156,7 +156,7 @@ def test_labels_are_in_the_upright_frame(root):
     """Stored 20 x 12 and lying on its side: the box is in the turned, 12 x 20 picture."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    photograph(root / "images/train/a.png", 0, exif=exif)
+    save_image(root / "images/train/a.png", 0, exif=exif)
     ingest(root)
     image = rows(root, "tables/train/images", IMAGES)[0]
     assert (image["height"], image["width"], image["exif_orientation"]) == (WIDTH, HEIGHT, 6)
@@ -174,7 +174,7 @@ def test_an_absent_test_split_is_null_and_has_tables_without_rows(root, capsys):
     assert "test: no such split" in capsys.readouterr().err
 
 
-def test_a_photograph_in_two_splits_stops_the_stage_unless_told_otherwise(root):
+def test_an_image_in_two_splits_stops_the_stage_unless_told_otherwise(root):
     (root / "images/test/copy.png").write_bytes((root / "images/train/b.png").read_bytes())
     with pytest.raises(UserError, match=r"1 images lie in more.*test: images/test/copy\.png = train: images/train/b"):
         ingest(root)
@@ -213,7 +213,7 @@ def test_a_split_with_bad_images_alone_stops_the_stage(root):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (np.zeros((WIDTH, HEIGHT)), "mask is 12 x 20, the upright photograph 20 x 12"),
+        (np.zeros((WIDTH, HEIGHT)), "mask is 12 x 20, the upright image 20 x 12"),
         (np.full((HEIGHT, WIDTH), 3), r"value 3, allowed are 0 \(background\), 1-2 \(class id \+ 1\), 255"),
         (np.zeros((HEIGHT, WIDTH, 3)), "PNG of mode RGB"),
     ],
@@ -264,7 +264,7 @@ def test_labels_that_cannot_be_read_do_not_make_background(root):
 
 
 def test_a_list_that_leads_out_or_nowhere_costs_its_lines_alone(root):
-    photograph(root.parent / "out.png", 9)
+    save_image(root.parent / "out.png", 9)
     write(root.parent / "labels/stray.txt", "")
     lines = ["images/train/a.png", "../out.png", "gone/x.png", str(root.parent / "images/y.png")]
     write(root / "train.txt", "\n".join(lines))
@@ -308,7 +308,7 @@ def test_rows_are_written_in_pieces_and_in_order(root, monkeypatch):
 
 
 def test_names_with_spaces_and_other_letters(root):
-    photograph(root / 'images/train/été 1, "x".png', 9)
+    save_image(root / 'images/train/été 1, "x".png', 9)
     write(root / 'labels/train/été 1, "x".txt', "0 .5 .5 .1 .1\nbad\n")
     ingest(root)
     assert 'train/été 1, "x":1' in [row["box_id"] for row in rows(root, "tables/train/boxes", BOXES)]
@@ -316,7 +316,7 @@ def test_names_with_spaces_and_other_letters(root):
         assert next(csv.DictReader(file))["file"] == 'labels/train/été 1, "x".txt'
 
 
-def test_ten_thousand_boxes_in_one_photograph(root):
+def test_ten_thousand_boxes_in_one_image(root):
     lines = [
         f"0 {0.1 + 0.008 * (index % 100):.6f} {0.1 + 0.008 * (index // 100):.6f} .01 .01" for index in range(10_000)
     ]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from stages.teacher import rle
-from stages.teacher.labelmap import Chosen, fill_boxes, paint, pixels_of_box
-from stages.teacher.views import Window
+from stages.masks import rle
+from stages.masks.labelmap import Chosen, fill_boxes, paint, pixels_of_box
+from stages.masks.windows import Window
 
 SIZE_HW = (12, 20)
 EVERYWHERE = (0.0, 0.0, 20.0, 12.0)
@@ -39,7 +39,7 @@ def test_a_part_is_decoded_as_pycocotools_decodes_the_whole(mask, data):
     np.testing.assert_array_equal(part, mask[top:bottom, left:right])
 
 
-def test_long_runs_of_a_large_photograph_are_decoded():
+def test_long_runs_of_a_large_image_are_decoded():
     """Counts of several characters, rising and falling, so that differences have both signs."""
     whole = np.zeros((3000, 5000), bool)
     whole[100:2900, 40] = whole[7, 41] = whole[20:2999, 4000:4003] = True
@@ -68,7 +68,7 @@ def test_pixels_of_a_box(box, expected):
     assert pixels_of_box(box, SIZE_HW) == expected
 
 
-def test_the_margin_is_a_fraction_of_each_side_and_ends_at_the_photograph():
+def test_the_margin_is_a_fraction_of_each_side_and_ends_at_the_image():
     assert pixels_of_box((4.0, 2.0, 14.0, 6.0), SIZE_HW, margin=0.5) == Window(0, 0, 19, 8)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stages.dataset.labels import OVERHANG, BadRow, parse_labels, parse_row
+from stages.ingestion.labels import OVERHANG, BadRow, parse_labels, parse_row
 
 SIZE_HW = (100, 200)
 

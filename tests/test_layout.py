@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.dataset.layout import class_names, image_id, label_path, mask_path, orphans, read_layout
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
+from stages.ingestion.layout import class_names, image_id, label_path, mask_path, orphans, read_layout
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -19,7 +19,7 @@ def touch(root: Path, *paths: str) -> Path:
 
 
 def lay(root: Path, **keys: object) -> Path:
-    """A data set of three photographs, with `keys` over the usual data.yaml."""
+    """A data set of three images, with `keys` over the usual data.yaml."""
     touch(root, "images/train/a.jpg", "images/train/deep/b.PNG", "images/val/c.jpeg")
     config = {"path": ".", "train": "images/train", "val": "images/val", "names": ["dirt", "damage"]} | keys
     (root / "data.yaml").write_text(json.dumps({key: value for key, value in config.items() if value != "absent"}))
@@ -65,7 +65,7 @@ def test_absolute_paths_inside_the_root_are_taken(tmp_path, monkeypatch):
         assert paths(root, "train") == ["images/train/a.jpg", "images/train/deep/b.PNG"]
 
 
-def test_a_list_file_names_photographs(tmp_path):
+def test_a_list_file_names_images(tmp_path):
     lay(tmp_path, train=["lists/train.txt"])
     touch(tmp_path, "lists/near.jpg")
     listing = "\ufeffimages/train/a.jpg\r\n\r\n./near.jpg\nimages/train/a.jpg\n../x.jpg\nmissing.jpg\n"
@@ -87,7 +87,7 @@ def test_two_files_with_one_stem_are_both_refused(tmp_path):
     assert problems["images/train/deep/b.PNG"] is None
 
 
-def test_files_that_are_no_photographs_are_told_and_hidden_ones_passed_over(tmp_path):
+def test_files_that_are_no_images_are_told_and_hidden_ones_passed_over(tmp_path):
     touch(lay(tmp_path), "images/train/d.heic", "images/train/._a.jpg", "images/train/.cache/a.jpg")
     touch(tmp_path, "images/train/a.txt", "elsewhere/z.jpg")
     (tmp_path / "images/train/linked").symlink_to(tmp_path / "elsewhere")
@@ -216,7 +216,7 @@ def test_labels_masks_and_ids_follow_from_the_path(photo, identity, label, mask)
     assert mask_path(photo) == mask
 
 
-def test_labels_and_masks_without_a_photograph_are_found(tmp_path):
+def test_labels_and_masks_without_an_image_are_found(tmp_path):
     lay(tmp_path)
     touch(tmp_path, "labels/train/a.txt", "labels/train/deep/b.txt", "labels/val/c.txt", "masks/val/c.png")
     touch(tmp_path, "labels/train/classes.txt", "labels/val.cache", "labels/train/.hidden.txt")
@@ -234,7 +234,7 @@ def test_labels_and_masks_without_a_photograph_are_found(tmp_path):
     ]
 
 
-def test_a_photograph_that_no_list_names_has_no_orphan_label(tmp_path):
+def test_an_image_that_no_list_names_has_no_orphan_label(tmp_path):
     lay(tmp_path, train="train.txt")
     touch(tmp_path, "labels/train/a.txt", "labels/train/deep/b.txt")
     (tmp_path / "train.txt").write_text("images/train/a.jpg\n")

@@ -1,4 +1,4 @@
-"""Photographs that look alike across splits are found and shown; splits by group leak nothing."""
+"""Images that look alike across splits are found and shown; splits by group leak nothing."""
 
 import csv
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.dataset.config import SplitParams
-from stages.dataset.groups import split_by_group
-from stages.dataset.layout import Layout, Photo, image_id, read_layout
-from stages.dataset.looks import BLOCK, Seen, near_pairs, perceptual_hash
-from stages.dataset.near import DRAWN, write_near_duplicates
-from stages.dataset.photos import probe_photo
-from stages.dataset.tables import SPLITS
-from stages.shell.errors import UserError
-from tests.bad_sets import encoded, picture, put, sound
+from stages.common.errors import UserError
+from stages.data.images import probe_photo
+from stages.data.tables import SPLITS
+from stages.ingestion.config import SplitParams
+from stages.ingestion.duplicates import BLOCK, Seen, near_pairs, perceptual_hash
+from stages.ingestion.groups import split_by_group
+from stages.ingestion.layout import Layout, Photo, image_id, read_layout
+from stages.ingestion.near import DRAWN, write_near_duplicates
+from tests.support.bad_sets import encoded, picture, put, sound
 from tests.test_bad_input import images, ingest
 
 
@@ -44,7 +44,7 @@ def bits(*on: int) -> bytes:
     return np.packbits(flags).tobytes()
 
 
-def test_what_a_copy_goes_through_changes_few_bits_and_another_photograph_half():
+def test_what_a_copy_goes_through_changes_few_bits_and_another_image_half():
     """With one shading on all of them: 8 x 8 coefficients would take them for one another."""
     photo = surface(0)
     original = look(encoded(photo))
@@ -58,7 +58,7 @@ def test_what_a_copy_goes_through_changes_few_bits_and_another_photograph_half()
     assert min(distance(original, look(encoded(surface(seed)))) for seed in range(1, 30)) > 60
 
 
-def test_a_photograph_is_compared_as_it_stands_upright():
+def test_an_image_is_compared_as_it_stands_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = encoded(surface(0).transpose(Image.Transpose.ROTATE_90), exif=exif)
@@ -90,7 +90,7 @@ def test_pairs_are_the_nearest_of_each_earlier_split_up_to_the_limit_and_no_exac
 
 
 def test_blocks_change_nothing():
-    """As one photograph at a time would be compared."""
+    """As one image at a time would be compared."""
     rng = np.random.default_rng(0)
     hashes = [rng.bytes(32) for _ in range(2 * BLOCK + 30)]
     others = [seen("train", f"t{index}", value) for index, value in enumerate(hashes[:40])]
@@ -128,7 +128,7 @@ def test_pairs_are_listed_and_a_bounded_number_drawn(tmp_path):
 
 
 def layout(**splits: list[str] | None) -> Layout:
-    """Photographs by path; splits not named are none of data.yaml's."""
+    """Images by path; splits not named are none of data.yaml's."""
     photos = {
         split: [Photo(split, image_id(split, path), path) for path in splits[split]] if splits.get(split) else None
         for split in SPLITS
@@ -194,7 +194,7 @@ def test_what_cannot_be_split_is_refused(given, group, message):
         grouped(given, group)
 
 
-def test_one_folder_of_photographs_is_split_by_the_stage_itself(tmp_path):
+def test_one_folder_of_images_is_split_by_the_stage_itself(tmp_path):
     root = sound(tmp_path / "set")
     put(root / "data.yaml", "train: images\nnames: [dirt, damage]\n")
     for index in range(40):

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from stages.common.errors import Stopped, UserError
+from stages.common.params import load_params
+from stages.losses.bank import paster
+from stages.losses.batch import IGNORE
+from stages.methods.config import PARAMS_OF, Boxes2PixelsParams, SelfcorrParams
+from stages.methods.methods import METHODS
 from stages.plan import Params, resolve
-from stages.shell.errors import Stopped, UserError
-from stages.shell.params import load_params
-from stages.supervision.bank import paster
-from stages.supervision.batch import IGNORE
-from stages.supervision.config import PARAMS_OF, Boxes2PixelsParams, SelfcorrParams
-from stages.supervision.methods import METHODS
 from stages.training import loop
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit, weights_of
-from tests.test_crops import PLAIN, crops, shards  # noqa: F401
+from tests.test_samples import PLAIN, crops, shards  # noqa: F401
 from tests.test_student import student
 
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.scoring.bootstrap import BootstrapParams
-from stages.scoring.components import regions
-from stages.scoring.defects import counts_of, mean_over_seeds, outcome, summarise_defects
-from stages.scoring.matching import overlaps, paired_iou
+from stages.evaluation.bootstrap import BootstrapParams
+from stages.evaluation.components import regions
+from stages.evaluation.defects import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.evaluation.matching import overlaps, paired_iou
 
 TRUTHS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
 PREDICTIONS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 1, 2]))
@@ -131,7 +131,7 @@ def test_the_mean_over_a_region_is_that_of_its_pixels():
     assert regions(labels * 0).means(values).tolist() == []
 
 
-def test_figures_are_shares_of_defects_and_alarms_a_photograph_over_seeds():
+def test_figures_are_shares_of_defects_and_alarms_an_image_over_seeds():
     counts = np.array([[[4, 2, 1, 3, 4, 1], [4, 4, 4, 0, 0, 0]], [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]]])
     figures = summarise_defects(counts, BOOTSTRAP)
     assert figures["true_defects"] == 4

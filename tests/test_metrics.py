@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.scoring.metrics import HEADLINES, class_keys, figures, scores
+from stages.metrics.scores import HEADLINES, class_keys, figures, scores
 
 NAMES = ["dirt", "damage"]
 COUNTS = arrays(np.int64, (3, 3), elements=st.integers(0, 50))

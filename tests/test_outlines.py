@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
-from stages.delivery.outlines import Ring, outlines
+from stages.formats.outlines import Ring, outlines
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 12)))
 

@@ -50,7 +50,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """The page of a data set with truth and names that bite, of one whose test photographs have no truth, and of
+    """The page of a data set with truth and names that bite, of one whose test images have no truth, and of
     twelve runs."""
     made = {}
     for name, settings in {
@@ -142,7 +142,7 @@ def test_names_from_the_data_set_are_shown_and_never_obeyed(page):
     assert page.title == "Report: full"
 
 
-def test_the_slider_goes_from_photograph_to_teacher_student_and_truth_by_keyboard(page):
+def test_the_slider_goes_from_image_to_teacher_student_and_truth_by_keyboard(page):
     figure, other = with_truth(page)[:2]
     slider = figure.find_element(By.CSS_SELECTOR, ".stop")
     assert slider.get_attribute("aria-valuetext") == "student"
@@ -153,7 +153,7 @@ def test_the_slider_goes_from_photograph_to_teacher_student_and_truth_by_keyboar
         slider.send_keys(Keys.ARROW_RIGHT)
         seen.append((slider.get_attribute("aria-valuetext"), opacities(figure)))
     assert seen == [
-        ("photograph", [0, 0, 0]),
+        ("image", [0, 0, 0]),
         ("teacher", [1, 0, 0]),
         ("student", [0, 1, 0]),
         ("truth", [0, 0, 1]),
@@ -179,7 +179,7 @@ def test_without_truth_the_slider_ends_at_the_student_and_the_page_says_so(brows
     assert slider.get_attribute("aria-valuetext") == "student"
     assert "(no truth)" in figure.text
     assert "none of the 3 test images has pixel truth" in browser.find_element(By.ID, "not-scored").text
-    assert "no test photograph has pixel truth" in browser.find_element(By.ID, "defects").text
+    assert "no test image has pixel truth" in browser.find_element(By.ID, "defects").text
 
 
 def test_pictures_are_ordered_by_error_or_as_asked(page):

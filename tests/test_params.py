@@ -3,8 +3,8 @@
 import pytest
 from pydantic import Field
 
-from stages.shell.errors import UserError
-from stages.shell.params import Section, load_params
+from stages.common.errors import UserError
+from stages.common.params import Section, load_params
 
 
 class Inner(Section):

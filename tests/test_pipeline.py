@@ -118,7 +118,7 @@ def test_every_declared_path_is_named_in_the_command(name):
 
 def test_the_probe_sees_an_undeclared_import(tmp_path):
     """The test above can fail: a module that imports one file more is seen to."""
-    assert "stages/shell/files.py" in probe("stages.plan")["files"]
+    assert "stages/common/files.py" in probe("stages.plan")["files"]
     assert "stages/training/loop.py" not in probe("stages.plan")["files"]
 
 
@@ -127,7 +127,7 @@ def test_light_stages_do_not_load_torch(module):
     assert not probe(module)["torch"]
 
 
-def test_training_cannot_reach_test_photographs_or_human_masks():
+def test_training_cannot_reach_test_images_or_human_masks():
     reachable = paths(STAGES["train"]["deps"])
     assert not [path for path in reachable if "truth" in path or "test" in path or path == "${data.root}"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.common.errors import UserError
+from stages.common.params import load_params
 from stages.plan import Params, main, resolve
-from stages.shell.errors import UserError
-from stages.shell.params import load_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +52,7 @@ def test_width_reaches_every_student_and_no_baseline(tmp_path):
     assert changed_by(tmp_path, student={"width": 64}) == STUDENTS
 
 
-def test_how_photographs_are_loaded_reaches_no_run(tmp_path):
+def test_how_images_are_loaded_reaches_no_run(tmp_path):
     assert changed_by(tmp_path, loading={"workers": 7}) == set()
 
 

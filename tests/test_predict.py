@@ -9,12 +9,12 @@ import typer
 from PIL import Image
 
 from stages import predict
-from stages.dataset.tables import decode_label_map
-from stages.delivery.defects import Record
+from stages.common.errors import UserError
+from stages.data.tables import decode_label_map
+from stages.formats.defects import Record
+from stages.networks.student import save_student
 from stages.predict import Format
-from stages.serving.network import Network, Runtime, open_network
-from stages.shell.errors import UserError
-from stages.student.model import save_student
+from stages.runtime.network import Network, Runtime, open_network
 from tests.test_tiling import photo_of, trained
 
 SIZES_HW = {"x/a.png": (60, 90), "x/a.bmp": (40, 70), "y/a.png": (91, 57)}
@@ -39,7 +39,7 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def runs(monkeypatch) -> list:
-    """The photographs that the network saw."""
+    """The images that the network saw."""
     seen = []
 
     def counting(network: Network, photo: np.ndarray):
@@ -75,7 +75,7 @@ def test_every_output_is_there_and_tells_the_same(model, photos, tmp_path, capsy
         np.testing.assert_array_equal(labels, wanted)
         rows = table[table["file"] == file]
         assert rows["area_px"].sum() == (labels > 0).sum() > 0
-    assert "3 photographs (0 done before)" in capsys.readouterr().out
+    assert "3 images (0 done before)" in capsys.readouterr().out
 
 
 FOLDERS = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_where_it_was(model, photos, tmp_path, runs, monkey
         with pytest.raises(KeyboardInterrupt):
             run(model, photos, tmp_path / "out")
     run(model, photos, tmp_path / "out")
-    assert len(runs) - seen == 3, "each photograph once, before or after the kill"
+    assert len(runs) - seen == 3, "each image once, before or after the kill"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -127,7 +127,7 @@ def test_what_is_not_known_to_be_ours_is_not_overwritten(model, photos, tmp_path
     assert path.read_bytes() != b"mine"
 
 
-def test_a_file_of_all_photographs_is_not_changed_unasked(model, photos, tmp_path, runs):
+def test_a_file_of_all_images_is_not_changed_unasked(model, photos, tmp_path, runs):
     run(model, photos / "y", tmp_path / "out", Format.coco)
     Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
     with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
@@ -136,7 +136,7 @@ def test_a_file_of_all_photographs_is_not_changed_unasked(model, photos, tmp_pat
     assert len(runs) == 2, "what was found is kept, even when writing is refused"
 
 
-def test_records_of_another_model_or_photograph_are_not_mixed_in(model, photos, tmp_path, runs):
+def test_records_of_another_model_or_image_are_not_mixed_in(model, photos, tmp_path, runs):
     run(model, photos / "y", tmp_path / "out", Format.masks)
     path = tmp_path / "out/records/a.json"
     record = Record.model_validate_json(path.read_bytes())
@@ -145,21 +145,21 @@ def test_records_of_another_model_or_photograph_are_not_mixed_in(model, photos, 
         run(model, photos / "y", tmp_path / "out", Format.masks)
     run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
     Image.fromarray(photo_of((33, 71))).save(photos / "y/a.png")
-    with pytest.raises(UserError, match=r"a\.json: made from another photograph"):
+    with pytest.raises(UserError, match=r"a\.json: made from another image"):
         run(model, photos / "y", tmp_path / "out", Format.masks)
     run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
     assert runs == [(91, 57), (91, 57), (33, 71)]
     assert decode_label_map((tmp_path / "out/masks/a.png").read_bytes()).shape == (33, 71)
 
 
-def test_bad_photographs_are_listed_and_the_rest_is_done(model, photos, tmp_path, capsys):
-    (photos / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+def test_bad_images_are_listed_and_the_rest_is_done(model, photos, tmp_path, capsys):
+    (photos / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     with pytest.raises(typer.Exit) as leaving:
         run(model, photos, tmp_path / "out", Format.masks, Format.table)
     assert leaving.value.exit_code == predict.SOME_SKIPPED
     error = capsys.readouterr().err
     assert "skipped: x/broken.jpg: " in error
-    assert "1 of 4 photographs were skipped" in error
+    assert "1 of 4 images were skipped" in error
     assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 3
     assert (tmp_path / "out/defects.csv").is_file()
 
@@ -210,7 +210,7 @@ def test_forced_records_leave_nothing_of_the_model_before(model, photos, tmp_pat
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_a_photograph_with_another_suffix_is_told_by_its_name_of_now(model, photos, tmp_path, runs):
+def test_an_image_with_another_suffix_is_told_by_its_name_of_now(model, photos, tmp_path, runs):
     run(model, photos / "y", tmp_path / "out", Format.masks)
     (photos / "y/a.png").rename(photos / "y/a.PNG")
     run(model, photos / "y", tmp_path / "out", Format.table)
@@ -218,10 +218,10 @@ def test_a_photograph_with_another_suffix_is_told_by_its_name_of_now(model, phot
     assert set(pd.read_csv(tmp_path / "out/defects.csv")["file"]) == {"a.PNG"}
 
 
-def test_skipped_photographs_are_listed_where_a_file_of_all_is_refused(model, photos, tmp_path, capsys):
+def test_skipped_images_are_listed_where_a_file_of_all_is_refused(model, photos, tmp_path, capsys):
     run(model, photos / "y", tmp_path / "out", Format.coco)
     Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
-    (photos / "y/broken.png").write_bytes(b"no photograph")
+    (photos / "y/broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
         run(model, photos / "y", tmp_path / "out", Format.coco)
     assert "skipped: broken.png: " in capsys.readouterr().err

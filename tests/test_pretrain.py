@@ -11,12 +11,13 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
-from stages import pretrain_backbone, pretrain_teacher
-from stages.pretrain_teacher import CONFIG, Prompts, forward, iou, loss, mask_losses
+from stages.common.params import load_params
+from stages.compute.checkpoint import save_state
+from stages.pretraining import backbone as pretrain_backbone
+from stages.pretraining import teacher as pretrain_teacher
 from stages.pretraining.loop import optimizers, pretrain, schedule, update
-from stages.procedural.shapes import KINDS
-from stages.shell.checkpoint import save_state
-from stages.shell.params import load_params
+from stages.pretraining.teacher import CONFIG, Prompts, forward, iou, loss, mask_losses
+from stages.pretraining.world.shapes import KINDS
 from stages.student.backbone import load_backbone
 from stages.teacher.sam import build_teacher
 

@@ -1,4 +1,4 @@
-"""From tables and photographs to pseudo-mask shards, with a tiny random teacher."""
+"""From tables and images to pseudo-mask shards, with a tiny random teacher."""
 
 import json
 import subprocess
@@ -15,19 +15,19 @@ from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
 
 from stages import rasterize
-from stages.dataset.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
-from stages.shell.errors import UserError
-from stages.shell.files import sha256_file
-from stages.shell.work import work_folder
-from stages.teacher import rle
-from stages.teacher.labelmap import Chosen, paint, pixels_of_box
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
+from stages.compute.workdir import work_folder
+from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
+from stages.masks import rle
+from stages.masks.labelmap import Chosen, paint, pixels_of_box
+from stages.masks.pseudomasks import choose
+from stages.masks.shards import read_candidates, read_masks, shard_indices
+from stages.masks.windows import Window
 from stages.teacher.prompting import box_iou, measure
-from stages.teacher.pseudomasks import choose
 from stages.teacher.sam import build_teacher, save_teacher
-from stages.teacher.shards import read_candidates, read_masks, shard_indices
 from stages.teacher.store import CODE
-from stages.teacher.views import Window
-from tests.tiny_teacher import TINY, tiny_sam
+from tests.support.tiny_teacher import TINY, tiny_sam
 
 ROOT = Path(__file__).parent.parent
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
@@ -41,7 +41,7 @@ BOXES_OF = {
 
 @pytest.fixture
 def tables(tmp_path) -> Path:
-    """Tables of four photographs, one of them without a box, and an empty test split."""
+    """Tables of four images, one of them without a box, and an empty test split."""
     root, tables, rng = tmp_path / "set", tmp_path / "tables", np.random.default_rng(0)
     write_dataset(tables / "dataset.json", Dataset(root, ("dirt", "damage")))
     for split in ("train", "val", "test"):
@@ -148,9 +148,9 @@ def test_outside_its_crop_a_mask_is_empty(rasterized):
         assert x1 <= row["x1"] and row["x2"] <= x2 and y1 <= row["y1"] and row["y2"] <= y2
 
 
-def test_a_photograph_without_boxes_costs_no_network_and_is_background(rasterized, monkeypatch):
+def test_an_image_without_boxes_costs_no_network_and_is_background(rasterized, monkeypatch):
     seen = []
-    monkeypatch.setattr(rasterize, "read_photo", lambda *a, read=rasterize.read_photo: seen.append(a[1]) or read(*a))
+    monkeypatch.setattr(rasterize, "read_image", lambda *a, read=rasterize.read_image: seen.append(a[1]) or read(*a))
     empty = read_masks(rasterized() / "train").to_pylist()[2]
     assert sorted(seen) == ["images/train/a.png", "images/train/b.png", "images/val/a.png"]
     assert empty["label_status"] == "missing" and empty["n_boxes"] == 0
@@ -198,7 +198,7 @@ def test_what_reaches_the_network_asks_it_again(rasterized, encoded, changed):
     assert len(encoded) > before
 
 
-def test_another_teacher_is_asked_again_and_a_new_photograph_alone(rasterized, encoded, tables, tmp_path):
+def test_another_teacher_is_asked_again_and_a_new_image_alone(rasterized, encoded, tables, tmp_path):
     rasterized()
     images = read_table(tables / "train/images.parquet", IMAGES).to_pylist()
     boxes = read_table(tables / "train/boxes.parquet", BOXES).to_pylist()
@@ -232,18 +232,26 @@ def test_a_damaged_answer_is_said_and_asked_for_again(rasterized, encoded, capsy
 
 
 def test_the_key_of_an_answer_counts_all_the_code_that_it_comes_from():
-    """What `prompted` and `read_photo` load, but for parameters and errors, which decide nothing by themselves."""
-    probe = "import json, sys, stages.teacher.prompting, stages.dataset.photos; print(json.dumps(list(sys.modules)))"
+    """What `prompted` and `read_image` load, but for parameters and errors, which decide nothing by themselves."""
+    probe = "import json, sys, stages.teacher.prompting, stages.data.images; print(json.dumps(list(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    shared = {"stages", "stages.teacher", "stages.dataset", "stages.shell", "stages.teacher.config"}
-    shared |= {"stages.shell.errors", "stages.shell.params"}
+    shared = {
+        "stages",
+        "stages.teacher",
+        "stages.data",
+        "stages.common",
+        "stages.masks",
+        "stages.compute",
+        "stages.teacher.config",
+    }
+    shared |= {"stages.common.errors", "stages.common.params"}
     loaded = {name for name in json.loads(said) if name.split(".")[0] == "stages"} - shared
     # the teacher is built by sam.py, in the stage
     assert {module.__name__ for module in CODE} == loaded | {"stages.teacher.sam"}
 
 
 def test_out_of_gpu_memory_halves_the_boxes_at_once_and_goes_on(rasterized, monkeypatch, capsys):
-    """Memory for two boxes; photographs have 11, 1 and 1. What is found is the same but for the last bits."""
+    """Memory for two boxes; images have 11, 1 and 1. What is found is the same but for the last bits."""
     monkeypatch.setattr(rasterize, "MOST_AT_ONCE", 1)
     before = candidates_of(rasterized(view="crop", batch_size=16) / "train")
     sizes, forward = [], TwoWayTransformer.forward
@@ -271,7 +279,7 @@ def test_no_memory_for_a_single_box_is_one_clear_line(rasterized, monkeypatch):
         rasterized()
 
 
-def test_photographs_side_by_side_give_the_bytes_of_one_after_the_other(rasterized, monkeypatch, tmp_path):
+def test_images_side_by_side_give_the_bytes_of_one_after_the_other(rasterized, monkeypatch, tmp_path):
     monkeypatch.setattr(rasterize.os, "cpu_count", lambda: 3)
     written = {}
     for name, at_once in (("together", 8), ("alone", 1)):
@@ -282,7 +290,7 @@ def test_photographs_side_by_side_give_the_bytes_of_one_after_the_other(rasteriz
     assert written["together"] == written["alone"]
 
 
-def test_shards_hold_the_same_rows_however_many_photographs_each_has(rasterized):
+def test_shards_hold_the_same_rows_however_many_images_each_has(rasterized):
     two, all_ = rasterized("two", shard_size=2) / "train", rasterized("all", shard_size=100) / "train"
     assert shard_indices(two) == [0, 1] and shard_indices(all_) == [0]
     assert read_masks(two).equals(read_masks(all_))
@@ -294,13 +302,13 @@ def test_a_split_that_the_data_set_lacks_is_an_empty_shard(rasterized):
     assert len(read_masks(folder)) == len(read_candidates(folder)) == 0
 
 
-def test_a_photograph_that_changed_since_ingest_stops_the_stage_and_leaves_the_last_masks(rasterized, tmp_path):
+def test_an_image_that_changed_since_ingest_stops_the_stage_and_leaves_the_last_masks(rasterized, tmp_path):
     folder = rasterized() / "train"
     before = read_masks(folder)
     with (tmp_path / "set/images/train/b.png").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UserError, match=r"b\.png: changed since it was ingested"):
-        rasterized(view="crop")  # the answers of the first run are still those of the photographs in the tables
+        rasterized(view="crop")  # the answers of the first run are still those of the images in the tables
     assert read_masks(folder).equals(before)
     assert not list(tmp_path.rglob("*.part"))
 
@@ -319,7 +327,7 @@ def test_an_empty_mask_measures_nothing():
 
 
 @given(arrays(bool, (9, 13)), st.integers(0, 5), st.integers(0, 4), st.tuples(*[st.floats(0, 12)] * 4))
-def test_area_in_box_equals_that_on_the_whole_photograph(mask, left, top, corners):
+def test_area_in_box_equals_that_on_the_whole_image(mask, left, top, corners):
     (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
     whole = np.zeros((14, 20), bool)
     whole[top : top + 9, left : left + 13] = mask

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.common.errors import UserError
+from stages.common.params import load_params
 from stages.plan import main
-from stages.shell.errors import UserError
-from stages.shell.params import load_params
 
 ROOT = Path(__file__).parent.parent
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())

@@ -20,7 +20,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from stages import report
-from stages.dataset.tables import (
+from stages.common.errors import UserError
+from stages.data.tables import (
     BOXES,
     IMAGES,
     TRUTH,
@@ -29,25 +30,24 @@ from stages.dataset.tables import (
     write_dataset,
     write_table,
 )
+from stages.evaluation.average_precision import average_precision, detected
+from stages.evaluation.bootstrap import BootstrapParams
+from stages.evaluation.defects import counts_of, outcome, summarise_defects
+from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.summary import Difference, adjusted_for_all, paired_differences, summarise
+from stages.masks.shards import MASKS
+from stages.metrics.confusion import confusion
 from stages.reporting import published
 from stages.reporting.agreement import agreement
 from stages.reporting.cases import shares, spread, worst_first
 from stages.reporting.charts import curve_chart, scores_chart
+from stages.reporting.corrections import KINDS
 from stages.reporting.defect_tables import corrections_table
 from stages.reporting.defects import UNITS
 from stages.reporting.overlays import Case, colour_of, draw, look
 from stages.reporting.pictures import VIEW_BYTES, picture, view
 from stages.reporting.table import Cell, cell, tree_table
 from stages.reporting.zoom import Window, window_on
-from stages.scoring.average_precision import average_precision, detected
-from stages.scoring.bootstrap import BootstrapParams
-from stages.scoring.confusion import confusion
-from stages.scoring.corrections import KINDS
-from stages.scoring.defects import counts_of, outcome, summarise_defects
-from stages.scoring.predictions import Prediction, write_predictions
-from stages.scoring.summary import Difference, adjusted_for_all, paired_differences, summarise
-from stages.shell.errors import UserError
-from stages.teacher.shards import MASKS
 
 NAMES = ("dirt", "damage")
 SIZE_HW = (40, 64)
@@ -261,7 +261,7 @@ def scores_of(root: Path, run: str) -> dict:
 
 def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path):
     build(tmp_path)
-    # The teacher is right but for the first photograph, where it misses `damage` and invents four pixels of `dirt`.
+    # The teacher is right but for the first image, where it misses `damage` and invents four pixels of `dirt`.
     path = tmp_path / "masks/test/masks-00000.parquet"
     rows = pq.read_table(path).to_pylist()
     told = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
@@ -271,7 +271,7 @@ def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path
     text, _ = run(tmp_path)
     rescued, lost, dropped, added = table_row(text, "What each run made of the teacher's errors", "full")
     assert rescued == "100.0% [100.0, 100.0] of 300"
-    assert lost.startswith("16.7%")  # 200 of 1,200 pixels: the dirt of the last photograph
+    assert lost.startswith("16.7%")  # 200 of 1,200 pixels: the dirt of the last image
     assert dropped == "100.0% [100.0, 100.0] of 4"
     assert added == "– none"
 
@@ -290,18 +290,18 @@ def test_without_truth_nothing_is_made_up(tmp_path):
     assert "<li>test: none of the 3 test images has pixel truth" in section(text, "not-scored")
     assert table_row(text, "Test: every run", "full") == ["not scored"] * 6
     assert 'id="differences"' not in text
-    assert "no test photograph has pixel truth" in section(text, "defects")
+    assert "no test image has pixel truth" in section(text, "defects")
     assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
         ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin", "test_found_iou10", "test_ap50")
     )
     assert 'id="corrections"' not in text
-    # The photographs are still shown: what the student says about them is worth seeing.
+    # The images are still shown: what the student says about them is worth seeing.
     assert (tmp_path / "report/overlays/test-01.png").exists()
     assert text.count('data-split="test"') == 3
-    assert "(no truth)" in section(text, "photographs")
+    assert "(no truth)" in section(text, "images")
 
 
-def test_the_worst_photograph_comes_first_and_pictures_are_as_many_as_asked(tmp_path):
+def test_the_worst_image_comes_first_and_pictures_are_as_many_as_asked(tmp_path):
     build(tmp_path)
     text, _ = run(tmp_path)
     pictures = sorted(path.name for path in (tmp_path / "report/overlays").iterdir())

@@ -1,4 +1,4 @@
-"""The teacher: the official layout, saving and loading, photographs that are not square."""
+"""The teacher: the official layout, saving and loading, images that are not square."""
 
 import json
 
@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
 from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
-from tests.tiny_teacher import TINY
+from tests.support.tiny_teacher import TINY
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_saving_twice_gives_the_same_bytes(sam, tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_the_official_forward_pass_takes_a_photograph_that_is_not_square(sam):
+def test_the_official_forward_pass_takes_an_image_that_is_not_square(sam):
     height, width = 30, 51
     photo = torch.randint(0, 256, (3, 38, 64), dtype=torch.uint8)
     box = torch.tensor([[4.0, 5.0, 40.0, 20.0]])

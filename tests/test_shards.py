@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.shell.errors import UserError
-from stages.teacher.shards import (
+from stages.common.errors import UserError
+from stages.masks.shards import (
     CANDIDATES,
     MASKS,
     read_candidates,

@@ -12,22 +12,22 @@ import pytest
 import torch
 
 from benchmarks import speed, students, teachers
-from benchmarks.material import batch_of, fit_branches, make_student, photographs
+from benchmarks.material import batch_of, demo_images, fit_branches, make_student
 from benchmarks.plain import plain_of
 from benchmarks.students import baselines
 from benchmarks.timing import in_turns
 from benchmarks.training import steps
 from benchmarks.whole_way import from_jpeg_to_png
-from stages.blades.scene import SIZE_HW
+from stages.demo.scene import SIZE_HW
+from stages.masks import rle
+from stages.networks.student import Student
 from stages.rasterize import corners
-from stages.serving.network import Network
-from stages.student.model import Student
-from stages.teacher import rle
+from stages.runtime.network import Network
 from stages.teacher.sam import save_teacher
 from stages.training import supervise
+from tests.support.tiny_teacher import TINY as TINY_TEACHER
+from tests.support.tiny_teacher import tiny_sam
 from tests.test_student import TINY
-from tests.tiny_teacher import TINY as TINY_TEACHER
-from tests.tiny_teacher import tiny_sam
 
 ROOT = Path(__file__).parent.parent
 SIZE_PX = 56
@@ -36,7 +36,7 @@ DEEPER = TINY | {"depth": 11}
 
 @pytest.fixture(scope="module")
 def fitted() -> Student:
-    return fit_branches(make_student(DEEPER, SIZE_PX, width=16), photographs(2), steps=6)
+    return fit_branches(make_student(DEEPER, SIZE_PX, width=16), demo_images(2), steps=6)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -66,7 +66,7 @@ def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypa
     # in bfloat16 the two differ in the third digit
     monkeypatch.setattr(supervise, "multiplies_in_bf16", lambda _: False)
     ours = copy.deepcopy(fitted)
-    images, labels = batch_of(photographs(2), SIZE_PX)
+    images, labels = batch_of(demo_images(2), SIZE_PX)
     calls = steps(ours, images, labels)
     before = {name: value.clone() for name, value in ours.trainable().items()}
     assert calls["plain reference"]() == pytest.approx(calls["ours"](), rel=1e-4)
@@ -102,7 +102,7 @@ def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_r
         assert said in text
 
 
-def test_baselines_give_logits_of_the_photograph_s_size():
+def test_baselines_give_logits_of_the_image_s_size():
     tiles = np.zeros((1, 70, 70, 3), np.float32)
     assert {run(tiles).shape for run in baselines(3).values()} == {(1, 3, 70, 70)}
 
@@ -110,7 +110,7 @@ def test_baselines_give_logits_of_the_photograph_s_size():
 @pytest.mark.parametrize("how", ["whole", "crop"])
 def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
     """Pixel by pixel, but for a few at the rim: the order of summation differs."""
-    sam, samples = tiny_sam(), photographs(2)
+    sam, samples = tiny_sam(), demo_images(2)
     save_teacher(tmp_path / "teacher", sam, TINY_TEACHER)
     work = teachers.Work(samples, 3, tmp_path / "photos")
     store = teachers.fresh_store(tmp_path / "teacher", tmp_path / "kept", how)
@@ -127,9 +127,9 @@ def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
             assert ours.sum() == cut.sum()
 
 
-def test_the_whole_way_writes_a_mask_a_photograph_and_spends_time_in_the_network(tmp_path):
+def test_the_whole_way_writes_a_mask_an_image_and_spends_time_in_the_network(tmp_path):
     (tmp_path / "photos").mkdir()
-    for index, sample in enumerate(photographs(2)):
+    for index, sample in enumerate(demo_images(2)):
         (tmp_path / f"photos/{index}.jpg").write_bytes(sample.jpeg)
     student = make_student(TINY, SIZE_PX, width=16)
     network = Network(student.config, "x", lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32))

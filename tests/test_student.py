@@ -4,11 +4,11 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
+from stages.networks.student import Student, load_student, save_student
 from stages.student.backbone import Backbone, load_backbone
-from stages.student.branches import SemanticDecoder
 from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
-from stages.student.model import Student, load_student, save_student
+from stages.student.decoder import SemanticDecoder
 
 TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SMALL_DINOV2 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from stages.blades.config import SynthesizeParams
-from stages.blades.defects import NAMES
-from stages.blades.scene import SIZE_HW, make_sample
+from stages.demo.config import SynthesizeParams
+from stages.demo.defects import NAMES
+from stages.demo.scene import SIZE_HW, make_sample
 from stages.synthesize import main, write_dataset
 
 BASE = {
@@ -49,11 +49,11 @@ def test_another_seed_is_another_data_set():
     assert make_sample(params(), "train", 0).jpeg != make_sample(params(seed=4), "train", 0).jpeg
 
 
-def test_splits_share_no_photograph():
+def test_splits_share_no_image():
     assert make_sample(params(), "train", 0).jpeg != make_sample(params(), "test", 0).jpeg
 
 
-def test_every_photograph_has_truth_of_its_own_size(dataset):
+def test_every_image_has_truth_of_its_own_size(dataset):
     photos = sorted(dataset.glob("images/*/*.jpg"))
     assert len(photos) == 9
     for path in photos:
@@ -108,13 +108,13 @@ def test_leaving_boxes_out_changes_neither_pixels_nor_truth():
     assert (one.truth == other.truth).all()
 
 
-def test_defect_free_photographs_have_empty_truth_and_no_box():
+def test_defect_free_images_have_empty_truth_and_no_box():
     sample = make_sample(params(defect_free=1.0), "train", 0)
     assert not sample.truth.any()
     assert sample.boxes == []
 
 
-def test_a_photograph_without_boxes_may_lack_a_label_file(tmp_path):
+def test_an_image_without_boxes_may_lack_a_label_file(tmp_path):
     write_dataset(tmp_path, params(defect_free=1.0, train=6, val=0, test=0), workers=1)
     files = sorted(tmp_path.glob("labels/train/*.txt"))
     assert [path.stem[-1] for path in files] == ["1", "2", "3", "4"]

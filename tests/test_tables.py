@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.dataset.tables import (
+from stages.common.errors import UserError
+from stages.data.tables import (
     IMAGES,
     REJECTS,
     TRUTH,
@@ -25,7 +26,6 @@ from stages.dataset.tables import (
     write_dataset,
     write_table,
 )
-from stages.shell.errors import UserError
 
 ROWS = [{"image_id": f"val/{index}", "height": 3, "width": 5, "mask_png": bytes([index])} for index in range(4)]
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stages.supervision.terms import (
+from stages.losses.terms import (
     DILATION,
     OFFSETS_YX,
     colour_similarity,

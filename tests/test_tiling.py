@@ -1,4 +1,4 @@
-"""The torch-free way from photograph to label map is the way that training and evaluation go, in bounded memory."""
+"""The torch-free way from image to label map is the way that training and evaluation go, in bounded memory."""
 
 import tracemalloc
 from types import SimpleNamespace
@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from stages.serving import tiling
-from stages.serving.network import Network, in_batches_of
-from stages.serving.torch_network import torch_runner
+from stages.networks.student import save_student
+from stages.runtime import tiling
+from stages.runtime.network import Network, in_batches_of
+from stages.runtime.torch_network import torch_runner
 from stages.student import inference
-from stages.student.model import save_student
 from tests.test_student import student
 
 SIZES_HW = [(56, 56), (57, 200), (131, 56), (30, 170), (13, 11), (150, 190)]
 
 
 def photo_of(size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Smooth noise: a photograph with large and small structures."""
+    """Smooth noise: an image with large and small structures."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (-(-size_hw[0] // 7), -(-size_hw[1] // 7), 3))
     return np.kron(coarse, np.ones((7, 7, 1), int))[: size_hw[0], : size_hw[1]].astype(np.uint8)
@@ -62,7 +62,7 @@ def pixelwise(classes: int, size_px: int) -> Network:
     return Network(SimpleNamespace(names=["x"] * classes, view=view), "", run)
 
 
-def test_a_small_defect_on_a_large_photograph_is_neither_scaled_away_nor_moved():
+def test_a_small_defect_on_a_large_image_is_neither_scaled_away_nor_moved():
     photo = np.zeros((1485, 2640, 3), np.uint8)
     photo[700:720, 1301:1313, 0] = 255
     labels, confidence = tiling.predict(pixelwise(1, 518), photo)
@@ -70,7 +70,7 @@ def test_a_small_defect_on_a_large_photograph_is_neither_scaled_away_nor_moved()
     assert confidence.min() > 0.99
 
 
-def test_memory_is_bounded_by_a_strip_not_by_classes_times_the_photograph():
+def test_memory_is_bounded_by_a_strip_not_by_classes_times_the_image():
     photo = np.zeros((2000, 900, 3), np.uint8)
     network = pixelwise(20, 112)
     tracemalloc.start()

@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from stages.student.model import Logits
-from stages.supervision.batch import IGNORE, Moment, Thresholds
-from stages.supervision.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
-from stages.supervision.config import TwoSidedParams
-from stages.supervision.two_sided import correct, losses, observe
-from stages.supervision.typical import (
+from stages.losses.batch import IGNORE, Moment, Thresholds
+from stages.methods.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
+from stages.methods.config import TwoSidedParams
+from stages.methods.running_thresholds import (
     BEYOND,
     BINS,
     DECAY,
@@ -20,7 +18,9 @@ from stages.supervision.typical import (
     Typical,
     count_probabilities,
 )
-from tests.boxed import (
+from stages.methods.two_sided import correct, losses, observe
+from stages.networks.student import Logits
+from tests.support.boxed import (
     batch_of,
     boxes_of,
     filled,
@@ -122,7 +122,7 @@ def test_beyond_the_boxes_only_its_own_threshold_counts():
     assert (result.labels[result.missed] == 2).all()
 
 
-def test_background_becomes_a_defect_and_painted_pixels_background_only_where_the_photograph_is():
+def test_background_becomes_a_defect_and_painted_pixels_background_only_where_the_image_is():
     for seed in range(5):
         batch, teacher = random_batch(seed), frozen(random_logits(seed))
         labels = batch.labels.clone()

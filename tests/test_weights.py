@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from stages import weights
 from stages.checkpoints.backbone import convert
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
 from stages.student.backbone import load_backbone
 from stages.teacher.sam import build_teacher, load_teacher, save_teacher
-from tests.tiny_teacher import TINY
+from tests.support.tiny_teacher import TINY
 
 
 @pytest.fixture(scope="module")

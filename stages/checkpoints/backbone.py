@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from stages.checkpoints.download import fetch
 from stages.checkpoints.folder import copy_folder
-from stages.shell.errors import UserError
-from stages.shell.files import new_folder, sha256_file
+from stages.common.errors import UserError
+from stages.common.files import new_folder, sha256_file
 from stages.student.backbone import load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
 

@@ -5,9 +5,9 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from stages.shell.errors import UserError
-from stages.shell.files import sha256_file
-from stages.shell.progress import progress
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
+from stages.common.progress import progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from stages.shell.errors import UserError
-from stages.shell.files import new_folder
+from stages.common.errors import UserError
+from stages.common.files import new_folder
 
 FILES = ("config.json", "model.safetensors")
 

@@ -10,8 +10,8 @@ import torch
 
 from stages.checkpoints.download import fetch
 from stages.checkpoints.folder import copy_folder
-from stages.shell.errors import UserError
-from stages.shell.files import sha256_file
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
 from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
 
 SHA256 = {

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from stages.shell.params import Section
+from stages.common.params import Section
 
 
 class PretrainParams(Section):

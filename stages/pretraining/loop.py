@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from stages.common.progress import progress
+from stages.compute.checkpoint import load_state, save_state
+from stages.compute.device import make_deterministic
+from stages.compute.workdir import code_fingerprint
 from stages.pretraining.config import PretrainParams
-from stages.shell.checkpoint import load_state, save_state
-from stages.shell.device import make_deterministic
-from stages.shell.progress import progress
-from stages.shell.work import code_fingerprint
 
 HELD_OUT_SEED = 1_000_003
 """Never a training seed: what is held out is the same for every training."""

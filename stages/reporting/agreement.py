@@ -1,11 +1,11 @@
-"""How far student and teacher are right about one photograph."""
+"""How far student and teacher are right about one image."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.scoring.confusion import confusion
-from stages.scoring.metrics import scores
+from stages.metrics.confusion import confusion
+from stages.metrics.scores import scores
 
 
 class Agreement(NamedTuple):

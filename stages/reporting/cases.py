@@ -1,8 +1,8 @@
-"""Which photographs the report shows: the worst first, then a spread over the rest, so that it is no freak show."""
+"""Which images the report shows: the worst first, then a spread over the rest, so that it is no freak show."""
 
 import numpy as np
 
-from stages.scoring.metrics import figures
+from stages.metrics.scores import figures
 
 
 def worst_first(image_ids: list[str], counts: np.ndarray) -> list[str]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
+from stages.evaluation.defects import IOUS
 from stages.reporting.defects import Tally
 from stages.reporting.overlays import hex_of
-from stages.scoring.defects import IOUS
 
 SERIES = 8
 """Colours of page.css, .s0 to .s7; further series repeat them with other dashes."""

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from stages.scoring.bootstrap import BootstrapParams
-from stages.shell.params import Section
+from stages.common.params import Section
+from stages.evaluation.bootstrap import BootstrapParams
 
 
 class ReportParams(Section):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
 
 FIGURES = {"loss": "loss", "val": "val_miou_anom", "corrected": "corrected_share"}
 """File, without .csv, and the column of it that the report draws against `epoch`."""

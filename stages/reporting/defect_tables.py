@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from stages.evaluation.defects import ALARMS, FOUND, IOUS
+from stages.reporting.corrections import KINDS
 from stages.reporting.defects import SIZES_PX, TEACHER, UNITS, Defects, Group, alarms_by_size, by_class, by_size, tally
 from stages.reporting.table import NOT_SCORED, UNDEFINED, Body, Cell, Table, cell, figure
-from stages.scoring.corrections import KINDS
-from stages.scoring.defects import ALARMS, FOUND, IOUS
 
 LOOSE, STRICT = (f"IoU {iou:g}" for iou in IOUS)
 SUMMARY_TITLES = {
@@ -55,7 +55,7 @@ def found_table(caption: str, defects: Defects, names: Sequence[str]) -> Table:
 
 
 def alarms_table(caption: str, defects: Defects) -> Table:
-    """A row for the teacher and each run: false alarms a photograph by their own size, at both IoUs."""
+    """A row for the teacher and each run: false alarms an image by their own size, at both IoUs."""
 
     def row(who: str) -> tuple[str, list[Cell]]:
         loose, strict = (alarms_by_size(defects, who, iou) for iou in IOUS)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.evaluation.bootstrap import BootstrapParams
+from stages.evaluation.components import regions
+from stages.evaluation.defects import IOUS, Outcome, counts_of, outcome
+from stages.evaluation.matching import overlaps
+from stages.reporting.corrections import corrected_defects, corrected_pixels, summarise_corrections
 from stages.reporting.scenes import Scene
-from stages.scoring.bootstrap import BootstrapParams
-from stages.scoring.components import regions
-from stages.scoring.corrections import corrected_defects, corrected_pixels, summarise_corrections
-from stages.scoring.defects import IOUS, Outcome, counts_of, outcome
-from stages.scoring.matching import overlaps
 
 SIZES_PX = (("under 100 px", 0, 99), ("100 to 1,000 px", 100, 1000), ("over 1,000 px", 1001, np.inf))
 """Groups by size: what they are called, and the least and the largest area of each."""
@@ -35,7 +35,7 @@ class Predicted(NamedTuple):
 
 @dataclass(frozen=True)
 class Defects:
-    """D true defects over N = `images` photographs. `class_ids`, `areas_px`: (D,).
+    """D true defects over N = `images` images. `class_ids`, `areas_px`: (D,).
 
     `ious`: who -> (S, D), of each defect with the predicted region it is paired with, 0 where there is none, a row a
     training seed (the teacher has one). `predicted`: who -> S times all that it predicts. `teacher_counts`: (N, 1, 6),
@@ -129,7 +129,7 @@ def tally(defects: Defects, who: str, group: Group) -> Tally:
 
 
 def alarms_by_size(defects: Defects, who: str, iou: float) -> list[float]:
-    """False alarms per photograph at `iou`, mean over seeds, in each of SIZES_PX by their own area."""
+    """False alarms per image at `iou`, mean over seeds, in each of SIZES_PX by their own area."""
     seeds = defects.predicted[who]
     false = np.concatenate([one.areas_px[one.ious < iou] for one in seeds])
     return [float(group.members.sum() / len(seeds) / defects.images) for group in by_size(false)]

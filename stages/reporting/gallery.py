@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from stages.dataset.photos import read_photo
-from stages.dataset.tables import BOXES, Dataset, decode_label_map, read_table
+from stages.data.images import read_image
+from stages.data.tables import BOXES, Dataset, decode_label_map, read_table
+from stages.evaluation.predictions import stream_predictions
 from stages.reporting.agreement import agreement
 from stages.reporting.overlays import Case, at_size
 from stages.reporting.scenes import stream_masks, stream_truth
-from stages.scoring.predictions import stream_predictions
 
 
 def cases(
@@ -23,7 +23,7 @@ def cases(
     boxes = read_table(tables / split / "boxes.parquet", BOXES)
     for image_id in image_ids:
         row = photos[image_id]
-        photo = read_photo(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        photo = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
         teacher = decode_label_map(row["label_map"]["bytes"])
         student = at_size(decode_label_map(predicted[image_id]["mask_png"]), photo.shape[:2])
         label_map = decode_label_map(human[image_id]["mask_png"]) if image_id in human else None

@@ -1,4 +1,4 @@
-"""One picture per photograph: photograph with boxes, teacher, student and truth, whole and enlarged."""
+"""One picture per image: image with boxes, teacher, student and truth, whole and enlarged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from stages.metrics.confusion import IGNORE
 from stages.reporting.agreement import Agreement
 from stages.reporting.zoom import Window, window_on
-from stages.scoring.confusion import IGNORE
 
 CELL_PX = 400
 """Longest side of each of the eight views."""
@@ -44,7 +44,7 @@ class Case:
 
 
 def draw(case: Case, names: tuple[str, ...], student_name: str) -> Image.Image:
-    """RGB picture: four views of the whole photograph, below them the same four enlarged, with a legend."""
+    """RGB picture: four views of the whole image, below them the same four enlarged, with a legend."""
     height, width = case.photo.shape[:2]
     scale = CELL_PX / max(height, width)
     cell_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -59,7 +59,7 @@ def draw(case: Case, names: tuple[str, ...], student_name: str) -> Image.Image:
     pen.text((sheet_wh[0] - GAP_PX, TITLE_PX / 2), case.agreement.note, INK, _font(14), anchor="rm")
 
     views = {
-        "photograph and boxes": None,
+        "image and boxes": None,
         "teacher (pseudo-mask)": case.teacher,
         f"student ({student_name})": case.student,
         "pixel truth": case.truth,
@@ -116,7 +116,7 @@ def tints(labels: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.
 
 
 def at_size(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Predictions of the stretched protocol, brought back to the photograph's size."""
+    """Predictions of the stretched protocol, brought back to the image's size."""
     if labels.shape == size_hw:
         return labels
     return np.asarray(Image.fromarray(labels).resize((size_hw[1], size_hw[0]), Image.Resampling.NEAREST))

@@ -1,12 +1,12 @@
 "use strict";
-// The gallery: sliders that fade between a photograph and the masks on it, order, filters. Without it the page reads on.
+// The gallery: sliders that fade between an image and the masks on it, order, filters. Without it the page reads on.
 (() => {
   const gallery = document.getElementById("gallery");
   if (!gallery) return;
   const pictures = [...gallery.querySelectorAll(".picture")];
   const tool = (id) => document.getElementById(id);
 
-  // 0 is the bare photograph; layer k is full at k and gone one step to either side.
+  // 0 is the bare image; layer k is full at k and gone one step to either side.
   function show(picture) {
     const at = Number(picture.querySelector(".stop").value);
     const strength = Number(tool("strength").value);

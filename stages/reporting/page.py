@@ -9,6 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from stages.evaluation.defects import FOUND, IOUS
+from stages.evaluation.summary import Difference
 from stages.reporting import published
 from stages.reporting.charts import DOTS, curve_chart, curve_class, found_chart, scatter_chart, scores_chart
 from stages.reporting.curves import Curve
@@ -33,8 +35,6 @@ from stages.reporting.table import (
     headline_table,
     tree_table,
 )
-from stages.scoring.defects import FOUND, IOUS
-from stages.scoring.summary import Difference
 
 HERE = Path(__file__).parent
 COMPARED = ("iou_bin", "miou_anom", "precision_bin")
@@ -43,8 +43,8 @@ LEVEL = 0.05
 """Under this, an adjusted p-value is called evidence."""
 
 RESOLUTION = {
-    "native": "at each photograph's own resolution",
-    "stretched_518": "on photographs and truth stretched to 518 × 518, as published",
+    "native": "at each image's own resolution",
+    "stretched_518": "on images and truth stretched to 518 × 518, as published",
 }
 CURVES = {
     "loss": "Training loss",
@@ -56,7 +56,7 @@ CURVES = {
 @dataclass(frozen=True)
 class Findings:
     """All that the page tells. `metrics`: run -> its JSON; `differences`: run -> figure -> its difference from that of
-    `reference`, by so many bootstrap `samples`; `teacher`: metrics/rasterize.json. Of the test photographs with truth,
+    `reference`, by so many bootstrap `samples`; `teacher`: metrics/rasterize.json. Of the test images with truth,
     None where there is none: `defects`; `teacher_defects`, see `summarise_defects`; `corrections`, see
     `corrections_of`."""
 
@@ -207,7 +207,7 @@ def _defects(found: Findings, test: Mapping[str, dict | None]) -> dict[str, obje
         "images": defects.images,
         "summary": summary_table("Defects found and false alarms", test, found.teacher_defects),
         "found": found_table("Share of the defects found, by size and class", defects, found.names),
-        "alarms": alarms_table("False alarms a photograph, by their own size", defects),
+        "alarms": alarms_table("False alarms an image, by their own size", defects),
         "precision": class_precision_table("AP50 by class", test, found.names),
     }
     if shown["count"]:

@@ -1,4 +1,4 @@
-"""Photographs for the page: a JPEG and, to lay over it, a transparent PNG for each of teacher, student and truth."""
+"""Images for the page: a JPEG and, to lay over it, a transparent PNG for each of teacher, student and truth."""
 
 import base64
 import io
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from stages.metrics.confusion import IGNORE
 from stages.reporting.agreement import Agreement
 from stages.reporting.overlays import COLOURS, IGNORE_COLOUR, Case, hex_of, shown, tints
 from stages.reporting.zoom import Window, window_on
-from stages.scoring.confusion import IGNORE
 
 VIEW_PX = 800
-"""Longest side of a view as drawn; a photograph that has fewer pixels is embedded as it is."""
+"""Longest side of a view as drawn; an image that has fewer pixels is embedded as it is."""
 VIEW_BYTES = 200_000
-"""Bound of a view, photograph and layers together. With 24 photographs of two views and base64: under 13 MB a page."""
+"""Bound of a view, image and layers together. With 24 images of two views and base64: under 13 MB a page."""
 SMALLER = 0.8
 """Largest factor on a view's side for as long as it is over its bound."""
 JPEG_QUALITY = 82
@@ -43,7 +43,7 @@ class View(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A photograph of the gallery, whole and close to what went most wrong. `legend`: class, #rrggbb."""
+    """An image of the gallery, whole and close to what went most wrong. `legend`: class, #rrggbb."""
 
     title: str
     split: str

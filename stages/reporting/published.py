@@ -1,6 +1,6 @@
 """Figures of the Boxes2Pixels paper, to stand beside ours, and what is wrong with them.
 
-Test was measured on the authors' manual masks of DTU blade photographs (not released), val on SAM's masks, both at a
+Test was measured on the authors' manual masks of DTU blade images (not released), val on SAM's masks, both at a
 stretched 518 x 518.
 """
 

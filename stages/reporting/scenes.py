@@ -1,4 +1,4 @@
-"""Photograph by photograph: what the truth, the teacher and every training of every run say about it."""
+"""Image by image: what the truth, the teacher and every training of every run say about it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.dataset.tables import TRUTH, decode_label_map
+from stages.common.errors import UserError
+from stages.data.tables import TRUTH, decode_label_map
+from stages.evaluation.predictions import stream_predictions
+from stages.evaluation.streams import stream_rows
+from stages.masks.shards import MASKS, shard_indices
 from stages.reporting.overlays import at_size
-from stages.scoring.predictions import stream_predictions
-from stages.scoring.streams import stream_rows
-from stages.shell.errors import UserError
-from stages.teacher.shards import MASKS, shard_indices
 
 
 class Scene(NamedTuple):
-    """Label maps of one photograph, (H, W) uint8 at the resolution that the runs were scored at; `truth` with 255
+    """Label maps of one image, (H, W) uint8 at the resolution that the runs were scored at; `truth` with 255
     where ignored. `students`: run -> one map a training seed."""
 
     truth: np.ndarray
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
 def scenes(
     split: str, runs: Sequence[str], seeds: Sequence[int], predictions: Path, masks: Path, truth: Path
 ) -> Iterator[Scene]:
-    """Photographs of a split that have truth, by id; one row of each file is held at a time.
+    """Images of a split that have truth, by id; one row of each file is held at a time.
 
     Raises UserError where a run was not evaluated on one of them, or at another resolution than the others.
     """

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stages.scoring.metrics import HEADLINES, class_keys
-from stages.scoring.summary import Difference
+from stages.evaluation.summary import Difference
+from stages.metrics.scores import HEADLINES, class_keys
 
 TITLES = {
     "miou": "mIoU",

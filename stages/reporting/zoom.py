@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from stages.scoring.confusion import IGNORE
+from stages.metrics.confusion import IGNORE
 
 LEAST_PX = 48
 """Least width of a window: narrower ones show pixels, not surroundings."""
@@ -14,7 +14,7 @@ SURROUNDINGS = 1.8
 
 
 class Window(NamedTuple):
-    """Part of a photograph in whole pixels."""
+    """Part of an image in whole pixels."""
 
     left: int
     top: int
@@ -29,10 +29,10 @@ class Window(NamedTuple):
 def window_on(
     reference: np.ndarray, predicted: np.ndarray, boxes_xyxy: list[tuple[float, float, float, float]]
 ) -> Window:
-    """The window to enlarge, of the photograph's own proportions.
+    """The window to enlarge, of the image's own proportions.
 
     Around the connected region of defect, true or predicted, with the most wrong pixels; where all is right, around
-    the largest; where there is none, around the largest box; else the whole photograph. Label maps (H, W).
+    the largest; where there is none, around the largest box; else the whole image. Label maps (H, W).
     """
     height, width = reference.shape
     true, found = (reference > 0) & (reference != IGNORE), (predicted > 0) & (reference != IGNORE)
@@ -48,7 +48,7 @@ def window_on(
 
 
 def _around(x1: float, y1: float, x2: float, y2: float, width: int, height: int) -> Window:
-    """A window of the photograph's proportions with the box in its middle, moved inside where it sticks out."""
+    """A window of the image's proportions with the box in its middle, moved inside where it sticks out."""
     share = max((x2 - x1) * SURROUNDINGS / width, (y2 - y1) * SURROUNDINGS / height, LEAST_PX / width)
     cut_w, cut_h = (min(side, max(1, round(side * min(share, 1.0)))) for side in (width, height))
     left = min(max(0, round((x1 + x2 - cut_w) / 2)), width - cut_w)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from stages.shell.errors import UserError
-from stages.shell.params import parse
+from stages.common.errors import UserError
+from stages.common.params import parse
 from stages.student.config import BackboneConfig
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.shell.params import Section
+from stages.common.params import Section
 
 
 class StudentParams(Section):
@@ -16,7 +16,7 @@ class StudentParams(Section):
 
 
 class ViewParams(Section):
-    """Section `view`: how a photograph of any size reaches a network of one size."""
+    """Section `view`: how an image of any size reaches a network of one size."""
 
     scale: Literal["native", "stretch"]
     size_px: int = Field(ge=28, multiple_of=14)

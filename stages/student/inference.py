@@ -1,11 +1,11 @@
-"""From a photograph of any size to class probabilities at that size."""
+"""From an image of any size to class probabilities at that size."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.student.model import Segmenter
+from stages.networks.student import Segmenter
 from stages.student.tiles import TILES_AT_ONCE, taper, tile_starts
 
 
@@ -14,7 +14,7 @@ def predict(student: Segmenter, photo: np.ndarray) -> np.ndarray:
     """Class probabilities of the fine head.
 
     `photo`: (H, W, 3) uint8 RGB. Returns (K+1, H, W) float32 summing to 1 over classes, 0 = background.
-    With view.scale `stretch` the whole photograph is resized to the network's square (the published way) and
+    With view.scale `stretch` the whole image is resized to the network's square (the published way) and
     the logits are resized back; with `native` it is cut into overlapping tiles at its own scale, blended.
     """
     device = next(student.parameters()).device

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.shell.params import Section, parse
+from stages.common.params import Section, parse
 from stages.student.config import StudentConfig, ViewParams
 
 Encoder = Literal[

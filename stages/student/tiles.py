@@ -1,4 +1,4 @@
-"""How a photograph is cut into overlapping tiles and blended again: one geometry for whatever runs the network."""
+"""How an image is cut into overlapping tiles and blended again: one geometry for whatever runs the network."""
 
 import math
 
@@ -8,7 +8,7 @@ OVERLAP = 0.25
 """Least share of a tile that its neighbour covers too; predictions near a tile's rim see too little around them."""
 
 TILES_AT_ONCE = 8
-"""Bounds memory whatever the size of the photograph."""
+"""Bounds memory whatever the size of the image."""
 
 
 def tile_starts(length_px: int, tile_px: int) -> list[int]:

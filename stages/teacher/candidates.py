@@ -1,6 +1,6 @@
 """SAM on boxes: all four masks that its decoder has for a box prompt, with their scores.
 
-The encoder runs once for all boxes that share a window (the whole photograph); else, on a CPU, for one window after the
+The encoder runs once for all boxes that share a window (the whole image); else, on a CPU, for one window after the
 other, and on a GPU for batches of them. The decoder runs once per batch of boxes. The modules and their weights are
 `segment_anything`'s own, and the results equal `SamPredictor.predict(box=...)` on the window, box by box. fp32 on a
 CPU, bfloat16 autocast on a GPU (plain fp16 breaks ViT-H).
@@ -17,8 +17,8 @@ from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from stages.masks.windows import Window, input_size_hw, to_view
 from stages.teacher.chunks import Chunks
-from stages.teacher.views import Window, input_size_hw, to_view
 
 SOURCES = ("single", "multi", "multi", "multi")
 """Where candidates 0 to 3 come from: SAM's token for an unambiguous prompt, and its three for ambiguous ones."""
@@ -110,7 +110,7 @@ def _describe(sam: Sam, window: Window, low_res: Tensor, predicted_iou: float) -
         _upsampling(cells, size, seen, length)
         for cells, seen, length in zip(low_res.shape, input_hw, window.size_hw, strict=True)
     )
-    # only where there may be mask, for photographs are large and defects small: upsampled logits are means of these
+    # only where there may be mask, for images are large and defects small: upsampled logits are means of these
     perhaps = _bounds(low_res > sam.mask_threshold - STABILITY_OFFSET)
     top, bottom = _reach(rows, perhaps.y1, perhaps.y2)
     left, right = _reach(columns, perhaps.x1, perhaps.x2)

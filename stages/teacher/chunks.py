@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from stages.shell.errors import UserError
+from stages.common.errors import UserError
 
 T = TypeVar("T")
 

@@ -4,18 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.shell.params import Section
+from stages.common.params import Section
 
 
 class RasterizeParams(Section):
     """How boxes become pseudo-masks.
 
-    `view`: what the teacher's encoder sees, the whole photograph (the paper's) or a crop around each box.
+    `view`: what the teacher's encoder sees, the whole image (the paper's) or a crop around each box.
     `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
     `candidate`: SAM's single-mask output (the paper's), or the best of its three multi-mask outputs by predicted IoU.
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
-    `shard_size`: photographs a file.
+    `shard_size`: images a file.
     """
 
     view: Literal["crop", "whole"]

@@ -1,15 +1,15 @@
-"""One photograph and its boxes -> what SAM says of them: all that costs, and nothing that is decided afterwards."""
+"""One image and its boxes -> what SAM says of them: all that costs, and nothing that is decided afterwards."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from segment_anything.modeling import Sam
 
-from stages.teacher import rle
+from stages.masks import rle
+from stages.masks.windows import Window, crop_window, pixels_of_box, whole_window
 from stages.teacher.candidates import SOURCES, Candidate, predict
 from stages.teacher.chunks import Chunks
 from stages.teacher.config import RasterizeParams
-from stages.teacher.views import Window, crop_window, pixels_of_box, whole_window
 
 Box = tuple[float, float, float, float]
 
@@ -57,7 +57,7 @@ def _rows(box: Box, window: Window, found: Sequence[Candidate], size_hw: tuple[i
 def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:
     """Area of a mask, in all and on the pixels of the box, and its bounding box with that one's IoU with the box.
 
-    `mask`: bool, the part of the photograph in `tight`, its bounding box (zeros where there is no pixel).
+    `mask`: bool, the part of the image in `tight`, its bounding box (zeros where there is no pixel).
     """
     inside = pixels_of_box(box_xyxy, size_hw)
     left, right = (max(x - tight.x1, 0) for x in (inside.x1, inside.x2))

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-from stages.shell.errors import UserError
-from stages.shell.files import new_folder
-from stages.shell.params import Section, parse
+from stages.common.errors import UserError
+from stages.common.files import new_folder
+from stages.common.params import Section, parse
 
 OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 

@@ -1,9 +1,9 @@
-"""What SAM said of a photograph's boxes, kept for the next time: no photograph is prompted twice for the same answer.
+"""What SAM said of an image's boxes, kept for the next time: no image is prompted twice for the same answer.
 
-One file a photograph, in 256 folders by the first letters of its key. The key is made of all that the answer depends
-on: the photograph's bytes, its boxes in order, the teacher's weights, how it is prompted, the code in between and the
+One file an image, in 256 folders by the first letters of its key. The key is made of all that the answer depends
+on: the image's bytes, its boxes in order, the teacher's weights, how it is prompted, the code in between and the
 libraries below it. Which candidate is chosen, how it is clipped and painted and who wins an overlap come later, so
-changing them costs no network; nor do photographs that were renamed or went to another split, or boxes whose class was
+changing them costs no network; nor do images that were renamed or went to another split, or boxes whose class was
 corrected. On a CPU the number of threads may move a last bit: it is no part of the key.
 """
 
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from stages.dataset import photos
-from stages.shell.work import code_fingerprint, files_fingerprint, fingerprint, keep, kept
-from stages.teacher import candidates, chunks, prompting, rle, sam, views
+from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, keep, kept
+from stages.data import images as photos
+from stages.masks import rle
+from stages.masks import windows as views
+from stages.teacher import candidates, chunks, prompting, sam
 from stages.teacher.config import RasterizeParams
 
 CODE = (candidates, chunks, photos, prompting, rle, sam, views)
@@ -40,7 +42,7 @@ class Store:
         )
 
     def path(self, sha256: str, boxes_xyxy: Sequence[Sequence[float]]) -> Path:
-        """Where the answer lies: `sha256` is that of the photograph's bytes."""
+        """Where the answer lies: `sha256` is that of the image's bytes."""
         key = fingerprint([self.asked, sha256, [list(box) for box in boxes_xyxy]])
         return self.folder / key[:2] / key[2:]
 

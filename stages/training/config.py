@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.shell.params import Section
+from stages.common.params import Section
+from stages.methods.config import ClassWeights, Supervision
 from stages.student.config import StudentParams, ViewParams
 from stages.student.kinds import BaselineParams
-from stages.supervision.config import ClassWeights, Supervision
 
 
 class AugmentParams(Section):

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from stages.shell.checkpoint import Pace, load_state, save_state
-from stages.shell.device import spell_out_attention
-from stages.shell.errors import Stopped, UserError, held
-from stages.shell.progress import progress
-from stages.student.model import Segmenter
-from stages.supervision.batch import Batch
-from stages.supervision.config import ClassWeights
+from stages.common.errors import Stopped, UserError, held
+from stages.common.progress import progress
+from stages.compute.checkpoint import Pace, load_state, save_state
+from stages.compute.device import spell_out_attention
+from stages.losses.batch import Batch
+from stages.methods.config import ClassWeights
+from stages.networks.student import Segmenter
 from stages.training.config import Plan, TrainParams
-from stages.training.crops import Crops, class_frequency, collate
+from stages.training.samples import Crops, class_frequency, collate
 from stages.training.state import Progress, Training
 from stages.training.supervise import Paste, Supervisor
 
@@ -175,7 +175,7 @@ def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
     Whether: background and defects as a whole weigh 1 / frequency^(1/8). On the demo's val truth no weights left too
     much out (recall 0.54, binary IoU 0.48), the eighth root gave 0.64 and 0.51, the fourth 0.71 and 0.50, and with the
     square root three of four predicted pixels were wrong; samples around boxes already show more defects than
-    photographs do. Which: defect classes share the weight of defects so that each counts as much as any other, or the
+    images do. Which: defect classes share the weight of defects so that each counts as much as any other, or the
     commonest would be the answer to all.
     """
     if wanted == "frequency":

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.student.model import Segmenter
+from stages.networks.student import Segmenter
 
 
 @dataclass

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.shell.device import multiplies_in_bf16
-from stages.student.model import Logits, Segmenter
-from stages.supervision.batch import Batch, Moment, Named
-from stages.supervision.config import Supervision
-from stages.supervision.methods import METHODS
-from stages.supervision.typical import Typical
+from stages.compute.device import multiplies_in_bf16
+from stages.losses.batch import Batch, Moment, Named
+from stages.methods.config import Supervision
+from stages.methods.methods import METHODS
+from stages.methods.running_thresholds import Typical
+from stages.networks.student import Logits, Segmenter
 
 Paste = Callable[[Batch, float, np.random.Generator], Batch]
 """Copy-paste into a batch at a share of the training, with its draws."""

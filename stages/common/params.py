@@ -1,0 +1,56 @@
+"""params.yaml sections, checked before any work: unknown key, wrong type or impossible value is one line."""
+
+from pathlib import Path
+from reprlib import Repr
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from stages.common.errors import UserError
+
+
+class Section(BaseModel):
+    """Base of every parameter model: frozen, strict types, no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+SHORT = Repr()
+"""Shows a value in an error: YAML's aliases can make one that takes terabytes to write out."""
+SHORT.maxstring = SHORT.maxother = 200
+SHORT.maxlevel = 2
+
+
+def load_params(model: type[S], path: Path, whole: bool = False) -> S:
+    """Read from `path` just the top-level sections that `model` has as fields; `whole`: no other may stand there.
+
+    Raises UserError naming key, value and what is allowed.
+    ruamel is DVC's own reader: PyYAML would take `5e-4` for a string.
+    """
+    try:
+        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
+    return parse(
+        model, tree if whole else {key: tree[key] for key in model.model_fields if key in tree}, where=str(path)
+    )
+
+
+def parse(model: type[S], values: object, where: str) -> S:
+    """`values` checked against `model`; UserError starts with `where` and the dotted key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(where, detail) for detail in error.errors())) from None
+
+
+def _explain(where: str, detail: dict) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{where}: {key} is missing"
+    return f"{where}: {key} = {SHORT.repr(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"

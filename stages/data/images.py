@@ -1,0 +1,154 @@
+"""Images from disk: the one place where files become pixels, upright and RGB."""
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from stages.common.errors import UserError
+
+EXIF_ORIENTATION = 0x0112
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""What is decoded, whatever the suffix; JPEG covers MPO. Pillow's other readers (one runs Ghostscript) stay shut."""
+
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "F")
+MIN_SIDE = 10
+"""An image with a shorter side in pixels is rejected; Ultralytics' figure."""
+
+MAX_PIXELS = 500_000_000
+"""An image beyond this is taken for a decompression bomb and rejected."""
+
+THUMBNAIL_PX = 32
+"""Side of the small square picture by which images are compared."""
+
+# Pillow's own limit warns at a lower figure and cannot name ours; `_open` checks the header before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a decoded image is turned upright, by EXIF orientation."""
+
+
+class BadPhoto(ValueError):
+    """The bytes are no image that we can use; the message says why."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What ingest keeps of an image. `size_hw` is the upright one.
+
+    `exif_orientation` (1 to 8) is what remains to be done after decoding: 1 for a TIFF, which Pillow turns itself.
+    `thumbnail`: the whole image, upright and grey, squeezed to (32, 32) uint8.
+    """
+
+    sha256: str
+    exif_orientation: int
+    size_hw: tuple[int, int]
+    thumbnail: np.ndarray = field(compare=False)
+
+
+def inside(root: Path, path: str) -> Path:
+    """`path` below `root`, links resolved. Raises UserError when it leads out of the root."""
+    try:
+        resolved = (root / path).resolve()
+        leads_out = not resolved.is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        # a loop of links, a zero byte in a name
+        raise UserError(f"{root / path}: not a usable path ({error})") from None
+    if leads_out:
+        raise UserError(f"{root / path}: leads out of the data root, {root}")
+    return resolved
+
+
+def probe_photo(data: bytes) -> Probe:
+    """Decode an image's bytes in full, so that a truncated one is found now. Raises BadPhoto with the reason."""
+    image, orientation = _open(data)
+    width, height = image.size
+    if min(image.size) < MIN_SIDE:
+        raise BadPhoto(f"image size {width} x {height} <{MIN_SIDE} pixels")
+    size_hw = (width, height) if orientation >= 5 else (height, width)
+    return Probe(hashlib.sha256(data).hexdigest(), orientation, size_hw, _thumbnail(image, orientation))
+
+
+def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.ndarray:
+    """The upright (H, W, 3) uint8 RGB pixels of an ingested image; arguments as in the images table.
+
+    Alpha is dropped, 16-bit grey is scaled to 8 bits (65535 is white), floats count as 0 to 1 or, where one exceeds 1,
+    as 0 to 255; everything else is converted as Pillow does. Of several pages or frames the first is read.
+    Raises UserError when the bytes are not the ingested ones any more: no stage works on an image that the
+    tables do not describe.
+    """
+    try:
+        data = inside(root, path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{root / path}: cannot be read ({error.strerror}); run `dvc repro` again") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(f"{root / path}: changed since it was ingested; run `dvc repro` again")
+    try:
+        image, orientation = _open(data)
+    except BadPhoto as error:
+        raise UserError(f"{root / path}: {error}") from None
+    if orientation != exif_orientation:
+        raise UserError(f"{root / path}: EXIF orientation {orientation}, the images table says {exif_orientation}")
+    image = _rgb(image)
+    return np.array(image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image)
+
+
+def _open(data: bytes) -> tuple[Image.Image, int]:
+    """Decoded image, not yet turned, and the EXIF orientation left to apply (1 where none or nonsense is given)."""
+    if not data:
+        raise BadPhoto("file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadPhoto(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
+        if image.mode not in MODES and not image.mode.startswith("I;16"):
+            raise BadPhoto(f"colour mode {image.mode} cannot be converted to RGB")
+        image.load()
+    except BadPhoto:
+        raise
+    except UnidentifiedImageError:
+        raise BadPhoto(f"not an image that can be identified ({', '.join(FORMATS)})") from None
+    except Exception as error:
+        # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
+        raise BadPhoto(f"corrupt image: {error}") from None
+    return image, _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:
+        # broken metadata spoil no pixel
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
+def _thumbnail(image: Image.Image, orientation: int) -> np.ndarray:
+    try:
+        # shrunk before it is converted where that is the same: no second copy of a large image
+        plain = image if image.mode in ("L", "RGB") else _rgb(image)
+        small = plain.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).convert("L")
+    except Exception as error:
+        raise BadPhoto(f"cannot be converted to RGB: {error}") from None
+    return np.asarray(small.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else small)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
+        high = 65535 if image.mode.startswith("I") else 1.0 if pixels.max(initial=0) <= 1 else 255.0
+        return Image.fromarray(np.uint8(np.clip(pixels / high, 0, 1) * 255 + 0.5)).convert("RGB")
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,131 @@
+"""The tables that ingest writes and every later stage reads: schemas, readers, writers. The contract; keep it small."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from stages.common.errors import UserError
+from stages.common.files import new_file, write_json
+
+SPLITS = ("train", "val", "test")
+
+
+def _schema(**types: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
+
+
+IMAGES = _schema(
+    image_id=pa.string(),
+    split=pa.string(),
+    path=pa.string(),
+    sha256=pa.string(),
+    exif_orientation=pa.int8(),
+    height=pa.int32(),
+    width=pa.int32(),
+    label_status=pa.string(),
+)
+"""`path` is relative to the data root, with `/`. `height` and `width` are those of the upright image, after its
+EXIF orientation (1 to 8). `label_status`: labelled (its label file has rows, even if all of them were rejected), empty
+(a label file without a row) or missing (no label file)."""
+
+BOXES = _schema(
+    box_id=pa.string(),
+    image_id=pa.string(),
+    class_id=pa.int32(),
+    x1=pa.float64(),
+    y1=pa.float64(),
+    x2=pa.float64(),
+    y2=pa.float64(),
+    source=pa.string(),
+    line=pa.int32(),
+)
+"""Upright pixels; a box covers [x1, x2) x [y1, y2). `source` and `line` say where it was written, counted from 1."""
+
+REJECTS = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("line", pa.int32()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("action", pa.string(), nullable=False),
+    ]
+)
+"""What was not taken as it stood; `line` is null where it concerns a whole file."""
+
+TRUTH = _schema(image_id=pa.string(), height=pa.int32(), width=pa.int32(), mask_png=pa.binary())
+"""Human masks: index PNG, 0 = background, class id + 1, 255 = ignored. Only images that have one."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the images lie, as `data.root` gives it, and the classes; class id = index, label = class id + 1."""
+
+    root: Path
+    names: tuple[str, ...]
+
+
+def write_dataset(path: Path, dataset: Dataset) -> None:
+    """Write `dataset` as JSON."""
+    write_json(path, {"root": dataset.root.as_posix(), "names": list(dataset.names)})
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read what `write_dataset` wrote. Raises UserError when it is not there."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Dataset(Path(values["root"]), tuple(values["names"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
+
+
+def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
+    """Write `rows` as Parquet with exactly `schema`, in the order given."""
+    with new_file(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+
+
+@contextmanager
+def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A table that grows by `append`, for rows too many to hold; it appears at `path` when complete."""
+    with new_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        yield writer
+
+
+def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
+    """Add `rows` to an open table as one row group."""
+    if rows:
+        writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
+
+
+def read_table(path: Path, schema: pa.Schema, made_by: str = "ingest") -> pa.Table:
+    """Read a Parquet file of exactly `schema`, as stage `made_by` writes it. Raises UserError when missing or other."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: not readable ({error}); run the {made_by} stage") from None
+    if not table.schema.equals(schema):
+        names = f"columns are {table.schema.names}, expected {schema.names}"
+        raise UserError(f"{path}: {names}; run the {made_by} stage")
+    return table
+
+
+def encode_label_map(labels: np.ndarray) -> bytes:
+    """(H, W) uint8 labels as the bytes of an 8-bit PNG; the same labels give the same bytes."""
+    if labels.dtype != np.uint8 or labels.ndim != 2:
+        raise ValueError(f"a label map is (H, W) uint8, this is {labels.shape} {labels.dtype}")
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode_label_map(png: bytes) -> np.ndarray:
+    """The (H, W) uint8 labels that `encode_label_map` was given."""
+    with Image.open(io.BytesIO(png)) as image:
+        return np.array(image)

@@ -1,0 +1,68 @@
+"""Connected regions of one class: what a defect is, wherever defects are counted, measured or exported."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from stages.metrics.confusion import IGNORE
+
+TOUCHING = np.ones((3, 3), dtype=bool)
+"""Pixels of a class that touch, be it at a corner, are one defect."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """R regions, by class, then in the order of their first pixels.
+
+    `index`: (H, W) int32, 1 to R on their pixels, 0 elsewhere. `class_ids`, `areas_px`: (R,) int64. `places`: (R,)
+    int64, which of `components` each is; 0 to R - 1 unless some were left out.
+    """
+
+    index: np.ndarray
+    class_ids: np.ndarray
+    areas_px: np.ndarray
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.areas_px)
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """(R,) float64 means of (H, W) `values` over the pixels of each region."""
+        sums = np.bincount(self.index.ravel(), weights=values.ravel(), minlength=len(self) + 1)[1:]
+        return sums / self.areas_px
+
+
+def connected(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Regions of (H, W) bool `pixels`: a map of 1 to R in the order of their first pixels, 0 elsewhere, and R."""
+    return ndimage.label(pixels, TOUCHING)
+
+
+def components(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Class id, map and number of the regions of each class that (H, W) uint8 `labels` show, one class at a time."""
+    for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
+        if label not in (0, IGNORE):
+            yield int(label) - 1, *connected(labels == label)
+
+
+def regions(labels: np.ndarray, counted: np.ndarray | None = None) -> Regions:
+    """All regions of (H, W) uint8 `labels`.
+
+    With (H, W) bool `counted` the pixels elsewhere are taken off them afterwards, so that no region falls apart;
+    those of which nothing remains are left out.
+    """
+    index, of_class = np.zeros(labels.shape, dtype=np.int32), []
+    for class_id, own, count in components(labels):
+        inside = own > 0
+        index[inside] = own[inside] + len(of_class)
+        of_class += [class_id] * count
+    if counted is not None:
+        index[~counted] = 0
+    areas = np.bincount(index.ravel(), minlength=len(of_class) + 1)[1:]
+    places = np.flatnonzero(areas)
+    if len(places) < len(of_class):
+        number = np.zeros(len(of_class) + 1, dtype=np.int32)
+        number[places + 1] = np.arange(1, len(places) + 1)
+        index = number[index]
+    return Regions(index, np.array(of_class, dtype=np.int64)[places], areas[places].astype(np.int64), places)

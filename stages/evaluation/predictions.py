@@ -1,0 +1,69 @@
+"""What a run predicted for every image of a split, and how each was scored: one Parquet file a split."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.common.errors import UserError
+from stages.common.files import new_file
+from stages.evaluation.streams import ROWS_AT_ONCE, stream_rows
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("mask_png", pa.binary(), nullable=False),
+        pa.field("defect_scores", pa.list_(pa.float32()), nullable=False),
+        pa.field("confusion", pa.list_(pa.int64())),
+    ]
+)
+
+
+class Prediction(NamedTuple):
+    """One row: the predicted label map as an index PNG (0 = background, class id + 1) at the scored resolution;
+    for each of its regions, in the order of `components.regions`, the mean probability of its class over its pixels;
+    and its (K+1)^2 confusion counts, row-major with rows truth, or None where there is nothing to score against."""
+
+    image_id: str
+    mask_png: bytes
+    defect_scores: list[float]
+    confusion: list[int] | None
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write rows as they come; memory does not grow with their number."""
+    with new_file(path) as part, pq.ParquetWriter(part, PREDICTIONS, compression="zstd") as writer:
+        remaining = iter(predictions)
+        while rows := list(islice(remaining, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist([row._asdict() for row in rows], schema=PREDICTIONS))
+
+
+def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator[dict]:
+    """Rows of `write_predictions`, one by one. Raises UserError when the file is missing or holds something else."""
+    return stream_rows(path, PREDICTIONS, "evaluate", columns)
+
+
+def scored_by_seed(folder: Path, seeds: Sequence[int], split: str, classes: int) -> tuple[list[str], np.ndarray]:
+    """Image ids and (N, seeds, classes, classes) counts of a run. Raises UserError where seeds saw other images."""
+    each = [scored(folder / str(seed) / f"{split}.parquet", classes) for seed in seeds]
+    for seed, (image_ids, _) in zip(seeds, each, strict=True):
+        if image_ids != each[0][0]:
+            raise UserError(f"{folder}: seed {seed} was scored on other {split} images than seed {seeds[0]}")
+    return each[0][0], np.stack([counts for _, counts in each], axis=1)
+
+
+def scored(path: Path, classes: int) -> tuple[list[str], np.ndarray]:
+    """Image ids of the scored rows and their confusion counts, (N, classes, classes) int64 with rows truth."""
+    rows = stream_predictions(path, ["image_id", "confusion"])
+    known = [(row["image_id"], row["confusion"]) for row in rows if row["confusion"] is not None]
+    counts = np.array([confusion for _, confusion in known], dtype=np.int64).reshape(-1, classes, classes)
+    return [image_id for image_id, _ in known], counts
+
+
+def image_ids(path: Path) -> list[str]:
+    """Of all rows, scored or not."""
+    return [row["image_id"] for row in stream_predictions(path, ["image_id"])]

@@ -1,0 +1,136 @@
+"""Which images to predict, and under which name each one's outputs go."""
+
+import glob
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common.errors import UserError
+from stages.data.images import BadPhoto, probe_photo, read_image
+from stages.ingestion.layout import SUFFIXES, visible_files
+
+SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
+"""Folder of the outputs to the suffix of the file that each image has in it."""
+
+LONGEST_NAME = 235
+"""Bytes of a name, so that what is put before and behind it while a file is written fits into the usual 255."""
+
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""Characters that XML 1.0 cannot hold, not even escaped."""
+
+
+class Source(NamedTuple):
+    """An image. `file` is its path below the folder that all inputs share, with `/`, as annotation tools name it;
+    `name` is `file` without its suffix, or with it where two images would share a name, or one's files another's
+    folder."""
+
+    path: Path
+    file: str
+    name: str
+
+
+def find_photos(inputs: list[str], out: Path) -> list[Source]:
+    """The images that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
+
+    From folders and patterns only files with the suffix of an image are taken, none that is hidden, and none in
+    `out`, which may lie among them. Links to folders are not followed, which is said. Raises UserError for an input
+    that names nothing, and for a folder that cannot be listed.
+    """
+    paths: set[Path] = set()
+    roots: set[Path] = set()
+    for text in inputs:
+        files, root = _named_by(text)
+        theirs = _outside(files, out)
+        if files and not theirs:
+            raise UserError(f"{text}: lies in --out {out}, where nothing is taken for an input; take another --out")
+        if not files:
+            raise UserError(f"{text}: no image there ({', '.join(SUFFIXES)})")
+        paths |= theirs
+        roots |= root
+    shared = Path(os.path.commonpath(roots))
+    return named({path.relative_to(shared).as_posix(): path for path in paths})
+
+
+def named(paths: dict[str, Path]) -> list[Source]:
+    """Sources of `paths` by `file`. Where names without suffix meet, all that meet keep theirs; so does one whose files
+    would be called as a folder of another's are."""
+    names = {file: file.removesuffix(path.suffix) for file, path in paths.items()}
+    folders = {str(parent) for file in paths for parent in PurePosixPath(file).parents}
+    while clashes := _clashes(names, folders):
+        names = {file: file if file in clashes else name for file, name in names.items()}
+    return [Source(paths[file], file, names[file]) for file in sorted(paths)]
+
+
+def _clashes(names: dict[str, str], folders: set[str]) -> set[str]:
+    """The files that cannot do without their suffix."""
+    count = Counter(names.values())
+    return {
+        file
+        for file, name in names.items()
+        if count[name] > 1 or (name != file and any(name + suffix in folders for suffix in SUFFIX_IN.values()))
+    }
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """The file of the image called `name` in `folder`, which is one of the outputs' folders."""
+    return folder / f"{name}{SUFFIX_IN[folder.name]}"
+
+
+def read(source: Source) -> tuple[str, np.ndarray]:
+    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadPhoto with the reason why there are none."""
+    try:
+        source.file.encode()
+        if found := NOT_XML.search(source.file):
+            raise BadPhoto(f"its name holds {found[0]!r}, which XML cannot hold")
+        if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
+            raise BadPhoto(f"its name is longer than {LONGEST_NAME} bytes, too long for the files made of it")
+        path = source.path.resolve()
+        probe = probe_photo(path.read_bytes())
+        return probe.sha256, read_image(path.parent, path.name, probe.sha256, probe.exif_orientation)
+    except OSError as error:
+        raise BadPhoto(f"cannot be read ({error.strerror})") from None
+    except (UnicodeEncodeError, UserError) as error:
+        # a name that is not UTF-8; a file that changes while it is read
+        raise BadPhoto(str(error)) from None
+
+
+def _named_by(text: str) -> tuple[set[Path], set[Path]]:
+    """Absolute paths of the images that one input names, and the folders it names them in."""
+    path = _absolute(text)
+    if path.is_dir():
+        return _below(path), {path}
+    if path.exists():
+        return {path}, {path.parent}
+    files, roots = set(), set()
+    for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 pathlib takes no absolute pattern
+        found = _absolute(match)
+        files |= _below(found) if found.is_dir() else {found} & set(_photos([found]))
+        roots.add(found if found.is_dir() else found.parent)
+    return files, roots
+
+
+def _absolute(text: str) -> Path:
+    """Without `..`, but with links as they are: behind a link the file may bear another name."""
+    return Path(os.path.normpath(Path(text).absolute()))
+
+
+def _outside(files: set[Path], out: Path) -> set[Path]:
+    """Those of `files` that do not lie in `out`, whatever links and `..` lead there."""
+    real = out.resolve()
+    ours = {folder for folder in {path.parent for path in files} if folder.resolve().is_relative_to(real)}
+    return {path for path in files if path.parent not in ours}
+
+
+def _below(folder: Path) -> set[Path]:
+    say = lambda link: print(f"{link}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
+    return _photos(visible_files(folder, say))
+
+
+def _photos(paths: Iterable[Path]) -> set[Path]:
+    return {path for path in paths if path.suffix.lower() in SUFFIXES}

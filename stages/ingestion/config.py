@@ -1,0 +1,58 @@
+"""Parameters of reading a data set."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from stages.common.params import Section
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+class DataParams(Section):
+    """Section `data`. `root`: the folder that holds data.yaml; relative to the project, or absolute."""
+
+    root: str = Field(min_length=1)
+
+
+class SplitParams(Section):
+    """Section `ingest.split`: how splits that data.yaml lacks are made out of its `train`.
+
+    `group`: a regular expression found in the image's path below the data root; images for which it captures
+    the same go into one split. None: the splits are those of data.yaml.
+    `val`, `test`: share of the groups; `seed`: which ones.
+    """
+
+    group: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None
+    val: float = Field(gt=0, lt=1)
+    test: float = Field(ge=0, lt=1)
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _train_remains(self) -> "SplitParams":
+        if self.val + self.test >= 1:
+            raise ValueError("val and test must leave a share for train: their sum must be less than 1")
+        return self
+
+
+class IngestParams(Section):
+    """Section `ingest`.
+
+    `duplicates`: what the same image in two splits does, fail the stage or be reported only.
+    `near_duplicates`: images of two splits that differ in at most so many of their 255 perceptual bits are listed;
+    None: they are not looked for. Two different images differ in about half of the bits.
+    `max_bad_share`: share of unusable images, of label files without a usable row, or of unusable masks, beyond
+    which the stage stops.
+    """
+
+    duplicates: Literal["error", "report"]
+    near_duplicates: Annotated[int, Field(ge=0, le=127)] | None
+    max_bad_share: float = Field(ge=0, le=1)
+    split: SplitParams

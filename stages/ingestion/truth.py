@@ -1,0 +1,40 @@
+"""Human pixel truth: 8-bit index or grey PNG, 0 = background, class id + 1 = defect, 255 = ignored."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+IGNORE = 255
+BIT_DEPTH_AT = 24
+"""Offset of a PNG's bits per sample: its IHDR chunk always comes first."""
+
+
+class BadMask(ValueError):
+    """A mask that cannot be scored against; the message names the value and what is allowed."""
+
+
+def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple[np.ndarray, set[int]]:
+    """The (H, W) uint8 labels of a mask of the upright image, and the values in it. Raises BadMask."""
+    height, width = size_hw
+    try:
+        # the size is compared before anything is decoded, so that a bomb stays packed
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        if image.size != (width, height):
+            raise BadMask(f"mask is {image.width} x {image.height}, the upright image {width} x {height}")
+        if image.mode not in ("L", "P") or (image.mode == "L" and data[BIT_DEPTH_AT] != 8):
+            raise BadMask(
+                f"PNG of mode {image.mode} with {data[BIT_DEPTH_AT]} bits a sample, "
+                f"allowed are 8-bit grey and palette indices"
+            )
+        labels = np.array(image)
+    except BadMask:
+        raise
+    except Exception as error:
+        # as with images: a decoder raises nearly anything on hostile bytes
+        raise BadMask(f"not a readable PNG: {error}") from None
+    values = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    wrong = sorted(values - {*range(class_count + 1), IGNORE})
+    if wrong:
+        raise BadMask(f"value {wrong[0]}, allowed are 0 (background), 1-{class_count} (class id + 1), 255 (ignored)")
+    return labels, values

@@ -1,0 +1,142 @@
+"""BoxSeg's Peer-assisted Copy-paste (arXiv 2504.05137): well-masked instances of the bank, pasted into a batch.
+
+As released [C]: an image that has a box is given one more instance, of a class that it has, from a random image of
+the bank; of that image's fitting instances the one with the highest quality. It lands on a box of its class drawn
+at random (not the worst): its left edge uniformly between 0.9 of its width left of the box and 0.1 of its width left
+of the box's right edge, likewise from above; no scaling, flip or blending. What it covers is erased from the other
+instances, whose boxes follow; one stays if no side of its box moved by more than `max_shift_px` or more than
+`min_area_px` of its mask are left. Attempts fall from every image to 3 in 10 over the warm-up (the release's
+`rand < 0.7 ramp` means skip). A pasted instance brings its label, its masks and their scores, hence its quality.
+
+Departures [O]: the bank is built offline from the train shards with seeded draws, keeps its images after use and
+is not renewed, so training repeats itself; its qualities are SAM's alone. The batch is pasted before anyone sees it, so
+the EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
+(the release takes the colours from before). A box's side moves by as much as its mask's extent there did, since here
+boxes are drawn by people and masks are not as tight. Where an instance is dropped, what is left of it is ignored, not
+called background. Pasting is before photometric augmentation where the caller wants the piece to be augmented too:
+both `image` and `clean` get the same pixels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.losses.batch import IGNORE, Batch, Boxes, ramp
+from stages.losses.pseudo_masks import tight_boxes
+from stages.methods.config import BankParams
+
+SKIPPED = 0.7
+"""Share of the images that are left alone once the warm-up is over [C]."""
+
+
+class Piece(NamedTuple):
+    """An instance of the bank, cut out to the bounding box of its mask: h x w pixels, C candidates."""
+
+    rgb: Tensor  # (3, h, w) float32 in [0, 1]
+    mask: Tensor  # (h, w) bool, what is pasted
+    candidates: Tensor  # (C, h, w) bool
+    class_id: int
+    box_xyxy: Tensor  # (4,) float32, relative to the cut-out's top left
+    scores: Tensor  # (4, C) float32: predicted IoU, stability, mean probability, box IoU
+    chosen: int
+    quality: float
+
+
+Bank = Sequence[Sequence[Piece]]
+"""The instances of each image in the bank."""
+
+
+def copy_paste(
+    batch: Batch, bank: Bank, params: BankParams, progress: float, warmup: float, draw: np.random.Generator
+) -> Batch:
+    """The batch with pieces pasted into some of its images; the one given is left as it is.
+
+    The same `draw` state gives the same batch. Images without a box, or without a fitting piece, stay as they are.
+    """
+    for image in range(len(batch.labels)):
+        if draw.random() < SKIPPED * ramp(progress, warmup):
+            continue
+        mine = (batch.boxes.image_index == image).nonzero()[:, 0]
+        classes = set(batch.boxes.class_id[mine].tolist())
+        fitting = [pieces for pieces in bank if classes & {piece.class_id for piece in pieces}]
+        if not fitting:
+            continue
+        peers = [piece for piece in fitting[draw.integers(len(fitting))] if piece.class_id in classes]
+        piece = max(peers, key=lambda one: one.quality)
+        targets = mine[batch.boxes.class_id[mine] == piece.class_id]
+        target_xyxy = batch.boxes.xyxy[targets[draw.integers(len(targets))]].tolist()
+        batch = paste(batch, image, piece, place(piece, target_xyxy, draw), params)
+    return batch
+
+
+def place(piece: Piece, target_xyxy: Sequence[float], draw: np.random.Generator) -> tuple[int, int]:
+    """Left and top of the piece, in whole pixels of the window; it may reach beyond."""
+    height, width = piece.mask.shape
+    left = draw.uniform(*sorted((target_xyxy[0] - 0.9 * width, target_xyxy[2] - 0.1 * width)))
+    top = draw.uniform(*sorted((target_xyxy[1] - 0.9 * height, target_xyxy[3] - 0.1 * height)))
+    return round(left), round(top)
+
+
+def paste(batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], params: BankParams) -> Batch:
+    """The batch with `piece` in `image`, its top left at `corner_xy`. Padding gets nothing."""
+    size_hw = batch.labels.shape[-2:]
+    covered = _onto(piece.mask, size_hw, corner_xy) & (batch.labels[image] != IGNORE)
+    if not covered.any():
+        return batch
+    rgb = _onto(piece.rgb, size_hw, corner_xy)
+    photos = [photo.clone() for photo in (batch.image, batch.clean)]
+    for photo in photos:
+        photo[image] = torch.where(covered, rgb, photo[image])
+    labels = batch.labels.clone()
+    before = batch.boxes
+    boxes, keep = erase(before, image, covered, params)
+    for lost in (~keep).nonzero()[:, 0].tolist():
+        rest = before.of_chosen(before.candidates)[lost] & (labels[image] == before.class_id[lost] + 1)
+        labels[image] = torch.where(rest, IGNORE, labels[image])
+    labels[image] = torch.where(covered, piece.class_id + 1, labels[image])
+    added = _as_box(piece, image, _onto(piece.candidates, size_hw, corner_xy) & covered, corner_xy, before)
+    together = [torch.cat([old, new]) for old, new in zip(boxes.where(keep), added, strict=True)]
+    return Batch(*photos, labels, Boxes(*together))
+
+
+def erase(boxes: Boxes, image: int, covered: Tensor, params: BankParams) -> tuple[Boxes, Tensor]:
+    """Boxes whose masks in `image` lack the pixels of `covered` (S, S), and which of them stay, (N,) bool."""
+    here = boxes.image_index == image
+    candidates = boxes.candidates & ~(covered & here[:, None, None])[:, None]
+    old, new = boxes.of_chosen(boxes.candidates), boxes.of_chosen(candidates)
+    moved = tight_boxes(new) - tight_boxes(old)
+    left, touched = new.flatten(1).sum(1), (old != new).flatten(1).any(1)
+    moved = torch.where((touched & (left > 0))[:, None], moved, 0.0)
+    near = (moved.abs() <= params.max_shift_px).all(dim=1) & (left > 0)
+    keep = ~touched | near | (left > params.min_area_px)
+    # a mask that lies beyond the window is as valid as before
+    emptied = boxes.candidates.flatten(2).any(2) & ~candidates.flatten(2).any(2)
+    return boxes._replace(candidates=candidates, xyxy=boxes.xyxy + moved, valid=boxes.valid & ~emptied), keep
+
+
+def _onto(part: Tensor, size_hw: tuple[int, int], corner_xy: tuple[int, int]) -> Tensor:
+    """`part` (..., h, w) on an empty window, (..., H, W), cut off at its rim."""
+    (height, width), (left, top) = size_hw, corner_xy
+    window = part.new_zeros(*part.shape[:-2], height, width)
+    y1, x1 = max(top, 0), max(left, 0)
+    y2, x2 = max(min(top + part.shape[-2], height), y1), max(min(left + part.shape[-1], width), x1)
+    if y2 > y1 and x2 > x1:
+        window[..., y1:y2, x1:x2] = part[..., y1 - top : y2 - top, x1 - left : x2 - left]
+    return window
+
+
+def _as_box(piece: Piece, image: int, candidates: Tensor, corner_xy: tuple[int, int], like: Boxes) -> Boxes:
+    """The piece as the only box, in window pixels."""
+    xyxy = piece.box_xyxy + torch.tensor([*corner_xy, *corner_xy], dtype=torch.float32)
+    return Boxes(
+        torch.tensor([image], device=like.xyxy.device),
+        torch.tensor([piece.class_id], device=like.xyxy.device),
+        xyxy[None].to(like.xyxy.device),
+        candidates[None],
+        candidates.flatten(1).any(1)[None],
+        *(score[None].to(like.xyxy.device) for score in piece.scores),
+        torch.tensor([piece.chosen], device=like.xyxy.device),
+    )

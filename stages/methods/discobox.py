@@ -1,0 +1,54 @@
+"""DiscoBox-lite: a reduced form [O] of DiscoBox (ICCV 2021), which is called so wherever it is reported.
+
+The paper's teacher is a structured energy over a self-ensembled network: pairs within a box, and correspondences
+between objects of one class across images; minimising it gives refined masks and correspondences that supervise the
+student [S]. Here there is no correspondence at all: BoxInst's losses, and a Dice with the EMA student's mask after a
+few mean-field steps with a colour kernel inside the box. Steps, coupling and weight are ours.
+"""
+
+import torch
+from torch import Tensor
+
+from stages.losses.batch import Batch, Moment, Named, ramp
+from stages.losses.grid import Head, heads, scene
+from stages.losses.terms import dice, edges, neighbours
+from stages.methods.boxinst import box_losses, similar
+from stages.methods.config import DiscoBoxParams
+from stages.networks.student import Logits
+
+
+def losses(
+    logits: Logits, batch: Batch, params: DiscoBoxParams, moment: Moment, teacher: Logits | None
+) -> tuple[Named, Named]:
+    """BoxInst's losses and `refined`; figure `refined_share`, the share of boxes whose refined mask has a cell."""
+    on = scene(batch, params.stride)
+    seen = heads(logits, on, params.fine, params.binary)
+    named = box_losses(seen, on, batch, params, moment.progress)
+    own = heads(teacher, on, params.fine, params.binary)[0]
+    pairs = edges(on.inside, own.visible) * similar(on, batch.clean)
+    masks = mean_field(own.logits.detach(), on.inside, pairs, params)
+    found = masks.flatten(1).any(dim=1)
+    rise = ramp(moment.progress, params.warmup)
+    named["refined"] = rise * params.refined * sum(head.weight * _agreement(head, masks) for head in seen)
+    return named, {"refined_share": found.sum() / max(len(found), 1)}
+
+
+@torch.no_grad()
+def mean_field(logits: Tensor, inside: Tensor, similarity: Tensor, params: DiscoBoxParams) -> Tensor:
+    """(N, h, w) 0/1 masks: q = sigmoid(logits + coupling * mean over neighbours of S (2 q - 1)), some steps, q > 0.5.
+
+    `logits` (N, h, w) of the EMA student; `similarity` (N, 8, h, w), 0 for pairs that do not count. The mean runs over
+    all 8 places, so a cell with few neighbours of its colour moves little. Outside the box q is 0.
+    """
+    q = logits.sigmoid() * inside
+    for _ in range(params.steps):
+        message = (similarity * (2 * neighbours(q, 0.0) - 1)).mean(dim=1)
+        q = (logits + params.coupling * message).sigmoid() * inside
+    return (q > 0.5).float()
+
+
+def _agreement(head: Head, masks: Tensor) -> Tensor:
+    """Mean Dice over the boxes whose refined mask has a cell."""
+    found = masks.flatten(1).any(dim=1)
+    p = head.logits.sigmoid() * head.visible
+    return (dice(p, masks) * found).sum() / found.sum().clamp(min=1)

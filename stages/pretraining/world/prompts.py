@@ -1,0 +1,62 @@
+"""Samples for the teacher: one boxed defect in a window around its box, as rasterize will show it one."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from stages.pretraining.world.noise import Draw
+from stages.pretraining.world.world import scene
+
+
+class Prompt(NamedTuple):
+    """`image` (S, S, 3) uint8, padded with zeros right or below; `size_hw` the part that is image;
+    `box_xyxy` in its pixels; `mask` (S, S) bool; `kind` of shape."""
+
+    image: np.ndarray
+    size_hw: tuple[int, int]
+    box_xyxy: np.ndarray
+    mask: np.ndarray
+    kind: str
+
+
+def prompt(draw: Draw, side_px: int) -> Prompt:
+    """A random boxed defect; native sizes from about 8 to 200 px, resized to the teacher's input side."""
+    while True:
+        long_px = float(np.exp(draw.uniform(np.log(8), np.log(170))))
+        window = max(24, round(long_px * draw.uniform(1.4, 2.6)))
+        # at the border of an image the window is shifted, and cut where the image is smaller
+        size_hw = (window, max(12, round(window * draw.uniform(0.4, 1)))) if draw.random() < 0.25 else (window, window)
+        size_hw = size_hw if draw.random() < 0.5 else size_hw[::-1]
+        off_centre = 0.3 if draw.random() < 0.3 else 0.06
+        centre_xy = [side * draw.uniform(0.5 - off_centre, 0.5 + off_centre) for side in size_hw[::-1]]
+        others = [
+            (long_px * draw.uniform(0.2, 0.9), tuple(draw.uniform(0, 1, 2) * size_hw[::-1]))
+            for _ in range(draw.choice([0, 0, 0, 1, 2]))
+        ]
+        made = scene(draw, size_hw, [*others, (long_px, tuple(centre_xy))])
+        if not made.defects:
+            continue
+        defect = made.defects[-1]
+        box = drawn_box(draw, defect.mask)
+        scale = side_px / max(size_hw)
+        height, width = (int(side * scale + 0.5) for side in size_hw)
+        image = np.zeros((side_px, side_px, 3), np.uint8)
+        image[:height, :width] = Image.fromarray(made.image).resize((width, height), Image.Resampling.BILINEAR)
+        mask = np.zeros((side_px, side_px), bool)
+        soft = Image.fromarray(defect.mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        mask[:height, :width] = np.asarray(soft) >= 0.5
+        if mask.any():
+            factors = np.array([width / size_hw[1], height / size_hw[0]] * 2)
+            return Prompt(image, (height, width), (box * factors).astype(np.float32), mask, defect.kind)
+
+
+def drawn_box(draw: Draw, mask: np.ndarray) -> np.ndarray:
+    """(4,) xyxy around `mask` as a person draws it: each side off by up to a tenth, or a pixel; inside the image."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
+    sides = np.array([tight[2] - tight[0], tight[3] - tight[1]] * 2)
+    slack = np.maximum(0.1 * sides, 1.0) * draw.uniform(-0.6, 1, 4) * draw.choice([0.0, 0.5, 1.0])
+    box = tight + slack * [-1, -1, 1, 1]
+    box = np.clip(box, 0, [mask.shape[1], mask.shape[0]] * 2)
+    return box if (box[2:] - box[:2] >= 1).all() else tight

@@ -1,0 +1,72 @@
+"""What became of the teacher's errors: how many each student undoes, and what it gets wrong that the teacher had right.
+
+Counted in pixels, defect or not, and in defects (regions, at an IoU; see matching.py), always against the truth:
+
+    rescued   of what the teacher missed: the student has it
+    lost      of what the teacher had right: the student misses it
+    dropped   of what the teacher invented: the student does not claim it
+    added     of what the student invents: the teacher does not
+
+So the student has all that the teacher had, plus `rescued`, minus `lost`; and its false alarms are the teacher's, minus
+`dropped`, plus `added`. Two inventions are the same one where they are paired among the false alarms of both, by the
+same rule and at the same IoU as a defect is found.
+"""
+
+import numpy as np
+
+from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
+from stages.evaluation.defects import Outcome, ratio
+from stages.evaluation.matching import Overlaps, paired_iou
+from stages.metrics.confusion import IGNORE
+from stages.metrics.scores import defined
+
+KINDS = ("rescued", "lost", "dropped", "added")
+"""Each is counted together with what it is a part of."""
+
+
+def corrected_pixels(truth: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+    """(4, 2) int64: each of KINDS and what it is a part of. Label maps are (H, W) uint8 of one size, 255 = ignored."""
+    counted = truth != IGNORE
+    cases = 4 * (truth[counted] > 0) + 2 * (teacher[counted] > 0) + (student[counted] > 0)
+    # by truth, teacher, student: a defect or not
+    n = np.bincount(cases, minlength=8).reshape(2, 2, 2)
+    pairs = [(n[1, 0, 1], n[1, 0]), (n[1, 1, 0], n[1, 1]), (n[0, 1, 0], n[0, 1]), (n[0, 0, 1], n[0, :, 1])]
+    return np.array([(part, whole.sum()) for part, whole in pairs], dtype=np.int64)
+
+
+def corrected_defects(teacher: Outcome, student: Outcome, shared: Overlaps, iou: float) -> np.ndarray:
+    """(4, 2) int64, as above, in regions. Both outcomes are on one truth; `shared`: their predicted regions'."""
+    told, found = teacher.true_iou >= iou, student.true_iou >= iou
+    invented, own = teacher.predicted_iou < iou, student.predicted_iou < iou
+    kept = (paired_iou(shared.among(invented, own), len(invented), len(own))[0] >= iou).sum()
+    return np.array(
+        [
+            [(~told & found).sum(), (~told).sum()],
+            [(told & ~found).sum(), told.sum()],
+            [invented.sum() - kept, invented.sum()],
+            [own.sum() - kept, own.sum()],
+        ],
+        dtype=np.int64,
+    )
+
+
+def summarise_corrections(counts: np.ndarray, bootstrap: BootstrapParams) -> dict[str, dict[str, float | None]]:
+    """`counts`: (N, S, 4, 2) of either kind, per image and training seed, N > 0.
+
+    For each of KINDS: `part` and `whole`, sums over images and means over seeds; `share`, mean over seeds, with `low`
+    and `high`, its 95 % interval over images and seeds; None where there is nothing to be a part of.
+    """
+    points, resampled = counts.sum(axis=0), resampled_sums(counts, bootstrap)
+    shares, resampled_shares = ratio(points[..., 0], points[..., 1]), ratio(resampled[..., 0], resampled[..., 1])
+    result = {}
+    for place, kind in enumerate(KINDS):
+        low, high = percentile_interval(resampled_means(resampled_shares[..., place], bootstrap))
+        part, whole = points[:, place].mean(axis=0)
+        result[kind] = {
+            "part": defined(part),
+            "whole": defined(whole),
+            "share": defined(shares[:, place].mean()),
+            "low": defined(low),
+            "high": defined(high),
+        }
+    return result

@@ -1,0 +1,125 @@
+"""The student as a file that runs elsewhere: ONNX, OpenVINO, or PyTorch's own exported program.
+
+All hold the same graph: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits` (B, K+1, S, S) float32. Inside are
+scaling, normalisation and the positional embedding, baked for S. After it: blend overlapping tiles, softmax, argmax
+(`stages.runtime.tiling`).
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from stages.networks.student import Segmenter
+from stages.runtime.samples import stacks
+from stages.runtime.torch_network import Served
+
+OPSET = 18
+
+
+def to_program(student: Segmenter, batch: int | None, path: Path) -> None:
+    """Write what `torch.export.load` reads. `batch` None: any number of images."""
+    with _quiet():
+        torch.export.save(_program(student, batch), path)
+
+
+def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
+    """Write an ONNX model, weights inside. The same student gives the same bytes."""
+    with _quiet():
+        exported = torch.onnx.export(
+            _program(student, batch),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    model = exported.model_proto
+    # PyTorch notes where each node came from: file names and line numbers of this machine.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:], model.metadata_props[:]
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Path) -> None:
+    """Quantise the ONNX model at `path` for CPUs, its ranges measured on (S, S, 3) float32 `tiles`.
+
+    Convolutions and products with weights only; what lies between stays in float32. So do the two products of
+    attention: quantised, they fall out of the runtimes' fused attention, which costs more than eight bits save
+    (OpenVINO: 1.4 times the time of the whole student). Weights per channel and in seven bits: with eight, CPUs without
+    VNNI overflow, and here nothing is lost by it.
+    """
+    with _quiet():
+        prepared = into.with_suffix(".prepared.onnx")
+        quant_pre_process(path, prepared)
+        quantize_static(
+            prepared,
+            into,
+            _Tiles(tiles, batch or 1),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=_without_weights(onnx.load(prepared).graph),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        prepared.unlink()
+
+
+def _without_weights(graph: onnx.GraphProto) -> list[str]:
+    """Names of the matrix products of two computed matrices."""
+    weights = {weight.name for weight in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
+
+
+def to_openvino(onnx_path: Path, path: Path) -> None:
+    """Write `path`, an .xml, and its .bin from an ONNX model, in its own precision."""
+    openvino.save_model(openvino.convert_model(onnx_path), path, compress_to_fp16=False)
+
+
+class _Tiles(CalibrationDataReader):
+    def __init__(self, tiles: Iterable[np.ndarray], batch: int) -> None:
+        self.batch, self.stacks = batch, stacks(tiles, batch)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        stack = next(self.stacks, None)
+        # filled up with tiles that it holds already: ranges stay what they are
+        return None if stack is None else {"images": np.resize(stack, (self.batch, *stack.shape[1:]))}
+
+
+def _program(student: Segmenter, batch: int | None) -> torch.export.ExportedProgram:
+    size = student.config.view.size_px
+    # two images, for a batch of one would be taken for a constant
+    images = torch.zeros(batch or 2, size, size, 3)
+    dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
+    return torch.export.export(Served(student).eval(), (images,), dynamic_shapes=dynamic)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters tell about their own insides; what went wrong is raised."""
+    levels = {name: logging.getLogger(name).level for name in ("", "torch.onnx")}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,144 @@
+"""A trained student as a plain function of tiles, whatever runs it. A runtime is imported when it is asked for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
+from stages.student.config import StudentConfig
+from stages.student.kinds import BaselineConfig, parse_config
+
+
+class Runtime(StrEnum):
+    """What runs the network. `torch` takes a folder that training wrote, the others one that the export wrote."""
+
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+@dataclass(frozen=True)
+class Network:
+    """`run`: (B, S, S, 3) float32 RGB, 0 to 255, to (B, K+1, S, S) float32 logits, 0 = background; S = view.size_px.
+
+    `identity` tells which student it is and in which precision: the same for a student and its exact exports.
+    """
+
+    config: StudentConfig | BaselineConfig
+    identity: str
+    run: Callable[[np.ndarray], np.ndarray]
+
+
+def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
+    """The network in `folder`, ready to run. Raises UserError where the folder holds none for `runtime`.
+
+    `device` is for torch alone: auto, cpu or cuda. The other runtimes are for the CPU.
+    """
+    folder = student_folder(folder)
+    config = read_config(folder)
+    if runtime is Runtime.torch:
+        # Imported here and nowhere else on the way from images to masks: the other runtimes do without PyTorch.
+        try:
+            from stages.runtime.torch_network import torch_runner
+        except ImportError as error:
+            raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
+        return Network(config, identity_of_student(folder), torch_runner(folder, device))
+    run = {Runtime.onnx: onnx_runner, Runtime.openvino: openvino_runner}[runtime](folder)
+    return Network(config, _identity_of_export(folder), run)
+
+
+def student_folder(folder: Path) -> Path:
+    """`folder` itself, or the one seed's student in it. Raises UserError where several seeds lie there, or none."""
+    if (folder / "student.json").is_file():
+        return folder
+    seeds = sorted(path.parent for path in folder.glob("*/student.json"))
+    if len(seeds) != 1:
+        found = f"students of {len(seeds)} seeds, name one of {', '.join(map(str, seeds))}" if seeds else "no student"
+        raise UserError(f"{folder}: holds {found}")
+    return seeds[0]
+
+
+def read_config(folder: Path) -> StudentConfig | BaselineConfig:
+    """The `student.json` of a student or of an export."""
+    path = folder / "student.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable configuration of a student: {error}") from None
+    return parse_config(values, where=str(path))
+
+
+def identity_of_student(folder: Path) -> str:
+    """Twelve hex digits of the weights' SHA-256."""
+    path = folder / "student.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path}: is not there; an exported folder needs --runtime onnx or openvino")
+    return sha256_file(path)[:12]
+
+
+def onnx_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """`Network.run` by ONNX Runtime on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"--runtime onnx needs the package onnxruntime: {error}") from None
+    path = _exported(folder, "student.onnx", Runtime.onnx)
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # ONNX Runtime's errors have no base class of their own
+        raise UserError(f"{path}: not a readable ONNX model: {' '.join(str(error).split())[:300]}") from None
+    batch = session.get_inputs()[0].shape[0]
+    run = lambda tiles: session.run(["logits"], {"images": tiles})[0]  # noqa: E731
+    return in_batches_of(batch, run) if isinstance(batch, int) else run
+
+
+def openvino_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """`Network.run` by OpenVINO on the CPU."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(f"--runtime openvino needs the package openvino: {error}") from None
+    path = _exported(folder, "student.xml", Runtime.openvino)
+    # Left to itself, OpenVINO computes in bfloat16 where the processor can: other masks on another machine.
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        model = openvino.Core().compile_model(path, "CPU", exact)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a readable OpenVINO model: {' '.join(str(error).split())[:300]}") from None
+    batch = model.input(0).partial_shape[0]
+    run = lambda tiles: model(tiles)[0]  # noqa: E731
+    return in_batches_of(batch.get_length(), run) if batch.is_static else run
+
+
+def in_batches_of(batch: int, run: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """`run`, which takes exactly `batch` tiles, for any number of them: the last batch is filled up."""
+
+    def run_any(tiles: np.ndarray) -> np.ndarray:
+        missing = -len(tiles) % batch
+        filled = np.concatenate([tiles, np.repeat(tiles[-1:], missing, axis=0)])
+        parts = [run(filled[start : start + batch]) for start in range(0, len(filled), batch)]
+        return np.concatenate(parts)[: len(tiles)]
+
+    return run_any
+
+
+def _exported(folder: Path, name: str, runtime: Runtime) -> Path:
+    if not (folder / name).is_file():
+        student = folder if (folder / "student.safetensors").is_file() else "STUDENT"
+        command = f"python -m stages.export --model {student} --out DIR --format {runtime}"
+        raise UserError(f"{folder / name}: is not there; `{command}` makes such a folder of a student")
+    return folder / name
+
+
+def _identity_of_export(folder: Path) -> str:
+    path = folder / "export.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({error}); run the export again") from None

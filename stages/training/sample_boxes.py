@@ -1,0 +1,100 @@
+"""The boxes of a training window, with SAM's candidates, out of the shards' table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stages.common.errors import UserError
+from stages.losses.batch import SCORES, Boxes, boxes_of
+from stages.masks import rle
+from stages.masks.windows import Window
+from stages.student.config import ViewParams
+
+
+class BoxTable:
+    """Rows of the candidates table by image. Masks are decoded when a window needs them."""
+
+    def __init__(self, masks: pa.Table, candidates: pa.Table) -> None:
+        """The train shards' tables: images in the order that `window` counts them in."""
+        self.size_hw = list(zip(masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True))
+        names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "cand_idx", "chosen", "rle", "area", *SCORES]
+        self.rows = candidates.select(names).combine_chunks()
+        index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
+        of_photo = np.array([index_of[image_id] for image_id in candidates["image_id"].to_pylist()], dtype=np.int64)
+        if (np.diff(of_photo) < 0).any():
+            raise UserError("the candidates of the train split are not in the order of its images; rasterize again")
+        self.candidates = int(self.rows["cand_idx"].to_numpy().max(initial=-1)) + 1
+        self.first = np.searchsorted(of_photo, np.arange(len(self.size_hw) + 1))
+
+    def window(self, index: int, view: ViewParams, top: int, left: int) -> Boxes:
+        """The boxes of image `index` of which the window shows a pixel, in its frame; `image_index` is 0.
+
+        With view.scale `native` the window's first pixel is (`top`, `left`); with `stretch` it shows all of it.
+        """
+        size, size_hw, scale_yx = view.size_px, self.size_hw[index], (1.0, 1.0)
+        if view.scale == "stretch":
+            top, left, scale_yx = 0, 0, (size / size_hw[0], size / size_hw[1])
+        start, end = self.first[index], self.first[index + 1]
+        seen: dict[str, list[dict]] = {}
+        for row in self.rows.slice(start, end - start).to_pylist():
+            x1, x2 = ((row[x] - left) * scale_yx[1] for x in ("x1", "x2"))
+            y1, y2 = ((row[y] - top) * scale_yx[0] for y in ("y1", "y2"))
+            if x2 > 0 and y2 > 0 and x1 < size and y1 < size:
+                seen.setdefault(row["box_id"], []).append(row | {"xyxy": (x1, y1, x2, y2)})
+        if not seen:
+            return no_boxes(self.candidates, size)
+        boxes = list(seen.values())
+        xyxy = torch.tensor([rows[0]["xyxy"] for rows in boxes], dtype=torch.float32)
+        return boxes_of(boxes, xyxy, torch.stack([self._masks(rows, size_hw, view, top, left) for rows in boxes]))
+
+    def _masks(self, rows: list[dict], size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
+        """(C, S, S) bool: a box's candidates in the window."""
+        size, masks = view.size_px, []
+        for row in rows:
+            if view.scale == "stretch":
+                masks.append(nearest(torch.from_numpy(rle.decode(row["rle"], size_hw)), size))
+                continue
+            part = torch.zeros(size, size, dtype=torch.bool)
+            shown = Window(left, top, min(left + size, size_hw[1]), min(top + size, size_hw[0]))
+            cut = torch.from_numpy(rle.decode_part(row["rle"], size_hw, shown))
+            part[: cut.shape[0], : cut.shape[1]] = cut
+            masks.append(part)
+        return torch.stack(masks)
+
+
+def nearest(labels: Tensor, size_px: int) -> Tensor:
+    """(H, W) to (size, size): the label at the centre of each pixel."""
+    rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
+    columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
+    return labels[rows][:, columns]
+
+
+def no_boxes(candidates: int, size_px: int) -> Boxes:
+    """N = 0."""
+    return Boxes(
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 4),
+        torch.zeros(0, candidates, size_px, size_px, dtype=torch.bool),
+        torch.zeros(0, candidates, dtype=torch.bool),
+        *(torch.zeros(0, candidates) for _ in SCORES),
+        torch.zeros(0, dtype=torch.long),
+    )
+
+
+def flip_boxes(boxes: Boxes, axes: Sequence[int]) -> Boxes:
+    """The boxes of a window that is mirrored along `axes`, -2 (upside down) and -1 (left to right)."""
+    size, corners = boxes.candidates.shape[-1], list(boxes.xyxy.unbind(1))
+    for axis in axes:
+        first = 0 if axis == -1 else 1
+        corners[first], corners[first + 2] = size - corners[first + 2], size - corners[first]
+    return boxes._replace(xyxy=torch.stack(corners, dim=1), candidates=boxes.candidates.flip(list(axes)))
+
+
+def stack(each: Sequence[Boxes]) -> Boxes:
+    """The boxes of several windows as those of one batch."""
+    numbered = [boxes._replace(image_index=boxes.image_index + index) for index, boxes in enumerate(each)]
+    return Boxes(*(torch.cat(values) for values in zip(*numbered, strict=True)))

@@ -1,0 +1,180 @@
+"""Training samples: which window of which image, augmented how. Every draw is a function of its number."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from stages.common.errors import UserError
+from stages.data.images import read_image
+from stages.data.tables import decode_label_map
+from stages.losses.batch import IGNORE, Batch, Boxes
+from stages.student.config import ViewParams
+from stages.student.inference import pad_to, to_square
+from stages.training.config import AugmentParams
+from stages.training.sample_boxes import BoxTable, flip_boxes, nearest, stack
+
+CACHE_BYTES = 2**30
+"""Images and label maps are kept decoded while all fit in this; a larger train split is decoded ever again."""
+
+MIN_BLUR_PX = 0.1
+"""Below it a Gaussian changes nothing that can be seen."""
+
+
+class Sample(NamedTuple):
+    """One window: what `Batch` holds of it."""
+
+    image: Tensor  # (3, S, S) float in [0, 1]
+    clean: Tensor  # (3, S, S), flipped like `image`, its colours as they were
+    labels: Tensor  # (S, S) int64 in 0..K or IGNORE
+    boxes: Boxes | None
+
+
+class Crops(TorchDataset[Sample]):
+    """Endless training samples by number: sample i depends on (seed, i) alone, whichever worker draws it.
+
+    With view.scale `native`, sample i is a square cut out at the image's own scale; a share of the samples,
+    `defect_share`, is placed around a box (class drawn first, then one of its boxes, so that rare classes are seen
+    as often as common ones), the rest anywhere in any image. With `stretch` the whole image is resized.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        masks: pa.Table,
+        candidates: pa.Table,
+        view: ViewParams,
+        augment: AugmentParams,
+        defect_share: float,
+        seed: int,
+        with_boxes: bool = False,
+    ) -> None:
+        if masks.num_rows == 0:
+            raise UserError("the train split has no image to train on")
+        self.root, self.view, self.augment = root, view, augment
+        self.seed, self.defect_share = seed, defect_share
+        self.photos = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
+        self.keep = sum(photo["height"] * photo["width"] * 4 for photo in self.photos) <= CACHE_BYTES
+        self.kept: dict[tuple[str, int], Tensor] = {}
+        self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
+        self.boxes_by_class = _boxes_by_class(masks, candidates)
+        self.boxes = BoxTable(masks, candidates) if with_boxes else None
+        if not self.boxes_by_class:
+            raise UserError("the train split has no box: there is no defect to learn")
+
+    def __getitem__(self, number: int) -> Sample:
+        draw = np.random.default_rng([self.seed, number])
+        index, top, left = self._place(draw)
+        image, labels = self._window(self._photo(index), self._label_map(index), top, left)
+        axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.augment.flip else []
+        clean, labels, boxes = image[0].flip(axes), labels.flip(axes), None
+        if self.boxes is not None:
+            boxes = flip_boxes(self.boxes.window(index, self.view, top, left), axes)
+        return Sample(augmented(draw, clean, self.augment), clean, labels, boxes)
+
+    def labels(self, number: int) -> Tensor:
+        """(S, S) labels of sample `number` before flipping, without decoding its image."""
+        index, top, left = self._place(np.random.default_rng([self.seed, number]))
+        labels = self._label_map(index)
+        return self._window(torch.zeros(1, 1, *labels.shape), labels, top, left)[1]
+
+    def _photo(self, index: int) -> Tensor:
+        """(1, 3, H, W) uint8."""
+        photo = self.photos[index]
+        return self._once(
+            ("photo", index),
+            lambda: read_image(self.root, photo["path"], photo["sha256"], photo["exif_orientation"]).transpose(2, 0, 1),
+        )[None]
+
+    def _label_map(self, index: int) -> Tensor:
+        """(H, W) uint8."""
+        return self._once(("labels", index), lambda: decode_label_map(self.label_pngs[index]))
+
+    def _once(self, name: tuple[str, int], decode: Callable[[], np.ndarray]) -> Tensor:
+        """What `decode` gives; at most once where all can be kept."""
+        if name not in self.kept:
+            decoded = torch.from_numpy(decode())
+            if not self.keep:
+                return decoded
+            self.kept[name] = decoded
+        return self.kept[name]
+
+    def _place(self, draw: np.random.Generator) -> tuple[int, int, int]:
+        """Image, top and left of the window."""
+        size = self.view.size_px
+        around_box = draw.random() < self.defect_share
+        # both branches draw the same numbers, so that changing the share moves no other draw
+        pick, at, offset_yx = draw.random(2), draw.random(), draw.random(2)
+        if around_box:
+            boxes = self.boxes_by_class[int(pick[0] * len(self.boxes_by_class))]
+            index, center_yx = boxes[int(at * len(boxes))]
+            corner_yx = center_yx - size * (0.1 + 0.8 * offset_yx)
+        else:
+            index = int(at * len(self.photos))
+            corner_yx = offset_yx * (np.array(self._size_hw(index)) - size + 1) - 0.5
+        limit_yx = np.maximum(np.array(self._size_hw(index)) - size, 0)
+        top, left = np.clip(np.round(corner_yx), 0, limit_yx).astype(int)
+        return index, int(top), int(left)
+
+    def _size_hw(self, index: int) -> tuple[int, int]:
+        return self.photos[index]["height"], self.photos[index]["width"]
+
+    def _window(self, image: Tensor, labels: Tensor, top: int, left: int) -> tuple[Tensor, Tensor]:
+        """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
+        size = self.view.size_px
+        if self.view.scale == "stretch":
+            return to_square(image.float() / 255, size), nearest(labels, size).long()
+        image = pad_to(image[..., top : top + size, left : left + size].float() / 255, size)
+        window = torch.full((size, size), IGNORE)
+        cut = labels[top : top + size, left : left + size]
+        window[: cut.shape[0], : cut.shape[1]] = cut  # int64, whatever the labels are
+        return image, window
+
+
+def class_frequency(crops: Crops, classes: int, samples: int) -> Tensor:
+    """(classes,) float64 share of each label in the first `samples` samples, ignored pixels apart; no share is 0."""
+    counts = torch.ones(classes, dtype=torch.float64)  # a class that no sample shows still gets a finite weight
+    for number in range(samples):
+        labels = crops.labels(number)
+        counts += torch.bincount(labels[labels != IGNORE], minlength=classes)
+    return counts / counts.sum()
+
+
+def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[list[tuple[int, np.ndarray]]]:
+    """For each class that has boxes: (image index, centre y and x) of each of its boxes, in table order."""
+    index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
+    columns = candidates.select(["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2"])
+    by_class: dict[int, dict[str, tuple[int, np.ndarray]]] = {}
+    for row in columns.to_pylist():
+        center_yx = np.array([row["y1"] + row["y2"], row["x1"] + row["x2"]]) / 2
+        by_class.setdefault(row["class_id"], {})[row["box_id"]] = (index_of[row["image_id"]], center_yx)
+    return [list(by_class[class_id].values()) for class_id in sorted(by_class)]
+
+
+def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) -> Tensor:
+    """`image` (3, S, S) with other colours and less sharp, as far as `augment` allows."""
+    brightness = 1 + augment.brightness * draw.uniform(-1, 1)
+    contrast = 1 + augment.contrast * draw.uniform(-1, 1)
+    mean = image.mean()
+    image = (image - mean) * contrast + mean * brightness
+    if augment.saturation:
+        grey = image.mean(dim=0, keepdim=True)
+        image = grey + (image - grey) * (1 + augment.saturation * draw.uniform(-1, 1))
+    if augment.blur_px and (sigma := augment.blur_px * draw.uniform()) > MIN_BLUR_PX:
+        image = gaussian_blur(image, 2 * math.ceil(2 * sigma) + 1, sigma)
+    return image.clamp(0, 1)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as one batch; its boxes know which image they are of."""
+    image, clean, labels, boxes = zip(*samples, strict=True)
+    return Batch(
+        torch.stack(image), torch.stack(clean), torch.stack(labels), None if boxes[0] is None else stack(boxes)
+    )

@@ -1,0 +1,148 @@
+"""The renderer's pieces: outlines are exact where truth is read, boxes sit near their defects, light behaves."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.demo.bodies import Sun, tower
+from stages.demo.boxes import drawn_box, forgotten, yolo_line
+from stages.demo.camera import exposed, tone
+from stages.demo.defects import KINDS, SUBTLE_BELOW, Defect, add_defects
+from stages.demo.fields import blend, smoothstep
+from stages.demo.shapes import Window, strokes
+
+SIZE_HW = (60, 90)
+SUN = Sun((0.0, -0.6), 0.8, 0.6, 0.35)
+
+
+def window(height: int, width: int) -> Window:
+    b, a = np.mgrid[:height, :width].astype(np.float32)
+    return Window(a - width // 2, b - height // 2, np.full((height, width), 30, np.float32))
+
+
+def body(seed: int = 0):
+    return tower(np.random.default_rng(seed), SIZE_HW, SUN)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5])
+def test_a_line_one_pixel_wide_leaves_no_gap_in_the_truth(slope, shift):
+    ends = np.asarray([[-20.0, -20 * slope + shift], [20.0, 20 * slope + shift]])
+    mask = strokes(window(61, 61), [(ends, np.asarray([1.0]))]) >= 0.5
+    assert mask[:, 10:51].any(0).all()
+    assert mask[:, 10:51].sum(0).max() <= 3
+
+
+def test_a_straight_line_covers_its_width():
+    ends = np.asarray([[-15.0, 0.0], [15.0, 0.0]])
+    mask = strokes(window(41, 61), [(ends, np.asarray([3.0]))]) >= 0.5
+    assert (mask[:, 20:41].sum(0) == 3).all()
+    assert not mask[:18].any()
+    assert not mask[23:].any()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_coverage_is_a_share_and_stays_inside_the_window(kind):
+    for seed in range(5):
+        cover = kind.shape(np.random.default_rng(seed), window(121, 141), 50.0)
+        assert cover.shape == (121, 141)
+        assert cover.min() >= 0
+        assert cover.max() <= 1
+        assert (cover >= 0.5).any() or kind.name == "erosion"  # with the edge 30 px away there may be nothing to wear
+
+
+@given(st.integers(0, 10**6), st.integers(0, 50), st.integers(0, 80), st.integers(1, 40), st.integers(1, 40))
+def test_a_drawn_box_is_near_its_defect_and_inside_the_image(seed, top, left, tall, wide):
+    mask = np.zeros((60, 90), bool)
+    mask[top : top + tall, left : left + wide] = True
+    x1, y1, x2, y2 = drawn_box(np.random.default_rng(seed), mask)
+    assert 0 <= x1 < x2 <= 90
+    assert 0 <= y1 < y2 <= 60
+    inside = np.zeros_like(mask)
+    inside[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
+    assert (mask & inside).sum() >= 0.55 * mask.sum()
+    assert x1 >= left - 9
+    assert x2 <= min(left + wide, 90) + 9
+
+
+def test_boxes_are_loose_or_tight_by_a_pixel_or_more():
+    mask = np.zeros((60, 90), bool)
+    mask[20:40, 30:60] = True
+    lefts = np.asarray([30 - drawn_box(np.random.default_rng(seed), mask)[0] for seed in range(300)])
+    assert (lefts > 1).mean() > 0.2
+    assert (lefts < 0).mean() > 0.1
+    assert lefts.min() >= -30 / 8
+
+
+@given(st.lists(st.booleans(), max_size=20), st.integers(0, 1000))
+def test_only_subtle_defects_are_forgotten(subtle, seed):
+    rng = np.random.default_rng(seed)
+    assert not any(skip and not hard for skip, hard in zip(forgotten(rng, subtle, 0.5), subtle, strict=True))
+    assert forgotten(rng, subtle, 1.0) == subtle
+    assert not any(forgotten(rng, subtle, 0.0))
+
+
+def test_yolo_line_normalises_width_by_width():
+    assert yolo_line(1, (10, 20, 30, 60), (100, 200)) == "1 0.100000 0.400000 0.100000 0.400000"
+
+
+def test_defects_darken_the_surface_just_where_they_are():
+    one = body()
+    sound = one.albedo.copy()
+    defects, owner = add_defects(np.random.default_rng(3), [one], SUN, 3, 0.0, 1.0)
+    assert defects
+    changed = np.abs(one.albedo - sound).max(2) > 0
+    assert changed[owner >= 0].all()
+    assert set(np.unique(owner[owner >= 0])) == set(range(len(defects)))
+    assert (one.visible[owner >= 0] >= 0.5).all()
+
+
+def test_subtle_and_plain_defects_come_out_as_asked():
+    for share in (0.0, 1.0):
+        found = []
+        for seed in range(12):
+            found += add_defects(np.random.default_rng(seed), [body(seed)], SUN, 2, share, 1.0)[0]
+        subtle = np.mean([defect.subtle for defect in found])
+        assert subtle == 1 if share else subtle < 0.35
+
+
+def test_subtle_is_a_matter_of_contrast():
+    assert Defect("chip", 1, SUBTLE_BELOW - 0.1).subtle
+    assert not Defect("chip", 1, SUBTLE_BELOW).subtle
+
+
+def test_nothing_is_drawn_on_a_hidden_body():
+    one = body()
+    one.visible = np.zeros_like(one.cover)
+    defects, owner = add_defects(np.random.default_rng(0), [one], SUN, 4, 0.3, 1.0)
+    assert defects == []
+    assert (owner == -1).all()
+
+
+def test_shadow_takes_the_sun_and_leaves_the_sky():
+    one = body()
+    lit = one.shaded()
+    one.sunlit[:] = 0
+    assert (one.shaded() <= lit).all()
+    np.testing.assert_allclose(one.shaded(), one.albedo * one.ambient)
+
+
+def test_tone_is_the_srgb_curve():
+    np.testing.assert_allclose(tone(np.asarray([0.0, 1.0, 2.0, 0.2140])), [0, 255, 255, 127.5], atol=0.1)
+
+
+def test_an_image_keeps_its_shape_and_its_brightness():
+    scene = np.full((30, 50, 3), 0.2, np.float32)
+    photo = exposed(np.random.default_rng(0), scene)
+    assert photo.shape == (30, 50, 3)
+    assert photo.dtype == np.uint8
+    assert abs(photo.mean() - 124) < 20
+    assert photo.std() > 0.5
+
+
+def test_blend_and_smoothstep_by_hand():
+    picture = np.zeros((1, 3, 3), np.float32)
+    blend(picture, np.asarray([[0, 0.5, 1]], np.float32), (1, 1, 1))
+    np.testing.assert_allclose(picture[0, :, 0], [0, 0.5, 1])
+    np.testing.assert_allclose(smoothstep(0, 2, np.asarray([-1.0, 1.0, 3.0])), [0, 0.5, 1])

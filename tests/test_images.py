@@ -1,0 +1,177 @@
+"""Files become upright RGB pixels, or a reason why not."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import stages.data.images as photos
+from stages.common.errors import UserError
+from stages.data.images import BadPhoto, inside, probe_photo, read_image
+
+SIZE_HW = (12, 20)
+
+
+def encoded(image: Image.Image, suffix: str = "png", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=suffix, **options)
+    return buffer.getvalue()
+
+
+def picture() -> np.ndarray:
+    """(12, 20, 3) uint8, alike under no turn and no mirror."""
+    rows, columns = np.mgrid[:12, :20]
+    return np.stack([rows * 20, columns * 12, 7 * (rows > 8) * (columns > 14) + 0 * rows], axis=-1).astype(np.uint8)
+
+
+def read(folder: Path, data: bytes) -> np.ndarray:
+    (folder / "a").write_bytes(data)
+    probe = probe_photo(data)
+    pixels = read_image(folder, "a", probe.sha256, probe.exif_orientation)
+    assert pixels.shape == (*probe.size_hw, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.writeable
+    return pixels
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_read_upright(tmp_path, orientation, suffix):
+    upright = picture()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[photos.EXIF_ORIENTATION] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), suffix, exif=exif)
+    np.testing.assert_array_equal(read(tmp_path, data), upright)
+    assert probe_photo(data).exif_orientation == (orientation if suffix == "png" else 1)
+
+
+def test_a_senseless_orientation_or_broken_exif_spoils_no_pixel(tmp_path):
+    exif = Image.Exif()
+    exif[photos.EXIF_ORIENTATION] = 77
+    for data in (
+        encoded(Image.fromarray(picture()), exif=exif),
+        encoded(Image.fromarray(picture()), exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense"),
+    ):
+        np.testing.assert_array_equal(read(tmp_path, data), picture())
+
+
+def test_every_colour_mode_becomes_rgb(tmp_path):
+    rgb = Image.fromarray(picture())
+    np.testing.assert_array_equal(read(tmp_path, encoded(rgb)), picture())
+    grey = np.asarray(rgb.convert("L"))
+    tripled = np.repeat(grey[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(read(tmp_path, encoded(rgb.convert("L"))), tripled)
+    alpha = rgb.copy()
+    alpha.putalpha(Image.fromarray(grey))
+    np.testing.assert_array_equal(read(tmp_path, encoded(alpha)), picture())
+    palette = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20), "P")
+    palette.putpalette(list(np.arange(256)[:, None].repeat(3, 1).ravel()))
+    levels = np.arange(240, dtype=np.uint8).reshape(12, 20)[..., None].repeat(3, -1)
+    np.testing.assert_array_equal(read(tmp_path, encoded(palette)), levels)
+    np.testing.assert_array_equal(read(tmp_path, encoded(palette, transparency=bytes(range(256)))), levels)
+    bilevel = read(tmp_path, encoded(Image.fromarray(grey > 99)))
+    np.testing.assert_array_equal(bilevel, np.where(grey > 99, 255, 0)[..., None].repeat(3, -1))
+    cmyk = read(tmp_path, encoded(Image.new("CMYK", (20, 12), (0, 255, 255, 0)), "tiff"))
+    assert tuple(cmyk[0, 0]) == (255, 0, 0)
+
+
+def test_sixteen_bit_grey_is_scaled_not_cut_off(tmp_path):
+    wide = np.linspace(0, 65535, 240).reshape(12, 20).astype(np.uint16)
+    expected = np.round(wide / 257.0)[..., None].repeat(3, -1)
+    for suffix in ("png", "tiff"):
+        np.testing.assert_array_equal(read(tmp_path, encoded(Image.fromarray(wide), suffix)), expected)
+
+
+def test_a_float_image_with_nan_is_read(tmp_path):
+    values = np.full((12, 20), 0.5, dtype=np.float32)
+    values[0, 0] = np.nan
+    pixels = read(tmp_path, encoded(Image.fromarray(values), "tiff"))
+    assert tuple(pixels[1, 1]) == (128, 128, 128)
+
+
+def test_content_counts_whatever_the_suffix(tmp_path):
+    data = encoded(Image.fromarray(picture()), "bmp")
+    (tmp_path / "a.jpg").write_bytes(data)
+    pixels = read_image(tmp_path, "a.jpg", hashlib.sha256(data).hexdigest(), 1)
+    np.testing.assert_array_equal(pixels, picture())
+
+
+def test_unusable_bytes_are_refused_with_a_reason(monkeypatch):
+    data = encoded(Image.fromarray(picture().repeat(9, 0).repeat(9, 1)), "jpeg")
+    cases = {
+        b"": "file is empty",
+        b"hello": "not an image that can be identified",
+        data[: len(data) // 2]: "corrupt image: .*truncated",
+        encoded(Image.new("RGB", (9, 40))): "9 x 40 <10 pixels",
+        encoded(Image.new("RGB", (20, 12)), "gif"): "not an image that can be identified",
+        encoded(Image.new("LAB", (20, 12)), "tiff"): "colour mode LAB",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\n": "not an image that can be identified",
+    }
+    for bad, reason in cases.items():
+        with pytest.raises(BadPhoto, match=reason):
+            probe_photo(bad)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 239)
+    with pytest.raises(BadPhoto, match="20 x 12 pixels, allowed are 239"):
+        probe_photo(encoded(Image.fromarray(picture())))
+
+
+def test_a_decompression_bomb_is_refused_by_its_header():
+    """100,000 x 100,000 pixels: decoding it would take 30 GB."""
+    data = bytearray(encoded(Image.new("RGB", (20, 12)), "bmp"))
+    data[18:26] = (100_000).to_bytes(4, "little") * 2
+    with pytest.raises(BadPhoto, match="100000 x 100000 pixels, allowed are 500,000,000"):
+        probe_photo(bytes(data))
+
+
+@given(st.data())
+def test_damaged_files_are_read_or_refused_never_a_traceback(data):
+    whole = bytearray(encoded(Image.fromarray(picture()), data.draw(st.sampled_from(["png", "jpeg", "tiff", "webp"]))))
+    for _ in range(data.draw(st.integers(0, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        probe = probe_photo(damaged)
+    except BadPhoto:
+        return
+    assert probe.exif_orientation in range(1, 9)
+    assert min(probe.size_hw) >= photos.MIN_SIDE
+
+
+def test_an_image_that_changed_or_went_away_is_refused(tmp_path):
+    data = encoded(Image.fromarray(picture()))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.png: changed since it was ingested"):
+        read_image(tmp_path, "a.png", hashlib.sha256(b"other").hexdigest(), 1)
+    with pytest.raises(UserError, match=r"b\.png: cannot be read .*No such file"):
+        read_image(tmp_path, "b.png", hashlib.sha256(data).hexdigest(), 1)
+
+
+def test_nothing_outside_the_root_is_read(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "inner").symlink_to(root)
+    (root / "loop").symlink_to(root / "loop")
+    for path in ("../secret", "link", str(tmp_path / "secret"), "inner/../../secret"):
+        with pytest.raises(UserError, match="leads out of the data root"):
+            inside(root, path)
+    for path in ("a\0b", "loop"):
+        with pytest.raises(UserError, match="not a usable path"):
+            inside(root, path)
+    assert inside(root, "inner/a") == (root / "a").resolve()
