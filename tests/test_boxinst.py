@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stages.losses.batch import IGNORE, Moment
+from stages.data.tables import IGNORE
+from stages.losses.batch import Moment
 from stages.losses.grid import heads, scene
 from stages.losses.terms import OFFSETS_YX, colour_similarity, grow
 from stages.methods.boxinst import losses

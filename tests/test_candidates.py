@@ -7,10 +7,11 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
-from stages.masks.windows import Window, crop_window, input_size_hw, whole_window
+from stages.data.boxes import Window
 from stages.teacher import candidates
 from stages.teacher.candidates import Candidate, predict
 from stages.teacher.chunks import Chunks
+from stages.teacher.windows import crop_window, input_size_hw, whole_window
 from tests.support.tiny_teacher import tiny_sam
 
 SIZE_HW = (37, 90)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.metrics.confusion import IGNORE, confusion
+from stages.data.tables import IGNORE
+from stages.metrics.confusion import confusion
 
 SHAPE = (4, 7)
 TRUTH = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, IGNORE]))

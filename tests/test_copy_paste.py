@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from stages.data.tables import IGNORE
 from stages.losses.bank import build, read
-from stages.losses.batch import IGNORE
 from stages.losses.copy_paste import Piece, copy_paste, paste, place
 from stages.masks import rle
 from stages.methods.config import BankParams

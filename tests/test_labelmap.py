@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
+from stages.data.boxes import Window, pixels_of_box
 from stages.masks import rle
-from stages.masks.labelmap import Chosen, fill_boxes, paint, pixels_of_box
-from stages.masks.windows import Window
+from stages.masks.labelmap import Chosen, fill_boxes, paint
 
 SIZE_HW = (12, 20)
 EVERYWHERE = (0.0, 0.0, 20.0, 12.0)

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from stages.common.errors import Stopped, UserError
 from stages.common.params import load_params
+from stages.data.tables import IGNORE
 from stages.losses.bank import paster
-from stages.losses.batch import IGNORE
 from stages.methods.config import PARAMS_OF, Boxes2PixelsParams, SelfcorrParams
 from stages.methods.methods import METHODS
 from stages.plan import Params, resolve

@@ -18,13 +18,13 @@ from stages import rasterize
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.compute.workdir import work_folder
+from stages.data.boxes import Window, box_iou, pixels_of_box
 from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle
-from stages.masks.labelmap import Chosen, paint, pixels_of_box
+from stages.masks.labelmap import Chosen, paint
 from stages.masks.pseudomasks import choose
 from stages.masks.shards import read_candidates, read_masks, shard_indices
-from stages.masks.windows import Window
-from stages.teacher.prompting import box_iou, measure
+from stages.teacher.prompting import measure
 from stages.teacher.sam import build_teacher, save_teacher
 from stages.teacher.store import CODE
 from tests.support.tiny_teacher import TINY, tiny_sam

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.tables import decode_label_map, encode_label_map
-from stages.losses.batch import IGNORE
+from stages.data.tables import IGNORE, decode_label_map, encode_label_map
 from stages.masks import rle
 from stages.student.config import ViewParams
 from stages.training import samples as module

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stages.losses.batch import IGNORE, Moment, Thresholds
+from stages.data.tables import IGNORE
+from stages.losses.batch import Moment, Thresholds
 from stages.methods.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.methods.config import TwoSidedParams
 from stages.methods.running_thresholds import (

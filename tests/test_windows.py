@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from stages.masks.windows import Window, crop_window, from_view, input_size_hw, to_view, whole_window
+from stages.data.boxes import Window
+from stages.teacher.windows import crop_window, from_view, input_size_hw, to_view, whole_window
 
 SIZE_HW = (371, 586)
 

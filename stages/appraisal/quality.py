@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
+from stages.data.boxes import pixels_of_box
+from stages.data.tables import IGNORE
 from stages.masks import rle
-from stages.masks.labelmap import fill_boxes, pixels_of_box
-from stages.metrics.confusion import IGNORE, confusion
+from stages.masks.labelmap import fill_boxes
+from stages.metrics.confusion import confusion
 from stages.metrics.scores import defined, scores
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")

@@ -17,6 +17,9 @@ from stages.common.files import new_file, write_json
 
 SPLITS = ("train", "val", "test")
 
+IGNORE = 255
+"""Label of pixels that neither teach nor score: unknown truth, and the padding around a small image."""
+
 
 def _schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])

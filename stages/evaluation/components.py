@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from stages.metrics.confusion import IGNORE
+from stages.data.tables import IGNORE
 
 TOUCHING = np.ones((3, 3), dtype=bool)
 """Pixels of a class that touch, be it at a corner, are one defect."""

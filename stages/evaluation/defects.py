@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.data.tables import IGNORE
 from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
 from stages.evaluation.components import Regions, regions
 from stages.evaluation.matching import overlaps, paired_iou
-from stages.metrics.confusion import IGNORE
 from stages.metrics.scores import defined
 
 IOUS = (0.1, 0.5)

@@ -7,9 +7,9 @@ from pydantic import Field
 from scipy import ndimage
 
 from stages.common.params import Section
+from stages.data.boxes import Window
 from stages.evaluation.components import components
 from stages.masks import rle
-from stages.masks.windows import Window
 
 
 class Defect(Section):

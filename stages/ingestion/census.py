@@ -2,14 +2,13 @@
 
 from collections import Counter, defaultdict
 
-from stages.data.tables import SPLITS
+from stages.data.tables import IGNORE, SPLITS
 from stages.ingestion.config import IngestParams
 from stages.ingestion.duplicates import Pair, Seen, near_pairs
 from stages.ingestion.groups import Group
 from stages.ingestion.layout import label_path
 from stages.ingestion.rejects import Reject
 from stages.ingestion.sample import Entry
-from stages.ingestion.truth import IGNORE
 
 SHOWN = 3
 """So many examples stand in an error line and in the metrics; the list of rejects has all."""

@@ -5,7 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-IGNORE = 255
+from stages.data.tables import IGNORE
+
 BIT_DEPTH_AT = 24
 """Offset of a PNG's bits per sample: its IHDR chunk always comes first."""
 

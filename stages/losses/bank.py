@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from stages.common.errors import UserError
+from stages.data.boxes import pixels_of_box
 from stages.data.images import read_image
 from stages.losses.batch import SCORES, Batch, boxes_of
 from stages.losses.copy_paste import Piece, copy_paste
 from stages.losses.pseudo_masks import pairwise_box_iou, tight_boxes
 from stages.masks import rle
-from stages.masks.labelmap import pixels_of_box
 from stages.methods.boxseg import judge, peers
 from stages.methods.config import BankParams, BoxSegParams
 from stages.student.config import ViewParams

@@ -15,9 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE = 255
-"""Label of pixels that teach nothing: the padding around a small image."""
-
 SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou")
 """Columns of the candidates table that are the scores of `Boxes`, in the order of its fields."""
 

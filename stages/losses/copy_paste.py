@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.losses.batch import IGNORE, Batch, Boxes, ramp
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Boxes, ramp
 from stages.losses.pseudo_masks import tight_boxes
 from stages.methods.config import BankParams
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.losses.batch import IGNORE, Batch, Boxes
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Boxes
 from stages.networks.student import Logits
 
 EDGE_TOLERANCE_PX = 0.01

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.losses.batch import IGNORE, Batch, Boxes
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Boxes
 from stages.losses.grid import box_cells
 from stages.networks.student import Logits
 

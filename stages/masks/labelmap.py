@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.data.boxes import Window, pixels_of_box
 from stages.masks import rle
-from stages.masks.windows import Window, pixels_of_box
 
 
 class Chosen(NamedTuple):

@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco
 
-from stages.masks.windows import Window
+from stages.data.boxes import Window
 
 
 def encode(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int, int]) -> bytes:

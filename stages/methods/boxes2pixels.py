@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.losses.batch import IGNORE, Batch, Moment, Named
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Moment, Named
 from stages.methods.config import Boxes2PixelsParams
 from stages.networks.student import Logits
 

@@ -41,7 +41,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.losses.batch import IGNORE, Batch, Moment, Named
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Moment, Named
 from stages.losses.pseudo_masks import box_pixels
 from stages.methods.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
 from stages.methods.config import TwoSidedParams

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-IGNORE = 255
-"""Truth label of pixels that count for nothing."""
+from stages.data.tables import IGNORE
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:

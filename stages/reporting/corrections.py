@@ -14,10 +14,10 @@ same rule and at the same IoU as a defect is found.
 
 import numpy as np
 
+from stages.data.tables import IGNORE
 from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
 from stages.evaluation.defects import Outcome, ratio
 from stages.evaluation.matching import Overlaps, paired_iou
-from stages.metrics.confusion import IGNORE
 from stages.metrics.scores import defined
 
 KINDS = ("rescued", "lost", "dropped", "added")

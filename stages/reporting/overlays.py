@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from stages.metrics.confusion import IGNORE
+from stages.data.tables import IGNORE
 from stages.reporting.agreement import Agreement
 from stages.reporting.zoom import Window, window_on
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stages.metrics.confusion import IGNORE
+from stages.data.tables import IGNORE
 from stages.reporting.agreement import Agreement
 from stages.reporting.overlays import COLOURS, IGNORE_COLOUR, Case, hex_of, shown, tints
 from stages.reporting.zoom import Window, window_on

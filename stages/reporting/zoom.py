@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from stages.metrics.confusion import IGNORE
+from stages.data.tables import IGNORE
 
 LEAST_PX = 48
 """Least width of a window: narrower ones show pixels, not surroundings."""

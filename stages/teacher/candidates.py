@@ -17,8 +17,9 @@ from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from stages.masks.windows import Window, input_size_hw, to_view
+from stages.data.boxes import Window
 from stages.teacher.chunks import Chunks
+from stages.teacher.windows import input_size_hw, to_view
 
 SOURCES = ("single", "multi", "multi", "multi")
 """Where candidates 0 to 3 come from: SAM's token for an unambiguous prompt, and its three for ambiguous ones."""

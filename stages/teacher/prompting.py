@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from segment_anything.modeling import Sam
 
+from stages.data.boxes import Box, Window, box_iou, pixels_of_box
 from stages.masks import rle
-from stages.masks.windows import Window, crop_window, pixels_of_box, whole_window
 from stages.teacher.candidates import SOURCES, Candidate, predict
 from stages.teacher.chunks import Chunks
 from stages.teacher.config import RasterizeParams
-
-Box = tuple[float, float, float, float]
+from stages.teacher.windows import crop_window, whole_window
 
 
 def prompted(
@@ -69,15 +68,6 @@ def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, 
         **_corners("tight_", corners),
         "box_iou": box_iou(corners, box_xyxy),
     }
-
-
-def box_iou(first: Box, second: Box) -> float:
-    """IoU of two boxes; 0 where both have no area."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - common
-    return common / union if union > 0 else 0.0
 
 
 def _corners(prefix: str, box_xyxy: Sequence[float]) -> dict[str, float]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, keep, kept
 from stages.data import images as photos
 from stages.masks import rle
-from stages.masks import windows as views
 from stages.teacher import candidates, chunks, prompting, sam
+from stages.teacher import windows as views
 from stages.teacher.config import RasterizeParams
 
 CODE = (candidates, chunks, photos, prompting, rle, sam, views)

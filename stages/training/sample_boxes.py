@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
+from stages.data.boxes import Window
 from stages.losses.batch import SCORES, Boxes, boxes_of
 from stages.masks import rle
-from stages.masks.windows import Window
 from stages.student.config import ViewParams
 
 

@@ -14,8 +14,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from stages.common.errors import UserError
 from stages.data.images import read_image
-from stages.data.tables import decode_label_map
-from stages.losses.batch import IGNORE, Batch, Boxes
+from stages.data.tables import IGNORE, decode_label_map
+from stages.losses.batch import Batch, Boxes
 from stages.student.config import ViewParams
 from stages.student.inference import pad_to, to_square
 from stages.training.config import AugmentParams

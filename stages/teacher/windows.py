@@ -6,23 +6,10 @@ as segment_anything's `ResizeLongestSide` and `Sam.preprocess` do. The pixels th
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
-EDGE_TOLERANCE_PX = 0.01
-"""A pixel belongs to a box that covers more of its side than this: normalised label files round their coordinates."""
-
-
-class Window(NamedTuple):
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        return self.y2 - self.y1, self.x2 - self.x1
+from stages.data.boxes import Window
 
 
 def whole_window(size_hw: tuple[int, int]) -> Window:
@@ -52,24 +39,6 @@ def _span(centre: float, side: int, length: int) -> tuple[int, int]:
         return 0, length
     start = min(max(math.floor(centre - (side - 1) / 2), 0), length - side)
     return start, start + side
-
-
-def pixels_of_box(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int], margin: float = 0.0) -> Window:
-    """The pixels that a box touches, after it grew by `margin` of its sides and was cut to the image.
-
-    Never empty for a box inside the image: a box thinner than the tolerance still has the pixel it lies in.
-    """
-    x1, y1, x2, y2 = box_xyxy
-    (grow_x, grow_y), (height, width) = (margin * (x2 - x1), margin * (y2 - y1)), size_hw
-    left, right = _touched(x1 - grow_x, x2 + grow_x, width)
-    top, bottom = _touched(y1 - grow_y, y2 + grow_y, height)
-    return Window(left, top, right, bottom)
-
-
-def _touched(start: float, end: float, length: int) -> tuple[int, int]:
-    first = min(max(int(np.floor(start + EDGE_TOLERANCE_PX)), 0), length - 1)
-    last = min(int(np.ceil(end - EDGE_TOLERANCE_PX)), length)
-    return first, max(last, first + 1)
 
 
 def input_size_hw(window: Window, image_size: int) -> tuple[int, int]:
