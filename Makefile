@@ -33,5 +33,5 @@ weights: $(READY)
 	    dvc freeze data/weights/dvc.yaml:teacher data/weights/dvc.yaml:backbone; exit $$status
 
 lock: $(READY)
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --quiet -o requirements.lock
