@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from benchmarks.timing import as_pipeline, as_usual
-from stages.data.images import probe_photo
+from stages.data.images import probe_image
 from stages.demo.scene import SIZE_HW, Sample
 from stages.rasterize import answers, corners, images_at_once, is_small
 from stages.teacher.chunks import Chunks
@@ -36,7 +36,7 @@ class Work:
         for number, sample in enumerate(samples):
             name = f"{number}.jpg"
             (root / name).write_bytes(sample.jpeg)
-            row = {"image_id": name, "path": name, "sha256": probe_photo(sample.jpeg).sha256, "exif_orientation": 1}
+            row = {"image_id": name, "path": name, "sha256": probe_image(sample.jpeg).sha256, "exif_orientation": 1}
             self.images.append(row)
             self.boxes[name] = [_box(draw) for _ in range(count)]
 

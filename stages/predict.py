@@ -20,7 +20,7 @@ import typer
 
 from stages.common.errors import run
 from stages.common.progress import progress
-from stages.data.images import BadPhoto
+from stages.data.images import BadImage
 from stages.data.tables import encode_label_map
 from stages.formats import yolo
 from stages.formats.coco import coco
@@ -77,7 +77,7 @@ def main(
     for source in progress(todo, "predict", "images"):
         try:
             sha256, photo = read(source)
-        except BadPhoto as error:
+        except BadImage as error:
             skipped[source.file] = str(error)
             continue
         if source.name not in known:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stages import export
 from stages.common.errors import Stopped, UserError
-from stages.data.images import probe_photo
+from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.methods.config import Boxes2PixelsParams
@@ -225,7 +225,7 @@ def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
     path = tmp_path / "photos/a.png"
     path.parent.mkdir()
     Image.fromarray(photo_of((57, 99))).save(path)
-    row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_photo(path.read_bytes()).sha256}
+    row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_image(path.read_bytes()).sha256}
     row |= {"exif_orientation": 1, "height": 57, "width": 99, "label_status": "missing"}
     write_table(tmp_path / "tables/val/images.parquet", IMAGES, [row])
     export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, False, None, tmp_path / "tables", False)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from stages import export, predict
 from stages.common.errors import UserError
-from stages.data.images import probe_photo
+from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.networks.student import save_student
@@ -48,7 +48,7 @@ def work(tmp_path_factory) -> Path:
                     "image_id": f"{split}/{index}",
                     "split": split,
                     "path": f"{split}/{index}.png",
-                    "sha256": probe_photo(path.read_bytes()).sha256,
+                    "sha256": probe_image(path.read_bytes()).sha256,
                     "exif_orientation": 1,
                     "height": size_hw[0],
                     "width": size_hw[1],

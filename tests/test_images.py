@@ -12,7 +12,7 @@ from PIL import Image
 
 import stages.data.images as photos
 from stages.common.errors import UserError
-from stages.data.images import BadPhoto, inside, probe_photo, read_image
+from stages.data.images import BadImage, inside, probe_image, read_image
 
 SIZE_HW = (12, 20)
 
@@ -31,7 +31,7 @@ def picture() -> np.ndarray:
 
 def read(folder: Path, data: bytes) -> np.ndarray:
     (folder / "a").write_bytes(data)
-    probe = probe_photo(data)
+    probe = probe_image(data)
     pixels = read_image(folder, "a", probe.sha256, probe.exif_orientation)
     assert pixels.shape == (*probe.size_hw, 3)
     assert pixels.dtype == np.uint8
@@ -57,7 +57,7 @@ def test_every_exif_orientation_is_read_upright(tmp_path, orientation, suffix):
     exif[photos.EXIF_ORIENTATION] = orientation
     data = encoded(Image.fromarray(np.ascontiguousarray(stored)), suffix, exif=exif)
     np.testing.assert_array_equal(read(tmp_path, data), upright)
-    assert probe_photo(data).exif_orientation == (orientation if suffix == "png" else 1)
+    assert probe_image(data).exif_orientation == (orientation if suffix == "png" else 1)
 
 
 def test_a_senseless_orientation_or_broken_exif_spoils_no_pixel(tmp_path):
@@ -123,19 +123,19 @@ def test_unusable_bytes_are_refused_with_a_reason(monkeypatch):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\n": "not an image that can be identified",
     }
     for bad, reason in cases.items():
-        with pytest.raises(BadPhoto, match=reason):
-            probe_photo(bad)
+        with pytest.raises(BadImage, match=reason):
+            probe_image(bad)
     monkeypatch.setattr(photos, "MAX_PIXELS", 239)
-    with pytest.raises(BadPhoto, match="20 x 12 pixels, allowed are 239"):
-        probe_photo(encoded(Image.fromarray(picture())))
+    with pytest.raises(BadImage, match="20 x 12 pixels, allowed are 239"):
+        probe_image(encoded(Image.fromarray(picture())))
 
 
 def test_a_decompression_bomb_is_refused_by_its_header():
     """100,000 x 100,000 pixels: decoding it would take 30 GB."""
     data = bytearray(encoded(Image.new("RGB", (20, 12)), "bmp"))
     data[18:26] = (100_000).to_bytes(4, "little") * 2
-    with pytest.raises(BadPhoto, match="100000 x 100000 pixels, allowed are 500,000,000"):
-        probe_photo(bytes(data))
+    with pytest.raises(BadImage, match="100000 x 100000 pixels, allowed are 500,000,000"):
+        probe_image(bytes(data))
 
 
 @given(st.data())
@@ -145,8 +145,8 @@ def test_damaged_files_are_read_or_refused_never_a_traceback(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     try:
-        probe = probe_photo(damaged)
-    except BadPhoto:
+        probe = probe_image(damaged)
+    except BadImage:
         return
     assert probe.exif_orientation in range(1, 9)
     assert min(probe.size_hw) >= photos.MIN_SIDE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.images import BadPhoto
+from stages.data.images import BadImage
 from stages.formats.photos import Source, find_photos, named, read
 
 
@@ -84,15 +84,15 @@ def test_an_image_behind_a_link_is_read_and_upright(tmp_path):
 
 def test_bad_images_say_why(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(BadPhoto, match="not an image"):
+    with pytest.raises(BadImage, match="not an image"):
         read(Source(tmp_path / "a.jpg", "a.jpg", "a"))
-    with pytest.raises(BadPhoto, match="cannot be read"):
+    with pytest.raises(BadImage, match="cannot be read"):
         read(Source(tmp_path / "gone.jpg", "gone.jpg", "gone"))
-    with pytest.raises(BadPhoto, match="surrogates"):
+    with pytest.raises(BadImage, match="surrogates"):
         read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))
-    with pytest.raises(BadPhoto, match=r"its name holds '\\x07', which XML cannot hold"):
+    with pytest.raises(BadImage, match=r"its name holds '\\x07', which XML cannot hold"):
         read(Source(tmp_path / "a.jpg", "bell\x07.jpg", "bell\x07"))
-    with pytest.raises(BadPhoto, match="its name is longer than 235 bytes"):
+    with pytest.raises(BadImage, match="its name is longer than 235 bytes"):
         read(Source(tmp_path / "a.jpg", "in/" + "é" * 118 + ".jpg", "in/" + "é" * 118))
 
 

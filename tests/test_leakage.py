@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.images import probe_photo
+from stages.data.images import probe_image
 from stages.data.tables import SPLITS
 from stages.ingestion.config import SplitParams
 from stages.ingestion.duplicates import BLOCK, Seen, near_pairs, perceptual_hash
@@ -26,7 +26,7 @@ def surface(seed: int, size_wh: tuple[int, int] = (300, 200)) -> Image.Image:
 
 
 def look(data: bytes) -> bytes | None:
-    return perceptual_hash(probe_photo(data).thumbnail)
+    return perceptual_hash(probe_image(data).thumbnail)
 
 
 def distance(one: bytes, other: bytes) -> int:
@@ -106,7 +106,7 @@ def test_pairs_are_listed_and_a_bounded_number_drawn(tmp_path):
         for split, quality in (("train", 95), ("test", 50)):
             data = encoded(surface(index), "jpeg", quality=quality)
             put(root / f"{split}/{index}.jpg", data)
-            probe = probe_photo(data)
+            probe = probe_image(data)
             all_seen.append(Seen(split, f"{split}/{index}.jpg", probe.sha256, 1, look(data)))
     pairs = near_pairs(all_seen, SPLITS, 40)
     for folder in ("one", "two"):

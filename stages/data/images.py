@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from stages.common.errors import UserError
 EXIF_ORIENTATION = 0x0112
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """What is decoded, whatever the suffix; JPEG covers MPO. Pillow's other readers (one runs Ghostscript) stay shut."""
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+"""Names, in lower case, by which images are found in folders."""
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "F")
 MIN_SIDE = 10
@@ -39,7 +44,7 @@ UPRIGHT = {
 """How a decoded image is turned upright, by EXIF orientation."""
 
 
-class BadPhoto(ValueError):
+class BadImage(ValueError):
     """The bytes are no image that we can use; the message says why."""
 
 
@@ -70,12 +75,30 @@ def inside(root: Path, path: str) -> Path:
     return resolved
 
 
-def probe_photo(data: bytes) -> Probe:
-    """Decode an image's bytes in full, so that a truncated one is found now. Raises BadPhoto with the reason."""
+def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path]:
+    """All files in and below `folder`, without hidden ones (macOS writes `._NAME` beside each file on other disks).
+
+    Links to folders are not followed: `linked` is called with each. Raises UserError for a folder that cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                linked(Path(parent) / name)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent) / name for name in files if not name.startswith("."))
+
+
+def probe_image(data: bytes) -> Probe:
+    """Decode an image's bytes in full, so that a truncated one is found now. Raises BadImage with the reason."""
     image, orientation = _open(data)
     width, height = image.size
     if min(image.size) < MIN_SIDE:
-        raise BadPhoto(f"image size {width} x {height} <{MIN_SIDE} pixels")
+        raise BadImage(f"image size {width} x {height} <{MIN_SIDE} pixels")
     size_hw = (width, height) if orientation >= 5 else (height, width)
     return Probe(hashlib.sha256(data).hexdigest(), orientation, size_hw, _thumbnail(image, orientation))
 
@@ -96,7 +119,7 @@ def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
         raise UserError(f"{root / path}: changed since it was ingested; run `dvc repro` again")
     try:
         image, orientation = _open(data)
-    except BadPhoto as error:
+    except BadImage as error:
         raise UserError(f"{root / path}: {error}") from None
     if orientation != exif_orientation:
         raise UserError(f"{root / path}: EXIF orientation {orientation}, the images table says {exif_orientation}")
@@ -107,21 +130,21 @@ def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
 def _open(data: bytes) -> tuple[Image.Image, int]:
     """Decoded image, not yet turned, and the EXIF orientation left to apply (1 where none or nonsense is given)."""
     if not data:
-        raise BadPhoto("file is empty")
+        raise BadImage("file is empty")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise BadPhoto(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
+            raise BadImage(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
         if image.mode not in MODES and not image.mode.startswith("I;16"):
-            raise BadPhoto(f"colour mode {image.mode} cannot be converted to RGB")
+            raise BadImage(f"colour mode {image.mode} cannot be converted to RGB")
         image.load()
-    except BadPhoto:
+    except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadPhoto(f"not an image that can be identified ({', '.join(FORMATS)})") from None
+        raise BadImage(f"not an image that can be identified ({', '.join(FORMATS)})") from None
     except Exception as error:
         # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
-        raise BadPhoto(f"corrupt image: {error}") from None
+        raise BadImage(f"corrupt image: {error}") from None
     return image, _orientation(image)
 
 
@@ -140,7 +163,7 @@ def _thumbnail(image: Image.Image, orientation: int) -> np.ndarray:
         plain = image if image.mode in ("L", "RGB") else _rgb(image)
         small = plain.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).convert("L")
     except Exception as error:
-        raise BadPhoto(f"cannot be converted to RGB: {error}") from None
+        raise BadImage(f"cannot be converted to RGB: {error}") from None
     return np.asarray(small.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else small)
 
 

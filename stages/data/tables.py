@@ -21,6 +21,10 @@ IGNORE = 255
 """Label of pixels that neither teach nor score: unknown truth, and the padding around a small image."""
 
 
+ROWS_AT_ONCE = 64
+"""Rows that `stream_rows` holds in memory."""
+
+
 def _schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
@@ -108,15 +112,34 @@ def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
 
 
 def read_table(path: Path, schema: pa.Schema, made_by: str = "ingest") -> pa.Table:
-    """Read a Parquet file of exactly `schema`, as stage `made_by` writes it. Raises UserError when missing or other."""
+    """All rows of a Parquet file of exactly `schema`, as stage `made_by` writes it.
+
+    Raises UserError for a file that is missing, is no Parquet, or has other columns.
+    """
+    with _opened(path, schema, made_by) as file:
+        return file.read()
+
+
+def stream_rows(path: Path, schema: pa.Schema, made_by: str, columns: list[str] | None = None) -> Iterator[dict]:
+    """Rows of a table one after another, all columns or `columns`, for tables too large for memory.
+
+    Raises UserError like `read_table`, when the first row is asked for.
+    """
+    with _opened(path, schema, made_by) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetFile]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema):
+                columns = f"columns are {file.schema_arrow.names}, expected {schema.names}"
+                raise UserError(f"{path}: {columns}; run the {made_by} stage")
+            yield file
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not readable ({error}); run the {made_by} stage") from None
-    if not table.schema.equals(schema):
-        names = f"columns are {table.schema.names}, expected {schema.names}"
-        raise UserError(f"{path}: {names}; run the {made_by} stage")
-    return table
 
 
 def encode_label_map(labels: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
 from stages.common.files import new_file
-from stages.evaluation.streams import ROWS_AT_ONCE, stream_rows
+from stages.data.tables import ROWS_AT_ONCE, stream_rows
 
 PREDICTIONS = pa.schema(
     [

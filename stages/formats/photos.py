@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.data.images import BadPhoto, probe_photo, read_image
-from stages.ingestion.layout import SUFFIXES, visible_files
+from stages.data.images import SUFFIXES, BadImage, probe_image, read_image, visible_files
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 """Folder of the outputs to the suffix of the file that each image has in it."""
@@ -83,21 +82,21 @@ def file_in(folder: Path, name: str) -> Path:
 
 
 def read(source: Source) -> tuple[str, np.ndarray]:
-    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadPhoto with the reason why there are none."""
+    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadImage with the reason why there are none."""
     try:
         source.file.encode()
         if found := NOT_XML.search(source.file):
-            raise BadPhoto(f"its name holds {found[0]!r}, which XML cannot hold")
+            raise BadImage(f"its name holds {found[0]!r}, which XML cannot hold")
         if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
-            raise BadPhoto(f"its name is longer than {LONGEST_NAME} bytes, too long for the files made of it")
+            raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the files made of it")
         path = source.path.resolve()
-        probe = probe_photo(path.read_bytes())
+        probe = probe_image(path.read_bytes())
         return probe.sha256, read_image(path.parent, path.name, probe.sha256, probe.exif_orientation)
     except OSError as error:
-        raise BadPhoto(f"cannot be read ({error.strerror})") from None
+        raise BadImage(f"cannot be read ({error.strerror})") from None
     except (UnicodeEncodeError, UserError) as error:
         # a name that is not UTF-8; a file that changes while it is read
-        raise BadPhoto(str(error)) from None
+        raise BadImage(str(error)) from None
 
 
 def _named_by(text: str) -> tuple[set[Path], set[Path]]:

@@ -5,7 +5,7 @@ Nothing is followed out of the data root, the folder that holds data.yaml.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,11 +13,10 @@ from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
-from stages.data.images import inside
+from stages.data.images import SUFFIXES, inside, visible_files
 from stages.data.tables import SPLITS
 from stages.ingestion.rejects import Reject
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
 """Files that labelling tools leave beside images: no image was lost by passing over them."""
 
@@ -231,24 +230,6 @@ def _files_below(root: Path, folder: str, ignored: dict[str, Reject]) -> Iterato
 
     for file in visible_files(root / folder, ignore):
         yield _printable(os.path.relpath(file, root))
-
-
-def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path]:
-    """All files below `folder` but for hidden ones (macOS writes `._NAME` beside each file on foreign disks).
-
-    Links to folders are not followed; `linked` is told of each. Raises UserError for a folder that cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders.sort()
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                linked(Path(parent) / name)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent) / name for name in files if not name.startswith("."))
 
 
 def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:

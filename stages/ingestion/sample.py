@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.data.images import BadPhoto, inside, probe_photo
+from stages.data.images import BadImage, inside, probe_image
 from stages.data.tables import encode_label_map
 from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import ROUNDING, parse_labels
@@ -43,9 +43,9 @@ def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
         data = _read(root, photo.path)
         if data is None:
             raise Unreadable("image file not found")
-        probe = probe_photo(data)
+        probe = probe_image(data)
         label_data = _read(root, label_path(photo.path))
-    except (BadPhoto, Unreadable) as error:
+    except (BadImage, Unreadable) as error:
         return Entry(None, [], None, [Reject(photo.path, None, "image", str(error), "image dropped")])
     image = {
         "image_id": photo.image_id,

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.data.tables import TRUTH, decode_label_map
+from stages.data.tables import TRUTH, decode_label_map, stream_rows
 from stages.evaluation.predictions import stream_predictions
-from stages.evaluation.streams import stream_rows
 from stages.masks.shards import MASKS, shard_indices
 from stages.reporting.overlays import at_size
 
