@@ -138,7 +138,7 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
 
     forked_to_the_end(project, "plan")
     said = end(Forked(project, "train"), lambda: files(work, "*.pt"), draw.uniform(0, 0.3), signal.SIGTERM)
-    assert said.rstrip().endswith("stopped by SIGTERM; run it again to go on")
+    assert said.rstrip().endswith("stopped by SIGTERM; run it again to resume")
     (checkpoint,) = files(work, "*.pt")
     before = checkpoint.stat().st_mtime_ns
     said = end(Forked(project, "train"), lambda: checkpoint.stat().st_mtime_ns > before, 0, signal.SIGKILL)
@@ -161,7 +161,7 @@ def test_a_signal_ends_a_stage_with_one_line_and_its_status(tmp_path, number, st
     began = []
     said = end(process, lambda: began.append(1) or files(project / "out", "*.part"), 0, number)
     assert process.returncode == status
-    assert said.splitlines()[-1] == f"stopped by {signal.Signals(number).name}; run it again to go on"
+    assert said.splitlines()[-1] == f"stopped by {signal.Signals(number).name}; run it again to resume"
     assert "Traceback" not in said
     assert not outputs(project)
 

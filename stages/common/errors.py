@@ -1,4 +1,4 @@
-"""How a stage ends: a user's mistake, a full disk and a signal are one clear line each, never a traceback."""
+"""Errors and signals: each ends a stage with one line on stderr and an exit status, without a traceback."""
 
 import errno
 import os
@@ -15,11 +15,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserError(Exception):
-    """Something the user can mend: names the file, the line where there is one, the value and what is allowed."""
+    """An error that the user can correct: names the file, the line if there is one, the value and what is allowed."""
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Like KeyboardInterrupt it is no Exception: nobody who handles errors takes it for one."""
+    """Ctrl-C or SIGTERM. Like KeyboardInterrupt no Exception, so that `except Exception` does not catch it.
+
+    `status`: exit status of the process, 128 + signal number.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -27,15 +30,15 @@ class Stopped(BaseException):
 
 
 def run(command: Callable[..., None]) -> None:
-    """Run a stage's `main` as a command.
+    """Run a stage's `main` as a command line program.
 
     A UserError or an OSError becomes one line on stderr and exit status 1; Ctrl-C and SIGTERM become one line and exit
-    status 130 or 143, after every `with` and `finally` on the way out.
+    status 130 or 143, after all `with` and `finally` blocks have been left.
     """
     owner = os.getpid()
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        # processes that load data were forked with this handler: they go when their parent does
+        # forked data loading processes inherit this handler; their parent ends them
         if os.getpid() == owner:
             raise Stopped(number)
 
@@ -50,12 +53,12 @@ def run(command: Callable[..., None]) -> None:
     except OSError as error:
         _exit(f"error: {explain(error)}", 1)
     except Stopped as stopped:
-        _exit(f"stopped by {stopped}; run it again to go on", stopped.status)
+        _exit(f"stopped by {stopped}; run it again to resume", stopped.status)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end of the block: for changes that must be made together. Main thread only."""
+    """Delay Ctrl-C and SIGTERM to the end of the block, for changes that belong together. Main thread only."""
     arrived: list[int] = []
     before = {number: signal.signal(number, lambda got, _: arrived.append(got)) for number in STOPPING}
     try:
@@ -68,7 +71,7 @@ def held() -> Iterator[None]:
 
 
 def explain(error: OSError) -> str:
-    """File and reason of an error of the operating system, on one line."""
+    """File and reason of an OSError, on one line."""
     where = f"{error.filename}: " if error.filename is not None else ""
     reason = " ".join(str(error).split()) if error.errno is None else os.strerror(error.errno)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -80,7 +83,7 @@ def explain(error: OSError) -> str:
 
 @contextmanager
 def cancelling(pool: Executor) -> Iterator[Executor]:
-    """A pool of workers that, on an error or a signal, finishes what it is at and begins nothing that still waits."""
+    """`pool` as a context: on an error or a signal, running tasks are finished and waiting ones are cancelled."""
     with pool:
         try:
             yield pool
@@ -90,12 +93,12 @@ def cancelling(pool: Executor) -> Iterator[Executor]:
 
 
 def ignore_ctrl_c() -> None:
-    """For processes that work for another: Ctrl-C reaches them all, and the one that they work for ends them."""
+    """Initializer of worker processes: Ctrl-C reaches them too, but their parent ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _exit(line: str, status: int) -> None:
     line = " ".join(line.splitlines())  # a file name may hold a line break
-    # on a line of its own, after a progress bar that stands where it was
+    # a new line, because a progress bar may occupy the current one
     print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
     sys.exit(status)

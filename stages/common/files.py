@@ -1,8 +1,9 @@
-"""Outputs appear whole or not at all: written under a temporary name, then moved into place.
+"""Atomic outputs: written under a temporary name, then renamed, so that a file or folder is complete or absent.
 
-A kill leaves the temporary `.NAME.*.part` behind: git and DVC ignore it, and whoever writes NAME next removes it.
+A kill leaves the temporary `.NAME.*.part` behind: git and DVC ignore it, and the next write of NAME removes it.
 """
 
+import csv
 import fcntl
 import glob
 import hashlib
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on error nothing changes."""
     with _part(path, _make_file) as part:
         yield part
-        # mkstemp makes files private; an output gets the mode any new file of the user's would have.
+        # mkstemp makes private files (0600); an output gets the default mode of a new file
         part.chmod(0o666 & ~_umask())
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -37,17 +38,17 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it replaces `path` whole."""
+    """Yield an empty temporary folder beside `path`; on success it replaces `path` as a whole."""
     with _part(path, _make_folder) as part:
         yield part
         part.chmod(0o777 & ~_umask())
         for file in part.rglob("*"):
-            # some writers (safetensors) make files private
+            # some writers (safetensors) make private files
             file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
         if not path.exists():
             part.replace(path)
             return
-        # out of the way by a rename: a kill may leave the old one or the new one, hardly ever none, never half of one
+        # two renames: a kill between them leaves no folder, at any other time the old or the new one, never a part
         with _part(path, _make_folder) as old:
             path.replace(old)
             part.replace(path)
@@ -55,19 +56,20 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path]:
-    """A temporary file or folder beside `path`, locked while it is in use and gone at the end; sweeps old ones.
+    """A temporary file or folder beside `path`, locked while in use and removed at the end; removes old ones first.
 
-    What is raised in writing (disk full) names no file, or one in here: to the user it is about `path`.
+    An OSError that names no file (disk full), or a file of the temporary folder, is raised again with `path` as its
+    file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     while True:
         part, handle = make(path)
-        with suppress(OSError):  # a file system without locks: nothing is swept there
+        with suppress(OSError):  # a file system without locks: _sweep removes nothing there
             fcntl.flock(handle, fcntl.LOCK_SH)
         if part.exists():
             break
-        os.close(handle)  # swept by another process before it was locked
+        os.close(handle)  # removed by another process before it was locked
     try:
         yield part
     except OSError as error:
@@ -80,7 +82,7 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
 
 
 def _sweep(path: Path) -> None:
-    """Remove what killed processes left beside `path`. What a living one writes is locked, and stays."""
+    """Remove temporary files of killed processes beside `path`. Those of running processes are locked and stay."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
         with suppress(OSError):
             handle = os.open(part, os.O_RDONLY)
@@ -109,9 +111,17 @@ def _remove(part: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`value` as indented JSON, atomically. NaN and infinity raise ValueError: JSON has neither."""
+    """Write `value` as indented JSON. Raises ValueError for NaN and infinity, which JSON lacks."""
     with new_file(path) as part:
         part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a header and `rows` as CSV: UTF-8, LF, quotes only where needed, None as an empty field."""
+    with new_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""params.yaml sections, checked before any work: unknown key, wrong type or impossible value is one line."""
+"""Sections of params.yaml, checked before any work: an unknown key, a wrong type or an invalid value is one line."""
 
 from pathlib import Path
 from reprlib import Repr
@@ -19,16 +19,16 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 SHORT = Repr()
-"""Shows a value in an error: YAML's aliases can make one that takes terabytes to write out."""
+"""Formats a value for an error message, shortened: with YAML's aliases a small file can hold terabytes of text."""
 SHORT.maxstring = SHORT.maxother = 200
 SHORT.maxlevel = 2
 
 
 def load_params(model: type[S], path: Path, whole: bool = False) -> S:
-    """Read from `path` just the top-level sections that `model` has as fields; `whole`: no other may stand there.
+    """Read the top-level sections that are fields of `model` from the YAML file `path`.
 
-    Raises UserError naming key, value and what is allowed.
-    ruamel is DVC's own reader: PyYAML would take `5e-4` for a string.
+    `whole`: any other section is an error, instead of being ignored. Raises UserError naming key, value and what is
+    allowed. ruamel.yaml is DVC's own parser; PyYAML would read `5e-4` as a string.
     """
     try:
         tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def load_params(model: type[S], path: Path, whole: bool = False) -> S:
 
 
 def parse(model: type[S], values: object, where: str) -> S:
-    """`values` checked against `model`; UserError starts with `where` and the dotted key."""
+    """Check `values` against `model`. Raises UserError that starts with `where` and the dotted key."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

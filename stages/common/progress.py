@@ -1,4 +1,4 @@
-"""One progress bar for every long loop, with rate and ETA, on stderr."""
+"""The progress bar of long loops, on stderr."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -9,5 +9,5 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], title: str, unit: str, total: int | None = None, done: int = 0) -> "tqdm[T]":
-    """Iterate over `items` showing count, rate in `unit`/s and time left; `done` of `total` were done before."""
+    """Iterate over `items`, showing count, rate in `unit`/s and time left; `done` of `total` are done already."""
     return tqdm(items, desc=title, unit=f" {unit}", total=total, initial=done, dynamic_ncols=True, smoothing=0.1)

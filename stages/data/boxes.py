@@ -1,4 +1,4 @@
-"""Boxes and windows in pixels of an image: corners of a table's row, the pixels a box touches, the IoU of two boxes.
+"""Boxes and windows in pixels of an image: corners of a table row, the pixels that a box touches, IoU of two boxes.
 
 Every box is (x1, y1, x2, y2) in native pixels of the upright image, half-open. A window is such a box of whole pixels.
 """
@@ -11,7 +11,7 @@ import numpy as np
 Box = tuple[float, float, float, float]
 
 EDGE_TOLERANCE_PX = 0.01
-"""A pixel belongs to a box that covers more of its side than this: normalised label files round their coordinates."""
+"""A pixel is touched by a box that covers more than this of its side: label files hold rounded coordinates."""
 
 
 class Window(NamedTuple):
@@ -34,9 +34,9 @@ def corners(row: Mapping) -> Box:
 
 
 def pixels_of_box(box_xyxy: Box, size_hw: tuple[int, int], margin: float = 0.0) -> Window:
-    """The pixels that a box touches, after growing by `margin` of its sides and being cut to the image.
+    """The pixels that a box touches, after enlarging it by `margin` times its sides and clipping it to the image.
 
-    Never empty for a box inside the image: a box thinner than the tolerance still has the pixel it lies in.
+    Never empty for a box inside the image: a box thinner than EDGE_TOLERANCE_PX has the pixel that it lies in.
     """
     x1, y1, x2, y2 = box_xyxy
     (grow_x, grow_y), (height, width) = (margin * (x2 - x1), margin * (y2 - y1)), size_hw

@@ -1,4 +1,4 @@
-"""Images from disk: the one place where files become pixels, upright and RGB."""
+"""Image files: found in folders, checked, and decoded to upright RGB pixels. No other module decodes images."""
 
 import hashlib
 import io
@@ -14,22 +14,22 @@ from stages.common.errors import UserError
 
 EXIF_ORIENTATION = 0x0112
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""What is decoded, whatever the suffix; JPEG covers MPO. Pillow's other readers (one runs Ghostscript) stay shut."""
+"""Decoded formats, whatever the suffix; JPEG includes MPO. Pillow's other decoders (one runs Ghostscript) stay off."""
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
-"""Names, in lower case, by which images are found in folders."""
+"""Suffixes, in lower case, by which images are found in folders."""
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "F")
 MIN_SIDE = 10
-"""An image with a shorter side in pixels is rejected; Ultralytics' figure."""
+"""Images with a shorter side, in pixels, are rejected; Ultralytics' limit."""
 
 MAX_PIXELS = 500_000_000
-"""An image beyond this is taken for a decompression bomb and rejected."""
+"""Images with more pixels are rejected as decompression bombs."""
 
 THUMBNAIL_PX = 32
-"""Side of the small square picture by which images are compared."""
+"""Side of the square thumbnail by which images are compared."""
 
-# Pillow's own limit warns at a lower figure and cannot name ours; `_open` checks the header before anything is decoded.
+# Pillow's own limit only warns; `_open` compares the size in the header with MAX_PIXELS before it decodes.
 Image.MAX_IMAGE_PIXELS = None
 
 UPRIGHT = {
@@ -41,19 +41,19 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How a decoded image is turned upright, by EXIF orientation."""
+"""EXIF orientation to the operation that turns the decoded image upright."""
 
 
 class BadImage(ValueError):
-    """The bytes are no image that we can use; the message says why."""
+    """Bytes that are not a usable image; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What ingest keeps of an image. `size_hw` is the upright one.
+    """Properties of a decoded image. `size_hw`: pixels of the upright image.
 
-    `exif_orientation` (1 to 8) is what remains to be done after decoding: 1 for a TIFF, which Pillow turns itself.
-    `thumbnail`: the whole image, upright and grey, squeezed to (32, 32) uint8.
+    `exif_orientation` (1 to 8): what is to be applied after decoding; 1 for TIFF, to which Pillow applies it itself.
+    `thumbnail`: the whole image, upright and grey, resized to (32, 32) uint8.
     """
 
     sha256: str
@@ -63,7 +63,7 @@ class Probe:
 
 
 def inside(root: Path, path: str) -> Path:
-    """`path` below `root`, links resolved. Raises UserError when it leads out of the root."""
+    """`path` below `root`, links resolved. Raises UserError when it is outside of `root` or not a valid path."""
     try:
         resolved = (root / path).resolve()
         leads_out = not resolved.is_relative_to(root.resolve())
@@ -78,7 +78,8 @@ def inside(root: Path, path: str) -> Path:
 def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path]:
     """All files in and below `folder`, without hidden ones (macOS writes `._NAME` beside each file on other disks).
 
-    Links to folders are not followed: `linked` is called with each. Raises UserError for a folder that cannot be listed.
+    Links to folders are not followed: `linked` is called with each. Raises UserError for a folder that cannot be
+    listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -94,7 +95,7 @@ def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path
 
 
 def probe_image(data: bytes) -> Probe:
-    """Decode an image's bytes in full, so that a truncated one is found now. Raises BadImage with the reason."""
+    """Decode all of an image file's bytes, so that a truncated one is found. Raises BadImage."""
     image, orientation = _open(data)
     width, height = image.size
     if min(image.size) < MIN_SIDE:
@@ -106,10 +107,9 @@ def probe_image(data: bytes) -> Probe:
 def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.ndarray:
     """The upright (H, W, 3) uint8 RGB pixels of an ingested image; arguments as in the images table.
 
-    Alpha is dropped, 16-bit grey is scaled to 8 bits (65535 is white), floats count as 0 to 1 or, where one exceeds 1,
-    as 0 to 255; everything else is converted as Pillow does. Of several pages or frames the first is read.
-    Raises UserError when the bytes are not the ingested ones any more: no stage works on an image that the
-    tables do not describe.
+    Alpha is dropped; 16-bit grey is scaled to 8 bits (65535 is white); floats have the range 0 to 1, or 0 to 255 if
+    one exceeds 1; other modes are converted by Pillow. Of several pages or frames the first is read.
+    Raises UserError when the file has changed since it was ingested, because the tables do not describe it then.
     """
     try:
         data = inside(root, path).read_bytes()
@@ -128,7 +128,7 @@ def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
 
 
 def _open(data: bytes) -> tuple[Image.Image, int]:
-    """Decoded image, not yet turned, and the EXIF orientation left to apply (1 where none or nonsense is given)."""
+    """The decoded image and the EXIF orientation that is to be applied to it (1 if absent or invalid)."""
     if not data:
         raise BadImage("file is empty")
     try:
@@ -152,14 +152,14 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:
-        # broken metadata spoil no pixel
+        # pixels are usable without metadata
         return 1
     return orientation if orientation in UPRIGHT else 1
 
 
 def _thumbnail(image: Image.Image, orientation: int) -> np.ndarray:
     try:
-        # shrunk before it is converted where that is the same: no second copy of a large image
+        # resized before conversion where the result is the same: saves a copy of a large image
         plain = image if image.mode in ("L", "RGB") else _rgb(image)
         small = plain.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).convert("L")
     except Exception as error:

@@ -1,4 +1,7 @@
-"""The tables that ingest writes and every later stage reads: schemas, readers, writers. The contract; keep it small."""
+"""Tables of a data set, written by ingest and read by all later stages: schemas, readers, writers.
+
+Every later stage depends on this file: keep it small and stable.
+"""
 
 import io
 import json
@@ -18,7 +21,7 @@ from stages.common.files import new_file, write_json
 SPLITS = ("train", "val", "test")
 
 IGNORE = 255
-"""Label of pixels that neither teach nor score: unknown truth, and the padding around a small image."""
+"""Label of pixels that are neither trained on nor scored: unknown truth, and the padding around a small image."""
 
 
 ROWS_AT_ONCE = 64
@@ -39,9 +42,9 @@ IMAGES = _schema(
     width=pa.int32(),
     label_status=pa.string(),
 )
-"""`path` is relative to the data root, with `/`. `height` and `width` are those of the upright image, after its
-EXIF orientation (1 to 8). `label_status`: labelled (its label file has rows, even if all of them were rejected), empty
-(a label file without a row) or missing (no label file)."""
+"""`path` is relative to the data root, with `/`. `height` and `width` are pixels of the upright image, after applying
+`exif_orientation` (1 to 8). `label_status`: labelled (the label file has rows, even if all of them were rejected),
+empty (a label file without rows) or missing (no label file)."""
 
 BOXES = _schema(
     box_id=pa.string(),
@@ -54,7 +57,8 @@ BOXES = _schema(
     source=pa.string(),
     line=pa.int32(),
 )
-"""Upright pixels; a box covers [x1, x2) x [y1, y2). `source` and `line` say where it was written, counted from 1."""
+"""Corners in pixels of the upright image; a box covers [x1, x2) x [y1, y2). `source`: path of the label file, relative
+to the data root; `line`: counted from 1."""
 
 REJECTS = pa.schema(
     [
@@ -64,15 +68,15 @@ REJECTS = pa.schema(
         pa.field("action", pa.string(), nullable=False),
     ]
 )
-"""What was not taken as it stood; `line` is null where it concerns a whole file."""
+"""Findings: what was dropped, changed or ignored, and why; `line` is null where it concerns a whole file."""
 
 TRUTH = _schema(image_id=pa.string(), height=pa.int32(), width=pa.int32(), mask_png=pa.binary())
-"""Human masks: index PNG, 0 = background, class id + 1, 255 = ignored. Only images that have one."""
+"""Human masks as label map PNGs: 0 = background, class id + 1, 255 = ignored. Images without a mask have no row."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the images lie, as `data.root` gives it, and the classes; class id = index, label = class id + 1."""
+    """`root`: folder of the images, as given by `data.root`. `names`: of the classes; class id = index."""
 
     root: Path
     names: tuple[str, ...]
@@ -84,7 +88,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Read what `write_dataset` wrote. Raises UserError when it is not there."""
+    """Read what `write_dataset` wrote. Raises UserError when the file is missing or invalid."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Dataset(Path(values["root"]), tuple(values["names"]))
@@ -93,14 +97,14 @@ def read_dataset(path: Path) -> Dataset:
 
 
 def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
-    """Write `rows` as Parquet with exactly `schema`, in the order given."""
+    """Write `rows` as Parquet of exactly `schema`, in the order given."""
     with new_file(path) as part:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
 
 
 @contextmanager
 def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A table that grows by `append`, for rows too many to hold; it appears at `path` when complete."""
+    """A table to `append` to, for rows too many for memory; the file appears at `path` when the block ends."""
     with new_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         yield writer
 
@@ -143,7 +147,7 @@ def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetF
 
 
 def encode_label_map(labels: np.ndarray) -> bytes:
-    """(H, W) uint8 labels as the bytes of an 8-bit PNG; the same labels give the same bytes."""
+    """(H, W) uint8 labels as the bytes of an 8-bit grey PNG; equal labels give equal bytes. Raises ValueError."""
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise ValueError(f"a label map is (H, W) uint8, this is {labels.shape} {labels.dtype}")
     buffer = io.BytesIO()
