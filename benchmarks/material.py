@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
-from stages.demo.defects import NAMES
 from stages.demo.scene import Sample, make_sample
 from stages.losses.batch import Batch, Moment, Named
 from stages.methods.boxes2pixels import losses

@@ -1,4 +1,4 @@
-"""Render the demo data set: images, boxes as people draw them, and exact pixel truth.
+"""Render the demo data set: images of turbine blades, boxes as humans draw them, and exact pixel truth.
 
 python -m stages.synthesize --out data/demo
 """
@@ -15,14 +15,16 @@ from PIL import Image
 
 from stages.common.errors import cancelling, ignore_ctrl_c, run
 from stages.common.files import new_folder
+from stages.common.options import ParamsFile, Workers
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
-from stages.demo.boxes import yolo_line
+from stages.demo.annotator import yolo_line
+from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
-from stages.demo.defects import NAMES
 from stages.demo.scene import SIZE_HW, SPLITS, Sample, make_sample
 
-UNLISTED_EVERY = 5
+UNLABELLED_EVERY = 5
+"""Of the images without a box, those whose number is a multiple of this get no label file rather than an empty one."""
 
 
 class Params(Section):
@@ -30,25 +32,25 @@ class Params(Section):
 
 
 def write_sample(folder: Path, params: SynthesizeParams, job: tuple[str, int]) -> None:
-    """Render one image and write its three files; every fifth image without a box has no label file."""
+    """Render one image, given as (split, number), and write its files: image, truth and, mostly, labels."""
     split, index = job
     sample = make_sample(params, split, index)
     stem = f"{split}_{index:04d}"
     (folder / "images" / split / f"{stem}.jpg").write_bytes(sample.jpeg)
     Image.fromarray(sample.truth).save(folder / "masks" / split / f"{stem}.png")
     lines = label_lines(sample)
-    if lines or index % UNLISTED_EVERY:
+    if lines or index % UNLABELLED_EVERY:
         (folder / "labels" / split / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def label_lines(sample: Sample) -> list[str]:
-    """One YOLO line for each boxed defect."""
+    """One YOLO line per defect that has a box."""
     pairs = zip(sample.defects, sample.boxes, strict=True)
     return [yolo_line(defect.class_id, box, SIZE_HW) for defect, box in pairs if box is not None]
 
 
 def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
-    """The whole data set below `folder`; the same bytes for any number of worker processes."""
+    """Write the whole data set below `folder`; the same bytes for any number of worker processes."""
     for kind in ("images", "labels", "masks"):
         for split in SPLITS:
             (folder / kind / split).mkdir(parents=True)
@@ -67,9 +69,9 @@ def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
-    out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("data/demo"),
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the data set; an existing one is replaced.")],
+    params: ParamsFile = Path("params.yaml"),
+    workers: Workers = 0,
 ) -> None:
     """Render images of turbine blades with boxes and pixel truth."""
     values = load_params(Params, params)

@@ -1,16 +1,16 @@
-"""The renderer's pieces: outlines are exact where truth is read, boxes sit near their defects, light behaves."""
+"""The renderer of the demo: exact outlines, boxes near their defects, contrast, shadows, the tone curve."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.demo.bodies import Sun, tower
-from stages.demo.boxes import drawn_box, forgotten, yolo_line
+from stages.demo.annotator import drawn_box, left_unboxed, yolo_line
+from stages.demo.blade_defects import KINDS, SUBTLE_BELOW, Defect, add_defects
 from stages.demo.camera import exposed, tone
-from stages.demo.defects import KINDS, SUBTLE_BELOW, Defect, add_defects
-from stages.demo.fields import blend, smoothstep
-from stages.demo.shapes import Window, strokes
+from stages.demo.defect_outlines import Window, strokes
+from stages.demo.textures import blend, smoothstep
+from stages.demo.turbine_parts import Sun, tower
 
 SIZE_HW = (60, 90)
 SUN = Sun((0.0, -0.6), 0.8, 0.6, 0.35)
@@ -21,7 +21,7 @@ def window(height: int, width: int) -> Window:
     return Window(a - width // 2, b - height // 2, np.full((height, width), 30, np.float32))
 
 
-def body(seed: int = 0):
+def part(seed: int = 0):
     return tower(np.random.default_rng(seed), SIZE_HW, SUN)
 
 
@@ -45,7 +45,7 @@ def test_a_straight_line_covers_its_width():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_coverage_is_a_share_and_stays_inside_the_window(kind):
     for seed in range(5):
-        cover = kind.shape(np.random.default_rng(seed), window(121, 141), 50.0)
+        cover = kind.outline(np.random.default_rng(seed), window(121, 141), 50.0)
         assert cover.shape == (121, 141)
         assert cover.min() >= 0
         assert cover.max() <= 1
@@ -76,11 +76,11 @@ def test_boxes_are_loose_or_tight_by_a_pixel_or_more():
 
 
 @given(st.lists(st.booleans(), max_size=20), st.integers(0, 1000))
-def test_only_subtle_defects_are_forgotten(subtle, seed):
+def test_only_subtle_defects_stay_without_a_box(subtle, seed):
     rng = np.random.default_rng(seed)
-    assert not any(skip and not hard for skip, hard in zip(forgotten(rng, subtle, 0.5), subtle, strict=True))
-    assert forgotten(rng, subtle, 1.0) == subtle
-    assert not any(forgotten(rng, subtle, 0.0))
+    assert not any(skip and not hard for skip, hard in zip(left_unboxed(rng, subtle, 0.5), subtle, strict=True))
+    assert left_unboxed(rng, subtle, 1.0) == subtle
+    assert not any(left_unboxed(rng, subtle, 0.0))
 
 
 def test_yolo_line_normalises_width_by_width():
@@ -88,61 +88,61 @@ def test_yolo_line_normalises_width_by_width():
 
 
 def test_defects_darken_the_surface_just_where_they_are():
-    one = body()
-    sound = one.albedo.copy()
-    defects, owner = add_defects(np.random.default_rng(3), [one], SUN, 3, 0.0, 1.0)
+    only = part()
+    sound = only.albedo.copy()
+    defects, owner = add_defects(np.random.default_rng(3), [only], SUN, 3, 0.0, 1.0)
     assert defects
-    changed = np.abs(one.albedo - sound).max(2) > 0
+    changed = np.abs(only.albedo - sound).max(2) > 0
     assert changed[owner >= 0].all()
     assert set(np.unique(owner[owner >= 0])) == set(range(len(defects)))
-    assert (one.visible[owner >= 0] >= 0.5).all()
+    assert (only.visible[owner >= 0] >= 0.5).all()
 
 
-def test_subtle_and_plain_defects_come_out_as_asked():
+def test_the_share_of_subtle_defects_is_the_one_asked_for():
     for share in (0.0, 1.0):
         found = []
         for seed in range(12):
-            found += add_defects(np.random.default_rng(seed), [body(seed)], SUN, 2, share, 1.0)[0]
+            found += add_defects(np.random.default_rng(seed), [part(seed)], SUN, 2, share, 1.0)[0]
         subtle = np.mean([defect.subtle for defect in found])
         assert subtle == 1 if share else subtle < 0.35
 
 
-def test_subtle_is_a_matter_of_contrast():
+def test_a_defect_of_low_contrast_is_subtle():
     assert Defect("chip", 1, SUBTLE_BELOW - 0.1).subtle
     assert not Defect("chip", 1, SUBTLE_BELOW).subtle
 
 
-def test_nothing_is_drawn_on_a_hidden_body():
-    one = body()
-    one.visible = np.zeros_like(one.cover)
-    defects, owner = add_defects(np.random.default_rng(0), [one], SUN, 4, 0.3, 1.0)
+def test_nothing_is_drawn_on_a_hidden_part():
+    only = part()
+    only.visible = np.zeros_like(only.cover)
+    defects, owner = add_defects(np.random.default_rng(0), [only], SUN, 4, 0.3, 1.0)
     assert defects == []
     assert (owner == -1).all()
 
 
-def test_shadow_takes_the_sun_and_leaves_the_sky():
-    one = body()
-    lit = one.shaded()
-    one.sunlit[:] = 0
-    assert (one.shaded() <= lit).all()
-    np.testing.assert_allclose(one.shaded(), one.albedo * one.ambient)
+def test_a_shadow_removes_sunlight_and_leaves_ambient_light():
+    only = part()
+    lit = only.shaded()
+    only.sunlit[:] = 0
+    assert (only.shaded() <= lit).all()
+    np.testing.assert_allclose(only.shaded(), only.albedo * only.ambient)
 
 
 def test_tone_is_the_srgb_curve():
     np.testing.assert_allclose(tone(np.asarray([0.0, 1.0, 2.0, 0.2140])), [0, 255, 255, 127.5], atol=0.1)
 
 
-def test_an_image_keeps_its_shape_and_its_brightness():
+def test_the_camera_keeps_shape_and_brightness():
     scene = np.full((30, 50, 3), 0.2, np.float32)
-    photo = exposed(np.random.default_rng(0), scene)
-    assert photo.shape == (30, 50, 3)
-    assert photo.dtype == np.uint8
-    assert abs(photo.mean() - 124) < 20
-    assert photo.std() > 0.5
+    rgb = exposed(np.random.default_rng(0), scene)
+    assert rgb.shape == (30, 50, 3)
+    assert rgb.dtype == np.uint8
+    assert abs(rgb.mean() - 124) < 20
+    assert rgb.std() > 0.5
 
 
 def test_blend_and_smoothstep_by_hand():
-    picture = np.zeros((1, 3, 3), np.float32)
-    blend(picture, np.asarray([[0, 0.5, 1]], np.float32), (1, 1, 1))
-    np.testing.assert_allclose(picture[0, :, 0], [0, 0.5, 1])
+    image = np.zeros((1, 3, 3), np.float32)
+    blend(image, np.asarray([[0, 0.5, 1]], np.float32), (1, 1, 1))
+    np.testing.assert_allclose(image[0, :, 0], [0, 0.5, 1])
     np.testing.assert_allclose(smoothstep(0, 2, np.asarray([-1.0, 1.0, 3.0])), [0, 0.5, 1])

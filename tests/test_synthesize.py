@@ -1,4 +1,4 @@
-"""The demo data set as a whole: reproducible, complete, and true to its own renderer."""
+"""The demo data set as a whole: reproducible, complete, consistent with its renderer."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
-from stages.demo.defects import NAMES
 from stages.demo.scene import SIZE_HW, make_sample
 from stages.synthesize import main, write_dataset
 
@@ -33,7 +33,7 @@ def dataset(tmp_path_factory) -> Path:
     return folder
 
 
-def test_processes_and_reruns_change_no_byte(dataset, tmp_path):
+def test_workers_and_reruns_change_no_byte(dataset, tmp_path):
     write_dataset(tmp_path, params(), workers=2)
     assert contents(tmp_path) == contents(dataset)
 
@@ -45,7 +45,7 @@ def test_more_images_leave_the_earlier_ones_alone(dataset, tmp_path):
     assert all(earlier[name] == smaller[name] for name in smaller if name in earlier)
 
 
-def test_another_seed_is_another_data_set():
+def test_another_seed_gives_another_data_set():
     assert make_sample(params(), "train", 0).jpeg != make_sample(params(seed=4), "train", 0).jpeg
 
 
@@ -54,13 +54,13 @@ def test_splits_share_no_image():
 
 
 def test_every_image_has_truth_of_its_own_size(dataset):
-    photos = sorted(dataset.glob("images/*/*.jpg"))
-    assert len(photos) == 9
-    for path in photos:
-        with Image.open(path) as photo, Image.open(dataset / "masks" / path.parent.name / f"{path.stem}.png") as mask:
-            assert photo.mode == "RGB"
+    images = sorted(dataset.glob("images/*/*.jpg"))
+    assert len(images) == 9
+    for path in images:
+        with Image.open(path) as image, Image.open(dataset / "masks" / path.parent.name / f"{path.stem}.png") as mask:
+            assert image.mode == "RGB"
             assert mask.mode == "L"
-            assert photo.size == mask.size == (586, 371)
+            assert image.size == mask.size == (586, 371)
             assert set(np.unique(np.asarray(mask))) <= set(range(len(NAMES) + 1))
 
 
@@ -92,7 +92,7 @@ def test_each_box_covers_most_of_truth_of_its_class(dataset):
     assert checked
 
 
-def test_test_split_is_boxed_whole_and_only_subtle_defects_lack_a_box():
+def test_every_defect_in_test_has_a_box_and_elsewhere_only_subtle_ones_lack_one():
     hard = params(defect_free=0.0, subtle=0.6, unboxed_subtle=1.0)
     for split in ("train", "val", "test"):
         for index in range(3):

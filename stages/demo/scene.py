@@ -5,25 +5,35 @@ from itertools import pairwise
 
 import numpy as np
 
+from stages.demo.annotator import drawn_box, left_unboxed
 from stages.demo.background import background
-from stages.demo.bodies import Body, Sun, blade, nacelle, random_sun, tower
-from stages.demo.boxes import drawn_box, forgotten
+from stages.demo.blade_defects import Defect, add_defects
 from stages.demo.camera import exposed, jpeg
 from stages.demo.config import SynthesizeParams
-from stages.demo.defects import Defect, add_defects
-from stages.demo.fields import blend
-from stages.demo.surface import furnish
+from stages.demo.distractors import add_distractors
+from stages.demo.textures import blend
+from stages.demo.turbine_parts import Part, Sun, blade, nacelle, random_sun, tower
 
 SIZE_HW = (371, 586)
 SPLITS = ("train", "val", "test")
 MAX_DEFECTS = 8
 
+COMPOSITIONS = (
+    ((blade,), 0.44),
+    ((tower,), 0.12),
+    ((nacelle,), 0.16),
+    ((tower, blade), 0.10),
+    ((nacelle, blade), 0.10),
+    ((blade, blade), 0.08),
+)
+"""Parts that an image shows, the nearest last, and how often."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and all that is known about it.
+    """An image and its labels.
 
-    jpeg: the file's bytes; truth: uint8 (H, W), 0 or class id + 1; defects with a box each (xyxy in px, None: unboxed).
+    jpeg: the file's bytes; truth: uint8 (H, W), 0 or class id + 1; boxes: per defect, xyxy in px or None (unboxed).
     """
 
     jpeg: bytes
@@ -33,40 +43,45 @@ class Sample:
 
 
 def make_sample(params: SynthesizeParams, split: str, index: int) -> Sample:
-    """Image number `index` of `split`: a function of the parameters and these two alone, so that more images,
-    or another order, change none of the others."""
+    """Image number `index` of `split`. It depends on the parameters and these two alone, so that more images or
+    another order change none of the others."""
     streams = np.random.SeedSequence([params.seed, SPLITS.index(split), index]).spawn(4)
-    scene, defect, camera, annotator = (np.random.default_rng(stream) for stream in streams)
-    count = 0 if defect.random() < params.defect_free else int(min(1 + defect.poisson(2.2), MAX_DEFECTS))
-    picture, defects, owner = render(scene, defect, count, params)
+    scene_rng, defect_rng, camera_rng, annotator_rng = (np.random.default_rng(stream) for stream in streams)
+    defect_free = defect_rng.random() < params.defect_free
+    count = 0 if defect_free else int(min(1 + defect_rng.poisson(2.2), MAX_DEFECTS))
+    linear, defects, owner = render(scene_rng, defect_rng, count, params)
     truth = np.zeros(SIZE_HW, np.uint8)
-    for number, one in enumerate(defects):
-        truth[owner == number] = one.class_id + 1
+    for number, defect in enumerate(defects):
+        truth[owner == number] = defect.class_id + 1
     share = 0.0 if split == "test" else params.unboxed_subtle
-    unboxed = forgotten(annotator, [one.subtle for one in defects], share)
-    boxes = [drawn_box(annotator, owner == number) for number in range(len(defects))]
+    unboxed = left_unboxed(annotator_rng, [defect.subtle for defect in defects], share)
+    boxes = [drawn_box(annotator_rng, owner == number) for number in range(len(defects))]
     boxes = [None if skip else box for skip, box in zip(unboxed, boxes, strict=True)]
-    return Sample(jpeg(camera, exposed(camera, picture)), truth, defects, boxes)
+    return Sample(jpeg(camera_rng, exposed(camera_rng, linear)), truth, defects, boxes)
 
 
-def render(scene, defect, count: int, params: SynthesizeParams) -> tuple[np.ndarray, list[Defect], np.ndarray]:
-    """Linear light (H, W, 3), the defects and their owner map. `scene` and `defect` are separate random streams."""
-    sun = random_sun(scene)
-    picture = background(scene, SIZE_HW)
-    bodies = _bodies(scene, sun)
-    for body in bodies:
-        furnish(scene, body, sun)
-    defects, owner = add_defects(defect, bodies, sun, count, params.subtle, params.contrast)
-    for body in bodies:
-        blend(picture, body.cover, body.shaded())
-    return picture, defects, owner
+def render(
+    scene_rng: np.random.Generator, defect_rng: np.random.Generator, count: int, params: SynthesizeParams
+) -> tuple[np.ndarray, list[Defect], np.ndarray]:
+    """A scene with up to `count` defects: linear light (H, W, 3), the defects and their owner map (see `add_defects`).
+
+    The scene is the same whatever is drawn from `defect_rng`.
+    """
+    sun = random_sun(scene_rng)
+    image = background(scene_rng, SIZE_HW)
+    parts = _random_parts(scene_rng, sun)
+    for part in parts:
+        add_distractors(scene_rng, part, sun)
+    defects, owner = add_defects(defect_rng, parts, sun, count, params.subtle, params.contrast)
+    for part in parts:
+        blend(image, part.cover, part.shaded())
+    return image, defects, owner
 
 
-def _bodies(rng: np.random.Generator, sun: Sun) -> list[Body]:
-    """One or two parts of the turbine, the nearest last; what hides behind it is marked invisible."""
-    makers = [(blade,), (tower,), (nacelle,), (tower, blade), (nacelle, blade), (blade, blade)]
-    chosen = makers[rng.choice(len(makers), p=[0.44, 0.12, 0.16, 0.10, 0.10, 0.08])]
-    bodies = [maker(rng, SIZE_HW, sun) for maker in chosen]
-    for behind, before in pairwise(bodies):
-        behind.visible = behind.cover * (1 - before.cover)
-    return bodies
+def _random_parts(rng: np.random.Generator, sun: Sun) -> list[Part]:
+    """One or two parts of the turbine, the nearest last; what is hidden behind it is marked invisible."""
+    chosen = rng.choice(len(COMPOSITIONS), p=[often for _, often in COMPOSITIONS])
+    parts = [make(rng, SIZE_HW, sun) for make in COMPOSITIONS[chosen][0]]
+    for behind, in_front in pairwise(parts):
+        behind.visible = behind.cover * (1 - in_front.cover)
+    return parts

@@ -1,13 +1,13 @@
-"""Boxes as people draw them, and those that people forget."""
+"""A simulated human annotator: boxes that are a little loose or tight, and subtle defects left without a box."""
 
 import numpy as np
 
 
 def drawn_box(rng: np.random.Generator, mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Box xyxy in px around the True pixels of `mask` (H, W), each side a little loose or tight, inside the image.
+    """Box xyxy in px around the True pixels of `mask` (H, W), inaccurate as a human draws it, inside the image.
 
-    A side is off by a pixel or two, or by some per cent of the defect where that is more, outward more often than not;
-    it never cuts away more than an eighth of the defect's width or height.
+    Each side is off by a pixel or two, or by some per cent of the defect where that is more, outward more often than
+    inward; it never cuts off more than an eighth of the defect's width or height.
     """
     height, width = mask.shape
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
@@ -18,13 +18,13 @@ def drawn_box(rng: np.random.Generator, mask: np.ndarray) -> tuple[float, float,
     return max(x1 - left, 0.0), max(y1 - top, 0.0), min(x2 + right, float(width)), min(y2 + bottom, float(height))
 
 
-def forgotten(rng: np.random.Generator, subtle: list[bool], share: float) -> list[bool]:
-    """Which defects stay unboxed: each subtle one with probability `share`, never a plain one."""
-    return [bool(hidden and rng.random() < share) for hidden in subtle]
+def left_unboxed(rng: np.random.Generator, subtle: list[bool], share: float) -> list[bool]:
+    """Per defect, whether it gets no box: each subtle one with probability `share`, the others never."""
+    return [bool(is_subtle and rng.random() < share) for is_subtle in subtle]
 
 
 def yolo_line(class_id: int, box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int]) -> str:
-    """`class cx cy w h`, normalised, 6 decimals."""
+    """The line `class cx cy w h` of a YOLO label file: normalised by width and height, 6 decimals."""
     (x1, y1, x2, y2), (height, width) = box_xyxy, size_hw
     cx, cy, w, h = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
     return f"{class_id} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}"

@@ -1,57 +1,60 @@
-"""Outlines of defects: how much of each pixel a defect fills, before anyone asks what colour it is.
+"""Outlines of the demo's defects, without colour: the share of each pixel that a defect covers.
 
-A shape takes a window's coordinates and a size, and returns coverage in [0, 1], float32 (h, w). Truth is coverage
->= 0.5, so each outline is drawn to be exact there: a crack 1 px wide fills half or more of a line of pixels, no gaps.
+Each outline takes a window's coordinates and a size, the defect's length in px, and returns coverage in [0, 1], float32
+(h, w). Truth is coverage >= 0.5, so outlines are exact there: a crack 1 px wide is a line of pixels without gaps.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.demo.fields import fractal, smoothstep
+from stages.demo.textures import fractal, smoothstep
 
 
 @dataclass(frozen=True)
 class Window:
-    """Coordinates in px around a defect: `a` along its axis, `b` across; `depth` the distance to the leading edge."""
+    """Coordinates around a defect, px, float32 (h, w), 0 at its centre: `along` its axis and `off` the axis.
 
-    a: np.ndarray
-    b: np.ndarray
+    `depth`: distance from the blade's leading edge, large on the other half of the blade.
+    """
+
+    along: np.ndarray
+    off: np.ndarray
     depth: np.ndarray
 
 
 def stain(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
     """A patch with a soft, uneven border."""
     long, wide = size / 2, size / 2 * rng.uniform(0.45, 1)
-    radius = np.hypot(window.a / long, window.b / wide)
+    radius = np.hypot(window.along / long, window.off / wide)
     ragged = 0.24 * fractal(rng, radius.shape, max(size / 3, 2), 4)
     return smoothstep(-0.25, 0.25, 0.85 - radius + ragged)
 
 
 def streak(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
     """Runs of dirt side by side: each starts blunt, wanders, thins out and fades."""
-    covered = np.zeros_like(window.a)
-    ragged = fractal(rng, window.a.shape, max(size / 5, 4), 3)
+    covered = np.zeros_like(window.along)
+    ragged = fractal(rng, window.along.shape, max(size / 5, 4), 3)
     spread = size * rng.uniform(0.01, 0.07)
     for number in range(rng.integers(1, 5)):
         length = size * (1 if number == 0 else rng.uniform(0.3, 0.9))
-        run = np.clip((window.a + size / 2 - rng.uniform(0, size - length)) / length, 0, 1)
+        run = np.clip((window.along + size / 2 - rng.uniform(0, size - length)) / length, 0, 1)
         width = np.maximum(length * rng.uniform(0.02, 0.07), 1.0)
         middle = rng.normal(0, spread) + width * np.sin(run * rng.uniform(0, 5) + rng.uniform(0, 6))
         profile = width * ((1 - run) ** 0.7 * smoothstep(0, 0.1, run) * (1 + 0.35 * ragged))
-        core = np.where((run > 0) & (run < 1), profile - np.abs(window.b - middle), -9)
+        core = np.where((run > 0) & (run < 1), profile - np.abs(window.off - middle), -9)
         np.maximum(covered, np.clip(0.5 + core / rng.uniform(1.5, 3), 0, 1), out=covered)
     return covered
 
 
 def specks(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
-    """Insects, drops, spatter: a loose crowd of dots."""
-    covered = np.zeros_like(window.a)
+    """Insects, drops, spatter: a loose group of dots."""
+    covered = np.zeros_like(window.along)
     for _ in range(rng.integers(2, 4 + int(size / 5))):
-        a, b = np.clip(rng.normal(0, 0.24 * size, 2), -size / 2, size / 2)
+        along, off = np.clip(rng.normal(0, 0.24 * size, 2), -size / 2, size / 2)
         radius = rng.uniform(0.8, 1.4 + 0.04 * size)
         squash = rng.uniform(0.7, 1.4)
-        distance = np.hypot((window.a - a) * squash, window.b - b)
+        distance = np.hypot((window.along - along) * squash, window.off - off)
         np.maximum(covered, np.clip(radius + 0.5 - distance, 0, 1), out=covered)
     return covered
 
@@ -70,26 +73,27 @@ def crack(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
 
 
 def chip(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
-    """A flake of coating gone: a hard, broken outline."""
+    """A flake of coating is missing: a hard, ragged outline."""
     long, wide = size / 2, size / 2 * rng.uniform(0.4, 1)
-    radius = np.hypot(window.a / long, window.b / wide)
+    radius = np.hypot(window.along / long, window.off / wide)
     ragged = 0.22 * fractal(rng, radius.shape, max(size / 2.5, 2), 4)
     return np.clip(0.5 + (0.88 - radius + ragged) * wide, 0, 1)
 
 
 def erosion(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
-    """Leading edge worn by rain: pits that grow together toward the edge, along a stretch of it."""
+    """Leading edge worn by rain: pits that merge toward the edge, along `size` px of it."""
     reach = rng.uniform(5, 7 + 0.07 * size)
-    ends = smoothstep(0, 0.25, 0.5 - np.abs(window.a) / size)
-    bite = fractal(rng, window.a.shape, max(reach * 0.7, 4), 4) * 0.5 + 0.8 * ends - window.depth / reach
-    return np.clip(0.5 + bite * 0.6 * reach, 0, 1) * (np.abs(window.a) < size / 2)
+    ends = smoothstep(0, 0.25, 0.5 - np.abs(window.along) / size)
+    bite = fractal(rng, window.along.shape, max(reach * 0.7, 4), 4) * 0.5 + 0.8 * ends - window.depth / reach
+    return np.clip(0.5 + bite * 0.6 * reach, 0, 1) * (np.abs(window.along) < size / 2)
 
 
 def lightning(rng: np.random.Generator, window: Window, size: float) -> np.ndarray:
     """A scorched spot with branching thin discharge marks."""
     core = size * rng.uniform(0.10, 0.2)
     stretch = rng.uniform(0.5, 1)
-    radius = np.hypot(window.a, window.b / stretch) + core * 0.4 * fractal(rng, window.a.shape, max(core, 2), 4)
+    radius = np.hypot(window.along, window.off / stretch)
+    radius = radius + core * 0.4 * fractal(rng, radius.shape, max(core, 2), 4)
     lines = []
     for turn in rng.uniform(0, 2 * np.pi, rng.integers(2, 5)):
         arm = _walk(rng, (0, 0), turn, size * rng.uniform(0.2, 0.55), 0.6)
@@ -99,8 +103,25 @@ def lightning(rng: np.random.Generator, window: Window, size: float) -> np.ndarr
     return np.maximum(strokes(window, lines), smoothstep(-0.7, 0.7, (core - radius) / core))
 
 
+def strokes(window: Window, lines: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Coverage of polylines, each given as points (n, 2) and the widths of its segments (n - 1,), px.
+
+    From exact distances to the segments.
+    """
+    start = np.concatenate([points[:-1] for points, _ in lines]).astype(np.float32)
+    step = np.concatenate([np.diff(points, axis=0) for points, _ in lines]).astype(np.float32)
+    width = np.concatenate([width for _, width in lines]).astype(np.float32)
+    covered = np.zeros_like(window.along)
+    for (x0, y0), (dx, dy), thick in zip(start, step, width, strict=True):
+        x, y = window.along - x0, window.off - y0
+        share = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0, 1)
+        distance = np.hypot(x - share * dx, y - share * dy)
+        np.maximum(covered, np.clip(thick / 2 + 0.5 - distance, 0, 1), out=covered)
+    return covered
+
+
 def _walk(rng: np.random.Generator, start: tuple, heading: float, length: float, wobble: float) -> np.ndarray:
-    """Points (n, 2) of a crooked path of about `length` px."""
+    """Points (n, 2), along and off, of a crooked path of about `length` px; `heading` and `wobble` in radians."""
     count = int(np.clip(length / 5, 3, 22))
     headings = heading + rng.normal(0, wobble, count) + np.cumsum(rng.normal(0, wobble / 4, count))
     steps = length / count * rng.uniform(0.6, 1.4, count)[:, None] * np.stack([np.cos(headings), np.sin(headings)], 1)
@@ -108,21 +129,7 @@ def _walk(rng: np.random.Generator, start: tuple, heading: float, length: float,
 
 
 def _taper(points: np.ndarray, width: float, both: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A path and the width of each of its segments: thinning toward the far end or toward both, never under 1 px."""
+    """A path and the width of each of its segments, at least 1 px: thinner toward the far end or toward `both`."""
     place = (np.arange(len(points) - 1) + 0.5) / (len(points) - 1)
     thick = np.sin(np.pi * place) ** 0.5 if both else 1 - place
     return points, np.maximum(width * thick, 1.0)
-
-
-def strokes(window: Window, lines: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Coverage of polylines with a width per segment, from exact distances to the segments."""
-    start = np.concatenate([points[:-1] for points, _ in lines]).astype(np.float32)
-    step = np.concatenate([np.diff(points, axis=0) for points, _ in lines]).astype(np.float32)
-    width = np.concatenate([width for _, width in lines]).astype(np.float32)
-    covered = np.zeros_like(window.a)
-    for (a0, b0), (da, db), thick in zip(start, step, width, strict=True):
-        a, b = window.a - a0, window.b - b0
-        share = np.clip((a * da + b * db) / (da * da + db * db), 0, 1)
-        distance = np.hypot(a - share * da, b - share * db)
-        np.maximum(covered, np.clip(thick / 2 + 0.5 - distance, 0, 1), out=covered)
-    return covered
