@@ -18,7 +18,7 @@ from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.data.tables import Dataset, read_dataset
 from stages.evaluation.config import Rows, Seeds
-from stages.evaluation.defects import summarise_defects
+from stages.evaluation.defect_metrics import summarise_defects
 from stages.evaluation.predictions import image_ids, scored, scored_by_seed
 from stages.evaluation.summary import Difference, adjusted_for_all, paired_differences
 from stages.reporting.cases import shares, spread, worst_first

@@ -25,8 +25,7 @@ from stages.losses.bank import paster
 from stages.masks.shards import read_candidates, read_masks
 from stages.methods.config import BoxSegParams
 from stages.methods.methods import METHODS
-from stages.metrics.confusion import confusion
-from stages.metrics.scores import scores
+from stages.metrics.scores import confusion, scores
 from stages.networks.baseline import Baseline
 from stages.networks.student import Segmenter, Student, save_student
 from stages.student.backbone import load_backbone

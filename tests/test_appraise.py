@@ -48,7 +48,7 @@ STRAY = candidates(3, 1, (10, 0, 12, 2), [rectangle(10, 0, 12, 2), rectangle(0, 
 def test_a_box_is_compared_on_its_own_pixels():
     """Chosen mask in its box: x 1-2, y 1-3, 6 px, 4 of them right; 8 px are true, so 4 of 10."""
     found = box_quality(DIRT, TRUTH_MAP)
-    assert found == BoxQuality(0, mask_iou=0.4, fill_iou=0.5, oracle_iou=1.0, predicted_iou=0.8, empty=False)
+    assert found == BoxQuality(0, (1, 1, 5, 5), mask_iou=0.4, fill_iou=0.5, oracle_iou=1.0, predicted_iou=0.8)
 
 
 def test_ignored_pixels_count_for_nothing():
@@ -60,11 +60,10 @@ def test_ignored_pixels_count_for_nothing():
 def test_a_box_without_truth_has_no_iou():
     found = box_quality(STRAY, TRUTH_MAP)
     assert np.isnan([found.mask_iou, found.fill_iou, found.oracle_iou]).all()
-    assert found.empty
 
 
 def quality(class_id: int, iou: float, predicted: float) -> BoxQuality:
-    return BoxQuality(class_id, iou, 0.5, iou, predicted, False)
+    return BoxQuality(class_id, (0, 0, 1, 1), iou, 0.5, iou, predicted)
 
 
 def test_spearman_is_by_rank():

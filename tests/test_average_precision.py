@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.evaluation.average_precision import AP_IOUS, average_precision, detected
 from stages.evaluation.components import regions
-from stages.evaluation.defects import outcome
+from stages.evaluation.defect_metrics import outcome
 
 NAMES = ("dirt", "damage")
 SIZE_HW = (12, 30)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.evaluation import bootstrap
 from stages.evaluation.bootstrap import BootstrapParams, holm, percentile_interval, resampled_sums, two_sided_p
-from stages.metrics.scores import figures
+from stages.metrics.scores import score_arrays
 
 PARAMS = BootstrapParams(samples=400, seed=7)
 
@@ -17,7 +17,7 @@ def random_counts(images: int, seed: int) -> np.ndarray:
 
 
 def interval(counts: np.ndarray, params: BootstrapParams = PARAMS) -> tuple[float, float]:
-    return percentile_interval(figures(resampled_sums(counts, params), ["crack"])["iou_bin"])
+    return percentile_interval(score_arrays(resampled_sums(counts, params), ["crack"])["iou_bin"])
 
 
 def test_equals_drawing_images_one_by_one():
@@ -32,14 +32,14 @@ def test_equals_drawing_images_one_by_one():
 
 def test_one_image_gives_an_interval_of_no_width():
     counts = random_counts(1, seed=0)
-    point = float(figures(counts[0], ["crack"])["iou_bin"])
+    point = float(score_arrays(counts[0], ["crack"])["iou_bin"])
     assert interval(counts) == (point, point)
 
 
 def test_equal_images_give_an_interval_of_no_width():
     counts = np.repeat(random_counts(1, seed=3), 9, axis=0)
     low, high = interval(counts)
-    assert low == high == pytest.approx(float(figures(counts[0], ["crack"])["iou_bin"]))
+    assert low == high == pytest.approx(float(score_arrays(counts[0], ["crack"])["iou_bin"]))
 
 
 @given(images=st.integers(8, 40), seed=st.integers(0, 2**16))

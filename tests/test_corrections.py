@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stages.evaluation.bootstrap import BootstrapParams
-from stages.evaluation.defects import IOUS, outcome
+from stages.evaluation.defect_metrics import IOUS, outcome
 from stages.evaluation.matching import overlaps
 from stages.reporting.corrections import KINDS, corrected_defects, corrected_pixels, summarise_corrections
 

@@ -281,7 +281,7 @@ def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
 def test_a_seed_that_stands_there_twice_is_refused(tmp_path, student):
     build(tmp_path, exact_truth())
     write_params(tmp_path, "native", seeds=(4, 4))
-    with pytest.raises(UserError, match=r"seeds = \[4, 4\]: one of them stands there twice"):
+    with pytest.raises(UserError, match=r"seeds = \[4, 4\]: each value may be listed once only"):
         run(tmp_path)
 
 

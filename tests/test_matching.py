@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.components import regions
-from stages.evaluation.defects import counts_of, mean_over_seeds, outcome, summarise_defects
-from stages.evaluation.matching import overlaps, paired_iou
+from stages.evaluation.defect_metrics import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.evaluation.matching import matched_iou, overlaps
 
 TRUTHS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
 PREDICTIONS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 1, 2]))
@@ -75,7 +75,7 @@ def test_the_truth_finds_itself(truth):
 @given(first=PREDICTIONS, second=PREDICTIONS)
 def test_pairs_share_their_iou_and_no_region_has_two(first, second):
     a, b = regions(first), regions(second)
-    one, other = paired_iou(overlaps(a, b), len(a), len(b))
+    one, other = matched_iou(overlaps(a, b), len(a), len(b))
     assert sorted(one[one > 0]) == sorted(other[other > 0])
     assert ((one > 0).sum()) <= min(len(a), len(b))
 

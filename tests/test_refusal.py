@@ -85,11 +85,11 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
     [
         (("slefcorr",), {"tau": 0.5}, "slefcorr = {'tau': 0.5}: Extra inputs are not permitted"),
         (("seeds",), [], "seeds = []: "),
-        (("seeds",), [0, 0], "seeds = [0, 0]: one of them stands there twice"),
+        (("seeds",), [0, 0], "seeds = [0, 0]: each value may be listed once only"),
         (("seeds",), [0.5], "seeds.0 = 0.5: Input should be a valid integer"),
         (("seeds",), "abc", "seeds = 'abc': Input should be a valid list"),
         (("rows",), [], "rows = []: "),
-        (("rows",), ["boxes2pixels", "boxes2pixels"], "one of them stands there twice"),
+        (("rows",), ["boxes2pixels", "boxes2pixels"], "each value may be listed once only"),
         (("rows",), ["boxes2pixels", "boxsnake"], "rows: boxsnake is not one of runs: boxes2pixels, no_detail"),
         (("runs",), {}, "runs = {}: "),
         (("runs",), 3, "runs = 3: "),

@@ -32,11 +32,11 @@ from stages.data.tables import (
 )
 from stages.evaluation.average_precision import average_precision, detected
 from stages.evaluation.bootstrap import BootstrapParams
-from stages.evaluation.defects import counts_of, outcome, summarise_defects
+from stages.evaluation.defect_metrics import counts_of, outcome, summarise_defects
 from stages.evaluation.predictions import Prediction, write_predictions
 from stages.evaluation.summary import Difference, adjusted_for_all, paired_differences, summarise
 from stages.masks.shards import MASKS
-from stages.metrics.confusion import confusion
+from stages.metrics.scores import confusion
 from stages.reporting import published
 from stages.reporting.agreement import agreement
 from stages.reporting.cases import shares, spread, worst_first

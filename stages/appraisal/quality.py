@@ -1,8 +1,8 @@
-"""How good pseudo-masks are where truth exists: per box, and per pixel of the label maps; beside filling the boxes.
+"""Quality of pseudo-masks where truth exists, per box and per pixel, next to label maps with every box filled.
 
-A box's truth is the pixels of its class on the box's own pixels, ignored ones left out; masks are compared with it
-there too, so clipping makes no difference. Boxes without a truth pixel of their class are counted and left out of
-the means: no mask could be right there.
+The truth of a box is the set of pixels of its class on the box's own pixels, ignored ones left out; masks are compared
+with it there too, so clipping makes no difference. Boxes without a truth pixel of their class are counted and left out
+of the means.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from stages.data.boxes import pixels_of_box
+from stages.data.boxes import Box, corners, pixels_of_box
 from stages.data.tables import IGNORE
 from stages.masks import rle
 from stages.masks.labelmap import fill_boxes
-from stages.metrics.confusion import confusion
-from stages.metrics.scores import defined, scores
+from stages.metrics.scores import confusion, defined, scores
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
 
@@ -25,43 +24,37 @@ class BoxQuality(NamedTuple):
     """IoUs with the truth inside one box; all of them NaN where it has no truth pixel."""
 
     class_id: int
+    box_xyxy: Box
     mask_iou: float  # the chosen candidate
     fill_iou: float  # the whole box
-    oracle_iou: float  # the best of all candidates
-    predicted_iou: float  # the teacher's own estimate for the chosen candidate
-    empty: bool  # the chosen mask has no pixel in its box
+    oracle_iou: float  # the candidate with the largest IoU
+    predicted_iou: float  # the SAM teacher's own estimate for the chosen candidate
 
 
 def box_quality(candidates: Sequence[dict], truth: np.ndarray) -> BoxQuality:
-    """One box: its rows of the candidates table, and (H, W) uint8 truth, class id + 1, 255 = ignored."""
-    box = candidates[0]
-    window = pixels_of_box((box["x1"], box["y1"], box["x2"], box["y2"]), truth.shape)
+    """`candidates`: the rows of one box in the candidates table; `truth`: (H, W) uint8, class id + 1, 255 = ignored."""
+    class_id, box = candidates[0]["class_id"], corners(candidates[0])
+    window = pixels_of_box(box, truth.shape)
     part = truth[window.y1 : window.y2, window.x1 : window.x2]
-    wanted, counted = part == box["class_id"] + 1, part != IGNORE
-    ious = []
-    for row in candidates:
-        mask = rle.decode_part(row["rle"], truth.shape, window)
-        ious.append(_iou(mask & counted, wanted))
-    index = next(index for index, row in enumerate(candidates) if row["chosen"])
-    row = candidates[index]
-    fill = _iou(counted, wanted)
-    return BoxQuality(box["class_id"], ious[index], fill, max(ious), row["sam_pred_iou"], row["area_in_box"] == 0)
+    wanted, counted = part == class_id + 1, part != IGNORE
+    ious = [_iou(rle.decode_part(row["rle"], truth.shape, window) & counted, wanted) for row in candidates]
+    chosen = next(index for index, row in enumerate(candidates) if row["chosen"])
+    predicted_iou = candidates[chosen]["sam_pred_iou"]
+    return BoxQuality(class_id, box, ious[chosen], _iou(counted, wanted), max(ious), predicted_iou)
 
 
 def _iou(mask: np.ndarray, wanted: np.ndarray) -> float:
     return float((mask & wanted).sum() / (mask | wanted).sum()) if wanted.any() else float("nan")
 
 
-def pixel_counts(
-    labels: np.ndarray, boxes: Sequence[BoxQuality], corners: Sequence[tuple], truth: np.ndarray, classes: int
-) -> np.ndarray:
-    """Confusion counts of the label map and of box filling against truth: (2, K+1, K+1), rows truth."""
-    filled = fill_boxes([box.class_id for box in boxes], corners, truth.shape)
+def pixel_counts(labels: np.ndarray, boxes: Sequence[BoxQuality], truth: np.ndarray, classes: int) -> np.ndarray:
+    """Confusion counts of the label map, and of the image's boxes filled, with truth: (2, K+1, K+1), rows truth."""
+    filled = fill_boxes([box.class_id for box in boxes], [box.box_xyxy for box in boxes], truth.shape)
     return np.stack([confusion(truth, labels, classes), confusion(truth, filled, classes)])
 
 
 def summarise(boxes: Sequence[BoxQuality], counts: np.ndarray, names: Sequence[str]) -> dict[str, object]:
-    """Figures of a split from all its boxes and its summed `pixel_counts`; None = undefined."""
+    """Metrics of a split from all its boxes and its summed `pixel_counts`; None = undefined."""
     known = [box for box in boxes if not np.isnan(box.fill_iou)]
     result: dict[str, object] = {
         "boxes_without_truth": len(boxes) - len(known),
@@ -71,22 +64,20 @@ def summarise(boxes: Sequence[BoxQuality], counts: np.ndarray, names: Sequence[s
         },
     }
     for title, matrix in zip(("pseudo_masks", "box_filling"), counts, strict=True):
-        figures = scores(matrix, names)
-        result[title] = {key: figures[key] for key in PIXELWISE}
+        own = scores(matrix, names)
+        result[title] = {key: own[key] for key in PIXELWISE}
     return result
 
 
 def _means(boxes: Sequence[BoxQuality]) -> dict[str, object]:
     keys = ("mask_iou", "fill_iou", "oracle_iou")
-    return {"boxes": len(boxes)} | {key: _mean([getattr(box, key) for box in boxes]) for key in keys}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return defined(float(np.mean(values))) if values else None
+    return {"boxes": len(boxes)} | {
+        key: defined(np.mean([getattr(box, key) for box in boxes])) if boxes else None for key in keys
+    }
 
 
 def _spearman(boxes: Sequence[BoxQuality]) -> float | None:
-    """Rank correlation of the teacher's estimate with the IoU itself; undefined where one of them never varies."""
+    """Rank correlation of the SAM teacher's predicted IoU with the true one; undefined where one is constant."""
     pairs = np.array([(box.predicted_iou, box.mask_iou) for box in boxes]).reshape(-1, 2)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return None

@@ -1,15 +1,15 @@
-"""Mask average precision over connected regions, by pycocotools' COCOeval: for who thinks in instances.
+"""Instance-level mask average precision over connected regions, by pycocotools' COCOeval.
 
-T.-Y. Lin et al., "Microsoft COCO: common objects in context", ECCV 2014: detections by descending score, each taken by
-the free true region of its class and image with the largest IoU; precision, made monotonous, at 101 levels of
+T.-Y. Lin et al., "Microsoft COCO: common objects in context", ECCV 2014: detections by descending score, each matched
+to the unmatched true region of its class and image with the largest IoU; interpolated precision at 101 levels of
 recall; mean over classes. The score of a region is the mean probability of its class over its pixels.
 
     ap10, ap50      at an IoU of 0.1, 0.5
     ap              mean over IoUs 0.50, 0.55, ..., 0.95
     ap50_by_class   null for a class without a true defect; it is left out of the means
 
-Undefined where the truth has no defect at all. The number of regions an image is not limited (COCO cuts at 100).
-Memory grows with the number of regions, of which codes of a few bytes are kept, not with that of images.
+Undefined where the truth has no defect at all. The number of regions per image is not limited (COCO's limit is 100).
+Memory grows with the number of regions (their RLE codes are kept), not with the number of images.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from stages.masks import rle
 from stages.metrics.scores import defined
 
 AP_IOUS = (0.1, *np.linspace(0.5, 0.95, 10))
-"""0.1, and COCO's own."""
+"""0.1, and COCO's ten thresholds."""
 
 
 class Detected(NamedTuple):
@@ -39,7 +39,7 @@ class Detected(NamedTuple):
 
 
 def detected(true: Regions, predicted: Regions, scores: Sequence[float]) -> Detected:
-    """`scores` are those of all regions of the predicted label map, also of those that `predicted` leaves out."""
+    """`scores`: one per region of the predicted label map, those that `predicted` leaves out included."""
     own = [
         {**one, "score": float(scores[place])} for one, place in zip(_coded(predicted), predicted.places, strict=True)
     ]
@@ -47,7 +47,7 @@ def detected(true: Regions, predicted: Regions, scores: Sequence[float]) -> Dete
 
 
 def average_precision(detections: Iterable[Detected], names: Sequence[str]) -> dict[str, object]:
-    """The figures above; `names` the K classes."""
+    """The metrics above; `names`: the K classes."""
     images: list[dict] = []
     true: list[dict] = []
     predicted: list[dict] = []

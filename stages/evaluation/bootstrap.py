@@ -1,6 +1,6 @@
-"""Percentile bootstrap: how far the scores would move had other images, and other training seeds, been drawn.
+"""Percentile bootstrap: intervals of scores over resampled images and training seeds, and p-values.
 
-Images, not pixels, are resampled: pixels of one image are anything but independent.
+Images, not pixels, are resampled: pixels of one image are not independent.
 B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
 """
 
@@ -42,10 +42,10 @@ def resampled_sums(counts: np.ndarray, params: BootstrapParams) -> np.ndarray:
 
 
 def resampled_means(values: np.ndarray, params: BootstrapParams) -> np.ndarray:
-    """(samples, S) figures of S training seeds -> (samples,) means over S seeds drawn with replacement.
+    """(samples, S) metrics of S training seeds -> (samples,) means over S seeds drawn with replacement.
 
-    NaN, undefined, where the figure is undefined for any seed, drawn or not: otherwise such seeds would be left out.
-    One seed is always itself: its interval is that of the images alone, and says nothing about other seeds.
+    NaN (undefined) where the metric is undefined for any seed, drawn or not: a mean over the other seeds would not be
+    comparable. With one seed, the interval is that of the images alone and says nothing about other seeds.
     """
     draws = np.random.default_rng([params.seed, 1]).integers(values.shape[1], size=values.shape)
     means = np.take_along_axis(values, draws, axis=1).mean(axis=1)
@@ -53,9 +53,9 @@ def resampled_means(values: np.ndarray, params: BootstrapParams) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Central `level` interval of (samples,) resampled figures.
+    """Central `level` interval of (samples,) resampled metrics.
 
-    Resamples in which the figure is undefined (NaN) are left out; (NaN, NaN) when it is undefined in all.
+    Resamples in which the metric is undefined (NaN) are left out; (NaN, NaN) when it is undefined in all.
     """
     values = values[~np.isnan(values)]
     if not values.size:
@@ -65,10 +65,10 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
 
 
 def two_sided_p(values: np.ndarray) -> float:
-    """Of (samples,) resampled differences: how easily they change sides of 0, twice the rarer side's share.
+    """p-value of (samples,) resampled differences: twice the share of those on the rarer side of 0.
 
-    Counted with one sample more on either side, so it is never under 2 / (samples + 1), which is all that so many
-    resamples can tell. What is exactly 0 lies on both sides. NaN when the difference is undefined in all.
+    One sample is added to either side, so that the result is never below 2 / (samples + 1), the resolution of that
+    many resamples. A difference of exactly 0 counts on both sides. NaN when the difference is undefined in all.
     """
     values = values[~np.isnan(values)]
     if not values.size:
@@ -78,10 +78,10 @@ def two_sided_p(values: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The same adjusted for their number, so that all below a level may be believed at once with its risk of error.
+    """p-values adjusted for their number by Holm's procedure, which controls the family-wise error rate.
 
     S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
-    NaN, an undefined comparison, is none: it stays NaN and does not count.
+    NaN (an undefined comparison) stays NaN and is not counted.
     """
     p = np.array(p_values, dtype=np.float64)
     order = [place for place in np.argsort(p, kind="stable") if not np.isnan(p[place])]

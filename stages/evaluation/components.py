@@ -1,4 +1,4 @@
-"""Connected regions of one class: what a defect is, wherever defects are counted, measured or exported."""
+"""Connected regions of one class: the definition of a defect wherever defects are counted, measured or exported."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from stages.data.tables import IGNORE
 
-TOUCHING = np.ones((3, 3), dtype=bool)
-"""Pixels of a class that touch, be it at a corner, are one defect."""
+CONNECTIVITY = np.ones((3, 3), dtype=bool)
+"""8-connected: pixels of a class that touch at a corner belong to the same defect."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Regions:
     """R regions, by class, then in the order of their first pixels.
 
     `index`: (H, W) int32, 1 to R on their pixels, 0 elsewhere. `class_ids`, `areas_px`: (R,) int64. `places`: (R,)
-    int64, which of `components` each is; 0 to R - 1 unless some were left out.
+    int64, the position of each in the list of all regions of the label map; 0 to R - 1 unless some were left out.
     """
 
     index: np.ndarray
@@ -36,11 +36,11 @@ class Regions:
 
 def connected(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     """Regions of (H, W) bool `pixels`: a map of 1 to R in the order of their first pixels, 0 elsewhere, and R."""
-    return ndimage.label(pixels, TOUCHING)
+    return ndimage.label(pixels, CONNECTIVITY)
 
 
 def components(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Class id, map and number of the regions of each class that (H, W) uint8 `labels` show, one class at a time."""
+    """Class id, map and number of the regions of each class in (H, W) uint8 `labels`, one class at a time."""
     for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
         if label not in (0, IGNORE):
             yield int(label) - 1, *connected(labels == label)
@@ -49,8 +49,8 @@ def components(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
 def regions(labels: np.ndarray, counted: np.ndarray | None = None) -> Regions:
     """All regions of (H, W) uint8 `labels`.
 
-    With (H, W) bool `counted` the pixels elsewhere are taken off them afterwards, so that no region falls apart;
-    those of which nothing remains are left out.
+    With (H, W) bool `counted`, pixels where it is False are removed from the regions after these were formed, so that
+    no region is split; regions of which no pixel remains are left out.
     """
     index, of_class = np.zeros(labels.shape, dtype=np.int32), []
     for class_id, own, count in components(labels):

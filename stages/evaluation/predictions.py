@@ -1,4 +1,7 @@
-"""What a run predicted for every image of a split, and how each was scored: one Parquet file a split."""
+"""A run's predictions per image of a split and their confusion counts: one Parquet file per split and seed.
+
+The files are read row by row, because each row holds an encoded label map.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -26,7 +29,7 @@ PREDICTIONS = pa.schema(
 class Prediction(NamedTuple):
     """One row: the predicted label map as an index PNG (0 = background, class id + 1) at the scored resolution;
     for each of its regions, in the order of `components.regions`, the mean probability of its class over its pixels;
-    and its (K+1)^2 confusion counts, row-major with rows truth, or None where there is nothing to score against."""
+    and its (K+1)^2 confusion counts, row-major with rows truth, or None where there is no truth for the image."""
 
     image_id: str
     mask_png: bytes
@@ -43,12 +46,12 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator[dict]:
-    """Rows of `write_predictions`, one by one. Raises UserError when the file is missing or holds something else."""
+    """Rows of `write_predictions`, one by one. Raises UserError when the file is missing or has another schema."""
     return stream_rows(path, PREDICTIONS, "evaluate", columns)
 
 
 def scored_by_seed(folder: Path, seeds: Sequence[int], split: str, classes: int) -> tuple[list[str], np.ndarray]:
-    """Image ids and (N, seeds, classes, classes) counts of a run. Raises UserError where seeds saw other images."""
+    """Image ids and (N, seeds, classes, classes) counts of a run. Raises UserError where seeds scored other images."""
     each = [scored(folder / str(seed) / f"{split}.parquet", classes) for seed in seeds]
     for seed, (image_ids, _) in zip(seeds, each, strict=True):
         if image_ids != each[0][0]:
@@ -65,5 +68,5 @@ def scored(path: Path, classes: int) -> tuple[list[str], np.ndarray]:
 
 
 def image_ids(path: Path) -> list[str]:
-    """Of all rows, scored or not."""
+    """Image ids of all rows, scored or not."""
     return [row["image_id"] for row in stream_predictions(path, ["image_id"])]

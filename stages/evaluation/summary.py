@@ -13,19 +13,19 @@ from stages.evaluation.bootstrap import (
     resampled_sums,
     two_sided_p,
 )
-from stages.metrics.scores import defined, figures
+from stages.metrics.scores import defined, score_arrays
 
 SHOWN_BY_SEED = ("iou_bin", "miou_anom")
 
 
 def summarise(counts: np.ndarray, names: Sequence[str], bootstrap: BootstrapParams) -> dict[str, object]:
-    """Every figure of metrics.py as a mean over seeds, with `<key>_low` and `<key>_high`, its 95 % interval.
+    """Every score of metrics/scores.py as a mean over seeds, with `<key>_low` and `<key>_high`, its 95 % interval.
 
     `counts`: (N, S, K+1, K+1) integer confusion counts per image and training seed, rows truth, N > 0. The bootstrap
-    draws images, and seeds with them. None where undefined, for one seed or more. `<key>_by_seed` lists S values.
+    draws images and seeds. None where undefined for one seed or more. `<key>_by_seed` lists the S values.
     """
-    points = figures(counts.sum(axis=0), names)
-    resampled = figures(resampled_sums(counts, bootstrap), names)
+    points = score_arrays(counts.sum(axis=0), names)
+    resampled = score_arrays(resampled_sums(counts, bootstrap), names)
     result: dict[str, object] = {"images": len(counts)}
     for key, point in points.items():
         low, high = percentile_interval(resampled_means(resampled[key], bootstrap))
@@ -34,9 +34,9 @@ def summarise(counts: np.ndarray, names: Sequence[str], bootstrap: BootstrapPara
 
 
 class Difference(NamedTuple):
-    """A figure of one run minus that of another, its 95 % interval, and the p-value of no difference; None: undefined.
+    """A score of one run minus that of another, its 95 % interval, and the p-value of no difference; None: undefined.
 
-    `adjusted`: the p-value after Holm's correction for all comparisons made, once these are known.
+    `adjusted`: the p-value after Holm's correction for all comparisons, see `adjusted_for_all`.
     """
 
     point: float | None
@@ -49,25 +49,25 @@ class Difference(NamedTuple):
 def paired_differences(
     counts: np.ndarray, baseline: np.ndarray, names: Sequence[str], keys: Sequence[str], bootstrap: BootstrapParams
 ) -> dict[str, Difference]:
-    """Figures `keys` of one run minus those of a baseline, by the paired bootstrap over images and seeds.
+    """Scores `keys` of one run minus those of a baseline, by the paired bootstrap over images and seeds.
 
     Both are (N, S, K+1, K+1) counts of the same images and seeds in the same order, and share the resamples, so that
-    what makes an image hard for both cancels.
+    the difficulty of an image cancels. Raises ValueError when the shapes differ.
     """
     if counts.shape != baseline.shape:
         raise ValueError(f"runs to compare were scored on different images: {counts.shape} and {baseline.shape}")
     pair = np.stack([counts, baseline], axis=1)
-    points, resampled = figures(pair.sum(axis=0), names), figures(resampled_sums(pair, bootstrap), names)
+    points, resampled = score_arrays(pair.sum(axis=0), names), score_arrays(resampled_sums(pair, bootstrap), names)
     found = {}
     for key in keys:
         differences = resampled_means(resampled[key][:, 0] - resampled[key][:, 1], bootstrap)
-        figures_of = (np.subtract(*points[key]).mean(), *percentile_interval(differences), two_sided_p(differences))
-        found[key] = Difference(*map(defined, figures_of))
+        values = (np.subtract(*points[key]).mean(), *percentile_interval(differences), two_sided_p(differences))
+        found[key] = Difference(*map(defined, values))
     return found
 
 
 def adjusted_for_all(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Difference]]:
-    """The same, run -> figure, with `adjusted`: every figure of every run is one of the comparisons."""
+    """run -> score -> Difference with `adjusted` filled in: every score of every run is one comparison."""
     flat = [(run, key) for run, own in differences.items() for key in own]
     known = holm([np.nan if differences[run][key].p is None else differences[run][key].p for run, key in flat])
     result: dict[str, dict[str, Difference]] = {run: {} for run in differences}

@@ -23,8 +23,7 @@ from stages.common.errors import run
 from stages.common.files import new_folder, write_json
 from stages.common.params import Section, load_params
 from stages.compute.device import device_of
-from stages.metrics.confusion import confusion
-from stages.metrics.scores import scores
+from stages.metrics.scores import confusion, scores
 from stages.pretraining.config import PretrainParams
 from stages.pretraining.loop import HELD_OUT_SEED, prepare, pretrain
 from stages.pretraining.world.noise import Draw

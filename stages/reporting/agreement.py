@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.metrics.confusion import confusion
-from stages.metrics.scores import scores
+from stages.metrics.scores import confusion, scores
 
 
 class Agreement(NamedTuple):

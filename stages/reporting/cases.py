@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.metrics.scores import figures
+from stages.metrics.scores import score_arrays
 
 
 def worst_first(image_ids: list[str], counts: np.ndarray) -> list[str]:
@@ -10,7 +10,7 @@ def worst_first(image_ids: list[str], counts: np.ndarray) -> list[str]:
 
     `counts`: (N, K+1, K+1) per image, rows truth. Images with no defect, true or predicted, come last.
     """
-    binary_iou = figures(counts, [str(k) for k in range(counts.shape[-1] - 1)])["iou_bin"]
+    binary_iou = score_arrays(counts, [str(k) for k in range(counts.shape[-1] - 1)])["iou_bin"]
     error = np.where(np.isnan(binary_iou), -1.0, 1 - binary_iou)
     wrong = counts[:, 0, 1:].sum(axis=1) + counts[:, 1:, 0].sum(axis=1)
     order = sorted(range(len(image_ids)), key=lambda i: (-error[i], -wrong[i], image_ids[i]))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from stages.evaluation.defects import IOUS
+from stages.evaluation.defect_metrics import IOUS
 from stages.reporting.defects import Tally
 from stages.reporting.overlays import hex_of
 

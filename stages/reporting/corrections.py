@@ -16,9 +16,9 @@ import numpy as np
 
 from stages.data.tables import IGNORE
 from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
-from stages.evaluation.defects import Outcome, ratio
-from stages.evaluation.matching import Overlaps, paired_iou
-from stages.metrics.scores import defined
+from stages.evaluation.defect_metrics import Outcome
+from stages.evaluation.matching import Overlaps, matched_iou
+from stages.metrics.scores import defined, ratio
 
 KINDS = ("rescued", "lost", "dropped", "added")
 """Each is counted together with what it is a part of."""
@@ -38,7 +38,7 @@ def corrected_defects(teacher: Outcome, student: Outcome, shared: Overlaps, iou:
     """(4, 2) int64, as above, in regions. Both outcomes are on one truth; `shared`: their predicted regions'."""
     told, found = teacher.true_iou >= iou, student.true_iou >= iou
     invented, own = teacher.predicted_iou < iou, student.predicted_iou < iou
-    kept = (paired_iou(shared.among(invented, own), len(invented), len(own))[0] >= iou).sum()
+    kept = (matched_iou(shared.among(invented, own), len(invented), len(own))[0] >= iou).sum()
     return np.array(
         [
             [(~told & found).sum(), (~told).sum()],

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from stages.evaluation.defects import ALARMS, FOUND, IOUS
+from stages.evaluation.defect_metrics import FALSE_POSITIVES, IOUS, RECALLS
 from stages.reporting.corrections import KINDS
 from stages.reporting.defects import SIZES_PX, TEACHER, UNITS, Defects, Group, alarms_by_size, by_class, by_size, tally
 from stages.reporting.table import NOT_SCORED, UNDEFINED, Body, Cell, Table, cell, figure
 
 LOOSE, STRICT = (f"IoU {iou:g}" for iou in IOUS)
 SUMMARY_TITLES = {
-    **dict(zip(FOUND, (f"found, {LOOSE}", f"found, {STRICT}"), strict=True)),
-    **dict(zip(ALARMS, (f"false alarms, {LOOSE}", f"false alarms, {STRICT}", "touching no defect"), strict=True)),
+    **dict(zip(RECALLS, (f"found, {LOOSE}", f"found, {STRICT}"), strict=True)),
+    **dict(
+        zip(FALSE_POSITIVES, (f"false alarms, {LOOSE}", f"false alarms, {STRICT}", "touching no defect"), strict=True)
+    ),
     "ap10": "AP10",
     "ap50": "AP50",
     "ap": "AP",

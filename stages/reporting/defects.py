@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.components import regions
-from stages.evaluation.defects import IOUS, Outcome, counts_of, outcome
+from stages.evaluation.defect_metrics import IOUS, Outcome, counts_of, outcome
 from stages.evaluation.matching import overlaps
 from stages.reporting.corrections import corrected_defects, corrected_pixels, summarise_corrections
 from stages.reporting.scenes import Scene

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.evaluation.defects import FOUND, IOUS
+from stages.evaluation.defect_metrics import IOUS, RECALLS
 from stages.evaluation.summary import Difference
 from stages.reporting import published
 from stages.reporting.charts import DOTS, curve_chart, curve_class, found_chart, scatter_chart, scores_chart
@@ -129,7 +129,7 @@ def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
             for key in keys
         }
         of_defects = values["test"]["defects"] if values["test"] else {}
-        few[run] |= {f"test_{key}": of_defects.get(key) for key in (FOUND[0], "ap50")}
+        few[run] |= {f"test_{key}": of_defects.get(key) for key in (RECALLS[0], "ap50")}
     return few
 
 

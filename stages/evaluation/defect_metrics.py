@@ -1,0 +1,82 @@
+"""Metrics per defect: which true regions are detected, and which predicted regions are false positives.
+
+    found_iouNN    share of the true defects whose match (see matching.py) has an IoU of at least 0.NN; undefined where
+                   the truth has no defect
+    alarms_iouNN   predicted regions without such a match, per image; a second region on one defect is a false positive
+    alarms_apart   predicted regions that share no pixel with any true defect, per image
+
+Classes are disregarded here, as in binary IoU; average precision (average_precision.py) is per class. Pixels that the
+truth ignores belong to no region; a region that has no other pixels is not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.data.tables import IGNORE
+from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
+from stages.evaluation.components import Regions, regions
+from stages.evaluation.matching import matched_iou, overlaps
+from stages.metrics.scores import defined, ratio
+
+IOUS = (0.1, 0.5)
+"""Thresholds on the IoU of a match: roughly located, and well outlined."""
+RECALLS = tuple(f"found_iou{iou * 100:.0f}" for iou in IOUS)
+FALSE_POSITIVES = (*(f"alarms_iou{iou * 100:.0f}" for iou in IOUS), "alarms_apart")
+
+
+class Outcome(NamedTuple):
+    """One prediction of one image. `true_iou`, `predicted_iou`: of each region with its match, 0 where it has none;
+    `touching`: (P,) bool, whether a predicted region shares a pixel with a true one."""
+
+    true: Regions
+    predicted: Regions
+    true_iou: np.ndarray
+    predicted_iou: np.ndarray
+    touching: np.ndarray
+
+
+def outcome(truth: np.ndarray, predicted: np.ndarray, true: Regions | None = None) -> Outcome:
+    """Label maps are (H, W) uint8, `truth` with 255 where ignored; `true`: its regions, where known already."""
+    true, own = true or regions(truth), regions(predicted, truth != IGNORE)
+    pairs = overlaps(true, own)
+    touching = np.zeros(len(own), dtype=bool)
+    touching[pairs.second] = True
+    return Outcome(true, own, *matched_iou(pairs, len(true), len(own)), touching)
+
+
+def counts_of(found: Outcome) -> np.ndarray:
+    """(6,) int64: true defects, those detected at each of IOUS, false positives at each, and those without overlap."""
+    detected = [(found.true_iou >= iou).sum() for iou in IOUS]
+    false = [(found.predicted_iou < iou).sum() for iou in IOUS]
+    return np.array([len(found.true), *detected, *false, (~found.touching).sum()], dtype=np.int64)
+
+
+def summarise_defects(counts: np.ndarray, bootstrap: BootstrapParams) -> dict[str, float | int | None]:
+    """RECALLS and FALSE_POSITIVES as means over seeds, each with `_low` and `_high`, its 95 % interval; `true_defects`.
+
+    `counts`: (N, S, 6) of `counts_of`, per image and training seed, N > 0.
+    """
+    points, resampled = counts.sum(axis=0), resampled_sums(counts, bootstrap)
+    result: dict[str, float | int | None] = {"true_defects": int(points[0, 0])}
+    for place, key in enumerate((*RECALLS, *FALSE_POSITIVES), start=1):
+        per_image = key in FALSE_POSITIVES
+        total = np.full(points.shape[:1], len(counts)) if per_image else points[:, 0]
+        totals = np.full(resampled.shape[:2], len(counts)) if per_image else resampled[..., 0]
+        low, high = percentile_interval(resampled_means(ratio(resampled[..., place], totals), bootstrap))
+        point = ratio(points[:, place], total).mean()
+        result |= {key: defined(point), f"{key}_low": defined(low), f"{key}_high": defined(high)}
+    return result
+
+
+def mean_over_seeds(each: Sequence[Mapping]) -> dict:
+    """Mean of every metric, nested mappings included; None where it is undefined for one seed or more."""
+    means: dict = {}
+    for key, value in each[0].items():
+        own = [seed[key] for seed in each]
+        if isinstance(value, Mapping):
+            means[key] = mean_over_seeds(own)
+        else:
+            means[key] = None if None in own else defined(np.mean(own))
+    return means
