@@ -9,6 +9,7 @@ compared there with a truth stretched by nearest neighbour, so that a pixel of a
 large image, and thin defects can vanish from the truth. Defects are connected regions at the same resolution.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,8 @@ from stages.masks.shards import read_masks
 from stages.metrics.scores import confusion
 from stages.networks.student import Segmenter, load_student
 from stages.student.inference import predict
+
+STUDENT_FILES = ("student.safetensors", "student.json")
 
 
 class Params(Section):
@@ -70,8 +73,9 @@ def main(
                 write_predictions(part / str(seed) / f"{split}.parquet", rows)
         for split, (_, label_maps) in references.items():
             result |= split_metrics(part, split, source.names, seeds, values, label_maps)
-        # a copy for the report, which depends on the folders of all runs
-        write_json(part / "scores.json", result)
+        # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
+        # hashes make DVC run the report again.
+        write_json(part / "scores.json", result | {"students": {str(s): student_hash(model / str(s)) for s in seeds}})
     write_json(metrics, result)
 
 
@@ -81,6 +85,11 @@ def load(folder: Path, source: Dataset) -> Segmenter:
     if student.config.names != list(source.names):
         raise UserError(f"{folder}: trained on classes {student.config.names}, the data set has {list(source.names)}")
     return student
+
+
+def student_hash(folder: Path) -> str:
+    """Hex SHA-256 of the bytes of STUDENT_FILES, one after the other."""
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in STUDENT_FILES)).hexdigest()
 
 
 def predicted(

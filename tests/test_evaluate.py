@@ -46,12 +46,12 @@ class RedAndBlue:
     def to(self, _device) -> "RedAndBlue":
         return self
 
-    def predict(self, photo: np.ndarray) -> np.ndarray:
-        self.seen_hw.append(photo.shape[:2])
-        dirt, damage = photo[..., 0] > 128, (photo[..., 2] > 128) & (self.seed != 5)
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        self.seen_hw.append(image.shape[:2])
+        dirt, damage = image[..., 0] > 128, (image[..., 2] > 128) & (self.seed != 5)
         probabilities = np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
         # of dirt, in images of a certain size
-        sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == photo.shape[:2]), 1.0)
+        sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == image.shape[:2]), 1.0)
         probabilities[1] *= sure
         return probabilities
 
@@ -63,7 +63,7 @@ def labels_of(index: int, size_hw: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def photo_of(labels: np.ndarray) -> np.ndarray:
+def image_of(labels: np.ndarray) -> np.ndarray:
     return np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], dtype=np.uint8)[labels]
 
 
@@ -76,7 +76,7 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
             path = root / "set" / "images" / split / f"p{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             labels = labels_of(index, size_hw)
-            Image.fromarray(photo_of(labels)).save(path)
+            Image.fromarray(image_of(labels)).save(path)
             row = {
                 "image_id": f"{split}/p{index}",
                 "path": f"images/{split}/p{index}.png",
@@ -105,6 +105,11 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
 
 
 def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,)) -> None:
+    for seed in seeds:
+        for name in evaluate.STUDENT_FILES:
+            path = root / "model" / str(seed) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{name} of {seed}")
     text = f"evaluate: {{resolution: {resolution}, bootstrap: {{samples: 200, seed: 3}}}}\nseeds: {list(seeds)}\n"
     (root / "params.yaml").write_text(text)
 
@@ -113,7 +118,7 @@ def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,)) -> 
 def student(monkeypatch):
     fake = RedAndBlue()
     monkeypatch.setattr(evaluate, "load_student", lambda folder: fake.of_seed(int(folder.name)))
-    monkeypatch.setattr(evaluate, "predict", lambda student, photo: student.predict(photo))
+    monkeypatch.setattr(evaluate, "predict", lambda student, image: student.predict(image))
     return fake
 
 
@@ -276,6 +281,19 @@ def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
     assert metrics["test"]["defects"]["ap50_by_class"] == {"dirt": 1, "damage": 0.5}
     for seed in (4, 5):
         assert len(list(stream_predictions(tmp_path / f"out/predictions/{seed}/test.parquet"))) == 3
+
+
+def test_scores_for_the_report_name_the_bytes_of_the_students_behind_them(tmp_path, student):
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", seeds=(4, 5))
+    metrics = run(tmp_path)
+    scores = json.loads((tmp_path / "out/predictions/scores.json").read_text())
+    own = {seed: f"student.safetensors of {seed}student.json of {seed}" for seed in "45"}
+    assert scores == metrics | {"students": {s: hashlib.sha256(text.encode()).hexdigest() for s, text in own.items()}}
+    (tmp_path / "model/5/student.json").write_text("another plan")
+    run(tmp_path)
+    again = json.loads((tmp_path / "out/predictions/scores.json").read_text())["students"]
+    assert [again[seed] == scores["students"][seed] for seed in "45"] == [True, False]
 
 
 def test_a_seed_that_stands_there_twice_is_refused(tmp_path, student):
