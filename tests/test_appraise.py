@@ -48,18 +48,20 @@ STRAY = candidates(3, 1, (10, 0, 12, 2), [rectangle(10, 0, 12, 2), rectangle(0, 
 def test_a_box_is_compared_on_its_own_pixels():
     """Chosen mask in its box: x 1-2, y 1-3, 6 px, 4 of them right; 8 px are true, so 4 of 10."""
     found = box_quality(DIRT, TRUTH_MAP)
-    assert found == BoxQuality(0, (1, 1, 5, 5), mask_iou=0.4, fill_iou=0.5, oracle_iou=1.0, predicted_iou=0.8)
+    assert found == BoxQuality(
+        0, (1, 1, 5, 5), mask_iou=0.4, filled_box_iou=0.5, best_candidate_iou=1.0, predicted_iou=0.8
+    )
 
 
 def test_ignored_pixels_count_for_nothing():
     """7 true pixels are left; the chosen mask has 4 of them, the filled box all and no other."""
     found = box_quality(DAMAGE, TRUTH_MAP)
-    assert (found.mask_iou, found.fill_iou) == (pytest.approx(4 / 7), 1.0)
+    assert (found.mask_iou, found.filled_box_iou) == (pytest.approx(4 / 7), 1.0)
 
 
 def test_a_box_without_truth_has_no_iou():
     found = box_quality(STRAY, TRUTH_MAP)
-    assert np.isnan([found.mask_iou, found.fill_iou, found.oracle_iou]).all()
+    assert np.isnan([found.mask_iou, found.filled_box_iou, found.best_candidate_iou]).all()
 
 
 def quality(class_id: int, iou: float, predicted: float) -> BoxQuality:
@@ -69,20 +71,25 @@ def quality(class_id: int, iou: float, predicted: float) -> BoxQuality:
 def test_spearman_is_by_rank():
     boxes = [quality(0, iou, predicted) for iou, predicted in [(0.1, 0.2), (0.2, 0.9), (0.9, 0.91)]]
     counts = np.zeros((2, 3, 3), np.int64)
-    assert summarise(boxes, counts, NAMES)["per_box"]["spearman"] == 1.0
+    assert summarise(boxes, counts, NAMES)["per_box"]["spearman_predicted_iou"] == 1.0
     assert (
         summarise([quality(0, 1 - box.mask_iou, box.predicted_iou) for box in boxes], counts, NAMES)["per_box"][
-            "spearman"
+            "spearman_predicted_iou"
         ]
         == -1.0
     )
-    assert summarise(boxes[:2], counts, NAMES)["per_box"]["spearman"] is None
-    assert summarise([quality(0, 0.3, 0.5)] * 4, counts, NAMES)["per_box"]["spearman"] is None
+    assert summarise(boxes[:2], counts, NAMES)["per_box"]["spearman_predicted_iou"] is None
+    assert summarise([quality(0, 0.3, 0.5)] * 4, counts, NAMES)["per_box"]["spearman_predicted_iou"] is None
 
 
 def test_a_class_without_boxes_is_undefined_not_zero():
     result = summarise([quality(0, 0.4, 0.5)], np.zeros((2, 3, 3), np.int64), NAMES)
-    assert result["per_box_of_class"]["damage"] == {"boxes": 0, "mask_iou": None, "fill_iou": None, "oracle_iou": None}
+    assert result["per_box_by_class"]["damage"] == {
+        "boxes": 0,
+        "mask_iou": None,
+        "filled_box_iou": None,
+        "best_candidate_iou": None,
+    }
     assert result["pseudo_masks"]["iou_bin"] is None
 
 
@@ -121,13 +128,18 @@ def test_figures_of_a_split_by_hand(folder):
     assert [val[key] for key in ("images", "images_with_truth", "boxes", "empty_masks")] == [2, 1, 3, 1]
     assert val["boxes_without_truth"] == 1
     assert val["per_box"]["mask_iou"] == pytest.approx((4 / 10 + 4 / 7) / 2, abs=1e-6)
-    assert val["per_box"]["fill_iou"] == 0.75
-    assert val["per_box_of_class"]["dirt"] == {"boxes": 1, "mask_iou": 0.4, "fill_iou": 0.5, "oracle_iou": 1.0}
+    assert val["per_box"]["filled_box_iou"] == 0.75
+    assert val["per_box_by_class"]["dirt"] == {
+        "boxes": 1,
+        "mask_iou": 0.4,
+        "filled_box_iou": 0.5,
+        "best_candidate_iou": 1.0,
+    }
     # pseudo-masks: dirt 9 px (4 right of 8), damage 4 px (4 right of 7); boxes: dirt 16 px, damage 7 + 4 px
     assert val["pseudo_masks"]["iou_bin"] == pytest.approx(8 / (15 + 13 - 8), abs=1e-6)
     assert val["pseudo_masks"]["miou_anom"] == pytest.approx((4 / 13 + 4 / 7) / 2, abs=1e-6)
-    assert val["box_filling"]["recall_bin"] == 1.0
-    assert val["box_filling"]["precision_bin"] == pytest.approx(15 / 27, abs=1e-6)
+    assert val["filled_boxes"]["recall_bin"] == 1.0
+    assert val["filled_boxes"]["precision_bin"] == pytest.approx(15 / 27, abs=1e-6)
 
 
 def test_a_perfect_teacher_is_perfect():
@@ -137,4 +149,4 @@ def test_a_perfect_teacher_is_perfect():
         box_quality(candidates(2, 1, (5, 4, 12, 8), [truth == 2], [0.9], chosen=0), truth),
     ]
     assert [box.mask_iou for box in perfect] == [1.0, 1.0]
-    assert perfect[1].fill_iou == 8 / 28
+    assert perfect[1].filled_box_iou == 8 / 28

@@ -160,9 +160,14 @@ def test_a_perfect_student_finds_every_defect_and_invents_none(tmp_path, student
     for split, true in (("val", 4), ("test", 6)):
         defects = metrics[split]["defects"]
         assert defects["true_defects"] == true
-        for key in ("found_iou10", "found_iou50"):
+        for key in ("recall_defects_iou10", "recall_defects_iou50"):
             assert defects[key] == defects[f"{key}_low"] == defects[f"{key}_high"] == 1
-        assert defects["alarms_iou10"] == defects["alarms_iou50"] == defects["alarms_apart"] == 0
+        assert (
+            defects["false_positives_per_image_iou10"]
+            == defects["false_positives_per_image_iou50"]
+            == defects["false_positives_per_image_no_overlap"]
+            == 0
+        )
         assert defects["ap10"] == defects["ap50"] == defects["ap"] == 1
         assert defects["ap50_by_class"] == {"dirt": 1, "damage": 1}
 
@@ -173,7 +178,10 @@ def test_defects_are_counted_per_image_and_ranked_by_their_probability(tmp_path,
     student.sure = {"test/p1": 0.6}
     build(tmp_path, truth)
     defects = run(tmp_path)["test"]["defects"]
-    assert (defects["found_iou50"], defects["alarms_iou10"]) == (1, pytest.approx(1 / 3, abs=1e-6))
+    assert (defects["recall_defects_iou50"], defects["false_positives_per_image_iou10"]) == (
+        1,
+        pytest.approx(1 / 3, abs=1e-6),
+    )
     assert defects["ap50_by_class"]["damage"] == 1
     # the false alarm is less sure than both hits, and so costs nothing; as sure and before one of them, it does
     assert defects["ap50_by_class"]["dirt"] == 1
@@ -193,8 +201,8 @@ def test_val_is_scored_against_the_teacher_and_test_against_truth(tmp_path, stud
     assert metrics["test"]["iou_bin"] == metrics["test"]["precision_bin"] == 0
     assert metrics["test"]["recall_bin"] is metrics["test"]["recall_bin_low"] is None
     defects = metrics["test"]["defects"]
-    assert defects["found_iou10"] is defects["ap50"] is defects["ap50_by_class"]["dirt"] is None
-    assert defects["alarms_apart"] == 2
+    assert defects["recall_defects_iou10"] is defects["ap50"] is defects["ap50_by_class"]["dirt"] is None
+    assert defects["false_positives_per_image_no_overlap"] == 2
 
 
 def test_counts_are_summed_over_the_split_at_native_resolution(tmp_path, student):
@@ -253,7 +261,7 @@ def test_the_published_protocol_predicts_and_compares_at_518(tmp_path, student):
     rows = list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))
     assert [sum(row["confusion"]) for row in rows] == [518 * 518] * 3
     assert decode_label_map(rows[2]["mask_png"]).shape == (518, 518)
-    assert metrics["test"]["defects"]["found_iou50"] == metrics["test"]["defects"]["ap50"] == 1
+    assert metrics["test"]["defects"]["recall_defects_iou50"] == metrics["test"]["defects"]["ap50"] == 1
     # Where the stretched image blends at an edge, truth does not: close to one, not exactly.
     assert 0.97 < metrics["test"]["iou_bin"] <= 1
 
@@ -277,7 +285,7 @@ def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
     assert metrics["test"]["iou_bin"] == pytest.approx((1 + dirt / defect) / 2, abs=1e-6)
     assert metrics["test"]["iou_bin_low"] < dirt / defect + 0.1
     assert metrics["test"]["iou_bin_high"] == 1
-    assert (metrics["test"]["defects"]["found_iou50"], metrics["test"]["defects"]["ap50"]) == (0.75, 0.75)
+    assert (metrics["test"]["defects"]["recall_defects_iou50"], metrics["test"]["defects"]["ap50"]) == (0.75, 0.75)
     assert metrics["test"]["defects"]["ap50_by_class"] == {"dirt": 1, "damage": 0.5}
     for seed in (4, 5):
         assert len(list(stream_predictions(tmp_path / f"out/predictions/{seed}/test.parquet"))) == 3

@@ -135,15 +135,19 @@ def test_figures_are_shares_of_defects_and_alarms_an_image_over_seeds():
     counts = np.array([[[4, 2, 1, 3, 4, 1], [4, 4, 4, 0, 0, 0]], [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]]])
     figures = summarise_defects(counts, BOOTSTRAP)
     assert figures["true_defects"] == 4
-    assert (figures["found_iou10"], figures["found_iou50"]) == (0.75, 0.625)
-    assert (figures["alarms_iou10"], figures["alarms_iou50"], figures["alarms_apart"]) == (1.0, 1.25, 0.5)
-    assert figures["alarms_iou10_low"] <= 1.0 <= figures["alarms_iou10_high"]
+    assert (figures["recall_defects_iou10"], figures["recall_defects_iou50"]) == (0.75, 0.625)
+    assert (
+        figures["false_positives_per_image_iou10"],
+        figures["false_positives_per_image_iou50"],
+        figures["false_positives_per_image_no_overlap"],
+    ) == (1.0, 1.25, 0.5)
+    assert figures["false_positives_per_image_iou10_low"] <= 1.0 <= figures["false_positives_per_image_iou10_high"]
 
 
 def test_without_a_defect_the_found_share_is_undefined_and_alarms_are_not():
     figures = summarise_defects(np.array([[[0, 0, 0, 2, 2, 2]]]), BOOTSTRAP)
-    assert figures["found_iou10"] is figures["found_iou50_low"] is None
-    assert figures["alarms_apart"] == 2
+    assert figures["recall_defects_iou10"] is figures["recall_defects_iou50_low"] is None
+    assert figures["false_positives_per_image_no_overlap"] == 2
 
 
 def test_a_figure_undefined_for_one_seed_has_no_mean():

@@ -193,7 +193,7 @@ def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
         "test_iou_bin",
         "test_recall_bin",
         "test_precision_bin",
-        "test_found_iou10",
+        "test_recall_defects_iou10",
         "test_ap50",
     ]
 
@@ -244,9 +244,9 @@ def test_defects_stand_in_the_tables_of_the_teacher_and_every_run(tmp_path):
     text, summary = run(tmp_path)
     scores = json.loads((tmp_path / "predictions/worse/scores.json").read_text())["test"]["defects"]
     shown = table_row(text, "Defects found and false alarms", "worse")
-    assert shown[0].startswith(f"{scores['found_iou10']:.3f} [{scores['found_iou10_low']:.3f}")
+    assert shown[0].startswith(f"{scores['recall_defects_iou10']:.3f} [{scores['recall_defects_iou10_low']:.3f}")
     assert shown[5:] == [f"{scores[key]:.3f}" for key in ("ap10", "ap50", "ap")]
-    assert summary["worse"]["test_found_iou10"] == scores["found_iou10"]
+    assert summary["worse"]["test_recall_defects_iou10"] == scores["recall_defects_iou10"]
     assert table_row(text, "Defects found and false alarms", "the teacher")[0].startswith("1.000")
     assert table_row(text, "Defects found and false alarms", "the teacher")[5:] == ["–"] * 3
     assert table_row(text, "Share of the defects found", "defects")[0] == "6"
@@ -292,7 +292,14 @@ def test_without_truth_nothing_is_made_up(tmp_path):
     assert 'id="differences"' not in text
     assert "no test image has pixel truth" in section(text, "defects")
     assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
-        ("test_miou_anom", "test_iou_bin", "test_recall_bin", "test_precision_bin", "test_found_iou10", "test_ap50")
+        (
+            "test_miou_anom",
+            "test_iou_bin",
+            "test_recall_bin",
+            "test_precision_bin",
+            "test_recall_defects_iou10",
+            "test_ap50",
+        )
     )
     assert 'id="corrections"' not in text
     # The images are still shown: what the student says about them is worth seeing.
@@ -574,7 +581,7 @@ def test_undefined_figures_are_dashes_and_groups_keep_their_names():
     assert cell(None) == Cell("–")
     assert cell(0.5) == Cell("0.500")
     assert cell(-0.25, -0.5, 0.125, sign="+") == Cell("-0.250", "[-0.500, +0.125]")
-    tree = tree_table("", {"val": {"images": 7, "per_box_of_class": {"a.b": {"boxes": 3}}}, "test": {"images": 8}})
+    tree = tree_table("", {"val": {"images": 7, "per_box_by_class": {"a.b": {"boxes": 3}}}, "test": {"images": 8}})
     assert tree.columns == ["figure", "val", "test"]
     assert tree.bodies[0].rows == [("images", [Cell("7"), Cell("8")])]
     assert tree.bodies[1].heading == "The same, for boxes of class a.b"

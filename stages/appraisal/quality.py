@@ -26,8 +26,8 @@ class BoxQuality(NamedTuple):
     class_id: int
     box_xyxy: Box
     mask_iou: float  # the chosen candidate
-    fill_iou: float  # the whole box
-    oracle_iou: float  # the candidate with the largest IoU
+    filled_box_iou: float  # the whole box
+    best_candidate_iou: float  # the candidate with the largest IoU
     predicted_iou: float  # the SAM teacher's own estimate for the chosen candidate
 
 
@@ -55,22 +55,22 @@ def pixel_counts(labels: np.ndarray, boxes: Sequence[BoxQuality], truth: np.ndar
 
 def summarise(boxes: Sequence[BoxQuality], counts: np.ndarray, names: Sequence[str]) -> dict[str, object]:
     """Metrics of a split from all its boxes and its summed `pixel_counts`; None = undefined."""
-    known = [box for box in boxes if not np.isnan(box.fill_iou)]
+    known = [box for box in boxes if not np.isnan(box.filled_box_iou)]
     result: dict[str, object] = {
         "boxes_without_truth": len(boxes) - len(known),
-        "per_box": _means(known) | {"spearman": _spearman(known)},
-        "per_box_of_class": {
+        "per_box": _means(known) | {"spearman_predicted_iou": _spearman(known)},
+        "per_box_by_class": {
             name: _means([box for box in known if box.class_id == class_id]) for class_id, name in enumerate(names)
         },
     }
-    for title, matrix in zip(("pseudo_masks", "box_filling"), counts, strict=True):
+    for title, matrix in zip(("pseudo_masks", "filled_boxes"), counts, strict=True):
         own = scores(matrix, names)
         result[title] = {key: own[key] for key in PIXELWISE}
     return result
 
 
 def _means(boxes: Sequence[BoxQuality]) -> dict[str, object]:
-    keys = ("mask_iou", "fill_iou", "oracle_iou")
+    keys = ("mask_iou", "filled_box_iou", "best_candidate_iou")
     return {"boxes": len(boxes)} | {
         key: defined(np.mean([getattr(box, key) for box in boxes])) if boxes else None for key in keys
     }

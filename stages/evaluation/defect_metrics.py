@@ -1,9 +1,10 @@
 """Metrics per defect: which true regions are detected, and which predicted regions are false positives.
 
-    found_iouNN    share of the true defects whose match (see matching.py) has an IoU of at least 0.NN; undefined where
-                   the truth has no defect
-    alarms_iouNN   predicted regions without such a match, per image; a second region on one defect is a false positive
-    alarms_apart   predicted regions that share no pixel with any true defect, per image
+    recall_defects_iouNN                  share of the true defects whose match (see matching.py) has an IoU of at
+                                          least 0.NN; undefined where the truth has no defect
+    false_positives_per_image_iouNN       predicted regions without such a match, per image; a second region on one
+                                          defect is a false positive
+    false_positives_per_image_no_overlap  predicted regions that share no pixel with any true defect, per image
 
 Classes are disregarded here, as in binary IoU; average precision (average_precision.py) is per class. Pixels that the
 truth ignores belong to no region; a region that has no other pixels is not counted.
@@ -22,8 +23,10 @@ from stages.metrics.scores import defined, ratio
 
 IOUS = (0.1, 0.5)
 """Thresholds on the IoU of a match: roughly located, and well outlined."""
-RECALLS = tuple(f"found_iou{iou * 100:.0f}" for iou in IOUS)
-FALSE_POSITIVES = (*(f"alarms_iou{iou * 100:.0f}" for iou in IOUS), "alarms_apart")
+RECALLS = tuple(f"recall_defects_iou{iou * 100:.0f}" for iou in IOUS)
+FALSE_POSITIVES = tuple(
+    f"false_positives_per_image_{case}" for case in (*(f"iou{iou * 100:.0f}" for iou in IOUS), "no_overlap")
+)
 
 
 class Outcome(NamedTuple):

@@ -24,13 +24,13 @@ TREE_TITLES = {
     "images_with_truth": "images with truth",
     "not_scored": "not scored",
     "per_box": "Each box's mask against the truth inside that box",
-    "per_box_of_class": "The same, for boxes of class",
+    "per_box_by_class": "The same, for boxes of class",
     "pseudo_masks": "Whole pseudo-masks against truth",
-    "box_filling": "What filling every box would have scored",
+    "filled_boxes": "What filling every box would have scored",
     "mask_iou": "mean IoU of the mask",
-    "fill_iou": "mean IoU of filling the box",
-    "oracle_iou": "mean IoU of the best candidate",
-    "spearman": "rank correlation of predicted and true IoU",
+    "filled_box_iou": "mean IoU of filling the box",
+    "best_candidate_iou": "mean IoU of the best candidate",
+    "spearman_predicted_iou": "rank correlation of predicted and true IoU",
     **TITLES,
 }
 """Keys of metrics/rasterize.json in words; others stand as they are."""
