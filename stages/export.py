@@ -1,4 +1,4 @@
-"""A trained student for machines without PyTorch: ONNX, OpenVINO, or PyTorch's exported program.
+"""A trained student for machines without PyTorch: ONNX or OpenVINO.
 
     python -m stages.export --model data/models/RUN/SEED --out DIR --format openvino --int8
 
@@ -20,25 +20,21 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.networks.student import load_student
-from stages.runtime.graphs import to_int8, to_onnx, to_openvino, to_program
+from stages.runtime.graphs import to_int8, to_onnx, to_openvino
 from stages.runtime.network import (
     identity_of_student,
-    in_batches_of,
     onnx_runner,
     openvino_runner,
     student_folder,
 )
-from stages.runtime.parity import EXACT, INT8, Run, check, compare
+from stages.runtime.parity import EXACT, INT8, check, compare
 from stages.runtime.samples import sample_tiles
-from stages.runtime.torch_network import program_runner, torch_runner
+from stages.runtime.torch_network import torch_runner
 
 
 class Format(StrEnum):
-    """`torch_export` is what `torch.export.load` reads; TorchScript, its forerunner, is not developed any more."""
-
     onnx = "onnx"
     openvino = "openvino"
-    torch_export = "torch_export"
 
 
 def main(
@@ -51,26 +47,22 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
 ) -> None:
     """A trained student for machines without PyTorch."""
-    if int8 and format is Format.torch_export:
-        raise UserError("--int8 is for onnx and openvino")
     if out.exists() and not (force and (out / "export.json").is_file()):
         raise UserError(f"{out}: is there; {'it is no export' if force else '--force replaces an export'}")
     folder = student_folder(model)
     student = load_student(folder)
     view = student.config.view
     with new_folder(out) as part:
-        if format is Format.torch_export:
-            to_program(student, batch, part / "student.pt2")
-        else:
-            to_onnx(student, batch, part / "student.onnx")
-            if int8:
-                quantised = part / "int8.onnx"
-                to_int8(part / "student.onnx", batch, sample_tiles(tables, "train", view), quantised)
-                quantised.replace(part / "student.onnx")
-            if format is Format.openvino:
-                to_openvino(part / "student.onnx", part / "student.xml")
-                (part / "student.onnx").unlink()
-        found = compare(torch_runner(folder, "cpu"), exported(part, format, batch), sample_tiles(tables, "val", view))
+        to_onnx(student, batch, part / "student.onnx")
+        if int8:
+            quantised = part / "int8.onnx"
+            to_int8(part / "student.onnx", batch, sample_tiles(tables, "train", view), quantised)
+            quantised.replace(part / "student.onnx")
+        if format is Format.openvino:
+            to_openvino(part / "student.onnx", part / "student.xml")
+            (part / "student.onnx").unlink()
+        exported = {Format.onnx: onnx_runner, Format.openvino: openvino_runner}[format](part)
+        found = compare(torch_runner(folder, "cpu"), exported, sample_tiles(tables, "val", view))
         print(f"{out}: {found}")
         check(found, INT8 if int8 else EXACT, str(out))
         (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -83,14 +75,6 @@ def main(
             "versions": {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)},
         }
         write_json(part / "export.json", about)
-
-
-def exported(folder: Path, format: Format, batch: int | None) -> Run:
-    """The export in `folder`, as whoever gets it will run it."""
-    if format is Format.torch_export:
-        run_program = program_runner(folder / "student.pt2")
-        return in_batches_of(batch, run_program) if batch else run_program
-    return {Format.onnx: onnx_runner, Format.openvino: openvino_runner}[format](folder)
 
 
 if __name__ == "__main__":

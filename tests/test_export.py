@@ -97,13 +97,6 @@ def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
     assert agreement > 0.9
 
 
-def test_an_exported_program_is_the_student(work):
-    make(work, "program", Format.torch_export, batch=2)
-    assert about(work, "program")["parity"]["largest_logit_difference"] <= EXACT.logit
-    with pytest.raises(UserError, match="--int8 is for onnx and openvino"):
-        make(work, "program8", Format.torch_export, int8=True)
-
-
 def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypatch, capsys):
     def another(_student, _batch, path: Path) -> None:
         onnx.save(model, path)

@@ -1,6 +1,6 @@
-"""The student as a file that runs elsewhere: ONNX, OpenVINO, or PyTorch's own exported program.
+"""The student as a file that runs without PyTorch: ONNX or OpenVINO.
 
-All hold the same graph: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits` (B, K+1, S, S) float32. Inside are
+Both hold the same graph: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits` (B, K+1, S, S) float32. Inside are
 scaling, normalisation and the positional embedding, baked for S. After it: blend overlapping tiles, softmax, argmax
 (`stages.runtime.tiling`).
 """
@@ -24,12 +24,6 @@ from stages.runtime.samples import stacks
 from stages.runtime.torch_network import Served
 
 OPSET = 18
-
-
-def to_program(student: Segmenter, batch: int | None, path: Path) -> None:
-    """Write what `torch.export.load` reads. `batch` None: any number of images."""
-    with _quiet():
-        torch.export.save(_program(student, batch), path)
 
 
 def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:

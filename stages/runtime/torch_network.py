@@ -1,6 +1,5 @@
 """The student in PyTorch, behind the same function of tiles as its exports, and the graph that is exported."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,18 +37,5 @@ def torch_runner(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarray
         images = torch.from_numpy(tiles).to(where)
         with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
             return served(images).float().cpu().numpy()
-
-    return run
-
-
-def program_runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """`Network.run` by an exported program."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the loader reads from memory that it means never to write to
-        program = torch.export.load(path).module()
-
-    @torch.inference_mode()
-    def run(tiles: np.ndarray) -> np.ndarray:
-        return program(torch.from_numpy(tiles)).numpy()
 
     return run
