@@ -22,7 +22,7 @@ from PIL import Image
 
 from stages.networks.student import save_student
 from tests.support.tiny_project import ROOT, command, write_params, write_weights
-from tests.test_student import student
+from tests.support.tiny_student import student
 
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}

@@ -14,8 +14,8 @@ from stages.losses.batch import Batch, Moment, Named
 from stages.methods.boxes2pixels import losses
 from stages.methods.config import Boxes2PixelsParams, SelfcorrParams
 from stages.networks.student import Logits, Student
-from stages.runtime.tiling import to_square
 from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
+from stages.student.tiling import to_square
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
 VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}

@@ -21,16 +21,17 @@ import torch
 import typer
 
 from benchmarks import gpu
+from benchmarks.end_to_end import from_jpeg_to_png, warmed
 from benchmarks.material import VIT_S14, batch_of, demo_images, fit_branches, make_student, squares
 from benchmarks.students import PLAIN, baselines, forms
 from benchmarks.teachers import contests
 from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
 from benchmarks.training import steps
-from benchmarks.whole_way import from_jpeg_to_png, warmed
 from stages.demo.scene import Sample
 from stages.networks.student import Student
 from stages.runtime.network import Network
-from stages.runtime.parity import Run, compare
+from stages.runtime.parity import compare
+from stages.student.tiling import RunTiles
 from stages.teacher.sam import load_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ RASTERIZED = 16
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
 
 
-def student_rows(found: dict[str, Run], others: dict[str, Run], tiles: np.ndarray, rounds: int) -> list[dict]:
+def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles: np.ndarray, rounds: int) -> list[dict]:
     """One row a form and baseline: times, and how far its masks are from the reference's on `tiles`, (N, S, S, 3)."""
     everyone = found | others
     one, many = tiles[:1], np.resize(tiles, (BATCH, *tiles.shape[1:]))
@@ -89,7 +90,9 @@ def training_row(student: Student, samples: list[Sample], rounds: int) -> dict:
     return {"plain": timing(plain), "ours": timing(ours), **ratios(plain, ours)}
 
 
-def predict_rows(student: Student, found: dict[str, Run], samples: list[Sample], folder: Path, rounds: int) -> list:
+def predict_rows(
+    student: Student, found: dict[str, RunTiles], samples: list[Sample], folder: Path, rounds: int
+) -> list:
     """From JPEG to PNG beside the network's own time, with PyTorch and with the exports."""
     (folder / "photos").mkdir()
     for index, sample in enumerate(samples):

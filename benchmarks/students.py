@@ -13,9 +13,9 @@ from benchmarks.plain import plain_of
 from benchmarks.timing import as_pipeline, as_usual
 from stages.networks.student import Student, save_student
 from stages.runtime.graphs import to_int8, to_onnx, to_openvino
-from stages.runtime.network import onnx_runner, openvino_runner
-from stages.runtime.parity import Run
-from stages.runtime.torch_network import Served, torch_runner
+from stages.runtime.network import onnx_runner, openvino_runner, torch_runner
+from stages.student.inference import TileNetwork
+from stages.student.tiling import RunTiles
 
 PLAIN = "plain reference"
 BASELINES = {
@@ -27,8 +27,10 @@ STRIDE = 32
 """The baselines take sides that are multiples of it; 518 px are padded to 544."""
 
 
-def forms(student: Student, calibration: Iterable[np.ndarray], folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
-    """Every form of `student` (see `Network.run`) by name, the plain reference first, and why others are missing.
+def forms(
+    student: Student, calibration: Iterable[np.ndarray], folder: Path
+) -> tuple[dict[str, RunTiles], dict[str, str]]:
+    """Every form of `student` (see `RunTiles`) by name, the plain reference first, and why others are missing.
 
     Writes into `folder` what the pipeline's own commands would: a student and its exports.
     """
@@ -50,11 +52,11 @@ def forms(student: Student, calibration: Iterable[np.ndarray], folder: Path) -> 
     }
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         return found, {"compiled": "torch.compile needs a C++ compiler, and there is none"}
-    compiled = torch.compile(Served(student))
+    compiled = torch.compile(TileNetwork(student))
     return found | {"compiled": as_usual(no_grad(compiled))}, {}
 
 
-def baselines(classes: int) -> dict[str, Run]:
+def baselines(classes: int) -> dict[str, RunTiles]:
     """The paper's baselines at B2 size, random weights; images are padded to what they take, logits cut back."""
     torch.manual_seed(0)
     return {
@@ -76,12 +78,12 @@ class Padded(nn.Module):
         return self.network(padded)[..., :height, :width]
 
 
-def from_torch(network: Callable[[torch.Tensor], torch.Tensor]) -> Run:
+def from_torch(network: Callable[[torch.Tensor], torch.Tensor]) -> RunTiles:
     """A network of (B, 3, S, S) in [0, 1] as a function of tiles."""
     return no_grad(lambda tiles: network(tiles.permute(0, 3, 1, 2).contiguous() / 255))
 
 
-def no_grad(network: Callable[[torch.Tensor], torch.Tensor]) -> Run:
+def no_grad(network: Callable[[torch.Tensor], torch.Tensor]) -> RunTiles:
     """A network of (B, S, S, 3) tensors as a function of arrays."""
 
     @torch.inference_mode()

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pyarrow as pa
 import typer
 
@@ -104,10 +103,8 @@ def predicted(
     rows = images.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
     for row in progress(rows, title, "images"):
         rgb = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
-        probabilities = predict(student, at_resolution(rgb, values))
-        labels = probabilities.argmax(0).astype(np.uint8)
-        # the label of a pixel is its most probable class, so the largest probability is that of the region's class
-        scores = regions(labels).means(probabilities.max(0)).tolist()
+        labels, confidence = predict(student, at_resolution(rgb, values))
+        scores = regions(labels).means(confidence).tolist()
         counts = None
         if (png := label_maps.get(row["image_id"])) is not None:
             reference = at_resolution(decode_label_map(png.as_py()), values)

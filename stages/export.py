@@ -20,16 +20,16 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.networks.student import load_student
+from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import to_int8, to_onnx, to_openvino
 from stages.runtime.network import (
     identity_of_student,
     onnx_runner,
     openvino_runner,
     student_folder,
+    torch_runner,
 )
 from stages.runtime.parity import EXACT, INT8, check, compare
-from stages.runtime.samples import sample_tiles
-from stages.runtime.torch_network import torch_runner
 
 
 class Format(StrEnum):

@@ -32,7 +32,7 @@ from stages.formats.pictures import overlay
 from stages.formats.store import forget, place, standing
 from stages.formats.table import tables
 from stages.runtime.network import Network, Runtime, open_network
-from stages.runtime.tiling import predict
+from stages.student.tiling import predict
 
 SOME_SKIPPED = 3
 
@@ -102,7 +102,7 @@ def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
 
 def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Record:
     """What the network finds in an image."""
-    labels, confidence = predict(network, photo)
+    labels, confidence = predict(network.run, photo, network.config.view)
     return Record(
         file=source.file,
         name=source.name,

@@ -79,7 +79,7 @@ def main(
         total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
         for row in val_masks.to_pylist():
             photo = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
-            predicted = predict(candidate, photo).argmax(0).astype(np.uint8)
+            predicted = predict(candidate, photo).labels
             total += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, len(source.names) + 1)
         score = scores(total, source.names)["miou_anom"]
         if score is None:

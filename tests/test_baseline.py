@@ -16,16 +16,15 @@ from stages.export import Format
 from stages.methods.config import Boxes2PixelsParams
 from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Baseline
 from stages.networks.student import load_student, save_student
-from stages.runtime import tiling
 from stages.runtime.network import Runtime, open_network
-from stages.student import inference
+from stages.student import inference, tiling
 from stages.student.config import ViewParams
 from stages.student.kinds import BaselineConfig, BaselineParams, Encoder
 from stages.training import loop
 from stages.training.loop import fit
+from tests.support.tiny_student import SIZES_HW, image_of
 from tests.test_loop import CPU, NEVER, Watched, plan, stopped_at
 from tests.test_samples import crops, shards  # noqa: F401
-from tests.test_tiling import SIZES_HW, photo_of
 
 FINE_ALONE = Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None)
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
@@ -217,14 +216,14 @@ def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
     save_student(ours, tmp_path / "student")
     network = open_network(tmp_path / "student", Runtime.torch, "cpu")
     for size_hw in SIZES_HW[:3]:
-        photo = photo_of(size_hw)
-        wanted = inference.predict(ours, photo).argmax(0)
-        assert (tiling.predict(network, photo).labels == wanted).mean() > 0.999
+        photo = image_of(size_hw)
+        wanted = inference.predict(ours, photo).labels
+        assert (tiling.predict(network.run, photo, ours.config.view).labels == wanted).mean() > 0.999
 
     write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "photos", ("dirt", "damage")))
     path = tmp_path / "photos/a.png"
     path.parent.mkdir()
-    Image.fromarray(photo_of((57, 99))).save(path)
+    Image.fromarray(image_of((57, 99))).save(path)
     row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_image(path.read_bytes()).sha256}
     row |= {"exif_orientation": 1, "height": 57, "width": 99, "label_status": "missing"}
     write_table(tmp_path / "tables/val/images.parquet", IMAGES, [row])

@@ -11,7 +11,7 @@ from stages.compute import device
 from stages.compute.device import device_of, multiplies_in_bf16, spell_out_attention
 from stages.training import supervise
 from stages.training.supervise import logits_of
-from tests.test_student import student
+from tests.support.tiny_student import student
 
 CPU = torch.device("cpu")
 

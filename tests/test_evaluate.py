@@ -24,6 +24,7 @@ from stages.data.tables import (
 )
 from stages.evaluation.predictions import stream_predictions
 from stages.masks.shards import MASKS
+from stages.student.tiling import Prediction
 
 NAMES = ("dirt", "damage")
 SIZES_HW = [(40, 56), (33, 72), (60, 31)]
@@ -46,14 +47,14 @@ class RedAndBlue:
     def to(self, _device) -> "RedAndBlue":
         return self
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
+    def predict(self, image: np.ndarray) -> Prediction:
         self.seen_hw.append(image.shape[:2])
         dirt, damage = image[..., 0] > 128, (image[..., 2] > 128) & (self.seed != 5)
         probabilities = np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
         # of dirt, in images of a certain size
         sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == image.shape[:2]), 1.0)
         probabilities[1] *= sure
-        return probabilities
+        return Prediction(probabilities.argmax(0).astype(np.uint8), probabilities.max(0))
 
 
 def labels_of(index: int, size_hw: tuple[int, int]) -> np.ndarray:

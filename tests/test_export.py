@@ -21,10 +21,10 @@ from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.networks.student import save_student
-from stages.runtime.network import Runtime, open_network
+from stages.runtime.calibration import sample_tiles, spread
+from stages.runtime.network import Runtime, in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
-from stages.runtime.samples import sample_tiles, spread
-from tests.test_tiling import photo_of, trained
+from tests.support.tiny_student import decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
 RANDOM_INT8 = Tolerance(agreement=0.96, defect_iou=0.9, logit=None)
@@ -35,14 +35,14 @@ RANDOM_INT8 = Tolerance(agreement=0.96, defect_iou=0.9, logit=None)
 def work(tmp_path_factory) -> Path:
     """A student, images with their tables, and an export of each kind."""
     root = tmp_path_factory.mktemp("export")
-    save_student(trained("native"), root / "student")
+    save_student(decided_student("native"), root / "student")
     write_dataset(root / "tables/dataset.json", Dataset(root / "photos", ("dirt", "damage")))
     for split, sizes in {"train": [(60, 90), (75, 56)], "val": [(57, 99), (40, 70)]}.items():
         rows = []
         for index, size_hw in enumerate(sizes):
             path = root / "photos" / split / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photo_of(size_hw, seed=index + 10 * len(split))).save(path)
+            Image.fromarray(image_of(size_hw, seed=index + 10 * len(split))).save(path)
             rows.append(
                 {
                     "image_id": f"{split}/{index}",
@@ -92,9 +92,23 @@ def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
     ours, int8 = (
         open_network(work / name, kind, "cpu") for name, kind in (("onnx", "onnx"), ("openvino8", "openvino"))
     )
-    photo = photo_of((60, 190), seed=5)
-    agreement = (predict.predict(ours, photo).labels == predict.predict(int8, photo).labels).mean()
+    image = image_of((60, 190), seed=5)
+    ours, int8 = (predict.predict(network.run, image, network.config.view).labels for network in (ours, int8))
+    agreement = (ours == int8).mean()
     assert agreement > 0.9
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_a_fixed_batch_takes_any_number_of_tiles(count):
+    sizes = []
+
+    def run(tiles):
+        sizes.append(len(tiles))
+        return tiles * 2
+
+    tiles = np.random.default_rng(0).random((count, 2, 3), dtype=np.float32)
+    np.testing.assert_array_equal(in_batches_of(3, run)(tiles), tiles * 2)
+    assert set(sizes) == {3}
 
 
 def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypatch, capsys):
@@ -151,7 +165,7 @@ def test_what_is_beyond_a_tolerance_is_named(found, allowed, message):
 def test_samples_are_spread_evenly_and_always_the_same(work):
     assert spread(list(range(10)), 3) == [1, 5, 8]
     assert spread([4, 5], 3) == [4, 5]
-    view = trained("native").config.view
+    view = decided_student("native").config.view
     first, again = (list(sample_tiles(work / "tables", "val", view)) for _ in range(2))
     assert len(first) == 4 + 2
     assert all(tile.shape == (56, 56, 3) and tile.dtype == np.float32 for tile in first)

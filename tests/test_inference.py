@@ -1,70 +1,67 @@
-"""Images of any size: tiles cover everything, blend without seams, and keep rows and columns apart."""
+"""The student on whole images: by tiles or stretched, the numpy way equals the same written down in PyTorch."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+import torch.nn.functional as F
 
-from stages.student import inference
+from stages.student import inference, tiling
 from stages.student.inference import predict
-from stages.student.tiles import OVERLAP, taper, tile_starts
-from tests.test_student import student
+from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
 
-@given(length=st.integers(56, 6000), tile=st.sampled_from([56, 112, 224, 518]))
-def test_tiles_cover_the_length_and_overlap(length, tile):
-    length = max(length, tile)
-    starts = tile_starts(length, tile)
-    assert starts[0] == 0
-    assert starts[-1] == length - tile
-    steps = np.diff(starts)
-    assert (steps > 0).all()
-    assert (steps <= tile * (1 - OVERLAP) + 1).all()
+def tensor(image: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W) float in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
-@pytest.mark.parametrize("tile", [28, 56, 112, 518])
-def test_the_blending_weight_equals_torchs_formula(tile):
-    position = torch.arange(tile) + 0.5
-    ramp = (torch.minimum(position, tile - position) / (tile * OVERLAP)).clamp(max=1)
-    np.testing.assert_array_equal(taper(tile), (ramp[:, None] * ramp[None, :]).numpy())
+def stretched(student, image: torch.Tensor) -> torch.Tensor:
+    """Probabilities (K+1, H, W) of the whole image, resized to the square and back."""
+    logits = student(inference.to_square(image, student.config.view.size_px), with_binary=False).fine
+    return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False).softmax(1)[0]
 
 
-def pixelwise(student, images):
-    """A stand-in network: logits are a function of the pixel alone, so tiling must not show at all."""
-    return torch.cat([images[:, :1] * 2, images[:, 1:2] - 1, images[:, 2:] * 3], dim=1)
+def tiled(student, image: torch.Tensor) -> torch.Tensor:
+    """Probabilities (K+1, H, W) of overlapping tiles, blended at the size of the whole image."""
+    (height, width), size = image.shape[-2:], student.config.view.size_px
+    image = inference.pad_to(image, size)
+    total = covered = 0
+    weight = torch.from_numpy(tiling.taper(size))
+    for top in tiling.tile_starts(image.shape[-2], size):
+        for left in tiling.tile_starts(image.shape[-1], size):
+            around = (left, image.shape[-1] - left - size, top, image.shape[-2] - top - size)
+            logits = student(image[..., top : top + size, left : left + size], with_binary=False).fine
+            total = total + F.pad(logits * weight, around)
+            covered = covered + F.pad(weight, around)
+    return (total / covered)[0, :, :height, :width].softmax(0)
 
 
-@pytest.mark.parametrize("size_hw", [(56, 56), (57, 200), (131, 56), (30, 170), (13, 9)])
-def test_tiles_blend_without_a_seam(monkeypatch, size_hw):
-    monkeypatch.setattr(inference, "_forward", pixelwise)
-    photo = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-    wanted = pixelwise(None, image).softmax(1)[0].numpy()
-    found = predict(student(), photo)
-    assert found.shape == (3, *size_hw)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+@torch.inference_mode()
+def test_labels_and_confidence_are_those_of_the_plain_formula(scale):
+    student, seen = decided_student(scale), set()
+    for size_hw in SIZES_HW:
+        image = image_of(size_hw)
+        wanted = {"native": tiled, "stretch": stretched}[scale](student, tensor(image)).numpy()
+        labels, confidence = predict(student, image)
+        np.testing.assert_array_equal(labels, wanted.argmax(0))
+        np.testing.assert_allclose(confidence, wanted.max(0), atol=1e-4)
+        seen |= set(np.unique(labels))
+    assert seen == {0, 1, 2}, "a student that sees one class would prove nothing"
 
 
-@pytest.mark.parametrize("size_hw", [(56, 56), (40, 100)])
-def test_stretching_resizes_to_the_square_and_back(size_hw):
-    network = student().eval()
-    network.config = network.config.model_copy(
-        update={"view": network.config.view.model_copy(update={"scale": "stretch"})}
-    )
-    photo = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    found = predict(network, photo)
-    assert found.shape == (3, *size_hw)
-    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
-    if size_hw == (56, 56):
-        image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-        wanted = network(image, with_binary=False).fine.softmax(1)[0].detach().numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+@torch.inference_mode()
+def test_an_image_of_the_network_s_size_is_one_plain_forward_pass(scale):
+    student, image = decided_student(scale), image_of((56, 56), seed=1)
+    wanted = student(tensor(image), with_binary=False).fine.softmax(1)[0].numpy()
+    np.testing.assert_allclose(predict(student, image).confidence, wanted.max(0), atol=1e-5)
 
 
-def test_an_image_of_the_tile_s_size_is_one_plain_forward_pass():
-    network = student().eval()
-    photo = np.random.default_rng(1).integers(0, 256, (56, 56, 3), dtype=np.uint8)
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-    wanted = network(image, with_binary=False).fine.softmax(1)[0].detach().numpy()
-    np.testing.assert_allclose(predict(network, photo), wanted, atol=1e-6)
+@pytest.mark.parametrize("size_hw", [(56, 56), (40, 100), (13, 11), (131, 56), (300, 410)])
+def test_training_samples_are_padded_and_stretched_as_images_are(size_hw):
+    image = image_of(size_hw)
+    channels_last = lambda batch: batch[0].permute(1, 2, 0).numpy() * 255  # noqa: E731
+    padded, square = (one(tensor(image), 56) for one in (inference.pad_to, inference.to_square))
+    np.testing.assert_allclose(channels_last(padded), tiling.pad_to(image, 56), atol=1e-4)
+    np.testing.assert_allclose(channels_last(square), tiling.to_square(image, 56), atol=1e-3)

@@ -19,8 +19,8 @@ from stages.plan import Params, resolve
 from stages.training import loop
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit, weights_of
+from tests.support.tiny_student import student
 from tests.test_samples import PLAIN, crops, shards  # noqa: F401
-from tests.test_student import student
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parent.parent

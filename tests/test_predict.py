@@ -14,8 +14,8 @@ from stages.data.tables import decode_label_map
 from stages.formats.defects import Record
 from stages.networks.student import save_student
 from stages.predict import Format
-from stages.runtime.network import Network, Runtime, open_network
-from tests.test_tiling import photo_of, trained
+from stages.runtime.network import Runtime, open_network
+from tests.support.tiny_student import decided_student, image_of
 
 SIZES_HW = {"x/a.png": (60, 90), "x/a.bmp": (40, 70), "y/a.png": (91, 57)}
 
@@ -24,7 +24,7 @@ SIZES_HW = {"x/a.png": (60, 90), "x/a.bmp": (40, 70), "y/a.png": (91, 57)}
 def model(tmp_path_factory) -> Path:
     """One run with one seed."""
     folder = tmp_path_factory.mktemp("model")
-    save_student(trained("native"), folder / "0")
+    save_student(decided_student("native"), folder / "0")
     return folder
 
 
@@ -33,7 +33,7 @@ def photos(tmp_path) -> Path:
     for index, (file, size_hw) in enumerate(SIZES_HW.items()):
         path = tmp_path / "photos" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo_of(size_hw, seed=index)).save(path)
+        Image.fromarray(image_of(size_hw, seed=index)).save(path)
     return tmp_path / "photos"
 
 
@@ -42,9 +42,9 @@ def runs(monkeypatch) -> list:
     """The images that the network saw."""
     seen = []
 
-    def counting(network: Network, photo: np.ndarray):
-        seen.append(photo.shape[:2])
-        return real(network, photo)
+    def counting(run, image: np.ndarray, view):
+        seen.append(image.shape[:2])
+        return real(run, image, view)
 
     real = predict.predict
     monkeypatch.setattr(predict, "predict", counting)
@@ -71,7 +71,7 @@ def test_every_output_is_there_and_tells_the_same(model, photos, tmp_path, capsy
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
-        wanted = predict.predict(network, np.asarray(Image.open(photos / file))).labels
+        wanted = predict.predict(network.run, np.asarray(Image.open(photos / file)), network.config.view).labels
         np.testing.assert_array_equal(labels, wanted)
         rows = table[table["file"] == file]
         assert rows["area_px"].sum() == (labels > 0).sum() > 0
@@ -129,7 +129,7 @@ def test_what_is_not_known_to_be_ours_is_not_overwritten(model, photos, tmp_path
 
 def test_a_file_of_all_images_is_not_changed_unasked(model, photos, tmp_path, runs):
     run(model, photos / "y", tmp_path / "out", Format.coco)
-    Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
+    Image.fromarray(image_of((33, 71))).save(photos / "y/b.png")
     with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
         run(model, photos / "y", tmp_path / "out", Format.coco)
     run(model, photos / "y", tmp_path / "out", Format.coco, force=True)
@@ -144,7 +144,7 @@ def test_records_of_another_model_or_image_are_not_mixed_in(model, photos, tmp_p
     with pytest.raises(UserError, match=r"a\.json: made from another model"):
         run(model, photos / "y", tmp_path / "out", Format.masks)
     run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
-    Image.fromarray(photo_of((33, 71))).save(photos / "y/a.png")
+    Image.fromarray(image_of((33, 71))).save(photos / "y/a.png")
     with pytest.raises(UserError, match=r"a\.json: made from another image"):
         run(model, photos / "y", tmp_path / "out", Format.masks)
     run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
@@ -173,8 +173,8 @@ def test_lost_holes_are_told(model, photos, tmp_path, capsys):
 
 
 def test_a_model_that_is_none_is_one_clear_error(model, photos, tmp_path):
-    save_student(trained("native"), tmp_path / "two/0")
-    save_student(trained("native"), tmp_path / "two/1")
+    save_student(decided_student("native"), tmp_path / "two/0")
+    save_student(decided_student("native"), tmp_path / "two/1")
     with pytest.raises(UserError, match=r"holds students of 2 seeds, name one of .*two/0, .*two/1"):
         run(tmp_path / "two", photos, tmp_path / "out")
     with pytest.raises(UserError, match="holds no student"):
@@ -220,7 +220,7 @@ def test_an_image_with_another_suffix_is_told_by_its_name_of_now(model, photos, 
 
 def test_skipped_images_are_listed_where_a_file_of_all_is_refused(model, photos, tmp_path, capsys):
     run(model, photos / "y", tmp_path / "out", Format.coco)
-    Image.fromarray(photo_of((33, 71))).save(photos / "y/b.png")
+    Image.fromarray(image_of((33, 71))).save(photos / "y/b.png")
     (photos / "y/broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
         run(model, photos / "y", tmp_path / "out", Format.coco)

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from benchmarks import speed, students, teachers
+from benchmarks.end_to_end import from_jpeg_to_png
 from benchmarks.material import batch_of, demo_images, fit_branches, make_student
 from benchmarks.plain import plain_of
 from benchmarks.students import baselines
 from benchmarks.timing import in_turns
 from benchmarks.training import steps
-from benchmarks.whole_way import from_jpeg_to_png
 from stages.demo.scene import SIZE_HW
 from stages.masks import rle
 from stages.networks.student import Student
@@ -25,9 +25,9 @@ from stages.rasterize import corners
 from stages.runtime.network import Network
 from stages.teacher.sam import save_teacher
 from stages.training import supervise
+from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
-from tests.test_student import TINY
 
 ROOT = Path(__file__).parent.parent
 SIZE_PX = 56
@@ -127,7 +127,7 @@ def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
             assert ours.sum() == cut.sum()
 
 
-def test_the_whole_way_writes_a_mask_an_image_and_spends_time_in_the_network(tmp_path):
+def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_path):
     (tmp_path / "photos").mkdir()
     for index, sample in enumerate(demo_images(2)):
         (tmp_path / f"photos/{index}.jpg").write_bytes(sample.jpeg)

@@ -5,37 +5,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from stages.common.errors import UserError
-from stages.networks.student import Student, load_student, save_student
+from stages.networks.student import load_student, save_student
 from stages.student.backbone import Backbone, load_backbone
-from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
 from stages.student.decoder import SemanticDecoder
+from tests.support.tiny_student import TINY, backbone_config, student
 
-TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SMALL_DINOV2 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}
-
-
-def backbone_config(timm_kwargs=TINY) -> BackboneConfig:
-    return BackboneConfig(
-        name="test",
-        timm_kwargs=timm_kwargs,
-        img_size=timm_kwargs["img_size"],
-        mean=[0.5, 0.4, 0.3],
-        std=[0.2, 0.2, 0.2],
-        taps=[1, 2, 4, 7],
-        source="random",
-    )
-
-
-def student(detail=True, binary=True, size_px=56, width=16, timm_kwargs=TINY, names=("dirt", "damage")) -> Student:
-    torch.manual_seed(0)
-    return Student(
-        StudentConfig(
-            names=list(names),
-            student=StudentParams(width=width, detail=detail, binary=binary),
-            view=ViewParams(scale="native", size_px=size_px),
-            backbone=backbone_config(timm_kwargs),
-        )
-    )
 
 
 def count(parameters) -> int:

@@ -2,7 +2,7 @@
 
 Both hold the same graph: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits` (B, K+1, S, S) float32. Inside are
 scaling, normalisation and the positional embedding, baked for S. After it: blend overlapping tiles, softmax, argmax
-(`stages.runtime.tiling`).
+(`stages.student.tiling`).
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stages.networks.student import Segmenter
-from stages.runtime.samples import stacks
-from stages.runtime.torch_network import Served
+from stages.runtime.calibration import stacks
+from stages.student.inference import TileNetwork
 
 OPSET = 18
 
@@ -101,7 +101,7 @@ def _program(student: Segmenter, batch: int | None) -> torch.export.ExportedProg
     # two images, for a batch of one would be taken for a constant
     images = torch.zeros(batch or 2, size, size, 3)
     dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
-    return torch.export.export(Served(student).eval(), (images,), dynamic_shapes=dynamic)
+    return torch.export.export(TileNetwork(student).eval(), (images,), dynamic_shapes=dynamic)
 
 
 @contextlib.contextmanager

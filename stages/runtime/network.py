@@ -1,7 +1,6 @@
 """A trained student as a plain function of tiles, whatever runs it. A runtime is imported when it is asked for."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.student.config import StudentConfig
 from stages.student.kinds import BaselineConfig, parse_config
+from stages.student.tiling import RunTiles
 
 
 class Runtime(StrEnum):
@@ -31,7 +31,7 @@ class Network:
 
     config: StudentConfig | BaselineConfig
     identity: str
-    run: Callable[[np.ndarray], np.ndarray]
+    run: RunTiles
 
 
 def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
@@ -42,11 +42,6 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
     folder = student_folder(folder)
     config = read_config(folder)
     if runtime is Runtime.torch:
-        # Imported here and nowhere else on the way from images to masks: the other runtimes do without PyTorch.
-        try:
-            from stages.runtime.torch_network import torch_runner
-        except ImportError as error:
-            raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
         return Network(config, identity_of_student(folder), torch_runner(folder, device))
     run = {Runtime.onnx: onnx_runner, Runtime.openvino: openvino_runner}[runtime](folder)
     return Network(config, _identity_of_export(folder), run)
@@ -81,7 +76,20 @@ def identity_of_student(folder: Path) -> str:
     return sha256_file(path)[:12]
 
 
-def onnx_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+def torch_runner(folder: Path, device: str) -> RunTiles:
+    """The student in `folder` by PyTorch."""
+    # Imported here and nowhere else between images and masks: the other runtimes work without PyTorch.
+    try:
+        from stages.compute.device import device_of, make_deterministic
+        from stages.networks.student import load_student
+        from stages.student.inference import tile_runner
+    except ImportError as error:
+        raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
+    make_deterministic()
+    return tile_runner(load_student(folder).to(device_of(device)))
+
+
+def onnx_runner(folder: Path) -> RunTiles:
     """`Network.run` by ONNX Runtime on the CPU."""
     try:
         import onnxruntime
@@ -98,7 +106,7 @@ def onnx_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     return in_batches_of(batch, run) if isinstance(batch, int) else run
 
 
-def openvino_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+def openvino_runner(folder: Path) -> RunTiles:
     """`Network.run` by OpenVINO on the CPU."""
     try:
         import openvino
@@ -116,7 +124,7 @@ def openvino_runner(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     return in_batches_of(batch.get_length(), run) if batch.is_static else run
 
 
-def in_batches_of(batch: int, run: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+def in_batches_of(batch: int, run: RunTiles) -> RunTiles:
     """`run`, which takes exactly `batch` tiles, for any number of them: the last batch is filled up."""
 
     def run_any(tiles: np.ndarray) -> np.ndarray:

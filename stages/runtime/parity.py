@@ -1,15 +1,13 @@
 """How far an exported network is from the student it was made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.runtime.samples import stacks
-from stages.student.tiles import TILES_AT_ONCE
-
-Run = Callable[[np.ndarray], np.ndarray]
+from stages.runtime.calibration import stacks
+from stages.student.tiling import TILES_AT_ONCE, RunTiles
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Parity:
         return {key: value if value is None else round(value, 6) for key, value in asdict(self).items()}
 
 
-def compare(ours: Run, theirs: Run, tiles: Iterable[np.ndarray]) -> Parity:
-    """Run both on (S, S, 3) float32 tiles; see `Network.run`."""
+def compare(ours: RunTiles, theirs: RunTiles, tiles: Iterable[np.ndarray]) -> Parity:
+    """Run both on (S, S, 3) float32 tiles."""
     pixels = same = both = either = 0
     difference = 0.0
     for batch in stacks(tiles, TILES_AT_ONCE):

@@ -1,64 +1,53 @@
-"""From an image of any size to class probabilities at that size."""
+"""The network in PyTorch as a function of tiles, and the padding and stretching of training samples."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.networks.student import Segmenter
-from stages.student.tiles import TILES_AT_ONCE, taper, tile_starts
+from stages.student import tiling
+from stages.student.tiling import Prediction, RunTiles
 
 
-@torch.inference_mode()
-def predict(student: Segmenter, photo: np.ndarray) -> np.ndarray:
-    """Class probabilities of the fine head.
+class TileNetwork(nn.Module):
+    """From pixel values to logits: what is run on tiles, and what an export holds.
 
-    `photo`: (H, W, 3) uint8 RGB. Returns (K+1, H, W) float32 summing to 1 over classes, 0 = background.
-    With view.scale `stretch` the whole image is resized to the network's square (the published way) and
-    the logits are resized back; with `native` it is cut into overlapping tiles at its own scale, blended.
+    `images`: (B, S, S, 3) float32 RGB, 0 to 255, as a decoder gives them; scaling and normalisation are inside.
+    Returns (B, K+1, S, S) logits of the fine head: softmax comes after the tiles are blended.
     """
-    device = next(student.parameters()).device
-    image = torch.from_numpy(photo).to(device).permute(2, 0, 1)[None].float() / 255
-    if student.config.view.scale == "stretch":
-        logits = _stretched_logits(student, image)
-    else:
-        logits = _tiled_logits(student, image)
-    return logits.softmax(dim=1)[0].cpu().numpy()
+
+    def __init__(self, student: Segmenter) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.student(images.permute(0, 3, 1, 2) / 255, with_binary=False).fine
+
+
+def tile_runner(student: Segmenter) -> RunTiles:
+    """`student` on its device and in evaluation mode as a function of arrays: bfloat16 on a GPU, else float32."""
+    network, device = TileNetwork(student), next(student.parameters()).device
+
+    @torch.inference_mode()
+    def run(tiles: np.ndarray) -> np.ndarray:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return network(torch.from_numpy(tiles).to(device)).float().cpu().numpy()
+
+    return run
+
+
+def predict(student: Segmenter, image: np.ndarray) -> Prediction:
+    """Labels and confidence of `image`, (H, W, 3) uint8 RGB, as `student` is configured to view it."""
+    return tiling.predict(tile_runner(student), image, student.config.view)
 
 
 def to_square(image: Tensor, size_px: int) -> Tensor:
-    """(B, 3, H, W) stretched to (B, 3, size, size), bilinear with antialiasing. Training uses the very same."""
+    """(B, 3, H, W) stretched to (B, 3, size, size): `tiling.to_square` for training samples."""
     return F.interpolate(image, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
 
 
-def _stretched_logits(student: Segmenter, image: Tensor) -> Tensor:
-    logits = _forward(student, to_square(image, student.config.view.size_px))
-    return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _tiled_logits(student: Segmenter, image: Tensor) -> Tensor:
-    tile = student.config.view.size_px
-    height, width = image.shape[-2:]
-    image = pad_to(image, tile)
-    weight = torch.from_numpy(taper(tile)).to(image.device)
-    corners = [(top, left) for top in tile_starts(image.shape[-2], tile) for left in tile_starts(image.shape[-1], tile)]
-    total = image.new_zeros(1, len(student.config.names) + 1, *image.shape[-2:])
-    covered = image.new_zeros(1, 1, *image.shape[-2:])
-    for start in range(0, len(corners), TILES_AT_ONCE):
-        chunk = corners[start : start + TILES_AT_ONCE]
-        tiles = torch.cat([image[..., top : top + tile, left : left + tile] for top, left in chunk])
-        for (top, left), logits in zip(chunk, _forward(student, tiles), strict=True):
-            total[..., top : top + tile, left : left + tile] += logits * weight
-            covered[..., top : top + tile, left : left + tile] += weight
-    return (total / covered)[..., :height, :width]
-
-
 def pad_to(image: Tensor, size_px: int) -> Tensor:
-    """Repeat the last row and column of (B, C, H, W) until both sides have at least `size_px`."""
+    """Repeat the last row and column of (B, C, H, W) until both sides have `size_px`: `tiling.pad_to` for training."""
     below, right = max(0, size_px - image.shape[-2]), max(0, size_px - image.shape[-1])
     return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
-
-
-def _forward(student: Segmenter, images: Tensor) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
-        return student(images, with_binary=False).fine.float()

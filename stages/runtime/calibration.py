@@ -9,8 +9,8 @@ import numpy as np
 from stages.common.errors import UserError
 from stages.data.images import read_image
 from stages.data.tables import IMAGES, read_dataset, read_table
-from stages.runtime.tiling import tiles_of, to_square
 from stages.student.config import ViewParams
+from stages.student.tiling import tiles_of, to_square
 
 PHOTOS = 32
 TILES_A_PHOTO = 4
