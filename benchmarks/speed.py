@@ -32,7 +32,7 @@ from stages.networks.student import Student
 from stages.runtime.network import Network
 from stages.runtime.parity import compare
 from stages.student.tiling import RunTiles
-from stages.teacher.sam import load_teacher
+from stages.teacher.sam import load_sam
 
 ROOT = Path(__file__).parent.parent
 BATCH = 8
@@ -59,7 +59,7 @@ def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles:
 
 def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: int) -> list[dict]:
     """One row a view, number of boxes and loop; see `benchmarks.teachers`."""
-    calls = contests(load_teacher(teacher)[0], teacher, samples, folder)
+    calls = contests(load_sam(teacher)[0], teacher, samples, folder)
     times = in_turns(calls, rounds)
     rows = []
     for how, count, who in calls:

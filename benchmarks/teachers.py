@@ -11,12 +11,13 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from benchmarks.timing import as_pipeline, as_usual
+from stages.data.boxes import Box, corners
 from stages.data.images import probe_image
 from stages.demo.scene import SIZE_HW, Sample
-from stages.rasterize import answers, corners, images_at_once, is_small
-from stages.teacher.chunks import Chunks
+from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
-from stages.teacher.prompting import prompted, view
+from stages.teacher.prompting import window_of
+from stages.teacher.sam import SamTeacher
 from stages.teacher.store import Store
 
 PARAMS = RasterizeParams(
@@ -40,6 +41,10 @@ class Work:
             self.images.append(row)
             self.boxes[name] = [_box(draw) for _ in range(count)]
 
+    def corners(self, image: dict) -> list[Box]:
+        """The boxes of a row of `images`."""
+        return [corners(row) for row in self.boxes[image["image_id"]]]
+
 
 def _box(draw: np.random.Generator) -> dict[str, float]:
     height, width = SIZE_HW
@@ -48,9 +53,9 @@ def _box(draw: np.random.Generator) -> dict[str, float]:
     return {"x1": x1, "y1": y1, "x2": x1 + w, "y2": y1 + h}
 
 
-def fresh_store(teacher: Path, folder: Path, how: str) -> Store:
-    """Where the pipeline keeps what SAM said."""
-    return Store(folder, teacher, PARAMS.model_copy(update={"view": how}), "cpu")
+def fresh_store(sam: Sam, weights: Path, folder: Path, how: str) -> Store:
+    """The pipeline's cache of the teacher's answers; `sam` lies in the folder `weights`."""
+    return Store(folder, SamTeacher(sam), weights, PARAMS.model_copy(update={"view": how}))
 
 
 def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
@@ -59,12 +64,9 @@ def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
     `store` is emptied first, so that everything is asked. With PyTorch's threads as the stage has them.
     """
     shutil.rmtree(store.folder, ignore_errors=True)
-    params, chunks = PARAMS.model_copy(update={"view": how}), Chunks(PARAMS.batch_size)
     threads = torch.get_num_threads()
-    if is_small(sam):
-        torch.set_num_threads(1)
-    ask = lambda photo, rows: prompted(sam, photo, corners(rows), params, chunks)  # noqa: E731
-    found = list(answers(work.images, work.boxes, work.root, store, ask, images_at_once(sam)))
+    answers = Answers(SamTeacher(sam), store, work.root, PARAMS.model_copy(update={"view": how}))
+    found = list(answers.of(work.images, work.boxes))
     torch.set_num_threads(threads)
     return [row for _, rows in found for row in rows]
 
@@ -80,10 +82,10 @@ def loop(sam: Sam, work: Work, how: str) -> list[np.ndarray]:
         photo = np.array(Image.open(work.root / row["path"]).convert("RGB"))
         if how == "whole":
             predictor.set_image(photo)
-        for box in corners(work.boxes[row["image_id"]]):
+        for box in work.corners(row):
             origin = np.zeros(4)
             if how == "crop":
-                x1, y1, x2, y2 = view(box, photo.shape[:2], PARAMS)
+                x1, y1, x2, y2 = window_of(box, photo.shape[:2], PARAMS)
                 predictor.set_image(photo[y1:y2, x1:x2])
                 origin = np.array([x1, y1, x1, y1])
             elif how == "afresh":
@@ -98,7 +100,7 @@ def contests(sam: Sam, teacher: Path, samples: list[Sample], folder: Path) -> di
     for count in (8, 1):
         work = Work(samples, count, folder / f"boxes{count}")
         for how in ("crop", "whole"):
-            store = fresh_store(teacher, folder / "kept", how)
+            store = fresh_store(sam, teacher, folder / "kept", how)
             calls[how, count, "loop"] = as_usual(lambda work=work, how=how: loop(sam, work, how))
             calls[how, count, "ours"] = as_pipeline(lambda work=work, how=how, store=store: ours(sam, work, how, store))
         calls["whole", count, "loop, afresh"] = as_usual(lambda work=work: loop(sam, work, "afresh"))

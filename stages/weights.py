@@ -1,9 +1,10 @@
-"""Put the teacher's and the backbone's weights in place: by name, as safetensors with their configuration.
+"""Install the weights of the teacher and of the backbone: by name, as safetensors with their configuration.
 
-    python -m stages.weights --teacher data/weights/teacher --backbone data/weights/backbone
+    python -m stages.weights --embedded data/weights/embedded --teacher data/weights/teacher \\
+        --backbone data/weights/backbone
 
-The embedded networks need no download. Official ones are fetched once into a cache outside the project and trusted
-only by their SHA-256; no pickle is opened before it has been verified.
+The embedded networks need no download. Official ones are downloaded once into a cache outside the project and verified
+by their SHA-256; no pickle is opened before that.
 """
 
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from stages.checkpoints.backbone import install_backbone
 from stages.checkpoints.config import WeightsParams
-from stages.checkpoints.teacher import install_teacher
+from stages.checkpoints.sam_teacher import install_teacher
+from stages.checkpoints.timm_backbone import install_backbone
 from stages.common.errors import run
+from stages.common.options import ParamsFile
 from stages.common.params import Section, load_params
 
 
@@ -23,11 +25,11 @@ class Params(Section):
 
 
 def main(
-    embedded: Annotated[Path, typer.Option(help="Folder of the embedded networks.")] = Path("data/weights/embedded"),
-    teacher: Annotated[Path, typer.Option(help="Folder for the teacher.")] = Path("data/weights/teacher"),
-    backbone: Annotated[Path, typer.Option(help="Folder for the backbone.")] = Path("data/weights/backbone"),
-    cache: Annotated[Path, typer.Option(help="Where downloads are kept.")] = Path("~/.cache/boxes2pixels"),
-    params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
+    embedded: Annotated[Path, typer.Option(help="Folder of the embedded networks.")],
+    teacher: Annotated[Path, typer.Option(help="Folder to write the teacher to.")],
+    backbone: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
+    cache: Annotated[Path, typer.Option(help="Folder of downloads.")] = Path("~/.cache/boxes2pixels"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write both networks."""
     values = load_params(Params, params).weights

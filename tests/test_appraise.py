@@ -9,7 +9,7 @@ from stages import appraise
 from stages.appraisal.quality import BoxQuality, box_quality, summarise
 from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
-from stages.masks.labelmap import Chosen, paint
+from stages.masks.labelmap import Chosen, draw_label_map
 from stages.masks.shards import CANDIDATES, write_shard
 
 SIZE_HW = (8, 12)
@@ -99,7 +99,7 @@ def folder(tmp_path):
     write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path, NAMES))
     rows = DIRT + DAMAGE + STRAY
     chosen = [Chosen(row["rle"], row["class_id"], (0.0, 0.0, 12.0, 8.0)) for row in rows if row["chosen"]]
-    png = encode_label_map(paint(chosen, SIZE_HW, None))
+    png = encode_label_map(draw_label_map(chosen, SIZE_HW, None))
     image = {"path": "a.png", "sha256": "", "exif_orientation": 1, "height": 8, "width": 12, "label_status": "labelled"}
     image |= {"n_boxes": 3, "label_map": {"bytes": png, "path": None}}
     write_shard(tmp_path / "masks/val", 0, [{"image_id": "val/a"} | image], rows)

@@ -1,4 +1,4 @@
-"""Weights by name: official layouts, digests before pickles, downloads that break off."""
+"""Weights by name: official layouts, SHA-256 before unpickling, interrupted downloads."""
 
 import hashlib
 import threading
@@ -11,15 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from segment_anything import sam_model_registry
 
-from stages.checkpoints import backbone as backbone_module
-from stages.checkpoints import teacher as teacher_module
-from stages.checkpoints.backbone import install_backbone, vit_kwargs
-from stages.checkpoints.download import fetch
-from stages.checkpoints.teacher import install_teacher
+from stages.checkpoints import sam_teacher, timm_backbone
+from stages.checkpoints.fetch import fetch
+from stages.checkpoints.sam_teacher import install_teacher
+from stages.checkpoints.timm_backbone import install_backbone, vit_kwargs
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.student.backbone import load_backbone
-from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 OFFLINE = "Without a network: do this"
@@ -77,7 +76,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_a_download_is_kept_and_not_repeated(server, tmp_path):
+def test_a_download_is_cached_and_not_repeated(server, tmp_path):
     path = tmp_path / "cache/weights"
     for _ in range(2):
         assert fetch(server.url, path, digest(server.content), OFFLINE).read_bytes() == server.content
@@ -85,7 +84,7 @@ def test_a_download_is_kept_and_not_repeated(server, tmp_path):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_or_starts_anew(server, tmp_path, ranges):
+def test_an_interrupted_download_resumes_or_starts_again(server, tmp_path, ranges):
     path = tmp_path / "weights"
     server.limit = 700
     with pytest.raises(UserError, match=OFFLINE):
@@ -113,15 +112,15 @@ def test_other_bytes_than_published_are_removed(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
+def test_without_a_network_the_error_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=rf"http://127.0.0.1:9/weights: cannot be downloaded .* {OFFLINE}"):
         fetch("http://127.0.0.1:9/weights", tmp_path / "weights", None, OFFLINE)
 
 
-def test_an_official_checkpoint_is_converted_to_the_number(vit_b_file, tmp_path, monkeypatch):
-    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(vit_b_file))
+def test_an_official_checkpoint_is_converted_exactly(vit_b_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sam_teacher.SHA256, "vit_b", sha256_file(vit_b_file))
     install_teacher(str(vit_b_file), tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
-    sam, config = load_teacher(tmp_path / "teacher")
+    sam, config = load_sam(tmp_path / "teacher")
     assert config == OFFICIAL["vit_b"]
     official = torch.load(vit_b_file, weights_only=True)
     assert sam.state_dict().keys() == official.keys()
@@ -131,12 +130,12 @@ def test_an_official_checkpoint_is_converted_to_the_number(vit_b_file, tmp_path,
 def test_an_official_name_is_fetched_verified_and_converted(server, vit_b_file, tmp_path, monkeypatch):
     server.content = vit_b_file.read_bytes()
     monkeypatch.setitem(OFFICIAL, "vit_b", OFFICIAL["vit_b"].model_copy(update={"source": server.url}))
-    monkeypatch.setattr(teacher_module, "convert", lambda path, name, out: seen.append((path, name, out)))
+    monkeypatch.setattr(sam_teacher, "convert", lambda path, name, out: seen.append((path, name, out)))
     seen = []
     with pytest.raises(UserError, match="SHA-256"):  # the published digest, other bytes
         install_teacher("vit_b", tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
     assert not seen
-    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(vit_b_file))
+    monkeypatch.setitem(sam_teacher.SHA256, "vit_b", sha256_file(vit_b_file))
     install_teacher("vit_b", tmp_path / "none", tmp_path / "cache", tmp_path / "teacher")
     assert seen == [(tmp_path / "cache/sam_vit_b_01ec64.pth", "vit_b", tmp_path / "teacher")]
 
@@ -149,21 +148,21 @@ def test_a_pickle_of_unknown_digest_is_never_opened(tmp_path, monkeypatch):
     torch.save(Trap(), tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"evil\.pth: not opened"):
         install_teacher(str(tmp_path / "evil.pth"), tmp_path, tmp_path, tmp_path / "teacher")
-    monkeypatch.setitem(teacher_module.SHA256, "vit_b", sha256_file(tmp_path / "evil.pth"))
+    monkeypatch.setitem(sam_teacher.SHA256, "vit_b", sha256_file(tmp_path / "evil.pth"))
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         install_teacher(str(tmp_path / "evil.pth"), tmp_path, tmp_path, tmp_path / "teacher")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_embedded_and_local_teachers_are_copied_byte_for_byte(tmp_path):
-    save_teacher(tmp_path / "embedded", build_teacher(TINY), TINY, torch.float16)
+    save_sam(tmp_path / "embedded", build_sam(TINY), TINY, torch.float16)
     install_teacher("embedded", tmp_path / "embedded", tmp_path, tmp_path / "one")
     install_teacher(str(tmp_path / "one"), tmp_path, tmp_path, tmp_path / "two")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "embedded" / name).read_bytes()
 
 
-def test_an_unknown_teacher_is_told_what_is_allowed(tmp_path):
+def test_an_unknown_teacher_is_refused_with_what_is_allowed(tmp_path):
     with pytest.raises(
         UserError, match=r"weights.teacher = 'vit_x': no such file or folder; allowed are embedded, vit_b"
     ):
@@ -201,7 +200,7 @@ def test_a_timm_checkpoint_gives_the_same_features_without_timm_s_name(tmp_path,
 @pytest.mark.parametrize(
     "name", ["vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_large_patch14_dinov2"]
 )
-def test_arguments_read_off_the_published_layouts(name):
+def test_arguments_derived_from_the_published_layouts(name):
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -235,7 +234,7 @@ def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatc
         timm_file(path, "vit_small_patch14_dinov2.lvd142m")
         return path
 
-    monkeypatch.setattr(backbone_module, "fetch", fetched)
+    monkeypatch.setattr(timm_backbone, "fetch", fetched)
     install_backbone("vit_small_patch14_dinov2.lvd142m", tmp_path, tmp_path, tmp_path / "backbone")
     assert asked == [
         (
@@ -246,7 +245,7 @@ def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatc
     assert load_backbone(tmp_path / "backbone", 56)[1].name == "vit_small_patch14_dinov2.lvd142m"
 
 
-def test_folders_are_copied_and_other_names_are_told(tmp_path):
+def test_folders_are_copied_and_unknown_names_are_refused(tmp_path):
     timm_file(tmp_path / "dino.safetensors", "vit_small_patch14_dinov2.lvd142m")
     install_backbone(str(tmp_path / "dino.safetensors"), tmp_path, tmp_path, tmp_path / "one")
     install_backbone("embedded", tmp_path / "one", tmp_path, tmp_path / "two")

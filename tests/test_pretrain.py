@@ -19,7 +19,7 @@ from stages.pretraining.loop import optimizers, pretrain, schedule, update
 from stages.pretraining.teacher import CONFIG, Prompts, forward, iou, loss, mask_losses
 from stages.pretraining.world.shapes import KINDS
 from stages.student.backbone import load_backbone
-from stages.teacher.sam import build_teacher
+from stages.teacher.sam import build_sam
 
 ROOT = Path(__file__).parent.parent
 SMALL = CONFIG.model_copy(update={"depth": 1, "embed_dim": 32, "global_attn_indexes": [0], "patch_size": 15})
@@ -28,7 +28,7 @@ SMALL = CONFIG.model_copy(update={"depth": 1, "embed_dim": 32, "global_attn_inde
 @pytest.fixture
 def sam():
     torch.manual_seed(0)
-    return build_teacher(SMALL)
+    return build_sam(SMALL)
 
 
 @pytest.fixture(scope="module")

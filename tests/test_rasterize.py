@@ -1,16 +1,10 @@
 """From tables and images to pseudo-mask shards, with a tiny random teacher."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
 
@@ -18,18 +12,15 @@ from stages import rasterize
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.compute.workdir import work_folder
-from stages.data.boxes import Window, box_iou, pixels_of_box
+from stages.data.boxes import corners
 from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle
-from stages.masks.labelmap import Chosen, paint
-from stages.masks.pseudomasks import choose
+from stages.masks.labelmap import Chosen, draw_label_map
 from stages.masks.shards import read_candidates, read_masks, shard_indices
-from stages.teacher.prompting import measure
-from stages.teacher.sam import build_teacher, save_teacher
-from stages.teacher.store import CODE
+from stages.teacher import answers
+from stages.teacher.sam import build_sam, save_sam
 from tests.support.tiny_teacher import TINY, tiny_sam
 
-ROOT = Path(__file__).parent.parent
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
 BOXES_OF = {
     "train/a": [(0, 4.0, 5.0, 30.0, 22.0), (1, 10.0, 8.0, 20.0, 16.0)]
@@ -79,7 +70,7 @@ def tables(tmp_path) -> Path:
 @pytest.fixture
 def rasterized(tables, tmp_path):
     """A function that runs the stage with some parameters changed and returns the folder of masks."""
-    save_teacher(tmp_path / "weights", tiny_sam(), TINY)
+    save_sam(tmp_path / "weights", tiny_sam(), TINY)
     defaults = dict(
         view="whole", context=1.8, min_view_px=16, candidate="best", clip_margin=0.1, batch_size=4, shard_size=2
     )
@@ -100,7 +91,7 @@ def candidates_of(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("view", ["whole", "crop"])
 @pytest.mark.parametrize("margin", [None, 0.1])
-def test_label_maps_are_painted_from_the_chosen_candidates_at_native_size(rasterized, view, margin):
+def test_label_maps_show_the_chosen_candidates_at_native_size(rasterized, view, margin):
     folder = rasterized(view=view, clip_margin=margin) / "train"
     rows = candidates_of(folder)
     for image in read_masks(folder).to_pylist():
@@ -108,10 +99,8 @@ def test_label_maps_are_painted_from_the_chosen_candidates_at_native_size(raster
         assert labels.shape == SIZES_HW[image["image_id"]] == (image["height"], image["width"])
         mine = [row for row in rows if row["image_id"] == image["image_id"] and row["chosen"]]
         assert len(mine) == image["n_boxes"] == len(BOXES_OF.get(image["image_id"], []))
-        chosen = [
-            Chosen(row["rle"], row["class_id"], tuple(row[key] for key in ("x1", "y1", "x2", "y2"))) for row in mine
-        ]
-        np.testing.assert_array_equal(labels, paint(chosen, labels.shape, margin))
+        chosen = [Chosen(row["rle"], row["class_id"], corners(row)) for row in mine]
+        np.testing.assert_array_equal(labels, draw_label_map(chosen, labels.shape, margin))
     assert any(decode_label_map(image["label_map"]["bytes"]).any() for image in read_masks(folder).to_pylist())
 
 
@@ -125,17 +114,12 @@ def test_rows_are_by_image_label_line_and_candidate(rasterized):
 
 
 @pytest.mark.parametrize("candidate", ["single", "best"])
-def test_one_candidate_a_box_is_chosen_as_the_parameter_says(rasterized, candidate):
+def test_one_candidate_per_box_is_chosen_as_the_parameter_says(rasterized, candidate):
     rows = candidates_of(rasterized(candidate=candidate) / "train")
     for start in range(0, len(rows), 4):
         scores = [row["sam_pred_iou"] for row in rows[start : start + 4]]
         expected = 0 if candidate == "single" else 1 + scores[1:].index(max(scores[1:]))
         assert [row["chosen"] for row in rows[start : start + 4]] == [index == expected for index in range(4)]
-
-
-def test_best_leaves_the_single_output_aside():
-    assert choose(np.array([0.9, 0.2, 0.5, 0.5]), "best") == 2
-    assert choose(np.array([0.1, 0.2, 0.5, 0.5]), "single") == 0
 
 
 def test_outside_its_crop_a_mask_is_empty(rasterized):
@@ -148,9 +132,9 @@ def test_outside_its_crop_a_mask_is_empty(rasterized):
         assert x1 <= row["x1"] and row["x2"] <= x2 and y1 <= row["y1"] and row["y2"] <= y2
 
 
-def test_an_image_without_boxes_costs_no_network_and_is_background(rasterized, monkeypatch):
+def test_an_image_without_boxes_needs_no_network_and_is_background(rasterized, monkeypatch):
     seen = []
-    monkeypatch.setattr(rasterize, "read_image", lambda *a, read=rasterize.read_image: seen.append(a[1]) or read(*a))
+    monkeypatch.setattr(answers, "read_image", lambda *a, read=answers.read_image: seen.append(a[1]) or read(*a))
     empty = read_masks(rasterized() / "train").to_pylist()[2]
     assert sorted(seen) == ["images/train/a.png", "images/train/b.png", "images/val/a.png"]
     assert empty["label_status"] == "missing" and empty["n_boxes"] == 0
@@ -177,7 +161,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
 
 
-def test_what_acts_after_the_candidates_costs_no_network_and_gives_the_bytes_of_a_fresh_run(
+def test_what_acts_after_the_candidates_needs_no_network_and_gives_the_bytes_of_a_fresh_run(
     rasterized, encoded, monkeypatch, tmp_path
 ):
     rasterized(candidate="best", clip_margin=0.1)
@@ -191,14 +175,14 @@ def test_what_acts_after_the_candidates_costs_no_network_and_gives_the_bytes_of_
 
 
 @pytest.mark.parametrize("changed", [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"batch_size": 3}])
-def test_what_reaches_the_network_asks_it_again(rasterized, encoded, changed):
+def test_a_parameter_that_reaches_the_network_prompts_it_again(rasterized, encoded, changed):
     rasterized()
     before = len(encoded)
     rasterized(**changed)
     assert len(encoded) > before
 
 
-def test_another_teacher_is_asked_again_and_a_new_image_alone(rasterized, encoded, tables, tmp_path):
+def test_another_teacher_is_prompted_again_and_of_new_boxes_only_those(rasterized, encoded, tables, tmp_path):
     rasterized()
     images = read_table(tables / "train/images.parquet", IMAGES).to_pylist()
     boxes = read_table(tables / "train/boxes.parquet", BOXES).to_pylist()
@@ -212,18 +196,18 @@ def test_another_teacher_is_asked_again_and_a_new_image_alone(rasterized, encode
     moved = [{**row, "image_id": row["image_id"].replace("train", "train/x"), "class_id": 1} for row in [*boxes, box]]
     write_table(tables / "train/boxes.parquet", BOXES, moved)
     rasterized()
-    assert encoded == [1], "a new name or another class is no new question"
+    assert encoded == [1], "a new name or another class needs no new answer"
     torch.manual_seed(1)
-    save_teacher(tmp_path / "weights", build_teacher(TINY), TINY)
+    save_sam(tmp_path / "weights", build_sam(TINY), TINY)
     rasterized()
     assert sum(encoded) == 1 + 4
 
 
-def test_a_damaged_answer_is_said_and_asked_for_again(rasterized, encoded, capsys):
+def test_a_damaged_answer_is_reported_and_made_again(rasterized, encoded, capsys):
     before = files(rasterized())
-    answers = [path for path in (work_folder() / "candidates").rglob("*") if path.is_file()]
-    assert len(answers) == 3
-    for path, spoil in zip(answers, (b"", b"x" * 40, None), strict=True):
+    cached = [path for path in (work_folder() / "candidates").rglob("*") if path.is_file()]
+    assert len(cached) == 3
+    for path, spoil in zip(cached, (b"", b"x" * 40, None), strict=True):
         path.write_bytes(path.read_bytes()[:-1] if spoil is None else spoil)
     del encoded[:]
     assert files(rasterized()) == before
@@ -231,28 +215,9 @@ def test_a_damaged_answer_is_said_and_asked_for_again(rasterized, encoded, capsy
     assert capsys.readouterr().err.count("damaged, made anew") == 3
 
 
-def test_the_key_of_an_answer_counts_all_the_code_that_it_comes_from():
-    """What `prompted` and `read_image` load, but for parameters and errors, which decide nothing by themselves."""
-    probe = "import json, sys, stages.teacher.prompting, stages.data.images; print(json.dumps(list(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    shared = {
-        "stages",
-        "stages.teacher",
-        "stages.data",
-        "stages.common",
-        "stages.masks",
-        "stages.compute",
-        "stages.teacher.config",
-    }
-    shared |= {"stages.common.errors", "stages.common.params"}
-    loaded = {name for name in json.loads(said) if name.split(".")[0] == "stages"} - shared
-    # the teacher is built by sam.py, in the stage
-    assert {module.__name__ for module in CODE} == loaded | {"stages.teacher.sam"}
-
-
-def test_out_of_gpu_memory_halves_the_boxes_at_once_and_goes_on(rasterized, monkeypatch, capsys):
-    """Memory for two boxes; images have 11, 1 and 1. What is found is the same but for the last bits."""
-    monkeypatch.setattr(rasterize, "MOST_AT_ONCE", 1)
+def test_out_of_gpu_memory_halves_the_boxes_at_once(rasterized, monkeypatch, capsys):
+    """Memory for two boxes; images have 11, 1 and 1. The results are the same but for the last bits."""
+    monkeypatch.setattr(answers, "MAX_IMAGES_AT_ONCE", 1)
     before = candidates_of(rasterized(view="crop", batch_size=16) / "train")
     sizes, forward = [], TwoWayTransformer.forward
 
@@ -270,7 +235,7 @@ def test_out_of_gpu_memory_halves_the_boxes_at_once_and_goes_on(rasterized, monk
     np.testing.assert_allclose(*([row["sam_pred_iou"] for row in rows] for rows in (before, after)), rtol=1e-4)
 
 
-def test_no_memory_for_a_single_box_is_one_clear_line(rasterized, monkeypatch):
+def test_no_memory_for_a_single_box_is_a_user_error(rasterized, monkeypatch):
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -280,11 +245,11 @@ def test_no_memory_for_a_single_box_is_one_clear_line(rasterized, monkeypatch):
 
 
 def test_images_side_by_side_give_the_bytes_of_one_after_the_other(rasterized, monkeypatch, tmp_path):
-    monkeypatch.setattr(rasterize.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(answers.os, "cpu_count", lambda: 3)
     written = {}
     for name, at_once in (("together", 8), ("alone", 1)):
-        monkeypatch.setattr(rasterize, "MOST_AT_ONCE", at_once)
-        monkeypatch.setenv("DVC_ROOT", str(tmp_path / name))  # nothing is kept from the other
+        monkeypatch.setattr(answers, "MAX_IMAGES_AT_ONCE", at_once)
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path / name))  # nothing is cached from the other
         (tmp_path / name / ".dvc").mkdir(parents=True)
         written[name] = files(rasterized(f"masks_{name}", view="crop"))
     assert written["together"] == written["alone"]
@@ -311,32 +276,3 @@ def test_an_image_that_changed_since_ingest_stops_the_stage_and_leaves_the_last_
         rasterized(view="crop")  # the answers of the first run are still those of the images in the tables
     assert read_masks(folder).equals(before)
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_measures_of_a_mask_by_hand():
-    found = measure(np.ones((3, 6), bool), Window(22, 11, 28, 14), (24.0, 11.0, 30.0, 13.0), (20, 40))
-    assert found["area"] == 18
-    assert found["area_in_box"] == 4 * 2
-    assert [found[f"tight_{key}"] for key in ("x1", "y1", "x2", "y2")] == [22.0, 11.0, 28.0, 14.0]
-    assert found["box_iou"] == pytest.approx(8 / (18 + 12 - 8))
-
-
-def test_an_empty_mask_measures_nothing():
-    found = measure(np.zeros((0, 0), bool), Window(20, 10, 20, 10), (24.0, 11.0, 30.0, 13.0), (20, 40))
-    assert set(found.values()) == {0}
-
-
-@given(arrays(bool, (9, 13)), st.integers(0, 5), st.integers(0, 4), st.tuples(*[st.floats(0, 12)] * 4))
-def test_area_in_box_equals_that_on_the_whole_image(mask, left, top, corners):
-    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
-    whole = np.zeros((14, 20), bool)
-    whole[top : top + 9, left : left + 13] = mask
-    inside = pixels_of_box((x1, y1, x2, y2), (14, 20))
-    found = measure(mask, Window(left, top, left + 13, top + 9), (x1, y1, x2, y2), (14, 20))
-    assert found["area_in_box"] == whole[inside.y1 : inside.y2, inside.x1 : inside.x2].sum()
-
-
-def test_box_iou_by_hand():
-    assert box_iou((0, 0, 4, 2), (2, 1, 6, 5)) == pytest.approx(2 / (8 + 16 - 2))
-    assert box_iou((0, 0, 4, 2), (5, 0, 6, 2)) == 0
-    assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0

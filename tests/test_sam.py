@@ -9,20 +9,20 @@ from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
 from stages.common.errors import UserError
-from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 
 @pytest.fixture
 def sam():
     torch.manual_seed(0)
-    return build_teacher(TINY).eval()
+    return build_sam(TINY).eval()
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_official_sizes_have_the_official_keys_and_shapes(name):
     with torch.device("meta"):
-        ours, official = build_teacher(OFFICIAL[name]), sam_model_registry[name]()
+        ours, official = build_sam(OFFICIAL[name]), sam_model_registry[name]()
     assert {key: value.shape for key, value in ours.state_dict().items()} == {
         key: value.shape for key, value in official.state_dict().items()
     }
@@ -54,9 +54,9 @@ def test_official_addresses_are_segment_anything_s():
     ]
 
 
-def test_a_saved_teacher_comes_back_to_the_number(sam, tmp_path):
-    save_teacher(tmp_path / "teacher", sam, TINY)
-    loaded, config = load_teacher(tmp_path / "teacher")
+def test_a_saved_teacher_is_loaded_exactly(sam, tmp_path):
+    save_sam(tmp_path / "teacher", sam, TINY)
+    loaded, config = load_sam(tmp_path / "teacher")
     assert config == TINY
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -66,10 +66,10 @@ def test_a_saved_teacher_comes_back_to_the_number(sam, tmp_path):
 
 
 def test_half_precision_on_disk_is_single_precision_in_memory(sam, tmp_path):
-    save_teacher(tmp_path / "teacher", sam, TINY, torch.float16)
+    save_sam(tmp_path / "teacher", sam, TINY, torch.float16)
     stored = load_file(tmp_path / "teacher/model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
-    loaded, _ = load_teacher(tmp_path / "teacher")
+    loaded, _ = load_sam(tmp_path / "teacher")
     for key, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, sam.state_dict()[key].half().float())
@@ -77,31 +77,31 @@ def test_half_precision_on_disk_is_single_precision_in_memory(sam, tmp_path):
 
 def test_saving_twice_gives_the_same_bytes(sam, tmp_path):
     for name in ("one", "two"):
-        save_teacher(tmp_path / name, sam, TINY)
+        save_sam(tmp_path / name, sam, TINY)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_the_official_forward_pass_takes_an_image_that_is_not_square(sam):
     height, width = 30, 51
-    photo = torch.randint(0, 256, (3, 38, 64), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 38, 64), dtype=torch.uint8)
     box = torch.tensor([[4.0, 5.0, 40.0, 20.0]])
     with torch.no_grad():
-        [found] = sam([{"image": photo, "boxes": box, "original_size": (height, width)}], multimask_output=True)
+        [found] = sam([{"image": image, "boxes": box, "original_size": (height, width)}], multimask_output=True)
     assert found["masks"].shape == (1, 3, height, width)
     assert found["low_res_logits"].shape == (1, 3, 32, 32)
     assert found["iou_predictions"].shape == (1, 3)
 
 
-def test_what_is_no_teacher_is_one_clear_line(sam, tmp_path):
+def test_an_unreadable_teacher_is_a_user_error(sam, tmp_path):
     with pytest.raises(UserError, match="not a readable teacher"):
-        load_teacher(tmp_path / "nothing")
+        load_sam(tmp_path / "nothing")
     folder = tmp_path / "teacher"
-    save_teacher(folder, sam, TINY)
+    save_sam(folder, sam, TINY)
     other = TINY.model_dump() | {"prompt_dim": 32}
     (folder / "config.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(UserError, match=r"not a readable teacher: Error.* in loading state_dict"):
-        load_teacher(folder)
+        load_sam(folder)
     (folder / "config.json").write_text(json.dumps(TINY.model_dump() | {"colour": 1}), encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: colour = 1"):
-        load_teacher(folder)
+        load_sam(folder)

@@ -21,9 +21,8 @@ from benchmarks.training import steps
 from stages.demo.scene import SIZE_HW
 from stages.masks import rle
 from stages.networks.student import Student
-from stages.rasterize import corners
 from stages.runtime.network import Network
-from stages.teacher.sam import save_teacher
+from stages.teacher.sam import save_sam
 from stages.training import supervise
 from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
@@ -87,7 +86,7 @@ found = speed.measure(DEEPER, SIZE_PX, 16, folder / "teacher", 1, folder / "work
 
 def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_reference(tmp_path):
     """In a process of its own, so that the threads of four runtimes end with it; no PATH, hence nothing compiled."""
-    save_teacher(tmp_path / "teacher", tiny_sam(), TINY_TEACHER)
+    save_sam(tmp_path / "teacher", tiny_sam(), TINY_TEACHER)
     subprocess.run([sys.executable, "-c", MEASURE, tmp_path], cwd=ROOT, env={**os.environ, "PATH": ""}, check=True)
     found = json.loads((tmp_path / "found.json").read_text())
     forms = {row["name"]: row for row in found["student"] if "mask_agreement" in row}
@@ -111,15 +110,15 @@ def test_baselines_give_logits_of_the_image_s_size():
 def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
     """Pixel by pixel, but for a few at the rim: the order of summation differs."""
     sam, samples = tiny_sam(), demo_images(2)
-    save_teacher(tmp_path / "teacher", sam, TINY_TEACHER)
+    save_sam(tmp_path / "teacher", sam, TINY_TEACHER)
     work = teachers.Work(samples, 3, tmp_path / "photos")
-    store = teachers.fresh_store(tmp_path / "teacher", tmp_path / "kept", how)
+    store = teachers.fresh_store(sam, tmp_path / "teacher", tmp_path / "kept", how)
     rows, masks = teachers.ours(sam, work, how, store), teachers.loop(sam, work, how)
     height, width = SIZE_HW
-    boxes = [box for photo in work.images for box in corners(work.boxes[photo["image_id"]])]
+    boxes = [box for photo in work.images for box in work.corners(photo)]
     assert len(boxes) == 6
     for number, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
-        window = (0, 0, width, height) if how == "whole" else teachers.view(box, (height, width), teachers.PARAMS)
+        window = (0, 0, width, height) if how == "whole" else teachers.window_of(box, (height, width), teachers.PARAMS)
         for multi in range(3):
             ours = rle.decode(rows[4 * number + 1 + multi]["rle"], (height, width))
             cut = ours[window[1] : window[3], window[0] : window[2]]

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from stages import weights
-from stages.checkpoints.backbone import convert
+from stages.checkpoints.timm_backbone import convert
 from stages.common.errors import UserError
 from stages.student.backbone import load_backbone
-from stages.teacher.sam import build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 
@@ -19,7 +19,7 @@ from tests.support.tiny_teacher import TINY
 def embedded(tmp_path_factory) -> Path:
     """Two tiny embedded networks."""
     folder = tmp_path_factory.mktemp("embedded")
-    save_teacher(folder / "teacher", build_teacher(TINY), TINY, torch.float16)
+    save_sam(folder / "teacher", build_sam(TINY), TINY, torch.float16)
     model = timm.create_model(
         "vit_small_patch14_dinov2.lvd142m", num_classes=0, embed_dim=64, depth=8, num_heads=1, img_size=56
     )
@@ -36,7 +36,7 @@ def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str = "e
 
 def test_the_embedded_networks_are_put_in_place(embedded, tmp_path):
     run(embedded, tmp_path)
-    assert load_teacher(tmp_path / "teacher")[1] == TINY
+    assert load_sam(tmp_path / "teacher")[1] == TINY
     assert load_backbone(tmp_path / "backbone", 56)[1].taps == [1, 2, 4, 7]
     assert not (tmp_path / "cache").exists()
     for name in ("teacher/model.safetensors", "teacher/config.json", "backbone/model.safetensors"):
@@ -52,4 +52,4 @@ def test_a_wrong_name_leaves_what_was_there(embedded, tmp_path):
     run(embedded, tmp_path)
     with pytest.raises(UserError, match=r"weights\.teacher = 'vit_hh'"):
         run(embedded, tmp_path, teacher="vit_hh")
-    assert load_teacher(tmp_path / "teacher")[1] == TINY
+    assert load_sam(tmp_path / "teacher")[1] == TINY

@@ -1,4 +1,4 @@
-"""Windows of an image, and boxes on the way into and out of them."""
+"""Windows of an image, and where boxes lie in a network's input."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from stages.data.boxes import Window
-from stages.teacher.windows import crop_window, from_view, input_size_hw, to_view, whole_window
+from stages.teacher.windows import InputFrame, crop_window, input_size_hw, to_input, whole_window
 
 SIZE_HW = (371, 586)
 
 
 @st.composite
-def photos_with_box(draw):
+def images_with_box(draw):
     """(box_xyxy, size_hw) with the box inside the image."""
     height, width = draw(st.integers(1, 900)), draw(st.integers(1, 900))
     xs = sorted(draw(st.tuples(st.floats(0, width), st.floats(0, width))))
@@ -41,29 +41,39 @@ def test_a_crop_larger_than_the_image_is_cut_on_that_axis_alone():
     assert window.x2 - window.x1 == 451
 
 
-@given(photos_with_box(), st.floats(1.0, 4.0), st.integers(1, 200))
-def test_a_crop_lies_in_the_image_and_holds_the_box(photo, context, min_px):
-    (x1, y1, x2, y2), (height, width) = photo
+@given(images_with_box(), st.floats(1.0, 4.0), st.integers(1, 200))
+def test_a_crop_lies_in_the_image_and_holds_the_box(image, context, min_px):
+    (x1, y1, x2, y2), (height, width) = image
     window = crop_window((x1, y1, x2, y2), (height, width), context, min_px)
     assert 0 <= window.x1 < window.x2 <= width
     assert 0 <= window.y1 < window.y2 <= height
     assert window.x1 <= x1 and x2 <= window.x2 and window.y1 <= y1 and y2 <= window.y2
 
 
-@given(photos_with_box(), st.integers(16, 1024))
-def test_there_and_back_is_the_same_box(photo, image_size):
-    box, size_hw = photo
+@given(images_with_box(), st.integers(16, 1024), st.sampled_from(["pad", "stretch"]))
+def test_a_box_in_the_window_is_in_the_input_and_its_corners_invert(image, side_px, resize):
+    box, size_hw = image
     window = crop_window(box, size_hw, 1.8, 16)
-    if 0 in input_size_hw(window, image_size):
-        return  # thinner than half an input pixel: nothing to see
-    there = to_view(np.array([box]), window, image_size)
-    assert there.min() >= -1e-6 and there.max() <= image_size + 1e-6
-    np.testing.assert_allclose(from_view(there, window, image_size)[0], box, atol=1e-6)
+    frame = InputFrame(side_px, resize)
+    (height, width) = input_size_hw(window, frame)
+    if 0 in (height, width):
+        return  # thinner than half an input pixel
+    [there] = to_input(np.array([box]), window, frame)
+    assert there.min() >= -1e-6 and (there <= np.array([width, height] * 2) + 1e-6).all()
+    back = there * ([window.size_hw[1] / width, window.size_hw[0] / height] * 2) + ([window.x1, window.y1] * 2)
+    np.testing.assert_allclose(back, box, atol=1e-6)
+
+
+def test_a_stretched_window_fills_the_input():
+    window, frame = Window(10, 20, 60, 45), InputFrame(100, "stretch")
+    assert input_size_hw(window, frame) == (100, 100)
+    np.testing.assert_array_equal(to_input(np.array([[15, 30, 35, 45]]), window, frame), [[10, 40, 50, 100]])
 
 
 @pytest.mark.parametrize("size_hw", [(371, 586), (586, 371), (64, 64), (1024, 300), (33, 250)])
-def test_the_whole_view_is_what_segment_anything_sees(size_hw):
-    window, boxes = whole_window(size_hw), np.array([[3.5, 4.0, 20.25, 30.0], [0.0, 0.0, 33.0, 33.0]])
+def test_the_whole_window_is_resized_as_by_segment_anything(size_hw):
+    window, frame = whole_window(size_hw), InputFrame(160, "pad")
+    boxes = np.array([[3.5, 4.0, 20.25, 30.0], [0.0, 0.0, 33.0, 33.0]])
     official = ResizeLongestSide(160)
-    assert input_size_hw(window, 160) == official.get_preprocess_shape(*size_hw, 160)
-    np.testing.assert_allclose(to_view(boxes, window, 160), official.apply_boxes(boxes, size_hw))
+    assert input_size_hw(window, frame) == official.get_preprocess_shape(*size_hw, 160)
+    np.testing.assert_allclose(to_input(boxes, window, frame), official.apply_boxes(boxes, size_hw))

@@ -6,7 +6,7 @@ from stages.common.params import Section
 
 
 class WeightsParams(Section):
-    """Which networks to work with.
+    """Which pre-trained networks to use.
 
     `teacher`: embedded, vit_b, vit_l, vit_h, or a local file (an official .pth) or folder (what this stage writes).
     `backbone`: embedded, a timm name such as vit_small_patch14_dinov2.lvd142m, or a local file (timm's

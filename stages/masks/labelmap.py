@@ -1,56 +1,85 @@
-"""From one chosen mask per box to one class label map, with stated rules.
+"""From the teacher's candidates for an image's boxes to its rows in the pseudo-mask tables. Needs no network.
 
 Clipping: a mask ends at its box, enlarged on every side by `clip_margin` times the box's width (left, right) and
-height (top, bottom); None leaves masks as they are. Overlaps: larger masks (after clipping) are painted first, so
-that a small defect on a large one stays visible; of equal masks the later box is painted last. An empty mask paints
-nothing: no box is filled in its place.
+height (top, bottom); None leaves masks as they are. Overlaps: the smaller mask (after clipping) is on top, so that a
+small defect on a large one stays visible; of equal masks the later box is on top. A box with an empty mask labels no
+pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.data.boxes import Window, pixels_of_box
+from stages.data.boxes import Box, Window, corners, pixels_of_box
+from stages.data.tables import encode_label_map
 from stages.masks import rle
+
+CANDIDATES_PER_BOX = 4
 
 
 class Chosen(NamedTuple):
-    """The mask chosen for one box: COCO code at native size, class id, box in native pixels, half-open."""
+    """The mask chosen for one box: COCO run-length code at native size, class id, box in native pixels."""
 
     code: bytes
     class_id: int
-    box_xyxy: tuple[float, float, float, float]
+    box_xyxy: Box
 
 
-def paint(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:
-    """(H, W) uint8 label map: 0 = background, class id + 1. Rules: see above."""
-    order = sorted(range(len(chosen)), key=lambda index: (-clipped_area(chosen[index], size_hw, clip_margin), index))
+def candidate_rows(boxes: Sequence[dict], found: Sequence[dict], candidate: str) -> list[dict]:
+    """Rows of the candidates table: four of `found` for each row of the boxes table, in order, one of them chosen."""
+    rows = []
+    for number, box in enumerate(boxes):
+        four = found[number * CANDIDATES_PER_BOX : (number + 1) * CANDIDATES_PER_BOX]
+        chosen = choose([one["sam_pred_iou"] for one in four], candidate)
+        shared = {key: box[key] for key in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")}
+        rows += [shared | one | {"chosen": index == chosen} for index, one in enumerate(four)]
+    return rows
+
+
+def choose(predicted_iou: Sequence[float], candidate: str) -> int:
+    """Index of the chosen candidate: `single` is 0, `best` the highest predicted IoU of 1 to 3 (a tie: the first)."""
+    return 0 if candidate == "single" else 1 + int(np.argmax(predicted_iou[1:]))
+
+
+def mask_row(image: dict, candidates: Sequence[dict], clip_margin: float | None) -> dict:
+    """The row of the masks table for a row of the images table and the rows of its candidates."""
+    chosen = [Chosen(row["rle"], row["class_id"], corners(row)) for row in candidates if row["chosen"]]
+    copied = ("image_id", "path", "sha256", "exif_orientation", "height", "width", "label_status")
+    png = encode_label_map(draw_label_map(chosen, (image["height"], image["width"]), clip_margin))
+    return {key: image[key] for key in copied} | {"n_boxes": len(chosen), "label_map": {"bytes": png, "path": None}}
+
+
+def draw_label_map(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:
+    """(H, W) uint8 label map of the chosen masks: 0 = background, class id + 1. Rules: see above."""
+
+    def part(index: int) -> tuple[Window, np.ndarray]:
+        code, _, box_xyxy = chosen[index]
+        if clip_margin is None:
+            return Window(0, 0, size_hw[1], size_hw[0]), rle.decode(code, size_hw)
+        window = pixels_of_box(box_xyxy, size_hw, clip_margin)
+        return window, rle.decode_part(code, size_hw, window)
+
+    return _overlay([one.class_id for one in chosen], part, size_hw)
+
+
+def fill_boxes(class_ids: Sequence[int], boxes_xyxy: Sequence[Box], size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 label map in which every box is filled, under the same overlap rule: the yardstick for masks."""
+
+    def part(index: int) -> tuple[Window, np.ndarray]:
+        window = pixels_of_box(boxes_xyxy[index], size_hw)
+        return window, np.ones(window.size_hw, bool)
+
+    return _overlay(class_ids, part, size_hw)
+
+
+def _overlay(
+    class_ids: Sequence[int], part: Callable[[int], tuple[Window, np.ndarray]], size_hw: tuple[int, int]
+) -> np.ndarray:
+    """`part`: index -> window and the mask in it. Called twice per mask, so that only one is held in memory."""
+    order = sorted(range(len(class_ids)), key=lambda index: (-int(part(index)[1].sum()), index))
     labels = np.zeros(size_hw, dtype=np.uint8)
     for index in order:
-        window, mask = _clipped(chosen[index], size_hw, clip_margin)
-        labels[window.y1 : window.y2, window.x1 : window.x2][mask] = chosen[index].class_id + 1
+        window, mask = part(index)
+        labels[window.y1 : window.y2, window.x1 : window.x2][mask] = class_ids[index] + 1
     return labels
-
-
-def fill_boxes(class_ids: Sequence[int], boxes_xyxy: Sequence[tuple], size_hw: tuple[int, int]) -> np.ndarray:
-    """The label map of a teacher that fills every box, under the same overlap rule: (H, W) uint8."""
-    windows = [pixels_of_box(box, size_hw) for box in boxes_xyxy]
-    order = sorted(range(len(windows)), key=lambda index: (-np.prod(windows[index].size_hw), index))
-    labels = np.zeros(size_hw, dtype=np.uint8)
-    for index in order:
-        window = windows[index]
-        labels[window.y1 : window.y2, window.x1 : window.x2] = class_ids[index] + 1
-    return labels
-
-
-def clipped_area(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | None) -> int:
-    """Pixels that clipping keeps."""
-    return int(_clipped(chosen, size_hw, clip_margin)[1].sum())
-
-
-def _clipped(chosen: Chosen, size_hw: tuple[int, int], clip_margin: float | None) -> tuple[Window, np.ndarray]:
-    if clip_margin is None:
-        return Window(0, 0, size_hw[1], size_hw[0]), rle.decode(chosen.code, size_hw)
-    window = pixels_of_box(chosen.box_xyxy, size_hw, clip_margin)
-    return window, rle.decode_part(chosen.code, size_hw, window)

@@ -24,10 +24,9 @@ from stages.compute.device import device_of
 from stages.pretraining.config import PretrainParams
 from stages.pretraining.loop import HELD_OUT_SEED, prepare, pretrain
 from stages.pretraining.world.prompts import Prompt, prompt
-from stages.teacher.candidates import predict_masks
-from stages.teacher.sam import TeacherConfig, build_teacher, save_teacher
+from stages.teacher.sam import SamConfig, build_sam, predict_masks, save_sam
 
-CONFIG = TeacherConfig(
+CONFIG = SamConfig(
     name="embedded",
     image_size=120,
     patch_size=6,
@@ -151,14 +150,14 @@ def main(
     """Train the embedded teacher on procedural prompts."""
     wish = load_params(Params, params).teacher
     prepare(wish)
-    sam = build_teacher(CONFIG).to(device_of(device)).train()
+    sam = build_sam(CONFIG).to(device_of(device)).train()
 
     def judge(average: Sam) -> dict:
         return held_out(average, wish.held_out)
 
     blocks = [sam.image_encoder.blocks, sam.mask_decoder.transformer]
     average = pretrain("pretrain teacher", sam, Prompts(wish.seed), blocks, loss, judge, wish, snapshot)
-    save_teacher(out, average, CONFIG, torch.float16)
+    save_sam(out, average, CONFIG, torch.float16)
     write_json(metrics, {"steps": wish.steps, **judge(average)})
 
 

@@ -10,12 +10,12 @@ from stages.common.params import Section
 class RasterizeParams(Section):
     """How boxes become pseudo-masks.
 
-    `view`: what the teacher's encoder sees, the whole image (the paper's) or a crop around each box.
+    `view`: what the teacher's encoder sees, the whole image (as in the paper) or a crop around each box.
     `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
-    `candidate`: SAM's single-mask output (the paper's), or the best of its three multi-mask outputs by predicted IoU.
+    `candidate`: the teacher's single-mask output (as in the paper), or the best of its three others by predicted IoU.
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
-    `shard_size`: images a file.
+    `shard_size`: images per file.
     """
 
     view: Literal["crop", "whole"]

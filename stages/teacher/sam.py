@@ -1,24 +1,33 @@
-"""The teacher: `segment_anything`'s own `Sam` built from a configuration, of official size or small and embedded."""
+"""SAM as the teacher: `segment_anything`'s own modules, built from a configuration, of official size or embedded.
+
+The proposals equal those of `SamPredictor.predict(box=...)` on the window, box by box. Precision is float32 on a CPU
+and bfloat16 autocast on a GPU (float16 overflows in ViT-H).
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from torch import nn
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor, nn
 
 from stages.common.errors import UserError
 from stages.common.files import new_folder
 from stages.common.params import Section, parse
+from stages.teacher.promptable import Proposals
+from stages.teacher.windows import InputFrame
 
 OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
-class TeacherConfig(Section):
-    """All numbers of a Sam. The defaults are those that the three official sizes share."""
+class SamConfig(Section):
+    """All hyperparameters of a Sam. The defaults are shared by the three official sizes."""
 
     name: str
     image_size: int = 1024
@@ -40,8 +49,8 @@ class TeacherConfig(Section):
     source: str
 
 
-def _official(name: str, file: str, embed_dim: int, depth: int, heads: int, global_attention: list[int]):
-    return TeacherConfig(
+def _official(name: str, file: str, embed_dim: int, depth: int, heads: int, global_attention: list[int]) -> SamConfig:
+    return SamConfig(
         name=name,
         embed_dim=embed_dim,
         depth=depth,
@@ -58,8 +67,8 @@ OFFICIAL = {
 }
 
 
-def build_teacher(config: TeacherConfig) -> Sam:
-    """An untrained Sam of the official classes, put together as segment_anything's own builders do."""
+def build_sam(config: SamConfig) -> Sam:
+    """An untrained Sam of the official classes, assembled as by segment_anything's own builders."""
     grid = config.image_size // config.patch_size
     encoder = ImageEncoderViT(
         img_size=config.image_size,
@@ -96,22 +105,76 @@ def build_teacher(config: TeacherConfig) -> Sam:
     return Sam(encoder, prompts, decoder, config.pixel_mean, config.pixel_std)
 
 
-def load_teacher(folder: Path) -> tuple[Sam, TeacherConfig]:
-    """The teacher of a folder that the weights stage made, in float32, for inference, on the CPU."""
+def load_sam(folder: Path) -> tuple[Sam, SamConfig]:
+    """The Sam of a folder of weights and its configuration: float32, for inference, on the CPU.
+
+    Raises UserError when the folder is not readable, or its weights do not fit its configuration.
+    """
     path = folder / "config.json"
     try:
-        config = parse(TeacherConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        config = parse(SamConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
         weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-        sam = build_teacher(config)
+        sam = build_sam(config)
         sam.load_state_dict(weights)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable teacher: {' '.join(str(error).split())[:300]}") from None
     return sam.eval().requires_grad_(False), config
 
 
-def save_teacher(folder: Path, sam: Sam, config: TeacherConfig, dtype: torch.dtype = torch.float32) -> None:
-    """Write `model.safetensors` (in `dtype`) and `config.json`, whole or not at all."""
+def save_sam(folder: Path, sam: Sam, config: SamConfig, dtype: torch.dtype = torch.float32) -> None:
+    """Write `model.safetensors` (in `dtype`) and `config.json` to the folder, atomically."""
     with new_folder(folder) as part:
         weights = {key: value.to(dtype).contiguous() for key, value in sorted(sam.state_dict().items())}
         save_file(weights, part / "model.safetensors")
         (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+class SamTeacher:
+    """A Sam as `stages.teacher.promptable.Teacher`."""
+
+    libraries = ("segment-anything", "torchvision")
+
+    def __init__(self, sam: Sam) -> None:
+        self.sam, self.device = sam, sam.device
+        self.frame = InputFrame(sam.image_encoder.img_size, "pad")
+
+    def encode(self, windows: Sequence[np.ndarray]) -> Tensor:
+        """N windows, (h, w, 3) uint8 RGB -> (N, C, H, W)."""
+        resize = ResizeLongestSide(self.frame.side_px)
+        pixels = [torch.as_tensor(resize.apply_image(one), device=self.device).permute(2, 0, 1) for one in windows]
+        inputs = torch.stack([self.sam.preprocess(one) for one in pixels])
+        # on a CPU a batch only makes tensors that no cache holds, in memory that is newly allocated each time
+        parts = inputs.split(1) if self.device.type == "cpu" else [inputs]
+        with self._autocast():
+            return torch.cat([self.sam.image_encoder(part) for part in parts])
+
+    def decode(self, embeddings: Tensor, boxes_xyxy: np.ndarray) -> Proposals:
+        """`embeddings`: (N or 1, C, H, W). `boxes_xyxy`: (N, 4) in pixels of the input."""
+        boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=self.device)
+        with self._autocast():
+            sparse, dense = self.sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+            positions = self.sam.prompt_encoder.get_dense_pe()
+            logits, predicted_iou = predict_masks(self.sam.mask_decoder, embeddings, positions, sparse, dense)
+        return Proposals(logits.float().cpu(), predicted_iou.float().cpu())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def predict_masks(
+    decoder: MaskDecoder, embeddings: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`MaskDecoder.predict_masks` for prompts that may each have an image of their own.
+
+    Returns logits (N, 4, h, w) and predicted IoU (N, 4). The official method repeats every image for every prompt, so N
+    prompts on N images would be decoded N x N times.
+    """
+    count = len(sparse)
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(count, -1, -1)
+    image = embeddings + dense
+    hidden, image_out = decoder.transformer(image, positions.expand(count, -1, -1, -1), torch.cat([own, sparse], dim=1))
+    upscaled = decoder.output_upscaling(image_out.transpose(1, 2).reshape(image.shape))
+    mask_tokens = hidden[:, 1 : 1 + decoder.num_mask_tokens].unbind(dim=1)
+    filters = [mlp(token) for mlp, token in zip(decoder.output_hypernetworks_mlps, mask_tokens, strict=True)]
+    logits = torch.einsum("nmc,nchw->nmhw", torch.stack(filters, dim=1), upscaled)
+    return logits, decoder.iou_prediction_head(hidden[:, 0])

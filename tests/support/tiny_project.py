@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from stages.teacher.sam import save_teacher
+from stages.teacher.sam import save_sam
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
 from tests.test_student import TINY, backbone_config
@@ -49,7 +49,7 @@ def write_data_set(root: Path, counts: dict[str, int], size_hw: tuple[int, int] 
 
 def write_weights(folder: Path) -> None:
     """A tiny teacher and a tiny backbone with random weights."""
-    save_teacher(folder / "teacher", tiny_sam(), TINY_TEACHER)
+    save_sam(folder / "teacher", tiny_sam(), TINY_TEACHER)
     (folder / "backbone").mkdir(parents=True)
     torch.manual_seed(0)
     save_file(VisionTransformer(**TINY, num_classes=0).state_dict(), folder / "backbone/model.safetensors")

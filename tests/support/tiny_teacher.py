@@ -3,9 +3,9 @@
 import torch
 from segment_anything.modeling import Sam
 
-from stages.teacher.sam import TeacherConfig, build_teacher
+from stages.teacher.sam import SamConfig, build_sam
 
-TINY = TeacherConfig(
+TINY = SamConfig(
     name="tiny",
     image_size=64,
     patch_size=8,
@@ -27,7 +27,7 @@ TINY = TeacherConfig(
 def tiny_sam() -> Sam:
     """A Sam of the official classes with random weights, its mask logits spread around 0."""
     torch.manual_seed(0)
-    sam = build_teacher(TINY)
+    sam = build_sam(TINY)
     with torch.no_grad():
         for parameter in sam.mask_decoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -1,17 +1,21 @@
-"""SAM on boxes: the official predictor's own results, batched."""
+"""Prompting a teacher: the official predictor's own results, batched."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
-from stages.data.boxes import Window
-from stages.teacher import candidates
-from stages.teacher.candidates import Candidate, predict
-from stages.teacher.chunks import Chunks
-from stages.teacher.windows import crop_window, input_size_hw, whole_window
+from stages.data.boxes import Window, pixels_of_box
+from stages.teacher.candidates import Candidate, describe
+from stages.teacher.promptable import Proposals
+from stages.teacher.prompting import Chunks, measure, predict
+from stages.teacher.sam import SamTeacher
+from stages.teacher.windows import InputFrame, crop_window, input_size_hw, whole_window
 from tests.support.tiny_teacher import tiny_sam
 
 SIZE_HW = (37, 90)
@@ -24,29 +28,29 @@ def sam() -> Sam:
 
 
 @pytest.fixture(scope="module")
-def photo() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
 
 
-def official(sam: Sam, photo: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits (4, H, W), predicted IoU (4,), stability (4,) by SamPredictor on the whole of `photo`."""
+def official(sam: Sam, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (4, H, W), predicted IoU (4,), stability (4,) by SamPredictor on the whole of `image`."""
     predictor = SamPredictor(sam)
-    predictor.set_image(photo)
+    predictor.set_image(image)
     parts = [predictor.predict(box=box, multimask_output=many, return_logits=True) for many in (False, True)]
     logits = np.concatenate([part[0] for part in parts])
     return logits, np.concatenate([p[1] for p in parts]), calculate_stability_score(torch.tensor(logits), 0.0, 1.0)
 
 
 def whole(candidate: Candidate, window: Window) -> np.ndarray:
-    """The mask on all of what the encoder saw."""
+    """The mask on all of the encoded window."""
     mask, (x1, y1, x2, y2) = np.zeros(window.size_hw, bool), candidate.tight
     mask[y1 - window.y1 : y2 - window.y1, x1 - window.x1 : x2 - window.x1] = candidate.mask
     return mask
 
 
-def assert_same(found: list[Candidate], window: Window, photo: np.ndarray, sam: Sam, box: np.ndarray) -> None:
-    """The candidates are the official predictor's results on `photo`."""
-    logits, iou, stability = official(sam, photo, box)
+def assert_same(found: list[Candidate], window: Window, image: np.ndarray, sam: Sam, box: np.ndarray) -> None:
+    """The candidates are the official predictor's results on `image`."""
+    logits, iou, stability = official(sam, image, box)
     assert 0.02 < (logits > 0).mean() < 0.98, "the comparison would say little"
     clear = np.abs(logits) > 1e-4
     assert clear.mean() > 0.99
@@ -56,37 +60,37 @@ def assert_same(found: list[Candidate], window: Window, photo: np.ndarray, sam: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_the_whole_view_equals_the_official_predictor(sam, photo, batch_size):
-    found = list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(batch_size)))
+def test_the_whole_image_equals_the_official_predictor(sam, image, batch_size):
+    found = list(predict(SamTeacher(sam), image, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(batch_size)))
     for box, answer in zip(BOXES, found, strict=True):
-        assert_same(answer, whole_window(SIZE_HW), photo, sam, box)
+        assert_same(answer, whole_window(SIZE_HW), image, sam, box)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_a_crop_equals_the_official_predictor_on_the_crop(sam, photo, batch_size):
+def test_a_crop_equals_the_official_predictor_on_the_crop(sam, image, batch_size):
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
     assert len(set(windows)) == 3
-    found = list(predict(sam, photo, BOXES, windows, Chunks(batch_size)))
+    found = list(predict(SamTeacher(sam), image, BOXES, windows, Chunks(batch_size)))
     for box, window, answer in zip(BOXES, windows, found, strict=True):
-        part = photo[window.y1 : window.y2, window.x1 : window.x2]
+        part = image[window.y1 : window.y2, window.x1 : window.x2]
         assert_same(answer, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
 
 
-def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, photo):
+def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, image):
     sizes = []
     handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    list(predict(sam, photo, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(2)))
+    list(predict(SamTeacher(sam), image, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(2)))
     assert sizes == [1]
     sizes.clear()
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
-    list(predict(sam, photo, BOXES, windows, Chunks(2)))
+    list(predict(SamTeacher(sam), image, BOXES, windows, Chunks(2)))
     handle.remove()
     assert sizes == [1, 1, 1]
 
 
-def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, photo):
-    (found,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
-    logits, _, _ = official(sam, photo, BOXES[0])
+def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, image):
+    (found,) = predict(SamTeacher(sam), image, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    logits, _, _ = official(sam, image, BOXES[0])
     for candidate, one in zip(found, logits, strict=True):
         assert (one > 0).any()
         assert candidate.mean_probability == pytest.approx((1 / (1 + np.exp(-one[one > 0]))).mean(), abs=1e-5)
@@ -97,15 +101,15 @@ def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, ph
 
 
 @pytest.mark.parametrize(("logit", "stability"), [(-9.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (2.0, 1.0)])
-def test_empty_and_uncertain_masks(sam, photo, monkeypatch, logit, stability):
-    decode = candidates._decode
+def test_empty_and_uncertain_masks(sam, image, monkeypatch, logit, stability):
+    decode = SamTeacher.decode
 
     def decoded(*asked):
         logits, predicted_iou = decode(*asked)
-        return torch.full_like(logits, logit), predicted_iou
+        return Proposals(torch.full_like(logits, logit), predicted_iou)
 
-    monkeypatch.setattr(candidates, "_decode", decoded)
-    (found,) = predict(sam, photo, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    monkeypatch.setattr(SamTeacher, "decode", decoded)
+    (found,) = predict(SamTeacher(sam), image, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
     for candidate in found:
         assert candidate.tight.size_hw == candidate.mask.shape == (SIZE_HW if logit > 0 else (0, 0))
         assert candidate.stability == stability
@@ -118,9 +122,32 @@ def test_upsampling_where_there_may_be_mask_equals_segment_anything_s_on_the_who
     low_res = torch.full((20, 20), -4.0)
     low_res[:9, 1:4] = torch.randn(9, 3, generator=draw) * 3
     window = Window(3, 5, 3 + size_hw[1], 5 + size_hw[0])
-    seen = input_size_hw(window, sam.image_encoder.img_size)
-    wanted = sam.postprocess_masks(low_res[None, None], seen, size_hw)[0, 0]
-    found = candidates._describe(sam, window, low_res, 0.5)
+    frame = InputFrame(sam.image_encoder.img_size, "pad")
+    wanted = sam.postprocess_masks(low_res[None, None], input_size_hw(window, frame), size_hw)[0, 0]
+    found = describe(low_res, 0.5, window, frame)
     clear = (wanted.abs() > 1e-4).numpy()
     assert (whole(found, window) == (wanted > 0).numpy())[clear].all()
     assert found.stability == pytest.approx(float((wanted > 1).sum() / (wanted > -1).sum()), abs=1e-3)
+
+
+def test_measures_of_a_mask_by_hand():
+    found = measure(np.ones((3, 6), bool), Window(22, 11, 28, 14), (24.0, 11.0, 30.0, 13.0), (20, 40))
+    assert found["area"] == 18
+    assert found["area_in_box"] == 4 * 2
+    assert [found[f"tight_{key}"] for key in ("x1", "y1", "x2", "y2")] == [22.0, 11.0, 28.0, 14.0]
+    assert found["box_iou"] == pytest.approx(8 / (18 + 12 - 8))
+
+
+def test_an_empty_mask_measures_nothing():
+    found = measure(np.zeros((0, 0), bool), Window(20, 10, 20, 10), (24.0, 11.0, 30.0, 13.0), (20, 40))
+    assert set(found.values()) == {0}
+
+
+@given(arrays(bool, (9, 13)), st.integers(0, 5), st.integers(0, 4), st.tuples(*[st.floats(0, 12)] * 4))
+def test_area_in_box_equals_that_on_the_whole_image(mask, left, top, corners):
+    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    whole = np.zeros((14, 20), bool)
+    whole[top : top + 9, left : left + 13] = mask
+    inside = pixels_of_box((x1, y1, x2, y2), (14, 20))
+    found = measure(mask, Window(left, top, left + 13, top + 9), (x1, y1, x2, y2), (14, 20))
+    assert found["area_in_box"] == whole[inside.y1 : inside.y2, inside.x1 : inside.x2].sum()

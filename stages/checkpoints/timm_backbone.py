@@ -1,7 +1,7 @@
-"""Backbone weights by name, in timm's layout of DINOv2 vision transformers, as safetensors with their configuration.
+"""Install backbone weights by name: DINOv2 vision transformers in timm's layout, as safetensors with config.json.
 
-The arguments of timm's `VisionTransformer` are read off the shapes of the weights, so that a checkpoint is loaded
-later without a hub, and an unfit one is refused here. Only safetensors are fetched and opened: no pickle.
+The arguments of timm's `VisionTransformer` are derived from the shapes of the weights, so that later stages load a
+checkpoint without a model hub, and an unsuitable one is refused here. Only safetensors are opened, never a pickle.
 """
 
 from collections.abc import Mapping
@@ -14,31 +14,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from stages.checkpoints.download import fetch
-from stages.checkpoints.folder import copy_folder
+from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
 from stages.common.files import new_folder, sha256_file
 from stages.student.backbone import load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
 
 TAPS = [1, 2, 4, 7]
-"""Blocks whose output the student reads, counted from 0 (Boxes2Pixels)."""
+"""Blocks whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
 
 HEAD_CHANNELS = 64
-"""Channels of an attention head in every DINOv2 ViT; the weights' shapes do not tell."""
+"""Channels per attention head in every DINOv2 ViT; the shapes of the weights do not determine it."""
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""What every DINOv2 was trained with."""
+"""Input normalisation of every DINOv2 model, RGB in [0, 1]."""
 
 SHA256 = {
     "vit_small_patch14_dinov2.lvd142m": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
     "vit_base_patch14_dinov2.lvd142m": "55cbb5d887b336d430e649c277b85a1429e724871f9d02ac16203235886d8c7b",
 }
-"""Digests of the hub's model.safetensors, by timm name. Other names are taken as the hub gives them."""
+"""Of the hub's model.safetensors, by timm name. The files of other names are not verified."""
 
 
 def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
-    """Write the backbone that `weights.backbone` names to the folder `out`. Raises UserError when there is none."""
+    """Write the backbone that `weights.backbone` names to the folder `out`. Raises UserError for an unknown name."""
     if name == "embedded" or Path(name).is_dir():
         folder = embedded if name == "embedded" else Path(name)
         load_backbone(folder, read_backbone_config(folder).img_size)
@@ -55,7 +54,7 @@ def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
 
 
 def convert(path: Path, name: str, out: Path) -> None:
-    """A checkpoint in timm's layout to a folder of ours, at the precision it has."""
+    """Convert a checkpoint in timm's layout to a folder of weights, at the checkpoint's own precision."""
     try:
         weights = {key: value for key, value in load_file(path).items() if not key.startswith("head.")}
     except (OSError, SafetensorError) as error:
@@ -76,10 +75,10 @@ def convert(path: Path, name: str, out: Path) -> None:
 
 
 def vit_kwargs(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, int | float | bool | str]:
-    """Arguments of timm's VisionTransformer that give exactly these weights, read off their shapes.
+    """Arguments of timm's VisionTransformer that build a network with exactly these weights.
 
     `shapes`: key -> shape, as in a timm checkpoint without its head. Raises UserError, starting with `where`, unless
-    they are a DINOv2 ViT with a plain MLP and enough blocks for the taps.
+    they belong to a DINOv2 ViT with a plain MLP and enough blocks for `TAPS`.
     """
     needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma", "blocks.0.mlp.fc1.weight")
     if missing := [key for key in needed if key not in shapes]:

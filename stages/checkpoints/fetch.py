@@ -1,22 +1,36 @@
-"""Large files from the network: resumed where they broke off, kept in a cache, trusted only by their SHA-256."""
+"""Where weights come from: a verified, resumable download into a cache, or a local folder."""
 
+import shutil
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.common.files import sha256_file
+from stages.common.files import new_folder, sha256_file
 from stages.common.progress import progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
 
+FILES = ("config.json", "model.safetensors")
+"""What a folder of weights holds."""
+
+
+def copy_folder(source: Path, out: Path) -> None:
+    """Copy a folder of weights byte for byte. Raises UserError when one of its files is missing."""
+    for name in FILES:
+        if not (source / name).is_file():
+            raise UserError(f"{source / name}: not found; a folder of weights holds {' and '.join(FILES)}")
+    with new_folder(out) as part:
+        for name in FILES:
+            shutil.copyfile(source / name, part / name)
+
 
 def fetch(url: str, path: Path, sha256: str | None, offline: str) -> Path:
-    """The file at `url`, kept at `path`; fetched only when it is not there yet. Returns `path`.
+    """Download `url` to `path` unless `path` exists, and return `path`.
 
-    With `sha256` the bytes are checked, those of an earlier download too. `offline` tells the user what to do
+    With `sha256` the bytes are checked, also those of an earlier download. `offline` tells the user what to do
     without a network. Raises UserError when the download fails or the bytes are not the expected ones.
     """
     if not path.exists():
@@ -33,13 +47,13 @@ def fetch(url: str, path: Path, sha256: str | None, offline: str) -> Path:
 
 
 def _download(url: str, part: Path) -> None:
-    """Append to `part` what it lacks; start anew where the server cannot continue."""
+    """Append the missing bytes to `part`; start again where the server cannot resume."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not start:  # 416: nothing is missing, or the file there is another one by now
+        if error.code != 416 or not start:  # 416: `part` is complete, or the file on the server has changed
             raise
         part.unlink()
         return _download(url, part)
@@ -53,7 +67,7 @@ def _download(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and file.tell() != total:
-            raise OSError(f"the connection broke off after {file.tell():,} of {total:,} bytes; run again to go on")
+            raise OSError(f"the connection was closed after {file.tell():,} of {total:,} bytes; run again to resume")
 
 
 def _check(path: Path, sha256: str | None, url: str) -> None:

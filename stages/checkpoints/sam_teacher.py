@@ -1,32 +1,31 @@
-"""Teacher weights by name, as safetensors with their configuration.
+"""Install the SAM teacher's weights by name, as safetensors with config.json.
 
-An official checkpoint is a pickle: it is opened only after its SHA-256 has been found among the three published
-ones, and then with `weights_only=True`.
+An official checkpoint is a pickle: it is opened only if its SHA-256 is one of the three published ones, and then with
+`weights_only=True`.
 """
 
 from pathlib import Path
 
 import torch
 
-from stages.checkpoints.download import fetch
-from stages.checkpoints.folder import copy_folder
+from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.teacher.sam import OFFICIAL, build_teacher, load_teacher, save_teacher
+from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
 
 SHA256 = {
     "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
     "vit_l": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
     "vit_h": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
 }
-"""Digests of the official checkpoints, sam_<name>_<...>.pth."""
+"""Of the official checkpoints, sam_<name>_<...>.pth."""
 
 
 def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
-    """Write the teacher that `weights.teacher` names to the folder `out`. Raises UserError when there is none."""
+    """Write the teacher that `weights.teacher` names to the folder `out`. Raises UserError for an unknown name."""
     if name == "embedded" or Path(name).is_dir():
         folder = embedded if name == "embedded" else Path(name)
-        load_teacher(folder)
+        load_sam(folder)
         copy_folder(folder, out)
     elif name in OFFICIAL:
         url, digest = OFFICIAL[name].source, SHA256[name]
@@ -40,14 +39,14 @@ def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
 
 
 def convert(path: Path, name: str, out: Path) -> None:
-    """An official checkpoint, already verified, to safetensors at full precision."""
+    """Convert an official checkpoint, already verified, to a folder of weights at full precision."""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    sam = build_teacher(OFFICIAL[name])
+    sam = build_sam(OFFICIAL[name])
     try:
         sam.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path}: not a {name} checkpoint: {' '.join(str(error).split())[:300]}") from None
-    save_teacher(out, sam, OFFICIAL[name], torch.float32)
+    save_sam(out, sam, OFFICIAL[name])
 
 
 def _official_name(path: Path) -> str:

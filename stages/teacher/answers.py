@@ -1,0 +1,88 @@
+"""The teacher's answers for many images, in order: cached ones from the store, the others from the network."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from stages.common.errors import cancelling
+from stages.data.boxes import Box, corners
+from stages.data.images import read_image
+from stages.teacher.config import RasterizeParams
+from stages.teacher.promptable import Teacher
+from stages.teacher.prompting import Chunks, prompted
+from stages.teacher.store import Store
+
+READ_AHEAD = 4
+"""Images that are read and decoded in advance, each in a thread of its own."""
+
+SMALL_INPUT_PX = 256
+"""A teacher with an input of at most this side runs on one core per image, and the other cores take other images:
+sharing its operations among cores costs more than it gains, and on one core the bytes do not depend on their number."""
+
+MAX_IMAGES_AT_ONCE = 8
+"""Images that are prompted side by side: with more, threads wait for Python's lock."""
+
+
+class _Question(NamedTuple):
+    image: dict
+    boxes_xyxy: list[Box]
+    path: Path  # of its answer in the store
+    cached: list[dict] | None
+    rgb: np.ndarray | None  # only where nothing is cached
+
+
+class Answers:
+    """Answers of `teacher`, cached in `store`, for images below the folder `root`.
+
+    A small teacher sets the number of PyTorch's threads to one, for the whole process.
+    """
+
+    def __init__(self, teacher: Teacher, store: Store, root: Path, params: RasterizeParams) -> None:
+        self.teacher, self.store, self.root, self.params = teacher, store, root, params
+        self.chunks = Chunks(params.batch_size)
+        small = teacher.frame.side_px <= SMALL_INPUT_PX
+        if small:
+            torch.set_num_threads(1)
+        # one on a GPU, or where a single image keeps all cores busy
+        parallel = small and teacher.device.type == "cpu"
+        self.at_once = min(os.cpu_count() or 1, MAX_IMAGES_AT_ONCE) if parallel else 1
+
+    def of(self, images: Sequence[dict], boxes: Mapping[str, Sequence[dict]]) -> Iterator[tuple[dict, list[dict]]]:
+        """Each row of the images table, in order, with its answer: four candidates per box; empty without a box.
+
+        `boxes`: image id -> its rows of the boxes table. Each image is prompted alone, so no answer depends on how
+        many are processed at once.
+        """
+        if self.at_once == 1:  # threads read, this one prompts
+            begin, end, threads = self._read, self._answer, ThreadPoolExecutor(READ_AHEAD)
+        else:
+            begin, end = lambda *asked: self._answer(self._read(*asked)), lambda answered: answered
+            threads = ThreadPoolExecutor(self.at_once, initializer=torch.set_num_threads, initargs=(1,))
+        asked = [(image, boxes.get(image["image_id"], [])) for image in images]
+        ahead = max(READ_AHEAD, self.at_once)
+        with cancelling(threads):
+            waiting = [threads.submit(begin, *one) for one in asked[:ahead]]
+            for position in range(len(asked)):
+                begun = waiting.pop(0).result()
+                waiting += [threads.submit(begin, *later) for later in asked[position + ahead :][:1]]
+                yield end(begun)
+
+    def _read(self, image: dict, rows: Sequence[dict]) -> _Question:
+        boxes_xyxy = [corners(row) for row in rows]
+        path = self.store.path(image["sha256"], boxes_xyxy)
+        cached, rgb = self.store.get(path) if rows else [], None
+        if cached is None:
+            rgb = read_image(self.root, image["path"], image["sha256"], image["exif_orientation"])
+        return _Question(image, boxes_xyxy, path, cached, rgb)
+
+    def _answer(self, asked: _Question) -> tuple[dict, list[dict]]:
+        if asked.cached is not None:
+            return asked.image, asked.cached
+        found = prompted(self.teacher, asked.rgb, asked.boxes_xyxy, self.params, self.chunks)
+        self.store.put(asked.path, found)
+        return asked.image, found

@@ -1,0 +1,39 @@
+"""The contract of a teacher: a promptable network that turns an image and a box into four mask proposals.
+
+`stages.teacher.prompting` asks it, and `stages.teacher.sam` implements it for segment_anything. An adapter for another
+network resizes, normalises and pads by itself; everything after the low-resolution logits is shared.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.teacher.windows import InputFrame
+
+
+class Proposals(NamedTuple):
+    """Four masks per box: that for an unambiguous prompt, then the three for ambiguous ones. On the CPU, float32."""
+
+    logits: Tensor  # (N, 4, h, w) over the whole square input, padding included; mask where > 0
+    predicted_iou: Tensor  # (N, 4), the network's own estimate; may exceed 1
+
+
+class Teacher(Protocol):
+    """A promptable network for inference.
+
+    `frame`: how a window of an image lies in the network's input. `libraries`: installed distributions, beside torch,
+    numpy and Pillow, whose version the proposals depend on.
+    """
+
+    frame: InputFrame
+    device: torch.device
+    libraries: Sequence[str]
+
+    def encode(self, windows: Sequence[np.ndarray]) -> Any:
+        """Embeddings of windows, each (h, w, 3) uint8 RGB; only `decode` looks into them."""
+
+    def decode(self, embeddings: Any, boxes_xyxy: np.ndarray) -> Proposals:
+        """`boxes_xyxy`: (N, 4) in pixels of the input, on the embeddings of N windows, or of one for all boxes."""

@@ -1,0 +1,31 @@
+"""The key under which a teacher's answer is cached."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from stages.teacher.sam import SamTeacher
+from stages.teacher.store import CODE
+
+ROOT = Path(__file__).parent.parent
+WITHOUT_EFFECT = {
+    "stages.teacher.config",  # the values themselves are part of the key
+    "stages.common.errors",
+    "stages.common.params",
+}
+
+
+def loaded_by(modules: str) -> set[str]:
+    """Names of this project's modules, packages apart, that `import modules` loads in a fresh interpreter."""
+    probe = f"import json, sys, {modules}; print(json.dumps([name for name, module in sys.modules.items() "
+    probe += "if name.startswith('stages.') and not hasattr(module, '__path__')]))"
+    said = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return set(json.loads(said))
+
+
+def test_the_key_counts_all_the_code_that_an_answer_comes_from():
+    loaded = loaded_by("stages.teacher.prompting, stages.data.images")
+    assert {module.__name__ for module in CODE} == loaded - WITHOUT_EFFECT
+    # the teacher's own module is counted beside them, and has no part that is not
+    assert loaded_by(SamTeacher.__module__) - loaded - WITHOUT_EFFECT <= {SamTeacher.__module__, "stages.common.files"}
