@@ -1,4 +1,4 @@
-"""Pre-training: losses by hand, the official forward pass, a step that learns, weights that the pipeline can load."""
+"""Pre-training: losses by hand, SAM's forward pass, training steps, resuming, weights that the pipeline can load."""
 
 import json
 import math
@@ -13,11 +13,13 @@ from torch import nn
 
 from stages.common.params import load_params
 from stages.compute.checkpoint import save_state
-from stages.pretraining import backbone as pretrain_backbone
-from stages.pretraining import teacher as pretrain_teacher
-from stages.pretraining.loop import optimizers, pretrain, schedule, update
-from stages.pretraining.teacher import CONFIG, Prompts, forward, iou, loss, mask_losses
-from stages.pretraining.world.shapes import KINDS
+from stages.compute.workdir import work_folder
+from stages.pretrain import Params, main
+from stages.pretraining import embedded_backbone, embedded_teacher
+from stages.pretraining.embedded_backbone import CLUTTER, CellClassifier, Scenes, backbone_task
+from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, forward, iou, loss, mask_losses
+from stages.pretraining.pretrain_loop import Task, optimizer_of, pretrain, schedule
+from stages.pretraining.world.procedural_shapes import KINDS
 from stages.student.backbone import load_backbone
 from stages.teacher.sam import build_sam
 
@@ -37,7 +39,7 @@ def batch():
     return [torch.stack(part) for part in list(zip(*samples, strict=True))[:4]]
 
 
-def test_a_sure_and_right_mask_costs_nothing_and_a_sure_and_wrong_one_much():
+def test_a_confident_right_mask_costs_nothing_and_a_confident_wrong_one_much():
     masks = torch.zeros(1, 6, 9, dtype=torch.bool)
     masks[:, 1:4, 2:7] = True
     right = torch.where(masks, 50.0, -50.0)[:, None]
@@ -75,7 +77,7 @@ def test_the_training_s_forward_pass_is_segment_anything_s(sam, batch):
                 torch.testing.assert_close(logits[index, wanted], upsampled[0], atol=1e-4, rtol=1e-4)
 
 
-def test_the_teacher_learns_a_batch_by_heart(sam, batch):
+def test_the_teacher_overfits_a_batch(sam, batch):
     optimizer = torch.optim.AdamW(sam.train().parameters(), lr=2e-3)
     values = []
     for _ in range(8):
@@ -100,12 +102,13 @@ def test_every_weight_that_a_box_prompt_uses_gets_a_gradient(sam, batch):
     assert {name for name, _ in sam.named_parameters() if name.startswith(unused)} == without
 
 
-def test_pixels_inside_a_box_by_hand():
-    found = pretrain_teacher.inside(torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.5, 2.5, 1.5, 4.0]]), 4)
+def test_logits_are_clipped_to_the_pixels_that_a_box_touches():
+    logits = torch.zeros(2, 3, 4, 4)
+    found = clipped(logits, torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.5, 2.5, 1.5, 4.0]]))
     wanted = torch.zeros(2, 4, 4, dtype=torch.bool)
     wanted[0, 0:2, 1:3] = True
     wanted[1, 2:4, 0:2] = True  # a pixel that the box only touches counts
-    assert torch.equal(found, wanted)
+    assert torch.equal(found, torch.where(wanted[:, None], logits, -torch.inf))
 
 
 def params_file(folder: Path, **changed: int) -> Path:
@@ -119,142 +122,135 @@ def params_file(folder: Path, **changed: int) -> Path:
     return path
 
 
-MAKERS = {"teacher": pretrain_teacher, "backbone": pretrain_backbone}
+MODULES = {"teacher": embedded_teacher, "backbone": embedded_backbone}
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_killed_training_goes_on_and_ends_at_the_same_bytes(name, tmp_path, monkeypatch, capsys):
-    params, maker, snapshot = params_file(tmp_path), MAKERS[name], tmp_path / "work/snapshot.pt"
+@pytest.mark.parametrize("name", MODULES)
+def test_a_killed_training_resumes_and_ends_at_the_same_bytes(name, tmp_path, monkeypatch, capsys):
+    params, loss = params_file(tmp_path), MODULES[name].loss
+    steps = []
 
-    def make(out: str) -> None:
-        maker.main(tmp_path / out, tmp_path / f"{out}.json", snapshot=snapshot, params=params, device="cpu")
+    def make(project: str, kill_at: int | None = None) -> None:
+        """Train in a project of its own; a kill comes in the step `kill_at`."""
+
+        def counted(network, batch):
+            steps.append(len(steps))
+            if len(steps) == kill_at:
+                raise KeyboardInterrupt
+            return loss(network, batch)
+
+        steps.clear()
+        (tmp_path / project / ".dvc").mkdir(parents=True, exist_ok=True)
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path / project))
+        monkeypatch.setattr(MODULES[name], "loss", counted)
+        main(name, params, tmp_path / project / "out", tmp_path / project / "metrics.json", device="cpu")
+
+    def results(project: str) -> list[bytes]:
+        files = ("out/model.safetensors", "out/config.json", "metrics.json")
+        return [(tmp_path / project / file).read_bytes() for file in files]
 
     make("one")
-    assert not snapshot.exists()
-    computed = []
-
-    def killed(network, batch):
-        computed.append(len(computed))
-        if len(computed) == 4:
-            raise KeyboardInterrupt
-        return loss_of[name](network, batch)
-
-    loss_of = {key: each.loss for key, each in MAKERS.items()}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(maker, "loss", killed)
-        make("two")
-    assert not (tmp_path / "two").exists()
-    assert snapshot.exists()
+    assert len(steps) == 4
+    with pytest.raises(KeyboardInterrupt):
+        make("two", kill_at=4)
+    assert not (tmp_path / "two/out").exists()
+    assert (work_folder() / f"training/pretrain_{name}.pt").exists()
     make("two")
-    assert "going on from step 2" in capsys.readouterr().out
-    for file in ("model.safetensors", "config.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
-    assert {value.dtype for value in load_file(tmp_path / "one/model.safetensors").values()} == {torch.float16}
-    assert json.loads((tmp_path / "one.json").read_text())["steps"] == 4
+    assert len(steps) == 2
+    assert "resuming from step 2" in capsys.readouterr().out
+    assert results("one") == results("two")
+    make("two")
+    assert steps == []  # a finished training is not repeated
+    assert results("one") == results("two")
+    assert {value.dtype for value in load_file(tmp_path / "one/out/model.safetensors").values()} == {torch.float16}
+    assert json.loads((tmp_path / "one/metrics.json").read_text())["steps"] == 4
 
 
 @pytest.mark.parametrize("spoil", ["other parameters", "not a snapshot"])
-def test_a_snapshot_of_another_training_is_not_taken_up(spoil, tmp_path, capsys):
+def test_a_snapshot_of_another_training_is_not_resumed(spoil, tmp_path, capsys):
     snapshot = tmp_path / "snapshot.pt"
     torch.manual_seed(0)
-    wish = load_params(pretrain_backbone.Params, params_file(tmp_path)).backbone
+    values = load_params(Params, params_file(tmp_path)).backbone
+    net = nn.Linear(1, 1)
+    task = Task(net, [net], lambda _: torch.arange(8.0), lambda net, x: net(x[:, None]).mean(), lambda *_: {}, None)
 
-    def train() -> nn.Module:
-        net = nn.Linear(1, 1)
-        return pretrain(
-            "net", net, torch.arange(8.0), [net], lambda net, x: net(x[:, None]).mean(), str, wish, snapshot
-        )
-
-    assert isinstance(train(), nn.Linear)
+    assert isinstance(pretrain("net", task, values, snapshot), nn.Linear)
     if spoil == "not a snapshot":
         snapshot.write_bytes(b"half a file")
     else:
         save_state(snapshot, {"identity": "another", "step": 2})
-    train()
+    pretrain("net", task, values, snapshot)
     said = capsys.readouterr()
     assert "starting over" in said.out or "damaged, made anew" in said.err
 
 
 def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():
-    wish = load_params(pretrain_backbone.Params, ROOT / "data/weights/params.yaml").backbone
-    reader = pretrain_backbone.Reader()
-    muon, adamw = optimizers(reader, [reader.backbone.vit.blocks], wish)
-    name_of = {id(parameter): name for name, parameter in reader.named_parameters()}
-    by_muon, by_adamw = (
-        {name_of[id(parameter)] for parameter in each.param_groups[0]["params"]} for each in (muon, adamw)
-    )
+    values = load_params(Params, ROOT / "data/weights/params.yaml").backbone
+    task = backbone_task(torch.device("cpu"))
+    optimizer = optimizer_of(task, values)
+    assert [group["lr"] for group in optimizer.param_groups] == [values.muon_lr, values.lr]
+    loss = task.loss(task.network, [torch.stack(part) for part in zip(*(Scenes(0)[n] for n in (0, 1)), strict=True)])
+    loss.backward()
+    optimizer.step()
+    by_muon = {name for name, value in task.network.named_parameters() if optimizer.state[value]["use_muon"]}
     assert by_muon == {
         f"backbone.vit.blocks.{block}.{part}.weight"
         for block in range(8)
         for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     }
-    assert by_muon | by_adamw == set(name_of.values())
-    assert not by_muon & by_adamw
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
-    wish = load_params(pretrain_backbone.Params, ROOT / "data/weights/params.yaml").backbone
-    factors = [schedule(step, wish) for step in range(wish.steps)]
-    assert factors[0] == pytest.approx(1 / wish.warmup_steps)
+    values = load_params(Params, ROOT / "data/weights/params.yaml").backbone
+    factors = [schedule(step, values) for step in range(values.steps)]
+    assert factors[0] == pytest.approx(1 / values.warmup_steps)
     assert max(factors) <= 1
-    assert factors[wish.steps // 2] == pytest.approx(0.5, abs=1e-3)
+    assert factors[values.steps // 2] == pytest.approx(0.5, abs=1e-3)
     assert factors[-1] == pytest.approx(0, abs=1e-5)
 
 
-def test_the_average_by_hand():
-    mean, current = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
-    with torch.no_grad():
-        mean.weight.fill_(1.0)
-        current.weight.fill_(3.0)
-        current.running_mean.fill_(7.0)
-    update(mean, current, 0.75)
-    assert mean.weight.item() == pytest.approx(1.5)
-    assert mean.running_mean.item() == 7.0
-
-
 def test_scenes_have_labels_of_kinds_and_are_the_same_every_time():
-    scenes = pretrain_backbone.Scenes(3)
+    scenes = Scenes(3)
     found = [scenes[number] for number in range(8)]
     for image, labels in found:
         assert image.shape == (3, *(2 * side for side in labels.shape))
         assert 0 <= image.min() <= image.max() <= 1
-        assert 0 <= labels.min() <= labels.max() <= pretrain_backbone.CLUTTER == len(KINDS) + 1
+        assert 0 <= labels.min() <= labels.max() <= CLUTTER == len(KINDS) + 1
     assert len({int(value) for _, labels in found for value in labels.unique()}) > 3
     assert torch.equal(scenes[4][0], found[4][0])
     assert torch.equal(scenes[4][1], found[4][1])
-    assert not torch.equal(pretrain_backbone.Scenes(4)[4][0], found[4][0])
+    assert not torch.equal(Scenes(4)[4][0], found[4][0])
 
 
-def test_defects_wanted_for_a_scene_are_none_to_five():
-    counts = [len(pretrain_backbone.wanted(np.random.default_rng(seed))) for seed in range(60)]
+def test_a_scene_gets_none_to_five_defects():
+    counts = [len(embedded_backbone.random_defects(np.random.default_rng(seed))) for seed in range(60)]
     assert set(counts) == {0, 1, 2, 3, 4, 5}
 
 
 def test_each_cell_is_read_from_its_own_patch():
     torch.manual_seed(0)
-    reader = pretrain_backbone.Reader().eval()
-    assert all(parameter.requires_grad for parameter in reader.parameters())
+    classifier = CellClassifier().eval()
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
     with torch.no_grad():
-        reader.cells[0].weight.zero_()
-        features = torch.zeros(1, reader.cells[0].in_channels, 2, 3)
+        classifier.cells[0].weight.zero_()
+        features = torch.zeros(1, classifier.cells[0].in_channels, 2, 3)
         features[0, 0, 1, 2] = 1.0
-        reader.cells[0].weight[:, 0] = 1.0
-        cells = (reader.cells(features) - reader.cells(torch.zeros_like(features)))[0, 0]
+        classifier.cells[0].weight[:, 0] = 1.0
+        cells = (classifier.cells(features) - classifier.cells(torch.zeros_like(features)))[0, 0]
     assert cells.shape == (14, 21)
     wanted = torch.zeros(14, 21)
     wanted[7:, 14:] = 1
     torch.testing.assert_close(cells, wanted)
 
 
-def test_the_backbone_learns_a_batch_by_heart():
+def test_the_backbone_overfits_a_batch():
     torch.manual_seed(0)
-    reader = pretrain_backbone.Reader().train()
-    batch = [torch.stack(part) for part in zip(*(pretrain_backbone.Scenes(0)[n] for n in (0, 1)), strict=True)]
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3)
+    classifier = CellClassifier().train()
+    batch = [torch.stack(part) for part in zip(*(Scenes(0)[n] for n in (0, 1)), strict=True)]
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3)
     values = []
     for _ in range(6):
-        value = pretrain_backbone.loss(reader, batch)
+        value = embedded_backbone.loss(classifier, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -262,10 +258,10 @@ def test_the_backbone_learns_a_batch_by_heart():
     assert values[-1] < 0.9 * values[0]
 
 
-def test_clutter_called_clutter_is_no_false_alarm():
-    """Dice sees clutter as no defect: naming it right costs nothing, naming it a defect does."""
+def test_clutter_classified_as_clutter_costs_nothing():
+    """Dice counts clutter as no defect: the right class costs nothing, a class of defects does."""
 
-    class Told(nn.Module):
+    class Fixed(nn.Module):
         def __init__(self, labels):
             super().__init__()
             self.logits = nn.Parameter(20.0 * nn.functional.one_hot(labels, len(KINDS) + 2).permute(0, 3, 1, 2).float())
@@ -274,19 +270,19 @@ def test_clutter_called_clutter_is_no_false_alarm():
             return self.logits
 
     labels = torch.zeros(1, 6, 8, dtype=torch.long)
-    labels[:, 1:3, 1:4], labels[:, 4:, 5:] = 2, pretrain_backbone.CLUTTER
-    right = pretrain_backbone.loss(Told(labels), [torch.zeros(1), labels]).item()
+    labels[:, 1:3, 1:4], labels[:, 4:, 5:] = 2, CLUTTER
+    right = embedded_backbone.loss(Fixed(labels), [torch.zeros(1), labels]).item()
     mistaken = labels.clone()
     mistaken[:, 4:, 5:] = 1
     assert right == pytest.approx(0, abs=1e-5)
-    assert pretrain_backbone.loss(Told(mistaken), [torch.zeros(1), labels]).item() > 0.3
+    assert embedded_backbone.loss(Fixed(mistaken), [torch.zeros(1), labels]).item() > 0.3
 
 
-def test_a_trained_backbone_is_one_that_the_student_can_load(tmp_path):
-    reader = pretrain_backbone.Reader()
-    pretrain_backbone.save_backbone(tmp_path / "backbone", reader.backbone)
+def test_the_student_can_load_a_pretrained_backbone(tmp_path):
+    classifier = CellClassifier()
+    embedded_backbone.save_backbone(tmp_path / "backbone", classifier)
     backbone, config = load_backbone(tmp_path / "backbone", 224)
-    assert config == pretrain_backbone.BACKBONE
+    assert config == embedded_backbone.BACKBONE
     assert (tmp_path / "backbone/model.safetensors").stat().st_size < 8_000_000
     with torch.no_grad():
         taps = backbone.eval()(torch.zeros(1, 3, 224, 224))
@@ -300,7 +296,7 @@ def test_both_embedded_networks_are_small():
 
 
 def test_the_first_filters_are_orthogonal_and_the_first_of_them_is_brightness():
-    filters = pretrain_backbone.cosines(192, 14).reshape(192, -1)
+    filters = embedded_backbone.cosines(192, 14).reshape(192, -1)
     products = filters @ filters.T
     assert np.abs(products - np.diag(np.diag(products))).max() < 1e-10
     grey = np.full((3, 14, 14), 0.5).reshape(-1)

@@ -1,4 +1,4 @@
-"""The procedural world: the same seed, the same picture; masks that are there; boxes as people draw them."""
+"""The procedural world: reproducible by seed, masks that show, boxes as humans draw them."""
 
 import ast
 from pathlib import Path
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, maximum_filter
 
-from stages.pretraining.world import clutter as things
+from stages.pretraining.world import clutter as clutter_module
 from stages.pretraining.world.clutter import clutter
-from stages.pretraining.world.materials import blend, light, material
-from stages.pretraining.world.noise import fractal, rotated, smooth
-from stages.pretraining.world.prompts import drawn_box, prompt
-from stages.pretraining.world.shapes import KINDS, blob, crack, speck
-from stages.pretraining.world.world import LEAST_PX, OFTEN, _applied, camera, scene
+from stages.pretraining.world.materials import light, material
+from stages.pretraining.world.primitives import blend, fractal, rotated, smooth
+from stages.pretraining.world.procedural_scene import FREQUENCIES, MIN_PIXELS, _blended, camera, scene
+from stages.pretraining.world.procedural_shapes import KINDS, blob, crack, speck
+from stages.pretraining.world.prompt_samples import drawn_box, prompt
 
 SIZE_HW = (60, 97)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -31,7 +31,7 @@ def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def test_the_world_imports_no_renderer_but_its_own():
+def test_the_procedural_world_imports_nothing_else_of_the_project():
     folder = Path(__file__).parents[1] / "stages/pretraining/world"
     found = {
         node.module
@@ -45,7 +45,7 @@ def test_the_world_imports_no_renderer_but_its_own():
 
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
-def test_a_seed_is_a_picture(seed):
+def test_the_same_seed_gives_the_same_scene(seed):
     one, two = (scene(draw(seed), SIZE_HW, WANTED) for _ in range(2))
     assert one.image.shape == (*SIZE_HW, 3)
     assert one.image.dtype == np.uint8
@@ -54,25 +54,25 @@ def test_a_seed_is_a_picture(seed):
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(one.defects, two.defects, strict=True))
 
 
-def test_other_seeds_are_other_pictures():
-    pictures = {scene(draw(seed), SIZE_HW, WANTED).image.tobytes() for seed in range(5)}
-    assert len(pictures) == 5
+def test_other_seeds_give_other_scenes():
+    images = {scene(draw(seed), SIZE_HW, WANTED).image.tobytes() for seed in range(5)}
+    assert len(images) == 5
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
-def test_masks_are_of_some_size_and_never_share_a_pixel(seed):
+def test_masks_have_a_minimum_size_and_never_share_a_pixel(seed):
     made = scene(draw(seed), SIZE_HW, WANTED)
-    assert len(made.defects) < len(WANTED)  # the last one wanted lies outside the picture
+    assert len(made.defects) < len(WANTED)  # the last one wanted lies outside the image
     for defect in made.defects:
         assert defect.kind in KINDS
         assert defect.mask.shape == SIZE_HW
         assert defect.mask.dtype == bool
-        assert defect.mask.sum() >= LEAST_PX
+        assert defect.mask.sum() >= MIN_PIXELS
     assert sum((defect.mask.astype(int) for defect in made.defects), np.zeros(SIZE_HW, int)).max() <= 1
 
 
-def test_nothing_wanted_is_nothing_there():
+def test_a_scene_may_have_no_defect():
     assert scene(draw(0), SIZE_HW, []).defects == []
 
 
@@ -91,7 +91,7 @@ def test_a_defect_can_be_seen():
     surface = np.full((*SIZE_HW, 3), 0.5, np.float32)
     coverage = blob(draw(1), SIZE_HW, 24)
     for seed in range(20):
-        change = np.abs(_applied(draw(seed), surface, coverage, "blob") - surface).mean(-1)
+        change = np.abs(_blended(draw(seed), surface, coverage, "blob") - surface).mean(-1)
         assert change[coverage >= 0.5].mean() > 0.02
         assert change[distance_transform_edt(coverage == 0) > 8].max() < 1e-3
 
@@ -150,18 +150,18 @@ def test_surfaces_have_the_size_asked_for_and_no_holes(seed):
 def test_clutter_changes_the_surface_where_its_coverage_says(kind):
     plain, seen = np.full((*SIZE_HW, 3), 0.5, np.float32), 0
     for seed in range(12):
-        surface, coverage = getattr(things, kind)(draw(seed), plain)
+        surface, coverage = getattr(clutter_module, kind)(draw(seed), plain)
         change = np.abs(surface - plain).max(-1)
-        beside = maximum_filter(coverage, 7, mode="wrap") == 0  # a lit lip reaches a pixel beyond
+        beside = maximum_filter(coverage, 7, mode="wrap") == 0  # relief reaches a pixel beyond
         assert change[beside].max(initial=0) < 1e-6
         seen += int((coverage >= 0.5).any() and change[coverage >= 0.5].mean() > 0.01)
-    assert seen >= 6  # some lie outside the picture
+    assert seen >= 6  # some lie outside the image
 
 
 @pytest.mark.parametrize("kind", ["_shadow", "_cast", "_edge", "_band"])
-def test_shadows_and_other_materials_are_no_things(kind):
+def test_shadows_and_other_materials_have_no_coverage(kind):
     plain = np.full((*SIZE_HW, 3), 0.5, np.float32)
-    made = [getattr(things, kind)(draw(seed), plain) for seed in range(12)]
+    made = [getattr(clutter_module, kind)(draw(seed), plain) for seed in range(12)]
     assert all(coverage is None for _, coverage in made)
     assert sum(np.abs(surface - plain).max() > 0.02 for surface, _ in made) >= 6
 
@@ -175,7 +175,7 @@ def test_a_pixel_is_a_defect_or_clutter_never_both(seed):
 
 
 def test_every_kind_of_shape_is_drawn():
-    assert set(OFTEN) == set(KINDS)
+    assert set(FREQUENCIES) == set(KINDS)
 
 
 def test_blend_by_hand():

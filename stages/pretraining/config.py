@@ -1,4 +1,4 @@
-"""Parameters of the two pre-trainings: data/weights/params.yaml."""
+"""Sections `teacher` and `backbone` of data/weights/params.yaml."""
 
 from pydantic import Field
 
@@ -6,7 +6,11 @@ from stages.common.params import Section
 
 
 class PretrainParams(Section):
-    """How one embedded network is trained and judged."""
+    """How one embedded network is trained and scored.
+
+    lr: of AdamW, muon_lr: of Muon; snapshot_every: steps between snapshots; held_out: samples that no training sees;
+    bf16: autocast to bfloat16; threads: of the CPU; workers: processes that draw samples, 0 for none.
+    """
 
     seed: int = Field(ge=0)
     steps: int = Field(gt=0)

@@ -1,14 +1,15 @@
-"""Bare surfaces: (H, W, 3) float32 in about [0, 1]."""
+"""Bare surfaces, float32 (H, W, 3) in about [0, 1], and the light on them."""
 
 import numpy as np
 
-from stages.pretraining.world.noise import Draw, fractal, rotated, smooth
-
-Size = tuple[int, int]
+from stages.pretraining.world.primitives import Draw, Size, fractal, rotated, smooth
 
 
 def material(draw: Draw, size_hw: Size, contrasts: tuple[float, ...] = (0.01, 0.03, 0.06, 0.1)) -> np.ndarray:
-    """A bare surface of random kind, colour, grain and light; its grain is one of `contrasts` strong, roughly."""
+    """A bare surface of random kind, colour, grain and light.
+
+    The standard deviation of its grain, relative to the colour, is 0.5 to 1.5 times one of `contrasts`.
+    """
     kinds = (_brushed, _brushed, _grain, _mottled, _painted, _fibrous, _tiled)
     texture = kinds[draw.integers(len(kinds))](draw, size_hw)
     colour = _colour(draw)
@@ -31,11 +32,6 @@ def light(draw: Draw, size_hw: Size) -> np.ndarray:
     if draw.random() < 0.3:
         factor += 0.15 * smooth(draw, size_hw, (size_hw[0] / 2, size_hw[1] / 2))
     return factor
-
-
-def blend(surface: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """`colour` ((3,) or (H, W, 3)) laid over `surface` with (H, W) opacity `alpha`."""
-    return surface + alpha[..., None] * (colour - surface)
 
 
 def _colour(draw: Draw) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The procedural world: a surface, its clutter, defects on it, and the camera. Exact masks come for free.
+"""A scene of the procedural world: a surface, its clutter, defects with exact masks, and the camera.
 
-It shares nothing with the renderer of the demo: what is learnt here has never seen a demo image.
+It shares no code with the renderer of the demo, so that the embedded networks cannot have seen a demo image.
 """
 
 from typing import NamedTuple
@@ -9,57 +9,58 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 
 from stages.pretraining.world.clutter import clutter
-from stages.pretraining.world.materials import blend, material
-from stages.pretraining.world.noise import Draw, fractal
-from stages.pretraining.world.shapes import KINDS
+from stages.pretraining.world.materials import material
+from stages.pretraining.world.primitives import Draw, Size, blend, fractal
+from stages.pretraining.world.procedural_shapes import KINDS
 
-OFTEN = {"blob": 1, "speck": 1, "stain": 1, "crack": 2, "streak": 1.5, "chip": 1.5, "pieces": 1.5, "fray": 1.5}
-"""How often each kind of shape is drawn: thin and ragged ones are harder to learn."""
+FREQUENCIES = {"blob": 1, "speck": 1, "stain": 1, "crack": 2, "streak": 1.5, "chip": 1.5, "pieces": 1.5, "fray": 1.5}
+"""Relative frequency of each kind of shape: thin and ragged ones are harder to learn."""
 
-LEAST_PX = 6
-"""A defect of fewer visible pixels is not one."""
+MIN_PIXELS = 6
+"""A defect with fewer visible pixels is left out."""
 
 
 class Defect(NamedTuple):
-    """`mask` (H, W) bool and the kind of shape it came from."""
+    """A kind of shape and the `mask` bool (H, W) of its visible pixels."""
 
     kind: str
     mask: np.ndarray
 
 
 class Scene(NamedTuple):
-    """`image` (H, W, 3) uint8, the defects in it, the last one on top, and where `clutter` (H, W) bool shows."""
+    """`image` uint8 (H, W, 3), its defects, the last one on top, and the mask `clutter` bool (H, W) of other objects.
+
+    No pixel is in two of the masks.
+    """
 
     image: np.ndarray
     defects: list[Defect]
     clutter: np.ndarray
 
 
-def scene(
-    draw: Draw, size_hw: tuple[int, int], wanted: list[tuple[float, tuple[float, float]]], lettered: float = 0.0
-) -> Scene:
-    """An image with a defect of each wanted (long side, centre xy; px). Those that fail to show are left out.
+def scene(draw: Draw, size_hw: Size, wanted: list[tuple[float, tuple[float, float]]], lettered: float = 0.0) -> Scene:
+    """An image with a defect for each of `wanted`, (long side, centre xy) in px; those too small to show are left out.
 
     `lettered`: see `clutter`.
     """
     surface, cluttered = clutter(draw, material(draw, size_hw), lettered)
-    often = np.array(list(OFTEN.values())) / sum(OFTEN.values())
+    frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
-        kind = str(draw.choice(list(OFTEN), p=often))
-        coverage = _placed(KINDS[kind](draw, size_hw, long_px), centre_xy)
+        kind = str(draw.choice(list(FREQUENCIES), p=frequencies))
+        coverage = _moved(KINDS[kind](draw, size_hw, long_px), centre_xy)
         mask = coverage >= 0.5
-        if mask.sum() < LEAST_PX:
+        if mask.sum() < MIN_PIXELS:
             continue
-        surface = _applied(draw, surface, coverage, kind)
+        surface = _blended(draw, surface, coverage, kind)
         defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(kind, mask)]
         cluttered &= ~mask
     image = camera(draw, surface)
-    return Scene(image, [each for each in defects if each.mask.sum() >= LEAST_PX], cluttered)
+    return Scene(image, [each for each in defects if each.mask.sum() >= MIN_PIXELS], cluttered)
 
 
 def camera(draw: Draw, surface: np.ndarray) -> np.ndarray:
-    """Exposure, lens blur, sensor noise; grey in half of the images. Returns uint8."""
+    """`surface` (H, W, 3) after lens blur, exposure and sensor noise, uint8; grey in half of the cases."""
     if draw.random() < 0.5:
         surface = np.broadcast_to(surface.mean(-1, keepdims=True), surface.shape)
     sigma = draw.choice([0.0, 0.0, 0.5, 0.8, 1.2]) * draw.uniform(0.7, 1.2)
@@ -69,14 +70,15 @@ def camera(draw: Draw, surface: np.ndarray) -> np.ndarray:
     return np.uint8(np.clip(surface, 0, 1) * 255 + 0.5)
 
 
-def _placed(coverage: np.ndarray, centre_xy: tuple[float, float]) -> np.ndarray:
+def _moved(coverage: np.ndarray, centre_xy: tuple[float, float]) -> np.ndarray:
+    """`coverage` (H, W) moved from the centre of the canvas to `centre_xy`, px."""
     height, width = coverage.shape
     offset_yx = (round(centre_xy[1] - height / 2), round(centre_xy[0] - width / 2))
     return shift(coverage, offset_yx, order=0)
 
 
-def _applied(draw: Draw, surface: np.ndarray, coverage: np.ndarray, kind: str) -> np.ndarray:
-    """The defect's own look: a step in tone against what lies under it, with texture inside and perhaps a rim."""
+def _blended(draw: Draw, surface: np.ndarray, coverage: np.ndarray, kind: str) -> np.ndarray:
+    """`surface` with a defect on it that differs in tone, with texture inside and sometimes a rim."""
     inside = coverage >= 0.5
     under = surface[inside].mean(0)
     grain = float(surface[inside].std(0).mean())
@@ -86,15 +88,12 @@ def _applied(draw: Draw, surface: np.ndarray, coverage: np.ndarray, kind: str) -
     texture = draw.choice([0.0, 0.15, 0.5]) * step * fractal(draw, coverage.shape, draw.uniform(2, 14))
     look = np.clip(colour, 0.0, 1.0) + texture[..., None]
     if draw.random() < 0.35:
-        look = look + (surface - under) * draw.uniform(0.3, 1)  # the material's own grain shows through
+        look = look + (surface - under) * draw.uniform(0.3, 1)  # the material's grain is visible
     softness = draw.choice([0.0, 0.4, 0.8]) if kind != "stain" else draw.choice([0.5, 1.0, 2.0])
     alpha = gaussian_filter(coverage, softness) if softness else coverage
     result = blend(surface, alpha, look)
     if draw.random() < 0.2:
         rim = np.clip(gaussian_filter(coverage, 1.2) - coverage, 0, 1)
-        result = blend(
-            result,
-            np.clip(rim * 2, 0, 1) * draw.uniform(0.2, 0.8),
-            np.clip(under + step * draw.choice([-0.6, 0.6]), 0, 1),
-        )
+        opacity = np.clip(rim * 2, 0, 1) * draw.uniform(0.2, 0.8)
+        result = blend(result, opacity, np.clip(under + step * draw.choice([-0.6, 0.6]), 0, 1))
     return result.astype(np.float32)

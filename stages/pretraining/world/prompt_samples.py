@@ -1,17 +1,17 @@
-"""Samples for the teacher: one boxed defect in a window around its box, as rasterize will show it one."""
+"""Samples for the teacher: one defect with its box, in a crop around the box as rasterize makes it."""
 
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from stages.pretraining.world.noise import Draw
-from stages.pretraining.world.world import scene
+from stages.pretraining.world.primitives import Draw
+from stages.pretraining.world.procedural_scene import scene
 
 
 class Prompt(NamedTuple):
-    """`image` (S, S, 3) uint8, padded with zeros right or below; `size_hw` the part that is image;
-    `box_xyxy` in its pixels; `mask` (S, S) bool; `kind` of shape."""
+    """`image` uint8 (S, S, 3), padded with zeros on the right or below; `size_hw`: the part that is image; `box_xyxy`
+    float32 (4,) in its pixels; `mask` bool (S, S); `kind` of shape."""
 
     image: np.ndarray
     size_hw: tuple[int, int]
@@ -21,11 +21,11 @@ class Prompt(NamedTuple):
 
 
 def prompt(draw: Draw, side_px: int) -> Prompt:
-    """A random boxed defect; native sizes from about 8 to 200 px, resized to the teacher's input side."""
+    """A random defect 8 to 170 px long, in a crop that is resized to `side_px`, the teacher's input side."""
     while True:
         long_px = float(np.exp(draw.uniform(np.log(8), np.log(170))))
         window = max(24, round(long_px * draw.uniform(1.4, 2.6)))
-        # at the border of an image the window is shifted, and cut where the image is smaller
+        # at the border of an image rasterize shifts the crop, and cuts it where the image is smaller
         size_hw = (window, max(12, round(window * draw.uniform(0.4, 1)))) if draw.random() < 0.25 else (window, window)
         size_hw = size_hw if draw.random() < 0.5 else size_hw[::-1]
         off_centre = 0.3 if draw.random() < 0.3 else 0.06
@@ -52,7 +52,8 @@ def prompt(draw: Draw, side_px: int) -> Prompt:
 
 
 def drawn_box(draw: Draw, mask: np.ndarray) -> np.ndarray:
-    """(4,) xyxy around `mask` as a person draws it: each side off by up to a tenth, or a pixel; inside the image."""
+    """Box (4,) xyxy around `mask` as a human draws it, inside the image: each side is off by up to a tenth of the box's
+    width or height, or by a pixel where that is more."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
     sides = np.array([tight[2] - tight[0], tight[3] - tight[1]] * 2)

@@ -1,16 +1,13 @@
-"""Shapes of defects: (H, W) float32 coverage in [0, 1], one function a kind.
+"""Shapes of defects, one function per kind: coverage float32 (H, W) in [0, 1].
 
-Each takes the canvas and the wanted long side in pixels, and puts the shape about the centre of the canvas.
+Each takes the size of the canvas and the long side of the shape in px, and centres the shape on the canvas.
 """
 
 import numpy as np
 from PIL import ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from stages.pretraining.world.drawing import SCALE, drawn
-from stages.pretraining.world.noise import Draw, fractal, rotated
-
-Size = tuple[int, int]
+from stages.pretraining.world.primitives import SCALE, Draw, Size, drawn, fractal, rotated
 
 
 def blob(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
@@ -64,7 +61,7 @@ def chip(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
 
 
 def pieces(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
-    """Several separate blobs that people box as one defect."""
+    """Several separate blobs that humans box as one defect."""
     total = np.zeros(size_hw, np.float32)
     spread = _turn(draw.uniform(-0.42, 0.42, (draw.integers(2, 9), 2)) * [1, draw.uniform(0.1, 1)], draw) * long_px
     for offset_xy in spread:
@@ -75,7 +72,7 @@ def pieces(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
 
 
 def fray(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
-    """Wispy, fibrous damage: streaky noise above a level, inside a soft outline."""
+    """Fibrous damage: streaky noise above a level, inside a soft outline."""
     inside = _radial(draw, size_hw, long_px, draw.uniform(0.25, 0.9), 0.15) / (0.2 * long_px)
     cell, stretch = max(2.5, long_px / draw.uniform(6, 16)), draw.uniform(1, 5)
     fibres = rotated(draw, size_hw, lambda d, size: fractal(d, size, cell, stretch), draw.uniform(0, 180))
@@ -95,7 +92,7 @@ KINDS = {
 
 
 def _radial(draw: Draw, size_hw: Size, long_px: float, aspect: float, waviness: float, offset_xy=(0.0, 0.0)):
-    """Signed distance-like field in pixels, positive inside a wavy ellipse of long axis `long_px`."""
+    """About the signed distance in px from a wavy ellipse of long axis `long_px`, float32 (H, W), positive inside."""
     x0, y0 = _centre(size_hw) + offset_xy
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]].astype(np.float32) + 0.5
     angle = draw.uniform(0, np.pi)
@@ -109,7 +106,7 @@ def _radial(draw: Draw, size_hw: Size, long_px: float, aspect: float, waviness: 
 
 
 def _walk(draw: Draw, long_px: float, wander: float, from_start: bool = False) -> np.ndarray:
-    """(P, 2) xy points of a line about `long_px` long, around the origin or starting there."""
+    """Points (P, 2) xy of a crooked line about `long_px` long, centred on the origin or starting there."""
     steps = max(4, min(40, round(long_px / 3)))
     headings = draw.uniform(0, 2 * np.pi) + np.cumsum(draw.standard_normal(steps) * wander)
     points = np.cumsum(np.stack([np.cos(headings), np.sin(headings)], 1), 0) * long_px / steps
@@ -117,6 +114,8 @@ def _walk(draw: Draw, long_px: float, wander: float, from_start: bool = False) -
 
 
 def _strokes(draw: Draw, size_hw: Size, lines: list[np.ndarray], width: float, taper: bool = False) -> np.ndarray:
+    """Coverage of lines of points (P, 2) xy from the canvas's centre, of uneven `width` px, thinner at the ends if
+    `taper`."""
 
     def paint(pen: ImageDraw.ImageDraw) -> None:
         for line in lines:
@@ -132,14 +131,16 @@ def _strokes(draw: Draw, size_hw: Size, lines: list[np.ndarray], width: float, t
 
 
 def _turn(points: np.ndarray, draw: Draw) -> np.ndarray:
+    """Points (P, 2) turned by a random angle about the origin."""
     angle = draw.uniform(0, 2 * np.pi)
     return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _centre(size_hw: Size) -> np.ndarray:
+    """Centre xy of the canvas, px."""
     return np.array([size_hw[1] / 2, size_hw[0] / 2])
 
 
 def _sharp(field_px: np.ndarray) -> np.ndarray:
-    """Coverage of the inside of a signed distance field: one pixel of transition."""
+    """Coverage of the inside of a signed distance field in px, with a transition of one pixel."""
     return np.clip(field_px + 0.5, 0, 1).astype(np.float32)

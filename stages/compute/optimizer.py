@@ -1,0 +1,37 @@
+"""The optimiser and the weight average (EMA) of every training: timm's Muon and ModelEmaV3, configured in one place."""
+
+from collections.abc import Iterable
+
+from timm.optim import Muon
+from timm.utils import ModelEmaV3
+from torch import nn
+
+
+def muon(
+    parameters: Iterable[nn.Parameter],
+    by_adamw: Iterable[nn.Parameter],
+    lr: float,
+    weight_decay: float,
+    adamw_lr: float | None = None,
+) -> Muon:
+    """Muon (Jordan 2024) for matrices, AdamW for all else and for `by_adamw`, a part of `parameters`.
+
+    Muon takes the weights of convolutions and linear maps, as matrices (outputs, all else). Its updates have the size
+    of AdamW's (arXiv 2502.16982), so that one learning rate suits both; `by_adamw` may have its own, `adamw_lr`.
+    AdamW takes biases, norms, embeddings and depthwise convolutions (timm decides by shape), and should get the last
+    maps, which have no more outputs than there are classes.
+    """
+    by_adamw = list(by_adamw)
+    chosen = {id(parameter) for parameter in by_adamw}
+    groups = [
+        {"params": [parameter for parameter in parameters if id(parameter) not in chosen]},
+        {"params": by_adamw, "use_fallback": True, "lr": lr if adamw_lr is None else adamw_lr},
+    ]
+    return Muon(groups, lr=lr, weight_decay=weight_decay)
+
+
+def weight_average(network: nn.Module, decay: float) -> ModelEmaV3:
+    """EMA of the weights of `network`, as it is now; `.module` is the network with averaged weights, in evaluation
+    mode. After step n `.update(network, step=n)`: in early steps the decay rises up to `decay`, so that the first
+    weights are soon forgotten."""
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.8)
