@@ -26,11 +26,11 @@ $(READY): requirements.lock
 	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	touch $@
 
-# Makes the embedded networks anew, overnight on two cores; a killed one goes on where it was.
+# Trains the embedded networks again, overnight on two cores. Run it again after a kill: it resumes.
 weights: $(READY)
-	$(RUN) dvc unfreeze data/weights/dvc.yaml:teacher data/weights/dvc.yaml:backbone
-	$(RUN) dvc repro data/weights/dvc.yaml; status=$$?; \
-	    dvc freeze data/weights/dvc.yaml:teacher data/weights/dvc.yaml:backbone; exit $$status
+	export $(RUN); for network in teacher backbone; do python -m stages.pretrain $$network \
+	    --params data/weights/params.yaml --out data/weights/embedded/$$network \
+	    --metrics metrics/pretrain_$$network.json || exit; done
 
 lock: $(READY)
 	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
