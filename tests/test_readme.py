@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def tracked() -> set[str]:
+def on_disk() -> set[str]:
     """Top-level entries and the children of stages/, as git has them; folders end with a slash."""
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = set()
@@ -24,22 +24,22 @@ def tracked() -> set[str]:
     return found - {"stages/__init__.py"}
 
 
-def told() -> set[str]:
-    """The paths of the README's tree."""
+def in_the_readme() -> set[str]:
+    """The paths of the README's tree: names with one space between them, then two spaces or more and a remark."""
     block = re.search(r"## The tree\n+```text\n(.*?)```", README, re.DOTALL).group(1)
     paths, parent = set(), ""
     for line in block.splitlines():
-        name = line.split()[0]
+        names = re.split(r" {2,}", line.strip())[0].split()
         if line.startswith(" "):
-            paths.add(parent + name)
+            paths |= {parent + name for name in names}
         else:
-            parent = name
-            paths.add(name)
+            parent = names[0]
+            paths |= set(names)
     return paths
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk():
-    assert told() == tracked()
+    assert in_the_readme() == on_disk()
 
 
 def test_every_setting_that_the_readme_names_exists():
