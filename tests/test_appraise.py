@@ -27,7 +27,7 @@ def candidates(line: int, class_id: int, box: tuple, masks: list[np.ndarray], sc
     x1, y1, x2, y2 = box
     return [
         dict.fromkeys(CANDIDATES.names, 0)
-        | {"box_id": f"val/a:{line}", "image_id": "val/a", "class_id": class_id, "source": "multi"}
+        | {"box_id": f"val/a:{line}", "image_id": "val/a", "class_id": class_id}
         | {"x1": float(x1), "y1": float(y1), "x2": float(x2), "y2": float(y2), "cand_idx": index}
         | {"chosen": index == chosen, "rle": rle.encode(mask, (0, 0), SIZE_HW), "area": int(mask.sum())}
         | {"area_in_box": int(mask[y1:y2, x1:x2].sum()), "sam_pred_iou": score}

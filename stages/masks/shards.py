@@ -24,10 +24,6 @@ def _fields(**types: pa.DataType) -> list[pa.Field]:
     return [pa.field(name, type_, nullable=False) for name, type_ in types.items()]
 
 
-def _box(prefix: str) -> dict[str, pa.DataType]:
-    return {f"{prefix}{name}": pa.float64() for name in ("x1", "y1", "x2", "y2")}
-
-
 MASKS = pa.schema(
     [
         *_fields(
@@ -52,26 +48,25 @@ CANDIDATES = pa.schema(
         box_id=pa.string(),
         image_id=pa.string(),
         class_id=pa.int32(),
-        **_box(""),
+        x1=pa.float64(),
+        y1=pa.float64(),
+        x2=pa.float64(),
+        y2=pa.float64(),
         cand_idx=pa.int8(),
-        source=pa.string(),
         chosen=pa.bool_(),
-        **_box("prompt_"),
-        **_box("view_"),
         rle=pa.binary(),
         area=pa.int64(),
         area_in_box=pa.int64(),
-        **_box("tight_"),
         box_iou=pa.float32(),
         sam_pred_iou=pa.float32(),
         stability=pa.float32(),
         mean_prob_in=pa.float32(),
     )
 )
-"""Native upright pixels, before clipping. `rle`: COCO compressed counts at native size. `source`: which of SAM's
-outputs (`single`, or one of the three `multi`). `prompt_*`: the box as SAM was given it. `view_*`: the window that the
-encoder saw. `area_in_box`: pixels on the box's own. `tight_*`: bounding box of the mask, zeros where it is empty;
-`box_iou`: its IoU with the box. `mean_prob_in`: mean probability over the mask."""
+"""Native upright pixels, before clipping. `cand_idx`: 0 is the teacher's single-mask output, 1 to 3 its three others.
+`rle`: COCO's compressed run-length code at native size. `area_in_box`: mask pixels on the pixels of the box. `box_iou`:
+IoU of the mask's bounding box with the box. `sam_pred_iou`: the teacher's own estimate. `stability`: IoU of the mask at
+a lower and a higher threshold. `mean_prob_in`: mean probability over the mask."""
 
 
 def write_shard(folder: Path, index: int, masks: list[dict], candidates: list[dict]) -> None:

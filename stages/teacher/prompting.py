@@ -21,9 +21,6 @@ from stages.teacher.windows import crop_window, to_input, whole_window
 
 T = TypeVar("T")
 
-SOURCES = ("single", "multi", "multi", "multi")
-"""The output of the teacher that candidates 0 to 3 come from."""
-
 
 class Chunks:
     """How many boxes are processed at once: at most `size`, halved each time that GPU memory runs out."""
@@ -67,9 +64,9 @@ def prompted(
     windows = [window_of(box, size_hw, params) for box in boxes_xyxy]
     found = predict(teacher, image, np.array(boxes_xyxy, dtype=np.float64), windows, chunks)
     return [
-        row
-        for box, window, candidates in zip(boxes_xyxy, windows, found, strict=True)
-        for row in _rows(box, window, candidates, size_hw)
+        _row(index, candidate, box, size_hw)
+        for box, candidates in zip(boxes_xyxy, found, strict=True)
+        for index, candidate in enumerate(candidates)
     ]
 
 
@@ -109,20 +106,15 @@ def predict(
             ]
 
 
-def _rows(box: Box, window: Window, found: Sequence[Candidate], size_hw: tuple[int, int]) -> list[dict]:
-    shared = _corners("prompt_", box) | _corners("view_", window)
-    return [
-        shared
-        | {"cand_idx": index, "source": SOURCES[index]}
-        | measure(candidate.mask, candidate.tight, box, size_hw)
-        | {
-            "rle": rle.encode(candidate.mask, candidate.tight[:2], size_hw),
-            "sam_pred_iou": candidate.predicted_iou,
-            "stability": candidate.stability,
-            "mean_prob_in": candidate.mean_probability,
-        }
-        for index, candidate in enumerate(found)
-    ]
+def _row(index: int, found: Candidate, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:
+    return {
+        "cand_idx": index,
+        "rle": rle.encode(found.mask, found.tight[:2], size_hw),
+        **measure(found.mask, found.tight, box_xyxy, size_hw),
+        "sam_pred_iou": found.predicted_iou,
+        "stability": found.stability,
+        "mean_prob_in": found.mean_probability,
+    }
 
 
 def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:
@@ -133,14 +125,8 @@ def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, 
     inside = pixels_of_box(box_xyxy, size_hw)
     left, right = (max(x - tight.x1, 0) for x in (inside.x1, inside.x2))
     top, bottom = (max(y - tight.y1, 0) for y in (inside.y1, inside.y2))
-    corners = tight if mask.size else Window(0, 0, 0, 0)
     return {
         "area": int(mask.sum()),
         "area_in_box": int(mask[top:bottom, left:right].sum()),
-        **_corners("tight_", corners),
-        "box_iou": box_iou(corners, box_xyxy),
+        "box_iou": box_iou(tight, box_xyxy) if mask.size else 0.0,
     }
-
-
-def _corners(prefix: str, box_xyxy: Sequence[float]) -> dict[str, float]:
-    return {f"{prefix}{name}": float(value) for name, value in zip(("x1", "y1", "x2", "y2"), box_xyxy, strict=True)}
