@@ -96,12 +96,7 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
             if key.startswith(split)
         ]
         write_table(root / "truth" / f"{split}.parquet", TRUTH, human)
-        (root / "masks" / split).mkdir(parents=True)
-        pq.write_table(
-            pa.Table.from_pylist(masks, schema=MASKS),
-            root / "masks" / split / "masks-00000.parquet",
-            compression="zstd",
-        )
+        write_table(root / "masks" / split / "label_maps/00000.parquet", MASKS, masks)
     write_params(root, "native")
 
 

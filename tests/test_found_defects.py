@@ -4,8 +4,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,11 +134,10 @@ def write(
     size = {"height": 4, "width": 6}
     rows = [{"image_id": key, **size, "mask_png": encode_label_map(labels)} for key, labels in truth.items()]
     write_table(root / "truth/test.parquet", TRUTH, rows)
-    (root / "masks/test").mkdir(parents=True)
     photo = {"path": "", "sha256": "", "exif_orientation": 1, **size, "label_status": "labelled", "n_boxes": 1}
     for number, (key, labels) in enumerate(teacher.items()):
         row = {"image_id": key, **photo, "label_map": {"bytes": encode_label_map(labels), "path": None}}
-        pq.write_table(pa.Table.from_pylist([row], schema=MASKS), root / f"masks/test/masks-{number:05d}.parquet")
+        write_table(root / f"masks/test/label_maps/{number:05d}.parquet", MASKS, [row])
     for run, maps in runs.items():
         rows = [Prediction(key, encode_label_map(labels), [], None) for key, labels in maps.items()]
         write_predictions(root / f"predictions/{run}/0/test.parquet", rows)

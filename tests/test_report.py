@@ -84,8 +84,7 @@ def build(
                 "label_status": "labelled",
             }
             rows.append({**row, "n_boxes": 1, "label_map": {"bytes": encode_label_map(LABELS), "path": None}})
-        (root / "masks" / split).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=MASKS), root / "masks" / split / "masks-00000.parquet")
+        write_table(root / "masks" / split / "label_maps/00000.parquet", MASKS, rows)
         write_table(root / "tables" / split / "images.parquet", IMAGES, [])
         box = {"box_id": f"{image_ids[0]}:1", "image_id": image_ids[0], "class_id": 0, "source": "x.txt", "line": 1}
         write_table(root / "tables" / split / "boxes.parquet", BOXES, [{**box, "x1": 9.0, "y1": 5, "x2": 31, "y2": 15}])
@@ -262,7 +261,7 @@ def scores_of(root: Path, run: str) -> dict:
 def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path):
     build(tmp_path)
     # The teacher is right but for the first image, where it misses `damage` and invents four pixels of `dirt`.
-    path = tmp_path / "masks/test/masks-00000.parquet"
+    path = tmp_path / "masks/test/label_maps/00000.parquet"
     rows = pq.read_table(path).to_pylist()
     told = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
     told[36, 60:64] = 1

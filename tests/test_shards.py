@@ -14,6 +14,7 @@ from stages.masks.shards import (
     read_masks,
     read_shard,
     shard_indices,
+    stream_masks,
     write_shard,
 )
 
@@ -49,6 +50,7 @@ def test_shards_are_read_in_order_whoever_finished_first(folder):
     assert shard_indices(folder) == [0, 1]
     assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
     assert read_candidates(folder)["image_id"].to_pylist() == ["train/a"]
+    assert [row["image_id"] for row in stream_masks(folder)] == ["train/a", "train/b", "train/c"]
     masks, candidates = read_shard(folder, 1)
     assert (len(masks), len(candidates)) == (1, 0)
 
@@ -62,24 +64,32 @@ def test_an_empty_split_keeps_its_columns(tmp_path):
 
 def test_the_same_rows_give_the_same_bytes(folder, tmp_path):
     write_shard(tmp_path / "again", 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
-    for name in ("masks-00000.parquet", "candidates-00000.parquet"):
+    for name in ("label_maps/00000.parquet", "candidates/00000.parquet"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_the_label_map_is_declared_an_image(folder):
-    info = json.loads(pq.read_schema(folder / "masks-00000.parquet").metadata[b"huggingface"])
+    info = json.loads(pq.read_schema(folder / "label_maps/00000.parquet").metadata[b"huggingface"])
     assert info["info"]["features"]["label_map"] == {"_type": "Image"}
 
 
-def test_a_folder_without_shards_is_told(tmp_path):
+def test_a_folder_holds_files_of_one_schema(folder):
+    """So that readers of Parquet data sets, such as Hugging Face `datasets`, take it as one."""
+    for name, schema in (("label_maps", MASKS), ("candidates", CANDIDATES)):
+        files = sorted((folder / name).iterdir())
+        assert [path.name for path in files] == ["00000.parquet", "00001.parquet"]
+        assert all(pq.read_schema(path).equals(schema) for path in files)
+
+
+def test_a_folder_without_shards_is_refused(tmp_path):
     with pytest.raises(UserError, match="no pseudo-masks here"):
         read_masks(tmp_path)
 
 
-def test_a_file_of_another_layout_is_told(folder):
-    pq.write_table(pa.table({"image_id": ["train/a"]}), folder / "masks-00000.parquet")
-    with pytest.raises(UserError, match=r"masks-00000.parquet: columns are \['image_id'\]"):
+def test_a_file_of_another_layout_is_refused(folder):
+    pq.write_table(pa.table({"image_id": ["train/a"]}), folder / "label_maps/00000.parquet")
+    with pytest.raises(UserError, match=r"label_maps/00000.parquet: columns are \['image_id'\]"):
         read_masks(folder)
-    (folder / "masks-00000.parquet").write_bytes(b"cut off")
-    with pytest.raises(UserError, match=r"masks-00000.parquet: not readable"):
+    (folder / "label_maps/00000.parquet").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"label_maps/00000.parquet: not readable"):
         read_masks(folder)

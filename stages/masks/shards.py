@@ -1,20 +1,20 @@
-"""Pseudo-masks on disk: Parquet shards of one row an image, and beside them one row a box and candidate.
+"""Pseudo-masks on disk: Parquet shards with one row per image, and others with one row per box and candidate.
 
-    data/masks/<split>/masks-00000.parquet       label maps, sorted by image id
-    data/masks/<split>/candidates-00000.parquet  the candidates of the same images, by image id, label line, index
+    data/masks/<split>/label_maps/00000.parquet  label maps, by image id
+    data/masks/<split>/candidates/00000.parquet  the candidates of the same images, by image id, label line, index
 
-Rows are sorted and nothing depends on clock or host, so the same images, boxes and weights give the same bytes.
+Each folder holds files of one schema, as readers of Parquet data sets expect. Rows are sorted and nothing depends on
+clock or host, so the same images, boxes and weights give the same bytes.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
-from stages.common.files import new_file
-from stages.data.tables import read_table
+from stages.data.tables import read_table, stream_rows, write_table
 
 _SHOW_AS_IMAGE = {b"huggingface": json.dumps({"info": {"features": {"label_map": {"_type": "Image"}}}}).encode()}
 """Lets Hugging Face `datasets` show the label map as an image; the other columns keep their Arrow types."""
@@ -41,7 +41,8 @@ MASKS = pa.schema(
     ],
     metadata=_SHOW_AS_IMAGE,
 )
-"""First seven columns as in the images table. `label_map`: index PNG at native upright size, class id + 1."""
+"""One row per image; the first seven columns as in the images table. `n_boxes`: boxes of the image. `label_map`: 8-bit
+PNG at native upright size, 0 = background, class id + 1."""
 
 CANDIDATES = pa.schema(
     _fields(
@@ -63,45 +64,58 @@ CANDIDATES = pa.schema(
         mean_prob_in=pa.float32(),
     )
 )
-"""Native upright pixels, before clipping. `cand_idx`: 0 is the teacher's single-mask output, 1 to 3 its three others.
-`rle`: COCO's compressed run-length code at native size. `area_in_box`: mask pixels on the pixels of the box. `box_iou`:
-IoU of the mask's bounding box with the box. `sam_pred_iou`: the teacher's own estimate. `stability`: IoU of the mask at
-a lower and a higher threshold. `mean_prob_in`: mean probability over the mask."""
+"""One row per box and candidate, in native upright pixels, before clipping. `cand_idx`: 0 is the teacher's single-mask
+output, 1 to 3 its three others. `rle`: COCO's compressed run-length code at native size. `area_in_box`: mask pixels on
+the pixels of the box. `box_iou`: IoU of the mask's bounding box with the box. `sam_pred_iou`: the teacher's own
+estimate. `stability`: IoU of masks at two thresholds. `mean_prob_in`: mean over the mask's pixels."""
 
 
 def write_shard(folder: Path, index: int, masks: list[dict], candidates: list[dict]) -> None:
-    """Write both files of shard `index`, the candidates first: a masks file says that its shard is complete."""
-    for name, schema, rows in (("candidates", CANDIDATES, candidates), ("masks", MASKS, masks)):
-        with new_file(folder / f"{name}-{index:05d}.parquet") as part:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+    """Write both files of shard `index`; the label maps last: their file says that the shard is complete."""
+    write_table(_candidates_path(folder, index), CANDIDATES, candidates)
+    write_table(label_maps_path(folder, index), MASKS, masks)
+
+
+def label_maps_path(folder: Path, index: int) -> Path:
+    """The file of label maps of one shard of a split's folder."""
+    return folder / "label_maps" / f"{index:05d}.parquet"
+
+
+def _candidates_path(folder: Path, index: int) -> Path:
+    return folder / "candidates" / f"{index:05d}.parquet"
 
 
 def shard_indices(folder: Path) -> list[int]:
-    """Indices of the shards below `folder`. Raises UserError where there is none."""
-    indices = sorted(int(path.stem.removeprefix("masks-")) for path in folder.glob("masks-*.parquet"))
+    """Indices of the shards below `folder`, ascending. Raises UserError where there is none."""
+    indices = sorted(int(path.stem) for path in folder.glob("label_maps/*.parquet"))
     if not indices:
-        raise UserError(f"{folder}: no pseudo-masks here (masks-00000.parquet); run the rasterize stage")
+        raise UserError(f"{folder}: no pseudo-masks here (label_maps/00000.parquet); run the rasterize stage")
     return indices
 
 
 def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
     """Masks and candidates of one shard."""
     return (
-        read_table(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize"),
-        read_table(folder / f"candidates-{index:05d}.parquet", CANDIDATES, "rasterize"),
+        read_table(label_maps_path(folder, index), MASKS, "rasterize"),
+        read_table(_candidates_path(folder, index), CANDIDATES, "rasterize"),
     )
 
 
 def read_masks(folder: Path) -> pa.Table:
-    """All label maps of a split, sorted by image id. Raises UserError when missing or of another layout."""
+    """All rows of MASKS of a split, by image id. Raises UserError when missing or of another layout."""
     return pa.concat_tables(
-        read_table(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize") for index in shard_indices(folder)
+        read_table(label_maps_path(folder, index), MASKS, "rasterize") for index in shard_indices(folder)
     )
+
+
+def stream_masks(folder: Path) -> Iterator[dict]:
+    """The rows of `read_masks` one after another, in memory that does not grow with their number."""
+    for index in shard_indices(folder):
+        yield from stream_rows(label_maps_path(folder, index), MASKS, "rasterize")
 
 
 def read_candidates(folder: Path) -> pa.Table:
     """All candidates of a split, by image id, label line, candidate index. Raises UserError like `read_masks`."""
     return pa.concat_tables(
-        read_table(folder / f"candidates-{index:05d}.parquet", CANDIDATES, "rasterize")
-        for index in shard_indices(folder)
+        read_table(_candidates_path(folder, index), CANDIDATES, "rasterize") for index in shard_indices(folder)
     )

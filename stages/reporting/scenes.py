@@ -9,7 +9,7 @@ import numpy as np
 from stages.common.errors import UserError
 from stages.data.tables import TRUTH, decode_label_map, stream_rows
 from stages.evaluation.predictions import stream_predictions
-from stages.masks.shards import MASKS, shard_indices
+from stages.masks.shards import stream_masks
 from stages.reporting.overlays import at_size
 
 
@@ -49,12 +49,6 @@ def scenes(
             teacher=at_size(decode_label_map(told), size_hw),
             students={run: [maps[run, seed] for seed in seeds] for run in runs},
         )
-
-
-def stream_masks(folder: Path) -> Iterator[dict]:
-    """Rows of all shards of pseudo-masks, by image id."""
-    for index in shard_indices(folder):
-        yield from stream_rows(folder / f"masks-{index:05d}.parquet", MASKS, "rasterize")
 
 
 def stream_truth(folder: Path, split: str) -> Iterator[dict]:
