@@ -1,4 +1,4 @@
-"""The README's tree is the tree on disk, and its commands exist."""
+"""README and the pages beside it: the tree is the one on disk; settings, commands, files and links exist."""
 
 import re
 import subprocess
@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md", ROOT / "data/weights/README.md"]
 
 
 def on_disk() -> set[str]:
@@ -61,3 +63,28 @@ def test_the_readme_describes_every_stage_and_every_run():
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for name in [*stages, *params["runs"]]:
         assert f"`{name}`" in README or f"`{name}@RUN`" in README, name
+
+
+def test_the_packages_that_contributing_lists_per_stage_are_those_of_the_pipeline():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+)", CONTRIBUTING, re.MULTILINE)
+    listed = {stage: set(packages.strip().split(", ")) for stage, packages in rows if stage != "plan"}
+    declared = {
+        stage: {path.removeprefix("stages/") for path in body.get("do", body)["deps"] if re.match(r"stages/\w+$", path)}
+        for stage, body in stages.items()
+        if stage != "plan"
+    }
+    assert listed == declared
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in PAGES))
+def test_every_file_that_a_page_links_to_exists(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in PAGES))
+def test_every_file_of_the_code_that_a_page_names_exists(page):
+    for path in re.findall(r"`((?:stages|tests|benchmarks)/[\w/.]+)`", (ROOT / page).read_text()):
+        assert "NAME" in path or (ROOT / path).exists(), path
