@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from stages import predict
-from stages.formats.photos import file_in, find_photos, read
-from stages.formats.store import place
+from stages.formats.inputs import file_in, find_images, read
+from stages.formats.outputs import write_output
 from stages.runtime.network import Network
 
 
@@ -29,11 +29,12 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
 
     watched = Network(network.config, network.identity, timed)
     began = time.perf_counter()
-    for source in find_photos([str(folder)], out):
-        sha256, photo = read(source)
-        record = predict.seen(watched, source, sha256, photo)
-        place(file_in(out / "records", source.name), (record.model_dump_json(indent=1) + "\n").encode(), force=True)
-        predict.write_files(record, photo, out, ["masks"], force=True)
+    for source in find_images([str(folder)], out):
+        sha256, image = read(source)
+        record = predict.record_of(watched, source, sha256, image)
+        text = record.model_dump_json(indent=1) + "\n"
+        write_output(file_in(out / "records", source.name), text.encode(), force=True)
+        predict.write_files(record, image, out, ["masks"], force=True)
     return time.perf_counter() - began, spent
 
 

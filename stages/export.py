@@ -1,10 +1,10 @@
-"""A trained student for machines without PyTorch: ONNX or OpenVINO.
+"""Export a trained student to ONNX or OpenVINO, for machines without PyTorch.
 
     python -m stages.export --model data/models/RUN/SEED --out DIR --format openvino --int8
 
-Nothing of the pipeline depends on it. `DIR` holds the model, the student's configuration and `export.json`: what it is
-and how far it is from the student on images of val. Beyond the tolerances in `stages.runtime.parity` nothing is
-written. What goes into the graph and what comes out: `stages.runtime.graphs`.
+No stage depends on it. `DIR` holds the model, the student's configuration and `export.json`: format, precision, and
+how far its predictions differ from the student's on images of val. Beyond the tolerances in `stages.runtime.parity`
+nothing is written. Inputs and outputs of the model: `stages.runtime.graphs`.
 """
 
 from enum import StrEnum
@@ -19,20 +19,17 @@ import typer
 
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
+from stages.common.options import Force, Tables
 from stages.networks.student import load_student
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import to_int8, to_onnx, to_openvino
-from stages.runtime.network import (
-    identity_of_student,
-    onnx_runner,
-    openvino_runner,
-    student_folder,
-    torch_runner,
-)
+from stages.runtime.network import identity_of_student, onnx_runner, openvino_runner, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
 
 
 class Format(StrEnum):
+    """Each is a runtime of `stages.predict`."""
+
     onnx = "onnx"
     openvino = "openvino"
 
@@ -42,13 +39,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the export.")],
     format: Annotated[Format, typer.Option(help="What to write.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise for CPUs, calibrated on train.")] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at once, fixed; any number if not given.")] = None,
-    tables: Annotated[Path, typer.Option(help="Tables of the data set, for its images.")] = Path("data/tables"),
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Fixed number of tiles per call; by default any.")] = None,
+    tables: Tables = Path("data/tables"),
+    force: Force = False,
 ) -> None:
-    """A trained student for machines without PyTorch."""
+    """Export a trained student to ONNX or OpenVINO, for machines without PyTorch."""
     if out.exists() and not (force and (out / "export.json").is_file()):
-        raise UserError(f"{out}: is there; {'it is no export' if force else '--force replaces an export'}")
+        raise UserError(f"{out}: exists; {'it is not an export' if force else '--force replaces an export'}")
     folder = student_folder(model)
     student = load_student(folder)
     view = student.config.view

@@ -1,12 +1,12 @@
-"""Masks for images of any size, in the formats of the tools that people use.
+"""Predict the masks of images of any size, and write them in the formats of annotation tools.
 
     python -m stages.predict INPUT... --model data/models/RUN/SEED --out DIR --format masks --format cvat
 
-Nothing of the pipeline depends on it. Per image `records/NAME.json` holds what was found, and every output is made
-from that: another format later costs no prediction, and a killed run goes on where it was. With `--runtime onnx` or
-`openvino` the model is a folder that the export wrote, and PyTorch is not needed.
+No stage depends on it. Per image `records/NAME.json` holds the defects found, and every other output is made from it:
+a further format needs no new prediction, and a killed run resumes. With `--runtime onnx` or `openvino` the model is a
+folder that `stages.export` wrote, and PyTorch is not needed.
 
-Exit status: 0 all done, 1 a mistake that the message names, 3 done except for images that cannot be used.
+Exit status: 0 all done, 1 an error that the message explains, 3 done except for images that cannot be used.
 """
 
 import sys
@@ -19,18 +19,19 @@ import numpy as np
 import typer
 
 from stages.common.errors import run
+from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.data.images import BadImage
 from stages.data.tables import encode_label_map
 from stages.formats import yolo
 from stages.formats.coco import coco
+from stages.formats.csv_parquet import tables
 from stages.formats.cvat import cvat
-from stages.formats.defects import Record, defects_of
+from stages.formats.inputs import Source, file_in, find_images, read
 from stages.formats.label_studio import label_studio
-from stages.formats.photos import Source, file_in, find_photos, read
-from stages.formats.pictures import overlay
-from stages.formats.store import forget, place, standing
-from stages.formats.table import tables
+from stages.formats.measured_defects import Record, defects_of
+from stages.formats.outputs import existing_records, remove_outputs, write_output
+from stages.formats.overlay_jpeg import overlay
 from stages.runtime.network import Network, Runtime, open_network
 from stages.student.tiling import predict
 
@@ -38,7 +39,7 @@ SOME_SKIPPED = 3
 
 
 class Format(StrEnum):
-    """What is written: see README."""
+    """Output formats; README describes them."""
 
     masks = "masks"
     overlays = "overlays"
@@ -50,59 +51,59 @@ class Format(StrEnum):
 
 
 FOLDER_OF = {Format.masks: "masks", Format.overlays: "overlays", Format.yolo: "labels"}
-"""Where a format that is one file an image goes."""
+"""Output folder of the formats with one file per image."""
 
 
 def main(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of them, globs.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, glob patterns.")],
     model: Annotated[Path, typer.Option(help="Folder of one trained student, or of an exported one.")],
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
     format: Annotated[list[Format], typer.Option(help="What to write; may be given several times.")] = (
         Format.masks,
         Format.overlays,
         Format.table,
     ),
     runtime: Annotated[Runtime, typer.Option(help="What runs the network.")] = Runtime.torch,
-    device: Annotated[str, typer.Option(help="For torch: auto, cpu or cuda.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite outputs that are there.")] = False,
+    device: Device = "auto",
+    force: Force = False,
 ) -> None:
-    """Masks for images of any size, in the formats of the tools that people use."""
-    sources = find_photos(inputs, out)
+    """Predict the masks of images of any size, and write them in the formats of annotation tools."""
+    sources = find_images(inputs, out)
     network = open_network(model, runtime, device)
     out.mkdir(parents=True, exist_ok=True)
     folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
-    known = standing(sources, out, folders, network.identity, force)
+    known = existing_records(sources, out, folders, network.identity, force)
     todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
     skipped = {}
     for source in progress(todo, "predict", "images"):
         try:
-            sha256, photo = read(source)
+            sha256, image = read(source)
         except BadImage as error:
             skipped[source.file] = str(error)
             continue
         if source.name not in known:
-            known[source.name] = seen(network, source, sha256, photo)
-            if force:  # what is not asked for this time, too: next time it would be taken for done
-                forget(source.name, out)
+            known[source.name] = record_of(network, source, sha256, image)
+            if force:  # files of formats not asked for now are of the old model, and would count as done later
+                remove_outputs(source.name, out)
             text = known[source.name].model_dump_json(indent=1) + "\n"
-            place(file_in(out / "records", source.name), text.encode(), force)
-        write_files(known[source.name], photo, out, folders, force)
+            write_output(file_in(out / "records", source.name), text.encode(), force)
+        write_files(known[source.name], image, out, folders, force)
     for file, reason in skipped.items():
         print(f"skipped: {file}: {reason}", file=sys.stderr)
     records = [known[source.name] for source in sources if source.name in known]
     for name, data in collections(records, network.config.names, format).items():
-        place(out / name, data, force)
-    tell(records, len(sources) - len(todo), len(skipped), format, out)
+        write_output(out / name, data, force)
+    report(records, len(sources) - len(todo), len(skipped), format, out)
 
 
 def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
-    """Whether one of the image's own files is still to be written."""
+    """Whether one of the image's own files does not exist yet."""
     return not all(file_in(out / folder, source.name).is_file() for folder in folders)
 
 
-def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Record:
-    """What the network finds in an image."""
-    labels, confidence = predict(network.run, photo, network.config.view)
+def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
+    """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
+    labels, confidence = predict(network.run, image, network.config.view)
     return Record(
         file=source.file,
         name=source.name,
@@ -113,21 +114,21 @@ def seen(network: Network, source: Source, sha256: str, photo: np.ndarray) -> Re
     )
 
 
-def write_files(record: Record, photo: np.ndarray, out: Path, folders: Iterable[str], force: bool) -> None:
-    """The image's own files. One that is there may have been corrected by hand: it stays, unless forced."""
+def write_files(record: Record, image: np.ndarray, out: Path, folders: Iterable[str], force: bool) -> None:
+    """Write the image's own files. Existing ones may have been corrected by hand: they stay, unless `force` is set."""
     makers = {
         "masks": lambda: encode_label_map(record.labels()),
-        "overlays": lambda: overlay(photo, record),
+        "overlays": lambda: overlay(image, record),
         "labels": lambda: yolo.lines(record).encode(),
     }
     for folder in folders:
         path = file_in(out / folder, record.name)
         if force or not path.is_file():
-            place(path, makers[folder](), force)
+            write_output(path, makers[folder](), force)
 
 
 def collections(records: list[Record], names: list[str], formats: Iterable[Format]) -> dict[str, bytes]:
-    """File name to bytes of the outputs that hold all images."""
+    """File name to bytes of the outputs with one file for all images."""
     makers = {
         Format.table: lambda: tables(records, names),
         Format.coco: lambda: {"coco.json": coco(records, names)},
@@ -137,10 +138,10 @@ def collections(records: list[Record], names: list[str], formats: Iterable[Forma
     return {name: data for kind in formats if kind in makers for name, data in makers[kind]().items()}
 
 
-def tell(records: list[Record], before: int, skipped: int, formats: Iterable[Format], out: Path) -> None:
-    """What was done and what was not; leaves with its own exit status when images were skipped."""
+def report(records: list[Record], cached: int, skipped: int, formats: Iterable[Format], out: Path) -> None:
+    """Print what was done. Raises typer.Exit with status 3 when images were skipped."""
     defects = [defect for record in records for defect in record.defects]
-    print(f"{len(records)} images ({before} done before), {len(defects)} defects: {out}")
+    print(f"{len(records)} images ({cached} cached), {len(defects)} defects: {out}")
     if Format.yolo in formats and (holed := sum(defect.holes > 0 for defect in defects)):
         print(f"{out / 'labels'}: {holed} defects have holes; polygons cannot hold them, so they are filled there")
     if skipped:

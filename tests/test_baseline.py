@@ -216,12 +216,12 @@ def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
     save_student(ours, tmp_path / "student")
     network = open_network(tmp_path / "student", Runtime.torch, "cpu")
     for size_hw in SIZES_HW[:3]:
-        photo = image_of(size_hw)
-        wanted = inference.predict(ours, photo).labels
-        assert (tiling.predict(network.run, photo, ours.config.view).labels == wanted).mean() > 0.999
+        image = image_of(size_hw)
+        wanted = inference.predict(ours, image).labels
+        assert (tiling.predict(network.run, image, ours.config.view).labels == wanted).mean() > 0.999
 
-    write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "photos", ("dirt", "damage")))
-    path = tmp_path / "photos/a.png"
+    write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "images", ("dirt", "damage")))
+    path = tmp_path / "images/a.png"
     path.parent.mkdir()
     Image.fromarray(image_of((57, 99))).save(path)
     row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_image(path.read_bytes()).sha256}

@@ -36,11 +36,11 @@ def work(tmp_path_factory) -> Path:
     """A student, images with their tables, and an export of each kind."""
     root = tmp_path_factory.mktemp("export")
     save_student(decided_student("native"), root / "student")
-    write_dataset(root / "tables/dataset.json", Dataset(root / "photos", ("dirt", "damage")))
+    write_dataset(root / "tables/dataset.json", Dataset(root / "images", ("dirt", "damage")))
     for split, sizes in {"train": [(60, 90), (75, 56)], "val": [(57, 99), (40, 70)]}.items():
         rows = []
         for index, size_hw in enumerate(sizes):
-            path = root / "photos" / split / f"{index}.png"
+            path = root / "images" / split / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image_of(size_hw, seed=index + 10 * len(split))).save(path)
             rows.append(
@@ -128,9 +128,9 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypa
 def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="--force replaces an export"):
         make(work, "onnx", Format.onnx)
-    with pytest.raises(UserError, match="it is no export"):
-        make(work, "photos", Format.onnx, force=True)
-    assert (work / "photos/train/0.png").is_file()
+    with pytest.raises(UserError, match="it is not an export"):
+        make(work, "images", Format.onnx, force=True)
+    assert (work / "images/train/0.png").is_file()
 
 
 def logits_of(labels: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ def not_on_the_edge() -> list[str]:
 
 def command(root: Path, out: str, model: str, *words: str) -> list[str]:
     kinds = [word for kind in predict.Format for word in ("--format", kind.value)]
-    return [str(root / "photos"), "--model", str(root / model), "--out", str(root / out), *kinds, *words]
+    return [str(root / "images"), "--model", str(root / model), "--out", str(root / out), *kinds, *words]
 
 
 def test_without_pytorch_the_same_files_come_out(work):
@@ -220,7 +220,7 @@ def test_without_pytorch_the_same_files_come_out(work):
     done = subprocess.run([*start, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kinds = list(predict.Format)
-    predict.main([str(work / "photos")], work / "student", work / "torch", kinds, Runtime.torch, "cpu", False)
+    predict.main([str(work / "images")], work / "student", work / "torch", kinds, Runtime.torch, "cpu", False)
     for folder in ("masks", "labels"):
         for path in sorted((work / "torch" / folder).rglob("*.*")):
             assert (

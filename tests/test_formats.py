@@ -6,24 +6,24 @@ from xml.etree import ElementTree
 
 import jsonschema
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
+from pyarrow import csv
 from pycocotools.coco import COCO
 from scipy import ndimage
 
 from stages.formats import yolo
 from stages.formats.coco import coco
+from stages.formats.csv_parquet import SCHEMA, tables
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, label_studio
-from stages.formats.outlines import outlines
-from stages.formats.pictures import COLOURS, overlay
-from stages.formats.table import tables
-from tests.test_defects import record
+from stages.formats.overlay_jpeg import COLOURS, overlay
+from tests.support.records import record
 
 NAMES = ["dirt", "damage & <wear>"]
 
@@ -119,7 +119,7 @@ def test_an_inset_outline_is_drawn_as_the_mask_and_keeps_its_area(mask):
     components, count = ndimage.label(mask, np.ones((3, 3)))
     for number in range(1, count + 1):
         part = ndimage.binary_fill_holes(components == number)
-        ring, _ = outlines(part)
+        ring = yolo.outline(part)
         points = np.array(list(yolo.inset(ring)), dtype=np.float32)
         assert len(points) >= 3
         np.testing.assert_array_equal(drawn_by_ultralytics(points / mask.shape[::-1], mask.shape), part)
@@ -291,27 +291,28 @@ def test_a_brush_anywhere_comes_back(mask, data):
 
 def test_tables_hold_the_same_rows_in_csv_and_parquet():
     files = tables(records(), NAMES)
-    csv = pd.read_csv(io.BytesIO(files["defects.csv"]))
-    parquet = pq.read_table(io.BytesIO(files["defects.parquet"])).to_pandas()
-    pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
-    full = csv[csv["file"] == "a/full.jpg"].iloc[0]
-    assert full[["x1", "y1", "x2", "y2", "area_px", "area_share"]].tolist() == [0, 0, 40, 12, 480, 1]
+    rows = csv.read_csv(pa.BufferReader(files["defects.csv"])).to_pylist()
+    assert rows == pq.read_table(pa.BufferReader(files["defects.parquet"])).to_pylist()
+    (full,) = (row for row in rows if row["file"] == "a/full.jpg")
+    assert [full[name] for name in ("x1", "y1", "x2", "y2", "area_px", "area_share")] == [0, 0, 40, 12, 480, 1]
     assert full["class"] == "dirt"
     assert full["elongation"] == pytest.approx(40 / 12, abs=1e-3)
 
 
 def test_tables_without_a_defect_have_columns_and_no_row():
     files = tables(records()[2:], NAMES)
-    assert len(pd.read_csv(io.BytesIO(files["defects.csv"]))) == 0
-    assert pq.read_table(io.BytesIO(files["defects.parquet"])).num_rows == 0
+    csv_table = csv.read_csv(pa.BufferReader(files["defects.csv"]))
+    parquet_table = pq.read_table(pa.BufferReader(files["defects.parquet"]))
+    assert csv_table.column_names == parquet_table.column_names == SCHEMA.names
+    assert csv_table.num_rows == parquet_table.num_rows == 0
 
 
 def test_an_overlay_outlines_defects_and_leaves_the_rest_alone():
     one, labels = records()[0], maps()["a/rich one.jpg"]
-    photo = np.full((*labels.shape, 3), 128, np.uint8)
-    view = np.asarray(Image.open(io.BytesIO(overlay(photo, one)))).astype(int)
-    assert view.shape == photo.shape
-    assert (photo == 128).all(), "the image itself is not drawn on"
+    image = np.full((*labels.shape, 3), 128, np.uint8)
+    view = np.asarray(Image.open(io.BytesIO(overlay(image, one)))).astype(int)
+    assert view.shape == image.shape
+    assert (image == 128).all(), "the image itself is not drawn on"
     assert np.abs(view[30:34, 2:8] - 128).max() < 12
     assert np.abs(view[25, 33:37] - 128).max() < 40
     assert np.abs(view[27:29, 41:43] - COLOURS[1]).max() < 60

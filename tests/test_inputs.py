@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.images import BadImage
-from stages.formats.photos import Source, find_photos, named, read
+from stages.formats.inputs import Source, find_images, named, read
 
 
 def touch(root: Path, *files: str) -> None:
@@ -27,7 +27,7 @@ def files_and_names(sources: list[Source]) -> dict[str, str]:
 def test_files_folders_and_globs_are_taken_once_each(tmp_path, monkeypatch):
     touch(tmp_path, "in/a.jpg", "in/deep/b.PNG", "in/notes.txt", "other/c.tif", "other/d.tif")
     monkeypatch.chdir(tmp_path)
-    sources = find_photos(["in", "in/a.jpg", "other/*.tif", "./in/../in/a.jpg"], Path("out"))
+    sources = find_images(["in", "in/a.jpg", "other/*.tif", "./in/../in/a.jpg"], Path("out"))
     assert files_and_names(sources) == {
         "in/a.jpg": "in/a",
         "in/deep/b.PNG": "in/deep/b",
@@ -38,13 +38,13 @@ def test_files_folders_and_globs_are_taken_once_each(tmp_path, monkeypatch):
 
 def test_names_start_below_what_all_inputs_share(tmp_path):
     touch(tmp_path, "in/deep/a.jpg")
-    assert files_and_names(find_photos([str(tmp_path / "in")], tmp_path / "out")) == {"deep/a.jpg": "deep/a"}
-    assert files_and_names(find_photos([str(tmp_path / "in/deep/a.jpg")], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"deep/a.jpg": "deep/a"}
+    assert files_and_names(find_images([str(tmp_path / "in/deep/a.jpg")], tmp_path / "out")) == {"a.jpg": "a"}
 
 
 def test_images_of_one_stem_keep_their_suffixes_or_folders_apart(tmp_path):
     touch(tmp_path, "x/a.jpg", "x/a.png", "y/a.jpg", "x/b.jpg")
-    found = files_and_names(find_photos([str(tmp_path / "x"), str(tmp_path / "y")], tmp_path / "out"))
+    found = files_and_names(find_images([str(tmp_path / "x"), str(tmp_path / "y")], tmp_path / "out"))
     assert found == {"x/a.jpg": "x/a.jpg", "x/a.png": "x/a.png", "y/a.jpg": "y/a", "x/b.jpg": "x/b"}
 
 
@@ -59,7 +59,7 @@ def test_no_two_images_share_a_name(files):
 
 def test_outputs_among_the_inputs_are_not_predicted_again(tmp_path):
     touch(tmp_path, "a.jpg", "out/overlays/a.jpg")
-    assert files_and_names(find_photos([str(tmp_path)], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names(find_images([str(tmp_path)], tmp_path / "out")) == {"a.jpg": "a"}
 
 
 @pytest.mark.parametrize("text", ["nothing.jpg", "*.nothing", "empty"])
@@ -67,7 +67,7 @@ def test_an_input_that_names_nothing_is_an_error(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "a.jpg", "empty/notes.txt")
     with pytest.raises(UserError, match="no image there"):
-        find_photos(["a.jpg", text], Path("out"))
+        find_images(["a.jpg", text], Path("out"))
 
 
 def test_an_image_behind_a_link_is_read_and_upright(tmp_path):
@@ -77,9 +77,9 @@ def test_an_image_behind_a_link_is_read_and_upright(tmp_path):
     Image.new("RGB", (30, 20), (9, 99, 199)).save(tmp_path / "cache/f00", format="PNG", exif=exif)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").symlink_to(tmp_path / "cache/f00")
-    (source,) = find_photos([str(tmp_path / "in")], tmp_path / "out")
-    _, photo = read(source)
-    assert (source.name, photo.shape, photo.dtype) == ("a", (30, 20, 3), np.uint8)
+    (source,) = find_images([str(tmp_path / "in")], tmp_path / "out")
+    _, image = read(source)
+    assert (source.name, image.shape, image.dtype) == ("a", (30, 20, 3), np.uint8)
 
 
 def test_bad_images_say_why(tmp_path):
@@ -90,7 +90,7 @@ def test_bad_images_say_why(tmp_path):
         read(Source(tmp_path / "gone.jpg", "gone.jpg", "gone"))
     with pytest.raises(BadImage, match="surrogates"):
         read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))
-    with pytest.raises(BadImage, match=r"its name holds '\\x07', which XML cannot hold"):
+    with pytest.raises(BadImage, match=r"its name contains '\\x07', which XML cannot hold"):
         read(Source(tmp_path / "a.jpg", "bell\x07.jpg", "bell\x07"))
     with pytest.raises(BadImage, match="its name is longer than 235 bytes"):
         read(Source(tmp_path / "a.jpg", "in/" + "é" * 118 + ".jpg", "in/" + "é" * 118))
@@ -101,15 +101,15 @@ def test_outputs_are_none_of_the_inputs_whatever_leads_there(tmp_path, monkeypat
     (tmp_path / "link").symlink_to(tmp_path / "in")
     monkeypatch.chdir(tmp_path / "in/sub")
     for inputs, out in (("..", "../out"), (str(tmp_path / "link"), str(tmp_path / "in/out")), ("..", "../../link/out")):
-        assert files_and_names(find_photos([inputs], Path(out))) == {"a.jpg": "a", "sub/b.jpg": "sub/b"}
-    with pytest.raises(UserError, match=r"lies in --out \.\., where nothing is taken for an input"):
-        find_photos(["b.jpg"], Path(".."))
+        assert files_and_names(find_images([inputs], Path(out))) == {"a.jpg": "a", "sub/b.jpg": "sub/b"}
+    with pytest.raises(UserError, match=r"is inside of --out \.\., which is never an input"):
+        find_images(["b.jpg"], Path(".."))
 
 
 def test_what_is_hidden_or_behind_a_linked_folder_is_left_out_and_the_latter_is_said(tmp_path, capsys):
     touch(tmp_path, "in/a.jpg", "in/._a.jpg", "in/.trash/b.jpg", "elsewhere/c.jpg")
     (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
-    assert files_and_names(find_photos([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}
     assert capsys.readouterr().err == f"{tmp_path}/in/more: a link to a folder, not followed\n"
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(UserError, match=r"in/private: cannot be listed \(Permission denied\)"):
-        find_photos([str(tmp_path / "in")], tmp_path / "out")
+        find_images([str(tmp_path / "in")], tmp_path / "out")
 
 
 def test_an_image_whose_files_would_be_called_as_a_folder_keeps_its_suffix():

@@ -1,17 +1,17 @@
-"""The predict command on real files: all that was asked for, nothing twice, nothing overwritten, nothing hidden."""
+"""The predict command on real files: what is written, cached, overwritten and skipped."""
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import typer
 from PIL import Image
+from pyarrow import csv
 
 from stages import predict
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
-from stages.formats.defects import Record
+from stages.formats.measured_defects import Record
 from stages.networks.student import save_student
 from stages.predict import Format
 from stages.runtime.network import Runtime, open_network
@@ -29,12 +29,12 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def photos(tmp_path) -> Path:
+def images(tmp_path) -> Path:
     for index, (file, size_hw) in enumerate(SIZES_HW.items()):
-        path = tmp_path / "photos" / file
+        path = tmp_path / "images" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_of(size_hw, seed=index)).save(path)
-    return tmp_path / "photos"
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -51,111 +51,112 @@ def runs(monkeypatch) -> list:
     return seen
 
 
-def run(model: Path, photos: Path, out: Path, *formats: Format, force: bool = False) -> None:
+def run(model: Path, images: Path, out: Path, *formats: Format, force: bool = False) -> None:
     kinds = list(formats or Format)
-    predict.main([str(photos)], model, out, kinds, Runtime.torch, "cpu", force)
+    predict.main([str(images)], model, out, kinds, Runtime.torch, "cpu", force)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_output_is_there_and_tells_the_same(model, photos, tmp_path, capsys):
-    run(model, photos, tmp_path / "out")
+def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys):
+    run(model, images, tmp_path / "out")
     names = ["x/a.bmp", "x/a.png", "y/a"]
-    per_photo = {f"{folder}/{name}{suffix}" for name in names for folder, suffix in FOLDERS.items()}
+    per_image = {f"{folder}/{name}{suffix}" for name in names for folder, suffix in FOLDERS.items()}
     whole = {"coco.json", "cvat.xml", "label_studio.json", "label_studio.xml", "defects.csv", "defects.parquet"}
-    assert set(contents(tmp_path / "out")) == per_photo | whole
-    table = pd.read_csv(tmp_path / "out/defects.csv")
+    assert set(contents(tmp_path / "out")) == per_image | whole
+    rows = csv.read_csv(tmp_path / "out/defects.csv").to_pylist()
     network = open_network(model, Runtime.torch, "cpu")
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
-        wanted = predict.predict(network.run, np.asarray(Image.open(photos / file)), network.config.view).labels
+        wanted = predict.predict(network.run, np.asarray(Image.open(images / file)), network.config.view).labels
         np.testing.assert_array_equal(labels, wanted)
-        rows = table[table["file"] == file]
-        assert rows["area_px"].sum() == (labels > 0).sum() > 0
-    assert "3 images (0 done before)" in capsys.readouterr().out
+        assert sum(row["area_px"] for row in rows if row["file"] == file) == (labels > 0).sum() > 0
+    assert "3 images (0 cached)" in capsys.readouterr().out
 
 
 FOLDERS = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 
 
-def test_a_killed_run_goes_on_where_it_was(model, photos, tmp_path, runs, monkeypatch):
+def test_a_killed_run_resumes(model, images, tmp_path, runs, monkeypatch):
     def stop(*_) -> bytes:
         raise KeyboardInterrupt
 
-    run(model, photos, tmp_path / "whole")
+    run(model, images, tmp_path / "whole")
     seen = len(runs)
     with monkeypatch.context() as patch:
         patch.setattr(predict, "overlay", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(model, photos, tmp_path / "out")
-    run(model, photos, tmp_path / "out")
+            run(model, images, tmp_path / "out")
+    run(model, images, tmp_path / "out")
     assert len(runs) - seen == 3, "each image once, before or after the kill"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_another_format_and_the_same_command_again_cost_no_prediction(model, photos, tmp_path, runs):
-    run(model, photos, tmp_path / "out", Format.masks)
-    run(model, photos, tmp_path / "out", Format.cvat, Format.overlays)
+def test_another_format_and_the_same_command_again_cost_no_prediction(model, images, tmp_path, runs):
+    run(model, images, tmp_path / "out", Format.masks)
+    run(model, images, tmp_path / "out", Format.cvat, Format.overlays)
     before = contents(tmp_path / "out")
-    run(model, photos, tmp_path / "out", Format.cvat, Format.overlays, Format.masks)
+    run(model, images, tmp_path / "out", Format.cvat, Format.overlays, Format.masks)
     assert len(runs) == 3
     assert contents(tmp_path / "out") == before
 
 
-def test_a_mask_corrected_by_hand_stays_unless_forced(model, photos, tmp_path):
-    run(model, photos, tmp_path / "out", Format.masks)
+def test_a_mask_corrected_by_hand_stays_unless_forced(model, images, tmp_path):
+    run(model, images, tmp_path / "out", Format.masks)
     path = tmp_path / "out/masks/y/a.png"
     ours = path.read_bytes()
     path.write_bytes(b"mine")
-    run(model, photos, tmp_path / "out", Format.masks)
+    run(model, images, tmp_path / "out", Format.masks)
     assert path.read_bytes() == b"mine"
-    run(model, photos, tmp_path / "out", Format.masks, force=True)
+    run(model, images, tmp_path / "out", Format.masks, force=True)
     assert path.read_bytes() == ours
 
 
-def test_what_is_not_known_to_be_ours_is_not_overwritten(model, photos, tmp_path, runs):
+def test_a_file_without_a_record_is_not_overwritten(model, images, tmp_path, runs):
     path = tmp_path / "out/masks/y/a.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"y/a\.png: is there, but not known to be ours; another --out"):
-        run(model, photos, tmp_path / "out", Format.masks)
-    assert runs == [], "said before any work"
-    run(model, photos, tmp_path / "out", Format.masks, force=True)
+    with pytest.raises(
+        UserError, match=r"y/a\.png: exists, but there is no record of having written it; use another --out"
+    ):
+        run(model, images, tmp_path / "out", Format.masks)
+    assert runs == [], "refused before any work"
+    run(model, images, tmp_path / "out", Format.masks, force=True)
     assert path.read_bytes() != b"mine"
 
 
-def test_a_file_of_all_images_is_not_changed_unasked(model, photos, tmp_path, runs):
-    run(model, photos / "y", tmp_path / "out", Format.coco)
-    Image.fromarray(image_of((33, 71))).save(photos / "y/b.png")
-    with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
-        run(model, photos / "y", tmp_path / "out", Format.coco)
-    run(model, photos / "y", tmp_path / "out", Format.coco, force=True)
-    assert len(runs) == 2, "what was found is kept, even when writing is refused"
+def test_a_file_of_all_images_is_not_changed_without_force(model, images, tmp_path, runs):
+    run(model, images / "y", tmp_path / "out", Format.coco)
+    Image.fromarray(image_of((33, 71))).save(images / "y/b.png")
+    with pytest.raises(UserError, match=r"coco\.json: exists and would change"):
+        run(model, images / "y", tmp_path / "out", Format.coco)
+    run(model, images / "y", tmp_path / "out", Format.coco, force=True)
+    assert len(runs) == 2, "records are written, even when the collection is refused"
 
 
-def test_records_of_another_model_or_image_are_not_mixed_in(model, photos, tmp_path, runs):
-    run(model, photos / "y", tmp_path / "out", Format.masks)
+def test_records_of_another_model_or_image_are_not_mixed_in(model, images, tmp_path, runs):
+    run(model, images / "y", tmp_path / "out", Format.masks)
     path = tmp_path / "out/records/a.json"
     record = Record.model_validate_json(path.read_bytes())
     path.write_text(record.model_copy(update={"model": "another"}).model_dump_json())
     with pytest.raises(UserError, match=r"a\.json: made from another model"):
-        run(model, photos / "y", tmp_path / "out", Format.masks)
-    run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
-    Image.fromarray(image_of((33, 71))).save(photos / "y/a.png")
+        run(model, images / "y", tmp_path / "out", Format.masks)
+    run(model, images / "y", tmp_path / "out", Format.masks, force=True)
+    Image.fromarray(image_of((33, 71))).save(images / "y/a.png")
     with pytest.raises(UserError, match=r"a\.json: made from another image"):
-        run(model, photos / "y", tmp_path / "out", Format.masks)
-    run(model, photos / "y", tmp_path / "out", Format.masks, force=True)
+        run(model, images / "y", tmp_path / "out", Format.masks)
+    run(model, images / "y", tmp_path / "out", Format.masks, force=True)
     assert runs == [(91, 57), (91, 57), (33, 71)]
     assert decode_label_map((tmp_path / "out/masks/a.png").read_bytes()).shape == (33, 71)
 
 
-def test_bad_images_are_listed_and_the_rest_is_done(model, photos, tmp_path, capsys):
-    (photos / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+def test_bad_images_are_listed_and_the_rest_is_done(model, images, tmp_path, capsys):
+    (images / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     with pytest.raises(typer.Exit) as leaving:
-        run(model, photos, tmp_path / "out", Format.masks, Format.table)
+        run(model, images, tmp_path / "out", Format.masks, Format.table)
     assert leaving.value.exit_code == predict.SOME_SKIPPED
     error = capsys.readouterr().err
     assert "skipped: x/broken.jpg: " in error
@@ -164,21 +165,21 @@ def test_bad_images_are_listed_and_the_rest_is_done(model, photos, tmp_path, cap
     assert (tmp_path / "out/defects.csv").is_file()
 
 
-def test_lost_holes_are_told(model, photos, tmp_path, capsys):
-    run(model, photos, tmp_path / "out", Format.yolo, Format.table)
+def test_filled_holes_are_reported(model, images, tmp_path, capsys):
+    run(model, images, tmp_path / "out", Format.yolo, Format.table)
     records = [Record.model_validate_json(path.read_bytes()) for path in (tmp_path / "out/records").rglob("*.json")]
     holed = sum(defect.holes > 0 for record in records for defect in record.defects)
     assert holed > 0
     assert f"{holed} defects have holes; polygons cannot hold them" in capsys.readouterr().out
 
 
-def test_a_model_that_is_none_is_one_clear_error(model, photos, tmp_path):
+def test_a_folder_without_a_model_is_one_clear_error(model, images, tmp_path):
     save_student(decided_student("native"), tmp_path / "two/0")
     save_student(decided_student("native"), tmp_path / "two/1")
     with pytest.raises(UserError, match=r"holds students of 2 seeds, name one of .*two/0, .*two/1"):
-        run(tmp_path / "two", photos, tmp_path / "out")
+        run(tmp_path / "two", images, tmp_path / "out")
     with pytest.raises(UserError, match="holds no student"):
-        run(photos, photos, tmp_path / "out")
+        run(images, images, tmp_path / "out")
     with pytest.raises(UserError, match=r"student\.onnx: is not there; `python -m stages\.export"):
         open_network(model, Runtime.onnx, "cpu")
     with pytest.raises(UserError, match=r"python -m stages\.export --model STUDENT "):
@@ -187,41 +188,41 @@ def test_a_model_that_is_none_is_one_clear_error(model, photos, tmp_path):
         open_network(tmp_path / "exported", Runtime.onnx, "cpu")
 
 
-def test_an_output_folder_that_is_a_file_is_said_before_any_work(model, photos, tmp_path, runs):
+def test_an_output_folder_that_is_a_file_is_an_error_before_any_work(model, images, tmp_path, runs):
     (tmp_path / "out").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        run(model, photos, tmp_path / "out")
+        run(model, images, tmp_path / "out")
     assert runs == []
 
 
-def test_forced_records_leave_nothing_of_the_model_before(model, photos, tmp_path):
-    """Another format, not forced, later finds masks that are to be made, and none of the other model's."""
-    run(model, photos, tmp_path / "out", Format.masks, Format.yolo)
+def test_force_leaves_no_file_of_the_previous_model(model, images, tmp_path):
+    """A later command for another format, without force, makes the masks again."""
+    run(model, images, tmp_path / "out", Format.masks, Format.yolo)
     for path in (tmp_path / "out/records").rglob("*.json"):
         path.write_text(
             Record.model_validate_json(path.read_bytes()).model_copy(update={"model": "another"}).model_dump_json()
         )
     for path in (tmp_path / "out/masks").rglob("*.png"):
         path.write_bytes(b"of another model")
-    run(model, photos, tmp_path / "out", Format.yolo, force=True)
+    run(model, images, tmp_path / "out", Format.yolo, force=True)
     assert not list((tmp_path / "out/masks").rglob("*.png"))
-    run(model, photos, tmp_path / "out", Format.masks, Format.yolo)
-    run(model, photos, tmp_path / "fresh", Format.masks, Format.yolo)
+    run(model, images, tmp_path / "out", Format.masks, Format.yolo)
+    run(model, images, tmp_path / "fresh", Format.masks, Format.yolo)
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_an_image_with_another_suffix_is_told_by_its_name_of_now(model, photos, tmp_path, runs):
-    run(model, photos / "y", tmp_path / "out", Format.masks)
-    (photos / "y/a.png").rename(photos / "y/a.PNG")
-    run(model, photos / "y", tmp_path / "out", Format.table)
+def test_an_image_whose_suffix_changed_is_reported_by_its_present_name(model, images, tmp_path, runs):
+    run(model, images / "y", tmp_path / "out", Format.masks)
+    (images / "y/a.png").rename(images / "y/a.PNG")
+    run(model, images / "y", tmp_path / "out", Format.table)
     assert len(runs) == 1
-    assert set(pd.read_csv(tmp_path / "out/defects.csv")["file"]) == {"a.PNG"}
+    assert set(csv.read_csv(tmp_path / "out/defects.csv")["file"].to_pylist()) == {"a.PNG"}
 
 
-def test_skipped_images_are_listed_where_a_file_of_all_is_refused(model, photos, tmp_path, capsys):
-    run(model, photos / "y", tmp_path / "out", Format.coco)
-    Image.fromarray(image_of((33, 71))).save(photos / "y/b.png")
-    (photos / "y/broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"coco\.json: is there and would change"):
-        run(model, photos / "y", tmp_path / "out", Format.coco)
+def test_skipped_images_are_listed_where_a_file_of_all_is_refused(model, images, tmp_path, capsys):
+    run(model, images / "y", tmp_path / "out", Format.coco)
+    Image.fromarray(image_of((33, 71))).save(images / "y/b.png")
+    (images / "y/broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"coco\.json: exists and would change"):
+        run(model, images / "y", tmp_path / "out", Format.coco)
     assert "skipped: broken.png: " in capsys.readouterr().err

@@ -111,11 +111,11 @@ def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
     """Pixel by pixel, but for a few at the rim: the order of summation differs."""
     sam, samples = tiny_sam(), demo_images(2)
     save_sam(tmp_path / "teacher", sam, TINY_TEACHER)
-    work = teachers.Work(samples, 3, tmp_path / "photos")
+    work = teachers.Work(samples, 3, tmp_path / "images")
     store = teachers.fresh_store(sam, tmp_path / "teacher", tmp_path / "kept", how)
     rows, masks = teachers.ours(sam, work, how, store), teachers.loop(sam, work, how)
     height, width = SIZE_HW
-    boxes = [box for photo in work.images for box in work.corners(photo)]
+    boxes = [box for image in work.images for box in work.corners(image)]
     assert len(boxes) == 6
     for number, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
         window = (0, 0, width, height) if how == "whole" else teachers.window_of(box, (height, width), teachers.PARAMS)
@@ -127,12 +127,12 @@ def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
 
 
 def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_path):
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "images").mkdir()
     for index, sample in enumerate(demo_images(2)):
-        (tmp_path / f"photos/{index}.jpg").write_bytes(sample.jpeg)
+        (tmp_path / f"images/{index}.jpg").write_bytes(sample.jpeg)
     student = make_student(TINY, SIZE_PX, width=16)
     network = Network(student.config, "x", lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32))
-    total, inside = from_jpeg_to_png(network, tmp_path / "photos", tmp_path / "out")
+    total, inside = from_jpeg_to_png(network, tmp_path / "images", tmp_path / "out")
     assert 0 < inside < total
     assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png", "1.png"]
 

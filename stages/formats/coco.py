@@ -1,13 +1,13 @@
-"""COCO's JSON: one annotation a defect, its mask as compressed RLE, which holds holes."""
+"""COCO instances JSON: one annotation per defect, its mask as compressed RLE, which can have holes."""
 
 import json
 from collections.abc import Iterable
 
-from stages.formats.defects import Defect, Record
+from stages.formats.measured_defects import Defect, Record
 
 
 def coco(records: Iterable[Record], names: list[str]) -> bytes:
-    """The text of an instances file. Category ids are class id + 1, as in the masks; `score` is the confidence."""
+    """The bytes of an instances file. Category ids are class id + 1, as in the masks; `score` is the confidence."""
     images, annotations = [], []
     for image_id, record in enumerate(records, start=1):
         height, width = record.size_hw

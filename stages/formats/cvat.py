@@ -1,6 +1,6 @@
-"""CVAT for images 1.1: one <mask> a defect, its box and the runs in it, which holds holes.
+"""CVAT for images 1.1: one <mask> per defect, with its box and the run lengths in it; it can have holes.
 
-Import it into a task whose labels bear the same names and whose images the same file names.
+To be imported into a task with the same label names and the same image file names.
 """
 
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from xml.etree.ElementTree import SubElement
 
 import numpy as np
 
-from stages.formats.defects import Record
-from stages.formats.pictures import COLOURS
+from stages.formats.measured_defects import Record
+from stages.formats.overlay_jpeg import COLOURS
 
 
 def cvat(records: Iterable[Record], names: list[str]) -> bytes:
-    """The text of `annotations.xml`."""
+    """The bytes of `annotations.xml`."""
     root = ElementTree.Element("annotations")
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
@@ -38,7 +38,7 @@ def cvat(records: Iterable[Record], names: list[str]) -> bytes:
 
 
 def row_runs(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of (h, w) bool `mask` along its rows, background first: 0 where it begins with the mask."""
+    """Run lengths of (h, w) bool `mask` along its rows, background first: 0 where the first pixel is in the mask."""
     flat = mask.ravel()
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], changes, [len(flat)]])).tolist()

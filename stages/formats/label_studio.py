@@ -1,6 +1,6 @@
-"""Label Studio's import file: one task an image, with a prediction of one brush region a defect, which holds holes.
+"""Label Studio's import file: one task per image, with one brush region per defect; it can have holes.
 
-Label Studio packs a brush as the RGBA picture of the whole image in the bit stream of the `rle-pack` library.
+Label Studio encodes a brush as RGBA pixels of the whole image in the bit stream of the `rle-pack` library.
 """
 
 import json
@@ -11,18 +11,17 @@ from xml.etree import ElementTree
 import numpy as np
 
 from stages.formats.cvat import row_runs
-from stages.formats.defects import Record
+from stages.formats.measured_defects import Record
 
 LONGEST_RUN = 2**16
 
 
 def label_studio(records: Iterable[Record], names: list[str]) -> dict[str, bytes]:
-    """`label_studio.json` to import, and `label_studio.xml`, the labelling configuration that it fits.
+    """`label_studio.json` to import, and `label_studio.xml`, the labelling configuration that it needs.
 
-    Images are asked for from Label Studio's local storage, its document root being the folder that all inputs
-    share.
+    Images are referenced in Label Studio's local storage; its document root is the folder that all inputs share.
     """
-    # each task as bytes at once: as lists of numbers the codes of large images take eight times the memory
+    # each task becomes bytes at once: the run lengths as Python lists take several times the memory
     tasks = b", ".join(json.dumps(_task(record, names)).encode() for record in records)
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image")
@@ -61,11 +60,11 @@ def _task(record: Record, names: list[str]) -> dict:
 
 
 def brush_code(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int, int]) -> bytes:
-    """The packed brush of an image of `size_hw` that is empty but for (h, w) bool `mask` at `origin_xy`.
+    """The encoded brush of an image of `size_hw` that is empty except for (h, w) bool `mask` at `origin_xy`.
 
-    Header: count of values (32 bits), bits a value less one (5), four widths of run lengths less one (4 each). Then
-    per run: 1, which width (2 bits), length less one in that width, value (8 bits). Values are R, G, B, A of every
-    pixel, all four 255 in the mask.
+    Header: number of values (32 bits), bits per value minus 1 (5), four widths of run lengths minus 1 (4 each). Then
+    per run: 1, index of the width (2 bits), length minus 1 in that width, value (8 bits). Values are R, G, B, A of
+    every pixel, all four 255 in the mask.
     """
     height, width = size_hw
     (left, top), (part_height, part_width) = origin_xy, mask.shape

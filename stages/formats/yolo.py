@@ -1,47 +1,96 @@
-"""YOLO-seg labels: one polygon a line, `class x1 y1 x2 y2 …`, in shares of the image's width and height.
+"""YOLO-seg labels: one polygon per line, `class x1 y1 x2 y2 …`, in shares of the image's width and height.
 
-A polygon has no hole: holes are filled here, and the command says how many. Every connected region has its own line.
+A polygon cannot have holes: they are filled here, and the command reports how many. Each connected region has a line.
 
-Ultralytics cuts the corners' coordinates to whole pixels and draws the polygon with its border. Of a polygon along the
-edges of pixels it would make a mask that is a pixel too wide and too high: a speck of 3 x 3 px would become 4 x 4. So
-each corner lies a little inside of the pixel that it belongs to. The mask comes back to the pixel, and whoever measures
-the polygon itself finds its area right to a twentieth of a pixel along the border.
+Polygons follow the edges of pixels, then each corner is moved a little into its pixel: Ultralytics truncates
+coordinates to whole pixels and draws the border too, which would make the mask of an exact outline one pixel too wide
+and too high. With the inset the mask comes out exact, and the polygon's own area is right to 0.05 px along the border.
 """
 
 from collections.abc import Iterator
 
-from stages.formats.defects import Record
-from stages.formats.outlines import Ring, outlines
+import numpy as np
+
+from stages.formats.measured_defects import Record
+
+Ring = list[tuple[int, int]]
+"""Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""
 
 INSET_PX = 0.05
-"""More than six decimals round off on an image of any size up to 100,000 px."""
+"""More than the rounding to six decimals, on images of up to 100,000 px."""
 
 
 def lines(record: Record) -> str:
-    """The text of a label file. No defect, an empty file: Ultralytics takes that for background."""
+    """The text of a label file; empty without defects, which Ultralytics reads as background."""
     height, width = record.size_hw
     text = ""
     for defect in record.defects:
         left, top = defect.box_xyxy[:2]
-        ring, _ = outlines(defect.mask(record.size_hw))
+        ring = outline(defect.mask(record.size_hw))
         corners = " ".join(f"{(left + x) / width:.6f} {(top + y) / height:.6f}" for x, y in inset(ring))
         text += f"{defect.class_id} {corners}\n"
     return text
 
 
 def inset(ring: Ring) -> Iterator[tuple[float, float]]:
-    """Corners of a ring that has the mask on its right hand, moved into the pixels of the mask beside them.
+    """Corners of a ring with the mask on its right-hand side, each moved into the adjacent pixel of the mask.
 
-    A corner that the mask surrounds on three sides, or touches from two, lies between two pixels: one in each.
+    A left turn lies between two pixels of the mask, and gives a corner in each.
     """
     for before, (x, y), after in zip(ring[-1:] + ring[:-1], ring, ring[1:] + ring[:1], strict=True):
         step, turn = _step(before, (x, y)), _step((x, y), after)
         right = (-step[1], step[0])
         yield x + INSET_PX * (right[0] - step[0]), y + INSET_PX * (right[1] - step[1])
-        if turn != right:  # then it turns left, and the pixel behind the corner lies straight on
+        if turn != right:  # a left turn: the second pixel is straight ahead
             yield x + INSET_PX * (step[0] + turn[0]), y + INSET_PX * (step[1] + turn[1])
 
 
 def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
-    """Direction of one of a ring's straight edges."""
+    """Direction of a straight edge."""
     return (end[0] > start[0]) - (end[0] < start[0]), (end[1] > start[1]) - (end[1] < start[1])
+
+
+def outline(mask: np.ndarray) -> Ring:
+    """The outer ring of an 8-connected (h, w) bool mask, along the edges of its pixels.
+
+    Filled at pixel centres, it is the mask with its holes filled. A corner at which two pixels touch is passed twice.
+    """
+    top = int(mask.any(axis=1).argmax())
+    return _ring(_edges(mask), (int(mask[top].argmax()), top), (1, 0))
+
+
+def _edges(mask: np.ndarray) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Corner to the steps that start there, with the mask on the right-hand side."""
+    padded = np.pad(mask, 1)
+    inside = padded[1:-1, 1:-1]
+    sides = (
+        (padded[:-2, 1:-1], (0, 0), (1, 0)),
+        (padded[1:-1, 2:], (1, 0), (0, 1)),
+        (padded[2:, 1:-1], (1, 1), (-1, 0)),
+        (padded[1:-1, :-2], (0, 1), (0, -1)),
+    )
+    follow: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for neighbour, (shift_x, shift_y), step in sides:
+        rows, columns = np.nonzero(inside & ~neighbour)
+        for corner in zip((columns + shift_x).tolist(), (rows + shift_y).tolist(), strict=True):
+            follow.setdefault(corner, []).append(step)
+    return follow
+
+
+def _ring(follow: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int], step: tuple[int, int]) -> Ring:
+    """One ring; its edges are removed from `follow`. Corners between equal steps are left out."""
+    ring, corner, first = [], start, step
+    while True:
+        follow[corner].remove(step)
+        if not follow[corner]:
+            del follow[corner]
+        corner = (corner[0] + step[0], corner[1] + step[1])
+        # where two pixels touch at a corner, a left turn continues along the other one
+        left, ways = (step[1], -step[0]), follow.get(corner, [])
+        closed = corner == start and (first == left or not ways)
+        turn = first if closed else left if left in ways else ways[0]
+        if turn != step:
+            ring.append(corner)
+        if closed:
+            return ring
+        step = turn

@@ -6,21 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.formats.defects import Record, defects_of, elongation
+from stages.formats.measured_defects import Record, defects_of, elongation
+from tests.support.records import record
 
 LABELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 9)), elements=st.integers(0, 3))
-
-
-def record(labels: np.ndarray, file: str = "a/one.jpg") -> Record:
-    confidence = np.full(labels.shape, 0.75, np.float16)
-    return Record(
-        file=file,
-        name=file.removesuffix(".jpg"),
-        sha256="0" * 64,
-        model="0123456789ab",
-        size_hw=labels.shape,
-        defects=defects_of(labels, confidence),
-    )
 
 
 def test_a_hand_made_map_is_measured():

@@ -1,4 +1,4 @@
-"""Which images to predict, and under which name each one's outputs go."""
+"""The images to predict, as named on the command line, and the name under which each one's outputs are written."""
 
 import glob
 import os
@@ -15,31 +15,33 @@ from stages.common.errors import UserError
 from stages.data.images import SUFFIXES, BadImage, probe_image, read_image, visible_files
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
-"""Folder of the outputs to the suffix of the file that each image has in it."""
+"""Output folder to the suffix of the file that each image has in it."""
 
 LONGEST_NAME = 235
-"""Bytes of a name, so that what is put before and behind it while a file is written fits into the usual 255."""
+"""Bytes of a name; a temporary file's name is longer by a prefix and a suffix, and file systems allow 255."""
 
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """Characters that XML 1.0 cannot hold, not even escaped."""
 
 
 class Source(NamedTuple):
-    """An image. `file` is its path below the folder that all inputs share, with `/`, as annotation tools name it;
-    `name` is `file` without its suffix, or with it where two images would share a name, or one's files another's
-    folder."""
+    """An input image. `file`: its path below the folder that all inputs share, with `/`, as annotation tools name it.
+
+    `name`: `file` without its suffix. It keeps the suffix where two images would have the same name, or where one of
+    its output files would have the name of another image's folder.
+    """
 
     path: Path
     file: str
     name: str
 
 
-def find_photos(inputs: list[str], out: Path) -> list[Source]:
+def find_images(inputs: list[str], out: Path) -> list[Source]:
     """The images that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
 
-    From folders and patterns only files with the suffix of an image are taken, none that is hidden, and none in
-    `out`, which may lie among them. Links to folders are not followed, which is said. Raises UserError for an input
-    that names nothing, and for a folder that cannot be listed.
+    Folders and patterns give files with the suffix of an image, without hidden files and without files in `out`.
+    Links to folders are not followed; each is named on stderr. Raises UserError for an input that names no image, and
+    for a folder that cannot be listed.
     """
     paths: set[Path] = set()
     roots: set[Path] = set()
@@ -47,7 +49,7 @@ def find_photos(inputs: list[str], out: Path) -> list[Source]:
         files, root = _named_by(text)
         theirs = _outside(files, out)
         if files and not theirs:
-            raise UserError(f"{text}: lies in --out {out}, where nothing is taken for an input; take another --out")
+            raise UserError(f"{text}: is inside of --out {out}, which is never an input; use another --out")
         if not files:
             raise UserError(f"{text}: no image there ({', '.join(SUFFIXES)})")
         paths |= theirs
@@ -57,8 +59,7 @@ def find_photos(inputs: list[str], out: Path) -> list[Source]:
 
 
 def named(paths: dict[str, Path]) -> list[Source]:
-    """Sources of `paths` by `file`. Where names without suffix meet, all that meet keep theirs; so does one whose files
-    would be called as a folder of another's are."""
+    """Sources of `paths` (by `file`), each with a name of its own; see `Source`."""
     names = {file: file.removesuffix(path.suffix) for file, path in paths.items()}
     folders = {str(parent) for file in paths for parent in PurePosixPath(file).parents}
     while clashes := _clashes(names, folders):
@@ -67,7 +68,7 @@ def named(paths: dict[str, Path]) -> list[Source]:
 
 
 def _clashes(names: dict[str, str], folders: set[str]) -> set[str]:
-    """The files that cannot do without their suffix."""
+    """The files that must keep their suffix."""
     count = Counter(names.values())
     return {
         file
@@ -77,18 +78,18 @@ def _clashes(names: dict[str, str], folders: set[str]) -> set[str]:
 
 
 def file_in(folder: Path, name: str) -> Path:
-    """The file of the image called `name` in `folder`, which is one of the outputs' folders."""
+    """The file of the image called `name` in `folder`, one of the output folders in SUFFIX_IN."""
     return folder / f"{name}{SUFFIX_IN[folder.name]}"
 
 
 def read(source: Source) -> tuple[str, np.ndarray]:
-    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadImage with the reason why there are none."""
+    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadImage with the reason when there are none."""
     try:
         source.file.encode()
         if found := NOT_XML.search(source.file):
-            raise BadImage(f"its name holds {found[0]!r}, which XML cannot hold")
+            raise BadImage(f"its name contains {found[0]!r}, which XML cannot hold")
         if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
-            raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the files made of it")
+            raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the output files")
         path = source.path.resolve()
         probe = probe_image(path.read_bytes())
         return probe.sha256, read_image(path.parent, path.name, probe.sha256, probe.exif_orientation)
@@ -100,7 +101,7 @@ def read(source: Source) -> tuple[str, np.ndarray]:
 
 
 def _named_by(text: str) -> tuple[set[Path], set[Path]]:
-    """Absolute paths of the images that one input names, and the folders it names them in."""
+    """Absolute paths of the images that one input names, and the folders in which it names them."""
     path = _absolute(text)
     if path.is_dir():
         return _below(path), {path}
@@ -109,27 +110,27 @@ def _named_by(text: str) -> tuple[set[Path], set[Path]]:
     files, roots = set(), set()
     for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 pathlib takes no absolute pattern
         found = _absolute(match)
-        files |= _below(found) if found.is_dir() else {found} & set(_photos([found]))
+        files |= _below(found) if found.is_dir() else _images([found])
         roots.add(found if found.is_dir() else found.parent)
     return files, roots
 
 
 def _absolute(text: str) -> Path:
-    """Without `..`, but with links as they are: behind a link the file may bear another name."""
+    """Without `..`, but with links as they are: the file behind a link may have another name."""
     return Path(os.path.normpath(Path(text).absolute()))
 
 
 def _outside(files: set[Path], out: Path) -> set[Path]:
-    """Those of `files` that do not lie in `out`, whatever links and `..` lead there."""
+    """Those of `files` that are not in `out`, with links and `..` resolved."""
     real = out.resolve()
     ours = {folder for folder in {path.parent for path in files} if folder.resolve().is_relative_to(real)}
     return {path for path in files if path.parent not in ours}
 
 
 def _below(folder: Path) -> set[Path]:
-    say = lambda link: print(f"{link}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
-    return _photos(visible_files(folder, say))
+    warn = lambda link: print(f"{link}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
+    return _images(visible_files(folder, warn))
 
 
-def _photos(paths: Iterable[Path]) -> set[Path]:
+def _images(paths: Iterable[Path]) -> set[Path]:
     return {path for path in paths if path.suffix.lower() in SUFFIXES}

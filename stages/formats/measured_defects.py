@@ -1,4 +1,4 @@
-"""From a label map to the defects in it, and the record of an image that every output is made from."""
+"""Defects measured in a label map, and the record of an image from which every output format is made."""
 
 import math
 
@@ -13,11 +13,11 @@ from stages.masks import rle
 
 
 class Defect(Section):
-    """One connected region of one class.
+    """One 8-connected region of one class.
 
     `box_xyxy`: pixels, half-open. `confidence`: mean probability of its class over its pixels. `elongation`: ratio of
-    the axes of the ellipse with the region's second moments, at least 1. `holes`: 4-connected regions that it encloses.
-    `rle`: COCO's compressed code at the size of the image.
+    the axes of the ellipse with the region's second moments, at least 1. `holes`: number of enclosed 4-connected
+    regions. `rle`: COCO's compressed run lengths, at the size of the image.
     """
 
     class_id: int = Field(ge=0)
@@ -34,7 +34,8 @@ class Defect(Section):
 
 
 class Record(Section):
-    """What is known of an image. `file`, `name`: see `Source`; `sha256` of its bytes; `model` that saw it."""
+    """All defects of an image. `file`, `name`: see `formats.inputs.Source`; `sha256`: of the image file's bytes;
+    `model`: `Network.identity`."""
 
     file: str
     name: str
@@ -53,7 +54,7 @@ class Record(Section):
 
 
 def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]:
-    """Defects of (H, W) uint8 `labels`, by class, then from the top; `confidence` (H, W) is that of each label."""
+    """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W), of each pixel's label."""
     found = []
     for class_id, regions, _ in components(labels):
         for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
@@ -75,7 +76,7 @@ def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]
 def elongation(mask: np.ndarray) -> float:
     """Axis ratio of the ellipse with the second moments of `mask`, its pixels unit squares: a x b gives a / b."""
     y, x = np.nonzero(mask)
-    # a unit square has a variance of 1/12 of its own, so that a single row of pixels has a width
+    # a unit square has a variance of 1/12: a single row of pixels has a width
     var_x, var_y = x.var() + 1 / 12, y.var() + 1 / 12
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
     middle, spread = (var_x + var_y) / 2, math.hypot((var_x - var_y) / 2, covariance)

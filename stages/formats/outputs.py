@@ -1,4 +1,4 @@
-"""What already lies in an output folder: what is done is not done again, and nothing is overwritten unasked."""
+"""The output folder: images already predicted are not predicted again, and no file is overwritten without --force."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,19 +7,19 @@ from pydantic import ValidationError
 
 from stages.common.errors import UserError
 from stages.common.files import new_file, sha256_file
-from stages.formats.defects import Record
-from stages.formats.photos import SUFFIX_IN, Source, file_in
+from stages.formats.inputs import SUFFIX_IN, Source, file_in
+from stages.formats.measured_defects import Record
 
-FORCE = "another --out keeps it, --force overwrites it"
+CHOICE = "use another --out, or --force to overwrite it"
 
 
-def standing(
+def existing_records(
     sources: Iterable[Source], out: Path, folders: Iterable[str], model: str, force: bool
 ) -> dict[str, Record]:
-    """Records in `out`, by name, of the images that `model` has already seen as they are now.
+    """Records in `out`, by name, of the images that `model` has already predicted and that have not changed since.
 
-    `folders`: those of `out` that this command fills. Raises UserError, before any work, where a record tells of
-    another model or image, or where an output lies without a record; with `force` those are made anew.
+    `folders`: the subfolders of `out` that this command writes. Raises UserError, before any work, where a record is
+    of another model or image, or where an output exists without a record; with `force` those are made again.
     """
     found = {}
     for source in sources:
@@ -27,31 +27,31 @@ def standing(
         if path.is_file():
             record = _read(path)
             if record.model == model and record.sha256 == _sha256(source.path):
-                # the image may bear another suffix by now
+                # the suffix of the image may have changed
                 found[source.name] = record.model_copy(update={"file": source.file})
             elif not force:
                 other = "model" if record.model != model else "image"
-                raise UserError(f"{path}: made from another {other}; {FORCE}")
+                raise UserError(f"{path}: made from another {other}; {CHOICE}")
         elif not force:
             for folder in folders:
                 if (output := file_in(out / folder, source.name)).exists():
-                    raise UserError(f"{output}: is there, but not known to be ours; {FORCE}")
+                    raise UserError(f"{output}: exists, but there is no record of having written it; {CHOICE}")
     return found
 
 
-def forget(name: str, out: Path) -> None:
-    """Remove all that was made of an image that was seen anew."""
+def remove_outputs(name: str, out: Path) -> None:
+    """Remove all files of one image."""
     for folder in SUFFIX_IN:
         file_in(out / folder, name).unlink(missing_ok=True)
 
 
-def place(path: Path, data: bytes, force: bool) -> None:
-    """Write `data`; where the file holds something else, raise UserError, or overwrite it with `force`."""
+def write_output(path: Path, data: bytes, force: bool) -> None:
+    """Write `data`, unless it is there already. Raises UserError where the file differs and `force` is not set."""
     if path.exists():
         if path.read_bytes() == data:
             return
         if not force:
-            raise UserError(f"{path}: is there and would change; {FORCE}")
+            raise UserError(f"{path}: exists and would change; {CHOICE}")
     with new_file(path) as part:
         part.write_bytes(data)
 

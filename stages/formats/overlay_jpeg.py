@@ -1,4 +1,4 @@
-"""Pictures for people: the image with its defects tinted and outlined."""
+"""The image with its defects tinted and outlined, as JPEG."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from stages.formats.defects import Record
+from stages.formats.measured_defects import Record
 
 COLOURS = ((255, 176, 0), (236, 0, 140), (0, 190, 235), (120, 200, 30), (150, 90, 255), (255, 90, 40), (0, 150, 120))
 """By class id, repeating; the colours of the report."""
@@ -16,12 +16,12 @@ RIM_SHARE = 1 / 600
 """Thickness of an outline, as a share of the image's longer side; at least 2 px."""
 
 
-def overlay(photo: np.ndarray, record: Record) -> bytes:
-    """JPEG of (H, W, 3) uint8 `photo`. An outline lies around its defect, on no defect's pixel.
+def overlay(image: np.ndarray, record: Record) -> bytes:
+    """JPEG of (H, W, 3) uint8 RGB `image`. Outlines are drawn around the defects, on background pixels only.
 
-    Works defect by defect, so that of a large image nothing else is held at its size.
+    Works defect by defect in windows: a large image needs a copy and one bool per pixel, nothing more.
     """
-    view, sound = photo.copy(), record.labels() == 0
+    view, background = image.copy(), record.labels() == 0
     rim_px = max(2, round(max(record.size_hw) * RIM_SHARE))
     for defect in record.defects:
         x1, y1, x2, y2 = defect.box_xyxy
@@ -30,7 +30,7 @@ def overlay(photo: np.ndarray, record: Record) -> bytes:
         around = slice(max(0, y1 - rim_px), y2 + rim_px), slice(max(0, x1 - rim_px), x2 + rim_px)
         part = view[around]
         inside = mask[top : top + part.shape[0], left : left + part.shape[1]]
-        rim = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=rim_px) & sound[around]
+        rim = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=rim_px) & background[around]
         colour = np.array(COLOURS[defect.class_id % len(COLOURS)])
         part[inside] = ((1 - FILL) * part[inside] + FILL * colour).round()
         part[rim] = colour

@@ -1,31 +1,21 @@
-"""One row a defect, as CSV and Parquet."""
+"""One row per defect, as CSV and Parquet."""
 
+import csv
 import io
 from collections.abc import Iterable
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.formats.defects import Record
+from stages.formats.measured_defects import Record
 
-SCHEMA = pa.schema(
-    [
-        pa.field(name, type_, nullable=False)
-        for name, type_ in (
-            ("file", pa.string()),
-            ("class", pa.string()),
-            ("x1", pa.int32()),
-            ("y1", pa.int32()),
-            ("x2", pa.int32()),
-            ("y2", pa.int32()),
-            ("area_px", pa.int64()),
-            ("area_share", pa.float64()),
-            ("confidence", pa.float64()),
-            ("elongation", pa.float64()),
-        )
-    ]
-)
+TYPES = {
+    **dict.fromkeys(("file", "class"), pa.string()),
+    **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.int32()),
+    "area_px": pa.int64(),
+    **dict.fromkeys(("area_share", "confidence", "elongation"), pa.float64()),
+}
+SCHEMA = pa.schema([pa.field(name, type_, nullable=False) for name, type_ in TYPES.items()])
 """The box is [x1, x2) x [y1, y2) in pixels of the upright image; `area_share` is of the whole image."""
 
 
@@ -44,7 +34,9 @@ def tables(records: Iterable[Record], names: list[str]) -> dict[str, bytes]:
         for record in records
         for defect in record.defects
     ]
-    csv = pd.DataFrame(rows, columns=SCHEMA.names).to_csv(index=False).encode()
-    parquet = io.BytesIO()
+    text, parquet = io.StringIO(), io.BytesIO()
+    writer = csv.DictWriter(text, SCHEMA.names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), parquet, compression="zstd")
-    return {"defects.csv": csv, "defects.parquet": parquet.getvalue()}
+    return {"defects.csv": text.getvalue().encode(), "defects.parquet": parquet.getvalue()}
