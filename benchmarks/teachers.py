@@ -14,11 +14,11 @@ from benchmarks.timing import as_pipeline, as_usual
 from stages.data.boxes import Box, corners
 from stages.data.images import probe_image
 from stages.demo.scene import SIZE_HW, Sample
+from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
 from stages.teacher.prompting import window_of
 from stages.teacher.sam import SamTeacher
-from stages.teacher.store import Store
 
 PARAMS = RasterizeParams(
     view="crop", context=1.8, min_view_px=24, candidate="best", clip_margin=0.1, batch_size=16, shard_size=256

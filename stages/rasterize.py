@@ -3,7 +3,7 @@
     python -m stages.rasterize --tables data/tables --weights data/weights/teacher --out data/masks
 
 An image, or the crop around a box, is encoded once and its boxes are decoded together. Images without boxes need no
-network, nor do those whose answers are cached (stages/teacher/store.py). Memory does not grow with the number of
+network, nor do those whose answers are cached (stages/teacher/answer_store.py). Memory does not grow with the number of
 images. Ground truth is not an input: no mask can depend on it.
 """
 
@@ -25,10 +25,10 @@ from stages.compute.workdir import work_folder
 from stages.data.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
 from stages.masks.labelmap import candidate_rows, mask_row
 from stages.masks.shards import write_shard
+from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
 from stages.teacher.sam import SamTeacher, load_sam
-from stages.teacher.store import Store
 
 
 class Params(Section):

@@ -12,10 +12,10 @@ import torch
 from stages.common.errors import cancelling
 from stages.data.boxes import Box, corners
 from stages.data.images import read_image
+from stages.teacher.answer_store import Store
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 from stages.teacher.prompting import Chunks, prompted
-from stages.teacher.store import Store
 
 READ_AHEAD = 4
 """Images that are read and decoded in advance, each in a thread of its own."""
@@ -28,7 +28,7 @@ MAX_IMAGES_AT_ONCE = 8
 """Images that are prompted side by side: with more, threads wait for Python's lock."""
 
 
-class _Question(NamedTuple):
+class _Request(NamedTuple):
     image: dict
     boxes_xyxy: list[Box]
     path: Path  # of its answer in the store
@@ -61,28 +61,28 @@ class Answers:
         if self.at_once == 1:  # threads read, this one prompts
             begin, end, threads = self._read, self._answer, ThreadPoolExecutor(READ_AHEAD)
         else:
-            begin, end = lambda *asked: self._answer(self._read(*asked)), lambda answered: answered
+            begin, end = lambda *row: self._answer(self._read(*row)), lambda answered: answered
             threads = ThreadPoolExecutor(self.at_once, initializer=torch.set_num_threads, initargs=(1,))
-        asked = [(image, boxes.get(image["image_id"], [])) for image in images]
+        rows = [(image, boxes.get(image["image_id"], [])) for image in images]
         ahead = max(READ_AHEAD, self.at_once)
         with cancelling(threads):
-            waiting = [threads.submit(begin, *one) for one in asked[:ahead]]
-            for position in range(len(asked)):
+            waiting = [threads.submit(begin, *one) for one in rows[:ahead]]
+            for position in range(len(rows)):
                 begun = waiting.pop(0).result()
-                waiting += [threads.submit(begin, *later) for later in asked[position + ahead :][:1]]
+                waiting += [threads.submit(begin, *later) for later in rows[position + ahead :][:1]]
                 yield end(begun)
 
-    def _read(self, image: dict, rows: Sequence[dict]) -> _Question:
+    def _read(self, image: dict, rows: Sequence[dict]) -> _Request:
         boxes_xyxy = [corners(row) for row in rows]
         path = self.store.path(image["sha256"], boxes_xyxy)
         cached, rgb = self.store.get(path) if rows else [], None
         if cached is None:
             rgb = read_image(self.root, image["path"], image["sha256"], image["exif_orientation"])
-        return _Question(image, boxes_xyxy, path, cached, rgb)
+        return _Request(image, boxes_xyxy, path, cached, rgb)
 
-    def _answer(self, asked: _Question) -> tuple[dict, list[dict]]:
-        if asked.cached is not None:
-            return asked.image, asked.cached
-        found = prompted(self.teacher, asked.rgb, asked.boxes_xyxy, self.params, self.chunks)
-        self.store.put(asked.path, found)
-        return asked.image, found
+    def _answer(self, request: _Request) -> tuple[dict, list[dict]]:
+        if request.cached is not None:
+            return request.image, request.cached
+        found = prompted(self.teacher, request.rgb, request.boxes_xyxy, self.params, self.chunks)
+        self.store.put(request.path, found)
+        return request.image, found

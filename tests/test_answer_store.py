@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from stages.teacher.answer_store import CODE
 from stages.teacher.sam import SamTeacher
-from stages.teacher.store import CODE
 
 ROOT = Path(__file__).parent.parent
 WITHOUT_EFFECT = {
