@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.data.tables import BOXES, IMAGES, REJECTS, SPLITS, TRUTH, decode_label_map, read_dataset, read_table
-from stages.ingest import main
+from tests.support.ingesting import ingest
 
 HEIGHT, WIDTH = 12, 20
 
@@ -50,18 +49,6 @@ def root(tmp_path) -> Path:
     config = {"path": ".", **{split: f"images/{split}" for split in SPLITS}, "names": ["dirt", "damage"]}
     (root / "data.yaml").write_text(json.dumps(config))
     return root
-
-
-def ingest(root: Path, out: Path | None = None, strict=False, workers=2, **changes) -> dict:
-    """Run the stage into `out` with `changes` in section ingest; returns its metrics."""
-    out = out or root.parent / "out"
-    out.mkdir(exist_ok=True)
-    settings = {"duplicates": "error", "near_duplicates": 40, "max_bad_share": 0.05} | changes
-    settings["split"] = {"group": None, "val": 0.15, "test": 0.15, "seed": 0} | changes.get("split", {})
-    YAML().dump({"data": {"root": str(root)}, "ingest": settings}, out / "params.yaml")
-    places = out / "tables", out / "truth", out / "near", out / "ingest.json", out / "params.yaml"
-    main(*places, strict=strict, workers=workers)
-    return json.loads((out / "ingest.json").read_text())
 
 
 def rows(root: Path, name: str, schema) -> list[dict]:
@@ -180,7 +167,8 @@ def test_an_image_in_two_splits_stops_the_stage_unless_told_otherwise(root):
         ingest(root)
     found = [("images/train/b.png", None, "same bytes as images/test/copy.png of test", "stage stopped")]
     assert rejects(root) == found
-    assert sorted(path.name for path in (root.parent / "out/tables").rglob("*")) == ["rejects.csv", "rejects.parquet"]
+    left = sorted(path.name for path in (root.parent / "out/tables").rglob("*"))
+    assert left == ["near_duplicates.csv", "rejects.csv", "rejects.parquet"]
     assert not list((root.parent / "out/truth").iterdir())
     metrics = json.loads((root.parent / "out/ingest.json").read_text())
     assert metrics["cross_split_duplicates"] == 1

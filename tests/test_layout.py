@@ -27,17 +27,17 @@ def lay(root: Path, **keys: object) -> Path:
 
 
 def paths(root: Path, split: str) -> list[str] | None:
-    photos = read_layout(root).splits[split]
-    return None if photos is None else [photo.path for photo in photos]
+    images = read_layout(root).splits[split]
+    return None if images is None else [image.path for image in images]
 
 
 def test_folders_are_searched_through_and_sorted_by_id(tmp_path):
     layout = read_layout(lay(tmp_path))
-    assert [(photo.image_id, photo.path, photo.problem) for photo in layout.splits["train"]] == [
+    assert [(image.image_id, image.path, image.problem) for image in layout.splits["train"]] == [
         ("train/a", "images/train/a.jpg", None),
         ("train/deep/b", "images/train/deep/b.PNG", None),
     ]
-    assert [photo.image_id for photo in layout.splits["val"]] == ["val/c"]
+    assert [image.image_id for image in layout.splits["val"]] == ["val/c"]
     assert layout.splits["test"] is None
     assert layout.names == ("dirt", "damage")
     assert not layout.ignored
@@ -70,8 +70,8 @@ def test_a_list_file_names_images(tmp_path):
     touch(tmp_path, "lists/near.jpg")
     listing = "\ufeffimages/train/a.jpg\r\n\r\n./near.jpg\nimages/train/a.jpg\n../x.jpg\nmissing.jpg\n"
     (tmp_path / "lists/train.txt").write_bytes(listing.encode() + b"images/\xff.jpg\n")
-    photos = read_layout(tmp_path).splits["train"]
-    assert {photo.path: photo.problem for photo in photos} == {
+    images = read_layout(tmp_path).splits["train"]
+    assert {image.path: image.problem for image in images} == {
         "images/train/a.jpg": None,
         "lists/near.jpg": None,
         "../x.jpg": "leads out of the data root",
@@ -82,7 +82,7 @@ def test_a_list_file_names_images(tmp_path):
 
 def test_two_files_with_one_stem_are_both_refused(tmp_path):
     touch(lay(tmp_path), "images/train/a.png")
-    problems = {photo.path: photo.problem for photo in read_layout(tmp_path).splits["train"]}
+    problems = {image.path: image.problem for image in read_layout(tmp_path).splits["train"]}
     assert problems["images/train/a.jpg"] == problems["images/train/a.png"] == "2 images share one name stem"
     assert problems["images/train/deep/b.PNG"] is None
 
@@ -198,7 +198,7 @@ def test_more_classes_than_a_label_map_holds_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("photo", "identity", "label", "mask"),
+    ("image", "identity", "label", "mask"),
     [
         ("images/test/a/b.01.jpg", "test/a/b.01", "labels/test/a/b.01.txt", "masks/test/a/b.01.png"),
         ("test/images/b.png", "test/b", "test/labels/b.txt", "test/masks/b.png"),
@@ -210,10 +210,10 @@ def test_more_classes_than_a_label_map_holds_are_refused():
         ("b.png", "test/b", "b.txt", None),
     ],
 )
-def test_labels_masks_and_ids_follow_from_the_path(photo, identity, label, mask):
-    assert image_id("test", photo) == identity
-    assert label_path(photo) == label
-    assert mask_path(photo) == mask
+def test_labels_masks_and_ids_follow_from_the_path(image, identity, label, mask):
+    assert image_id("test", image) == identity
+    assert label_path(image) == label
+    assert mask_path(image) == mask
 
 
 def test_labels_and_masks_without_an_image_are_found(tmp_path):

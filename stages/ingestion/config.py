@@ -1,4 +1,4 @@
-"""Parameters of reading a data set."""
+"""Parameters of ingest: sections `data` and `ingest` of params.yaml."""
 
 import re
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ def _pattern(text: str) -> str:
 
 
 class DataParams(Section):
-    """Section `data`. `root`: the folder that holds data.yaml; relative to the project, or absolute."""
+    """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute."""
 
     root: str = Field(min_length=1)
 
@@ -25,9 +25,9 @@ class DataParams(Section):
 class SplitParams(Section):
     """Section `ingest.split`: how splits that data.yaml lacks are made out of its `train`.
 
-    `group`: a regular expression found in the image's path below the data root; images for which it captures
-    the same go into one split. None: the splits are those of data.yaml.
-    `val`, `test`: share of the groups; `seed`: which ones.
+    `group`: a regular expression that is searched in the image's path below the data root; images for which it
+    captures the same text go into one split. None: the splits are those of data.yaml.
+    `val`, `test`: shares of the groups; `seed`: of the assignment of groups to splits.
     """
 
     group: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None
@@ -45,11 +45,11 @@ class SplitParams(Section):
 class IngestParams(Section):
     """Section `ingest`.
 
-    `duplicates`: what the same image in two splits does, fail the stage or be reported only.
-    `near_duplicates`: images of two splits that differ in at most so many of their 255 perceptual bits are listed;
-    None: they are not looked for. Two different images differ in about half of the bits.
-    `max_bad_share`: share of unusable images, of label files without a usable row, or of unusable masks, beyond
-    which the stage stops.
+    `duplicates`: whether images with the same bytes in two splits are an error, or are only reported.
+    `near_duplicates`: images of two splits whose perceptual hashes differ in at most this many of 255 bits are
+    listed; None: no comparison. Different images differ in about half of the bits.
+    `max_bad_share`: greatest share of unusable images, of label files without a usable row, and of unusable masks;
+    above it the stage stops.
     """
 
     duplicates: Literal["error", "report"]

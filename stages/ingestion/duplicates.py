@@ -1,90 +1,115 @@
-"""How alike two images look: a perceptual hash each, and the pairs across splits that differ in few bits.
+"""Duplicates across splits: images with the same bytes, and images that look alike by a perceptual hash.
 
-The hash is the usual pHash (signs of low DCT coefficients against their median) with 16 x 16 coefficients instead of
-8 x 8: with 64 bits, different images of one kind of surface agree by the hundred.
+The hash is pHash (signs of low DCT coefficients relative to their median) with 16 x 16 coefficients instead of 8 x 8:
+64 bits do not tell apart the images of one kind of surface.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.fft import dctn
 
-WAVES = 16
+from stages.common.files import write_csv
+
+COEFFICIENTS = 16
+"""Low DCT coefficients along each axis that make up the hash."""
+
 SHADING = 4
-"""Below this, DCT coefficients are shading: vignetting makes it alike on all images of one camera."""
+"""DCT coefficients below this are shading: vignetting makes it alike in all images of one camera."""
 
 MIN_DETAIL = 1.0
-"""Levels (RMS) that the coefficients above shading must make up; less is lost in the rounding of the thumbnail."""
+"""Least RMS, in grey levels, of the coefficients above shading; less is lost in the rounding of the thumbnail."""
 
 BLOCK = 128
 """Images compared with a whole split at a time; bounds memory."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An ingested image as its duplicates are looked for: `look` is its perceptual hash, None without detail."""
+class HashedImage:
+    """An ingested image, to be compared; `phash`: its perceptual hash, None for an image without detail."""
 
     split: str
     path: str
     sha256: str
-    exif_orientation: int
-    look: bytes | None
+    phash: bytes | None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, the one of another split that looks most like it, and the number of bits that differ, of 255."""
+    """An image, its nearest one of another split, and the number of bits that differ (0 to 255)."""
 
     distance: int
-    photo: Seen
-    twin: Seen
+    image: HashedImage
+    twin: HashedImage
 
 
 def perceptual_hash(thumbnail: np.ndarray) -> bytes | None:
-    """255 bits of a (32, 32) uint8 grey picture, as 32 bytes; None for one too plain to be told from others."""
-    waves = dctn(thumbnail.astype(np.float64), norm="ortho")[:WAVES, :WAVES]
-    detail = waves.copy()
+    """255 bits, in 32 bytes, of a (32, 32) uint8 grey thumbnail; None for one without enough detail to compare."""
+    low = dctn(thumbnail.astype(np.float64), norm="ortho")[:COEFFICIENTS, :COEFFICIENTS]
+    detail = low.copy()
     detail[:SHADING, :SHADING] = 0
     if np.sqrt((detail**2).sum() / thumbnail.size) < MIN_DETAIL:
         return None
-    kept = waves.ravel()[1:]
-    return np.packbits(kept > np.median(kept)).tobytes()
+    without_mean = low.ravel()[1:]
+    return np.packbits(without_mean > np.median(without_mean)).tobytes()
 
 
-def near_pairs(seen: list[Seen], splits: tuple[str, ...], max_bits: int) -> list[Pair]:
-    """The nearest image in each earlier split of every image of a later one, nearest pairs first.
+def exact_duplicates(images: list[HashedImage]) -> list[list[HashedImage]]:
+    """Groups of images with the same bytes that are in more than one split, all sorted by path."""
+    same = defaultdict(list)
+    for image in images:
+        same[image.sha256].append(image)
+    groups = [group for group in same.values() if len({image.split for image in group}) > 1]
+    in_order = (sorted(group, key=lambda image: (image.path, image.split)) for group in groups)
+    return sorted(in_order, key=lambda group: group[0].path)
 
-    Same bytes are no pair: those are duplicates, and told as such. At most as many pairs as images, times two.
+
+def near_duplicates(images: list[HashedImage], splits: tuple[str, ...], max_bits: int) -> list[Pair]:
+    """For each image the nearest one of each earlier split, if at most `max_bits` differ; nearest pairs first.
+
+    Images with the same bytes are exact duplicates and make no pair. Each image is in at most two pairs as `image`.
     """
-    by_split = {split: [one for one in seen if one.split == split and one.look] for split in splits}
+    by_split = {split: [image for image in images if image.split == split and image.phash] for split in splits}
     found = []
     for index, later in enumerate(splits):
         for earlier in splits[:index]:
             found += _nearest(by_split[later], by_split[earlier], max_bits)
-    return sorted(found, key=lambda pair: (pair.distance, pair.photo.path, pair.twin.path))
+    return sorted(found, key=lambda pair: (pair.distance, pair.image.path, pair.twin.path))
 
 
-def _nearest(photos: list[Seen], others: list[Seen], max_bits: int) -> list[Pair]:
-    if not photos or not others:
+def write_near_duplicates(path: Path, pairs: list[Pair]) -> None:
+    """Write `pairs` as CSV; `distance` is in bits, paths are relative to the data root."""
+    columns = ("distance", "split", "path", "other_split", "other_path")
+    write_csv(
+        path,
+        columns,
+        ((pair.distance, pair.image.split, pair.image.path, pair.twin.split, pair.twin.path) for pair in pairs),
+    )
+
+
+def _nearest(images: list[HashedImage], others: list[HashedImage], max_bits: int) -> list[Pair]:
+    if not images or not others:
         return []
     found, theirs = [], _words(others)
-    same = {}
+    same = defaultdict(list)
     for index, other in enumerate(others):
-        same.setdefault(other.sha256, []).append(index)
-    for start in range(0, len(photos), BLOCK):
-        block = photos[start : start + BLOCK]
+        same[other.sha256].append(index)
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
         mine = _words(block)
         bits = np.zeros((len(block), len(others)), np.uint16)
         for word in range(mine.shape[1]):
             bits += np.bitwise_count(mine[:, word, None] ^ theirs[None, :, word])
-        for row, photo in enumerate(block):
-            bits[row, same.get(photo.sha256, [])] = np.iinfo(np.uint16).max
+        for row, image in enumerate(block):
+            bits[row, same.get(image.sha256, [])] = np.iinfo(np.uint16).max
         for row, best in enumerate(bits.argmin(axis=1)):
             if bits[row, best] <= max_bits:
                 found.append(Pair(int(bits[row, best]), block[row], others[best]))
     return found
 
 
-def _words(seen: list[Seen]) -> np.ndarray:
+def _words(images: list[HashedImage]) -> np.ndarray:
     """Hashes as (N, 4) uint64."""
-    return np.frombuffer(b"".join(one.look for one in seen), np.uint64).reshape(len(seen), -1)
+    return np.frombuffer(b"".join(image.phash for image in images), np.uint64).reshape(len(images), -1)

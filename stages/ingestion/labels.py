@@ -1,24 +1,26 @@
-"""YOLO label files: rows of `class cx cy w h`, normalised to the upright image, to boxes in its pixels.
+"""YOLO label files: rows of `class cx cy w h`, normalised to the upright image, become boxes in its pixels.
 
-Upright means after the EXIF orientation has been applied: what an annotation tool showed, and what Ultralytics assumes.
-Refusals are worded as Ultralytics words them, but concern one row, never the whole image.
+Upright means after applying the EXIF orientation, as annotation tools show the image and as Ultralytics assumes.
+Errors use Ultralytics' words, but reject only the row, where Ultralytics rejects the image.
 """
 
 import math
 from dataclasses import dataclass
 
+from stages.data.boxes import Box
+
 OVERHANG = 0.01
-"""A box may reach this far out of the image, as a share of its width or height; it is clipped. Ultralytics' figure."""
+"""Greatest overhang of a box beyond the image, as a share of its width or height; it is clipped. Ultralytics' limit."""
 
 ROUNDING = 1e-5
-"""Less overhang than this is the rounding of six written decimals, and not worth a word."""
+"""Overhang up to this is the rounding of six decimals, and not reported."""
 
 SHOWN_LETTERS = 40
-"""So much of a value stands in the reason why it was refused."""
+"""Characters of a value that an error message shows."""
 
 
 class BadRow(ValueError):
-    """A row that is no usable box. `kind` is what rows are counted by, the message names value and what is allowed."""
+    """A row that is not a usable box. Rows are counted by `kind`; the message names value and what is allowed."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -26,24 +28,24 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
-class Box:
-    """Upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang` is the share that was clipped."""
+class LabelledBox:
+    """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped."""
 
     class_id: int
-    xyxy: tuple[float, float, float, float]
+    xyxy: Box
     overhang: float = 0.0
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A label file, read: boxes and refused rows, each with its line number."""
+    """Boxes and rejected rows of a label file, each with its line number, from 1."""
 
-    boxes: list[tuple[int, Box]]
+    boxes: list[tuple[int, LabelledBox]]
     bad: list[tuple[int, BadRow]]
 
 
 def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Labels:
-    """All rows of a label file. A byte-order mark, CRLF, tabs and blank lines are tolerated."""
+    """All rows of a label file. A byte-order mark, CRLF, tabs and blank lines are allowed."""
     labels, seen = Labels([], []), {}
     for line, row in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         text = row.decode("utf-8", errors="replace").strip()
@@ -60,7 +62,7 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Lab
     return labels
 
 
-def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> Box:
+def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> LabelledBox:
     """`class cx cy w h` to a box in an image of `size_hw` pixels. Raises BadRow."""
     columns = text.split()
     if len(columns) != 5:
@@ -89,16 +91,16 @@ def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> Box:
             f"non-normalized or out of bounds coordinates {_brief(*columns[1:])}: the box reaches from "
             f"({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g}), allowed is 0 to 1, and {OVERHANG} beyond is clipped",
         )
-    rows, across = size_hw
-    xyxy = (_clip(x1) * across, _clip(y1) * rows, _clip(x2) * across, _clip(y2) * rows)
+    image_h, image_w = size_hw
+    xyxy = (_clip(x1) * image_w, _clip(y1) * image_h, _clip(x2) * image_w, _clip(y2) * image_h)
     if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
         raise BadRow("zero_area", f"box {_brief(*columns[1:])} has no area inside the image")
-    return Box(int(class_value), xyxy, overhang)
+    return LabelledBox(int(class_value), xyxy, overhang)
 
 
 def _number(column: str) -> float:
     try:
-        # Python alone would also read 1_000 and other scripts' digits
+        # float() alone would accept 1_000 and digits of other scripts
         value = float(column) if column.isascii() and "_" not in column else None
     except ValueError:
         value = None
@@ -110,7 +112,7 @@ def _number(column: str) -> float:
 
 
 def _brief(*columns: str) -> str:
-    """A number of a million digits is possible, and would stand in every list."""
+    """`columns` for an error message, each shortened: a number may have a million digits."""
     return " ".join(column if len(column) <= SHOWN_LETTERS else f"{column[:SHOWN_LETTERS]}…" for column in columns)
 
 

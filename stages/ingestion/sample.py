@@ -1,4 +1,4 @@
-"""One image with everything that belongs to it, read and checked."""
+"""Read and check one image with its labels and its mask."""
 
 import stat
 from dataclasses import dataclass
@@ -9,48 +9,53 @@ from stages.data.images import BadImage, inside, probe_image
 from stages.data.tables import encode_label_map
 from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import ROUNDING, parse_labels
-from stages.ingestion.layout import Photo, label_path, mask_path
+from stages.ingestion.layout import ImageFile, label_path, mask_path
 from stages.ingestion.rejects import Reject
 from stages.ingestion.truth import BadMask, parse_mask
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Rows for the tables. `image` is None when the image was rejected, `truth` when it has no usable mask;
-    `truth_values` are the values in that mask, `look` the image's perceptual hash, if it has one."""
+class Sample:
+    """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
+
+    `truth_values`: values in the mask; `phash`: see `perceptual_hash`.
+    """
 
     image: dict | None
     boxes: list[dict]
     truth: dict | None
     rejects: list[Reject]
     truth_values: frozenset[int] = frozenset()
-    look: bytes | None = None
+    phash: bytes | None = None
 
 
 MAX_BYTES = 1 << 30
-"""Larger files are not read: nothing in a data set needs a gigabyte, and a sparse file can claim any size."""
+"""Larger files are rejected: no file of a data set needs a gigabyte, and a sparse file can have any size."""
 
 
 class Unreadable(ValueError):
-    """A file that is there, but cannot be read."""
+    """A file that exists but cannot be read; the message is the reason."""
 
 
-def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
-    """Read an image, its labels and its mask. Nothing bad raises: it is a reject."""
+def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
+    """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
+
+    An image whose labels exist but cannot be read is rejected: without them its defects would be background.
+    """
     try:
-        if photo.problem:
-            raise Unreadable(photo.problem)
-        data = _read(root, photo.path)
+        if image_file.problem:
+            raise Unreadable(image_file.problem)
+        data = _read(root, image_file.path)
         if data is None:
             raise Unreadable("image file not found")
         probe = probe_image(data)
-        label_data = _read(root, label_path(photo.path))
+        label_data = _read(root, label_path(image_file.path))
     except (BadImage, Unreadable) as error:
-        return Entry(None, [], None, [Reject(photo.path, None, "image", str(error), "image dropped")])
+        return Sample(None, [], None, [Reject(image_file.path, None, "image", str(error), "image dropped")])
     image = {
-        "image_id": photo.image_id,
-        "split": photo.split,
-        "path": photo.path,
+        "image_id": image_file.image_id,
+        "split": image_file.split,
+        "path": image_file.path,
         "sha256": probe.sha256,
         "exif_orientation": probe.exif_orientation,
         "height": probe.size_hw[0],
@@ -59,28 +64,28 @@ def read_entry(root: Path, photo: Photo, class_count: int) -> Entry:
     }
     boxes, rejects = [], []
     if label_data is not None:
-        boxes, rejects, image["label_status"] = _read_boxes(photo, label_data, probe.size_hw, class_count)
+        boxes, rejects, image["label_status"] = _read_boxes(image_file, label_data, probe.size_hw, class_count)
     truth, values = None, frozenset()
     try:
-        mask_data = _read(root, mask_path(photo.path))
+        mask_data = _read(root, mask_path(image_file.path))
         if mask_data is not None:
             mask, values = parse_mask(mask_data, probe.size_hw, class_count)
             truth = {key: image[key] for key in ("image_id", "height", "width")}
             truth["mask_png"] = encode_label_map(mask)
     except (BadMask, Unreadable) as error:
-        rejects.append(Reject(mask_path(photo.path), None, "mask", str(error), "mask dropped"))
-    return Entry(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail))
+        rejects.append(Reject(mask_path(image_file.path), None, "mask", str(error), "mask dropped"))
+    return Sample(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail))
 
 
 def _read_boxes(
-    photo: Photo, data: bytes, size_hw: tuple[int, int], class_count: int
+    image_file: ImageFile, data: bytes, size_hw: tuple[int, int], class_count: int
 ) -> tuple[list[dict], list[Reject], str]:
-    """Rows of the boxes table, rejects, and label status."""
-    source, labels = label_path(photo.path), parse_labels(data, size_hw, class_count)
+    """Rows of the boxes table, rejects, and the label status of the images table."""
+    source, labels = label_path(image_file.path), parse_labels(data, size_hw, class_count)
     boxes = [
         {
-            "box_id": f"{photo.image_id}:{line}",
-            "image_id": photo.image_id,
+            "box_id": f"{image_file.image_id}:{line}",
+            "image_id": image_file.image_id,
             "class_id": box.class_id,
             **dict(zip(("x1", "y1", "x2", "y2"), box.xyxy, strict=True)),
             "source": source,
@@ -98,13 +103,13 @@ def _read_boxes(
 
 
 def _read(root: Path, path: str | None) -> bytes | None:
-    """Bytes of `path` below `root`; None where there is no such file. Raises Unreadable where it may not be read."""
+    """Bytes of `path` below `root`; None if `path` is None or there is no such file. Raises Unreadable."""
     if path is None:
         return None
     try:
         target = inside(root, path)
         status = target.stat()
-        # a pipe would be waited for, for ever
+        # reading a pipe would block for ever
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable(f"{path} is not a regular file")
         if status.st_size > MAX_BYTES:
@@ -115,6 +120,6 @@ def _read(root: Path, path: str | None) -> bytes | None:
     except OSError as error:
         raise Unreadable(f"{path} cannot be read ({error.strerror})") from None
     except UserError as error:
-        # its own message would put this machine's path into the tables
+        # the error's own message holds absolute paths, which must not enter the tables
         why = "leads out of the data root" if "leads out" in str(error) else "is not a usable path"
         raise Unreadable(f"{path} {why}") from None

@@ -1,4 +1,4 @@
-"""Human pixel truth: 8-bit index or grey PNG, 0 = background, class id + 1 = defect, 255 = ignored."""
+"""Human masks (ground truth): 8-bit palette or grey PNG, 0 = background, class id + 1 = defect, 255 = ignored."""
 
 import io
 
@@ -8,18 +8,18 @@ from PIL import Image
 from stages.data.tables import IGNORE
 
 BIT_DEPTH_AT = 24
-"""Offset of a PNG's bits per sample: its IHDR chunk always comes first."""
+"""Offset of the bits per sample in a PNG file, whose first chunk is always IHDR."""
 
 
 class BadMask(ValueError):
-    """A mask that cannot be scored against; the message names the value and what is allowed."""
+    """A mask that is not usable as truth; the message names the value and what is allowed."""
 
 
 def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple[np.ndarray, set[int]]:
-    """The (H, W) uint8 labels of a mask of the upright image, and the values in it. Raises BadMask."""
+    """(H, W) uint8 labels of a mask, which has the frame of the upright image, and its values. Raises BadMask."""
     height, width = size_hw
     try:
-        # the size is compared before anything is decoded, so that a bomb stays packed
+        # the size is checked before decoding, which a decompression bomb must not reach
         image = Image.open(io.BytesIO(data), formats=("PNG",))
         if image.size != (width, height):
             raise BadMask(f"mask is {image.width} x {image.height}, the upright image {width} x {height}")
@@ -32,7 +32,7 @@ def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple
     except BadMask:
         raise
     except Exception as error:
-        # as with images: a decoder raises nearly anything on hostile bytes
+        # decoders raise nearly any exception on hostile bytes
         raise BadMask(f"not a readable PNG: {error}") from None
     values = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
     wrong = sorted(values - {*range(class_count + 1), IGNORE})

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import os
 import stat
 from pathlib import Path
@@ -11,12 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from ruamel.yaml import YAML
 
-from stages.common.errors import UserError
-from stages.data.tables import IMAGES, REJECTS, SPLITS, read_table
-from stages.ingest import main
+from stages.data.tables import REJECTS, read_table
 from tests.support.bad_sets import BASE_IDS, DATA_YAML, KINDS, SIZE_WH, encoded, picture, put, sound
+from tests.support.ingesting import images_by_id, ingest_or_error
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,20 +22,6 @@ def quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")
         yield
-
-
-def ingest(root: Path, strict: bool = False, **changes: object) -> dict | str:
-    """Metrics of the stage, or the line with which it refused."""
-    out = root.parent / "out"
-    out.mkdir(exist_ok=True)
-    chosen = {"duplicates": "error", "near_duplicates": 40, "max_bad_share": 0.05}
-    chosen |= {"split": {"group": None, "val": 0.2, "test": 0.2, "seed": 0}} | changes
-    YAML().dump({"data": {"root": str(root)}, "ingest": chosen}, out / "params.yaml")
-    try:
-        main(out / "tables", out / "truth", out / "near", out / "m.json", out / "params.yaml", strict=strict, workers=2)
-    except UserError as error:
-        return str(error)
-    return json.loads((out / "m.json").read_text())
 
 
 def fingerprint(root: Path) -> dict[str, tuple]:
@@ -55,23 +38,18 @@ def fingerprint(root: Path) -> dict[str, tuple]:
     return found
 
 
-def images(root: Path) -> dict[str, dict]:
-    tables = [read_table(root.parent / f"out/tables/{split}/images.parquet", IMAGES).to_pylist() for split in SPLITS]
-    return {row["image_id"]: row for table in tables for row in table}
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kind_of_bad_input_ends_as_it_should(tmp_path, name):
     kind, root = KINDS[name], sound(tmp_path / "set")
     kind.build(root)
     before = fingerprint(root)
-    said = ingest(root, **kind.settings)
+    said = ingest_or_error(root, **kind.settings)
     if kind.refused:
         assert isinstance(said, str) and kind.refused in said, said
         assert len(said) < 2000
     else:
         assert isinstance(said, dict), said
-        kept = images(root)
+        kept = images_by_id(root)
         assert kept.keys() >= BASE_IDS - kind.gone
         assert {key: (kept[key]["height"], kept[key]["width"]) for key in kind.sizes_hw} == kind.sizes_hw
         for key, value in kind.counts.items():
@@ -89,7 +67,7 @@ def test_a_kind_of_bad_input_ends_as_it_should(tmp_path, name):
             assert len(row["reason"]) < 300
         with (root.parent / "out/tables/rejects.csv").open(newline="", encoding="utf-8") as file:
             assert [row["reason"] for row in csv.DictReader(file)] == [row["reason"] for row in rows]
-    said_strictly = ingest(root, strict=True, **kind.settings)
+    said_strictly = ingest_or_error(root, strict=True, **kind.settings)
     clean = not kind.refused and not kind.findings and not kind.counts.get("near_duplicates")
     assert isinstance(said_strictly, dict) == clean, said_strictly
     assert clean or kind.refused or "--strict: " in said_strictly
@@ -113,9 +91,9 @@ def test_all_bad_things_at_once_cost_no_sound_image(tmp_path):
             put(root / f"images/train/r{index}.png", encoded(picture(100 + index)))
             if (alone / "labels/train/a.txt").stat().st_size < 1 << 24:
                 put(root / f"labels/train/r{index}.txt", (alone / "labels/train/a.txt").read_bytes())
-    said = ingest(root, max_bad_share=0.5, duplicates="report")
+    said = ingest_or_error(root, max_bad_share=0.5, duplicates="report")
     assert isinstance(said, dict), said
-    assert images(root).keys() >= BASE_IDS
+    assert images_by_id(root).keys() >= BASE_IDS
     assert said["train"]["rejected_images"] > 10 and said["train"]["rejected_rows"] > 20
 
 
@@ -145,7 +123,7 @@ def told(root: Path, said: dict | str, file: str) -> None:
     if isinstance(said, str):
         assert len(said.splitlines()) == 1 and file in said, said
     else:
-        assert images(root).keys() | {"train/x", "test/h"} >= BASE_IDS
+        assert images_by_id(root).keys() | {"train/x", "test/h"} >= BASE_IDS
 
 
 @any_input
@@ -153,7 +131,7 @@ def told(root: Path, said: dict | str, file: str) -> None:
 def test_any_bytes_as_an_image(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "images/train/x.png", data)
-    said = ingest(root, max_bad_share=0.5)
+    said = ingest_or_error(root, max_bad_share=0.5)
     told(root, said, "x.png")
     if isinstance(said, dict):
         assert said["train"]["images"] + said["train"]["rejected_images"] == 5
@@ -164,7 +142,7 @@ def test_any_bytes_as_an_image(tmp_path, data):
 def test_any_bytes_and_any_rows_as_labels(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "labels/train/a.txt", data)
-    said = ingest(root, max_bad_share=0.5)
+    said = ingest_or_error(root, max_bad_share=0.5)
     told(root, said, "a.txt")
     if isinstance(said, dict):
         rows = sum(
@@ -179,7 +157,7 @@ def test_any_bytes_and_any_rows_as_labels(tmp_path, data):
 def test_any_bytes_as_a_mask(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "masks/test/h.png", data)
-    said = ingest(root, max_bad_share=0.5)
+    said = ingest_or_error(root, max_bad_share=0.5)
     assert isinstance(said, dict), said
     assert said["test"]["truth"] + said["test"]["rejected_masks"] == 2
 
@@ -189,7 +167,7 @@ def test_any_bytes_as_a_mask(tmp_path, data):
 def test_any_bytes_as_data_yaml(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "data.yaml", data)
-    said = ingest(root)
+    said = ingest_or_error(root)
     assert isinstance(said, dict) or ("\n" not in said and said), said
 
 
@@ -199,6 +177,6 @@ def test_any_bytes_as_a_list_of_images(tmp_path, listed):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "data.yaml", DATA_YAML.replace("train: images/train", "train: train.txt"))
     put(root / "train.txt", b"\n".join([b"images/train/a.png", *(line + b".png" for line in listed)]))
-    said = ingest(root, max_bad_share=0.9)
+    said = ingest_or_error(root, max_bad_share=0.9)
     assert isinstance(said, dict), said
     assert said["train"]["images"] >= 1

@@ -1,0 +1,135 @@
+"""Images that look alike across splits are found and listed."""
+
+import csv
+
+import numpy as np
+from PIL import Image
+
+from stages.data.images import probe_image
+from stages.data.tables import SPLITS
+from stages.ingestion.duplicates import (
+    BLOCK,
+    HashedImage,
+    Pair,
+    near_duplicates,
+    perceptual_hash,
+    write_near_duplicates,
+)
+from tests.support.bad_sets import encoded, put, sound
+from tests.support.ingesting import ingest
+
+
+def surface(seed: int, size_wh: tuple[int, int] = (300, 200)) -> Image.Image:
+    """A texture by `seed` with the shading that all images of one camera share."""
+    across, down = np.meshgrid(np.linspace(-1, 1, 30), np.linspace(-1, 1, 20))
+    levels = 150 - 60 * (across**2 + down**2) + np.random.default_rng(seed).normal(0, 12, across.shape)
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).resize(size_wh, Image.Resampling.BICUBIC)
+
+
+def phash_of(data: bytes) -> bytes | None:
+    return perceptual_hash(probe_image(data).thumbnail)
+
+
+def distance(one: bytes, other: bytes) -> int:
+    return int(np.unpackbits(np.frombuffer(one, np.uint8) ^ np.frombuffer(other, np.uint8)).sum())
+
+
+def hashed(split: str, name: str, bits: bytes | None, sha256: str = "") -> HashedImage:
+    return HashedImage(split, name, sha256 or name, bits)
+
+
+def bits(*on: int) -> bytes:
+    """A hash with just these of its bits set."""
+    flags = np.zeros(256, bool)
+    flags[list(on)] = True
+    return np.packbits(flags).tobytes()
+
+
+def test_a_changed_copy_differs_in_few_bits_and_another_image_in_many():
+    """All share one shading, so that 8 x 8 coefficients would not tell them apart."""
+    image = surface(0)
+    original = phash_of(encoded(image))
+    copies = [
+        encoded(image, "jpeg", quality=40),
+        encoded(image.resize((150, 100), Image.Resampling.BICUBIC)),
+        encoded(image.point(lambda level: min(255, int(level * 1.15)))),
+        encoded(image.convert("RGB"), "webp", quality=50),
+    ]
+    assert max(distance(original, phash_of(copy)) for copy in copies) <= 40
+    assert min(distance(original, phash_of(encoded(surface(seed)))) for seed in range(1, 30)) > 60
+
+
+def test_images_are_compared_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = encoded(surface(0).transpose(Image.Transpose.ROTATE_90), exif=exif)
+    assert distance(phash_of(lying), phash_of(encoded(surface(0)))) <= 8
+    assert distance(phash_of(lying), phash_of(encoded(surface(0).transpose(Image.Transpose.ROTATE_90)))) > 60
+
+
+def test_an_image_without_detail_has_no_hash():
+    shading = Image.fromarray(np.tile(np.linspace(90, 140, 300), (200, 1)).astype(np.uint8))
+    for plain in (Image.new("L", (30, 20)), shading, Image.new("RGB", (30, 20), (255, 0, 0))):
+        assert phash_of(encoded(plain)) is None
+
+
+def test_pairs_are_the_nearest_of_each_earlier_split_up_to_the_limit_and_no_exact_copy():
+    images = [
+        hashed("train", "a", bits(1, 2, 3)),
+        hashed("train", "b", bits(1)),
+        hashed("train", "same", bits(9), sha256="S"),
+        hashed("val", "c", bits(1, 2)),
+        hashed("val", "far", bits(*range(100, 140))),
+        hashed("test", "d", bits(1, 5)),
+        hashed("test", "copy", bits(9), sha256="S"),
+        hashed("test", "plain", None),
+    ]
+    found = [(pair.distance, pair.image.path, pair.twin.path) for pair in near_duplicates(images, SPLITS, 2)]
+    assert found == [(1, "c", "a"), (1, "d", "b"), (2, "copy", "b"), (2, "d", "c")]
+    assert not near_duplicates(images, SPLITS, 0)
+    assert not near_duplicates(images[:3], SPLITS, 255)
+
+
+def test_the_block_size_changes_no_pair():
+    """Compared with a search for one image at a time."""
+    rng = np.random.default_rng(0)
+    hashes = [rng.bytes(32) for _ in range(2 * BLOCK + 30)]
+    others = [hashed("train", f"t{index}", value) for index, value in enumerate(hashes[:40])]
+    mine = [hashed("val", f"v{index}", value) for index, value in enumerate(hashes[40:])]
+    for pair in near_duplicates(others + mine, SPLITS, 255):
+        assert pair.distance == distance(pair.image.phash, pair.twin.phash)
+        assert pair.distance == min(distance(pair.image.phash, other.phash) for other in others)
+
+
+def test_pairs_are_written_nearest_first(tmp_path):
+    pairs = [
+        Pair(
+            distance,
+            HashedImage("test", f"test/{distance}.jpg", "a", bits(1)),
+            HashedImage("train", "x, y", "b", bits(1)),
+        )
+        for distance in (3, 17)
+    ]
+    write_near_duplicates(tmp_path / "pairs.csv", pairs)
+    assert (tmp_path / "pairs.csv").read_text().splitlines() == [
+        "distance,split,path,other_split,other_path",
+        '3,test,test/3.jpg,train,"x, y"',
+        '17,test,test/17.jpg,train,"x, y"',
+    ]
+    write_near_duplicates(tmp_path / "none.csv", [])
+    assert (tmp_path / "none.csv").read_text() == "distance,split,path,other_split,other_path\n"
+
+
+def test_the_stage_lists_changed_copies_in_other_splits(tmp_path):
+    root = sound(tmp_path / "set")
+    for index in range(20):
+        for split, quality in (("train", 95), ("test", 50)):
+            put(root / f"images/{split}/copy{index}.jpg", encoded(surface(index), "jpeg", quality=quality))
+    assert ingest(root)["near_duplicates"] == 20
+    with (tmp_path / "out/tables/near_duplicates.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert {(row["split"], row["path"], row["other_split"], row["other_path"]) for row in listed} == {
+        ("test", f"images/test/copy{index}.jpg", "train", f"images/train/copy{index}.jpg") for index in range(20)
+    }
+    distances = [int(row["distance"]) for row in listed]
+    assert distances == sorted(distances) and max(distances) <= 40
