@@ -1,4 +1,4 @@
-"""Whatever a data set holds: taken, left out and told, or refused in one line; nothing of it is ever modified."""
+"""Bad data sets: their content is read, rejected and listed, or refused in one line; the data set is not modified."""
 
 import csv
 import hashlib
@@ -18,14 +18,14 @@ from tests.support.ingesting import images_by_id, ingest_or_error
 
 @pytest.fixture(autouse=True, scope="module")
 def quiet():
-    """A bar for each of some hundred runs says nothing, and costs."""
+    """No progress bars in some hundred runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")
         yield
 
 
 def fingerprint(root: Path) -> dict[str, tuple]:
-    """Kind, mode, time of change and content of everything in the data set."""
+    """Mode, size, time of change, content and link target of all files and folders in the data set."""
     found = {}
     for folder, folders, files in os.walk(root):
         for name in folders + files:
@@ -39,7 +39,7 @@ def fingerprint(root: Path) -> dict[str, tuple]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_kind_of_bad_input_ends_as_it_should(tmp_path, name):
+def test_each_kind_of_bad_input_gives_its_findings_or_its_error(tmp_path, name):
     kind, root = KINDS[name], sound(tmp_path / "set")
     kind.build(root)
     before = fingerprint(root)
@@ -74,12 +74,12 @@ def test_a_kind_of_bad_input_ends_as_it_should(tmp_path, name):
     assert fingerprint(root) == before
 
 
-def test_there_are_kinds_enough():
+def test_there_are_at_least_forty_kinds():
     assert len(KINDS) >= 40
 
 
-def test_all_bad_things_at_once_cost_no_sound_image(tmp_path):
-    """One data set with every kind that can be had beside the others."""
+def test_all_kinds_at_once_reject_no_good_image(tmp_path):
+    """One data set with all kinds that do not exclude each other."""
     root = sound(tmp_path / "set")
     for index, kind in enumerate(KINDS.values()):
         alone = sound(tmp_path / f"{index}/set")
@@ -97,7 +97,7 @@ def test_all_bad_things_at_once_cost_no_sound_image(tmp_path):
     assert said["train"]["rejected_images"] > 10 and said["train"]["rejected_rows"] > 20
 
 
-# One folder for all examples: each overwrites the files that the last one wrote.
+# All examples share one folder: each overwrites the files of the one before.
 any_input = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 WHOLE = {suffix: encoded(picture(7), suffix) for suffix in ("png", "jpeg", "tiff", "webp", "bmp")}
 MASK = encoded(Image.new("L", SIZE_WH))
@@ -105,7 +105,7 @@ MASK = encoded(Image.new("L", SIZE_WH))
 
 @st.composite
 def damaged(draw: st.DrawFn, wholes: tuple[bytes, ...]) -> bytes:
-    """A real file with some bytes changed, and perhaps its end missing; or bytes of chance."""
+    """A valid file with some bytes changed and perhaps without its end; or random bytes."""
     data = bytearray(draw(st.sampled_from(wholes)))
     for place in draw(st.lists(st.integers(0, len(data) - 1), max_size=8)):
         data[place] = draw(st.integers(0, 255))
@@ -118,8 +118,8 @@ numbers = st.one_of(
 lines = st.lists(st.lists(numbers, max_size=7).map(" ".join), max_size=5).map("\n".join).map(str.encode)
 
 
-def told(root: Path, said: dict | str, file: str) -> None:
-    """Either the stage went through with its findings in the list, or it ended in one line about the file."""
+def check_findings(root: Path, said: dict | str, file: str) -> None:
+    """Either the stage succeeded with all other images, or its error is one line about the file."""
     if isinstance(said, str):
         assert len(said.splitlines()) == 1 and file in said, said
     else:
@@ -132,7 +132,7 @@ def test_any_bytes_as_an_image(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "images/train/x.png", data)
     said = ingest_or_error(root, max_bad_share=0.5)
-    told(root, said, "x.png")
+    check_findings(root, said, "x.png")
     if isinstance(said, dict):
         assert said["train"]["images"] + said["train"]["rejected_images"] == 5
 
@@ -143,7 +143,7 @@ def test_any_bytes_and_any_rows_as_labels(tmp_path, data):
     root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
     put(root / "labels/train/a.txt", data)
     said = ingest_or_error(root, max_bad_share=0.5)
-    told(root, said, "a.txt")
+    check_findings(root, said, "a.txt")
     if isinstance(said, dict):
         rows = sum(
             bool(row.decode(errors="replace").strip()) for row in data.removeprefix(b"\xef\xbb\xbf").splitlines()

@@ -1,4 +1,4 @@
-"""Real kills: a stage that is killed anywhere and run again ends at the bytes of an undisturbed one; full disks."""
+"""A stage that is killed and run again writes the same bytes as an undisturbed one; errors of a full disk."""
 
 import os
 import random
@@ -21,7 +21,7 @@ from tests.support.tiny_project import ROOT, STEPS_OF_ALL, command, finish, make
 
 COUNTS = {"train": 14, "val": 3, "test": 3}
 PATIENCE_S = 600
-"""On a busy machine a process takes minutes to load its libraries."""
+"""Seconds; on a busy machine a process takes minutes to load its libraries."""
 
 
 @pytest.fixture(scope="module")

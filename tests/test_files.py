@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all."""
+"""Outputs are complete or absent."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import explain
-from stages.common.files import new_file, new_folder, sha256_file, write_json
+from stages.common.files import new_file, new_folder, sha256_file, write_csv, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +51,7 @@ with new_folder(Path(sys.argv[1]) / "folder") as folder, new_file(Path(sys.argv[
 """
 
 
-def test_what_a_kill_leaves_is_removed_by_the_next_writer_and_what_is_in_use_is_not(tmp_path):
+def test_the_next_write_removes_leftovers_of_a_kill_but_no_file_in_use(tmp_path):
     living = subprocess.Popen([sys.executable, "-c", LEAVE, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
     living.stdout.readline()
     parts = sorted(tmp_path.iterdir())
@@ -66,7 +66,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_writer_and_what_is_in_use_is_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_what_cannot_be_written_names_the_output_not_the_temporary_file(tmp_path):
+def test_a_write_error_names_the_output_not_the_temporary_file(tmp_path):
     with pytest.raises(OSError) as caught, new_folder(tmp_path / "out") as part:
         (part / "missing/file").write_text("x")
     assert explain(caught.value) == f"{tmp_path}/out: No such file or directory"
@@ -82,7 +82,7 @@ def test_an_output_is_as_readable_as_any_new_file(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_json_refuses_what_json_cannot_say(tmp_path):
+def test_json_refuses_nan(tmp_path):
     write_json(tmp_path / "a.json", {"x": 0.5, "none": None})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 0.5, "none": None}
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -93,3 +93,8 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_csv_quotes_only_where_needed(tmp_path):
+    write_csv(tmp_path / "a.csv", ("name", "value"), [('a, "b"', None), ("été\nx", 0.1)])
+    assert (tmp_path / "a.csv").read_bytes() == 'name,value\n"a, ""b""",\n"été\nx",0.1\n'.encode()

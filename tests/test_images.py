@@ -1,7 +1,6 @@
-"""Files become upright RGB pixels, or a reason why not."""
+"""Image files become upright RGB pixels, or are refused with a reason."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import stages.data.images as photos
+import stages.data.images as module
 from stages.common.errors import UserError
 from stages.data.images import BadImage, inside, probe_image, read_image
+from tests.support.bad_sets import encoded
 
 SIZE_HW = (12, 20)
 
 
-def encoded(image: Image.Image, suffix: str = "png", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=suffix, **options)
-    return buffer.getvalue()
-
-
-def picture() -> np.ndarray:
-    """(12, 20, 3) uint8, alike under no turn and no mirror."""
+def pattern() -> np.ndarray:
+    """(12, 20, 3) uint8, different after any rotation and reflection."""
     rows, columns = np.mgrid[:12, :20]
     return np.stack([rows * 20, columns * 12, 7 * (rows > 8) * (columns > 14) + 0 * rows], axis=-1).astype(np.uint8)
 
@@ -42,7 +36,7 @@ def read(folder: Path, data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_read_upright(tmp_path, orientation, suffix):
-    upright = picture()
+    upright = pattern()
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -54,31 +48,31 @@ def test_every_exif_orientation_is_read_upright(tmp_path, orientation, suffix):
         8: np.rot90(upright, -1),
     }[orientation]
     exif = Image.Exif()
-    exif[photos.EXIF_ORIENTATION] = orientation
+    exif[module.EXIF_ORIENTATION] = orientation
     data = encoded(Image.fromarray(np.ascontiguousarray(stored)), suffix, exif=exif)
     np.testing.assert_array_equal(read(tmp_path, data), upright)
     assert probe_image(data).exif_orientation == (orientation if suffix == "png" else 1)
 
 
-def test_a_senseless_orientation_or_broken_exif_spoils_no_pixel(tmp_path):
+def test_an_invalid_orientation_or_broken_exif_is_ignored(tmp_path):
     exif = Image.Exif()
-    exif[photos.EXIF_ORIENTATION] = 77
+    exif[module.EXIF_ORIENTATION] = 77
     for data in (
-        encoded(Image.fromarray(picture()), exif=exif),
-        encoded(Image.fromarray(picture()), exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense"),
+        encoded(Image.fromarray(pattern()), exif=exif),
+        encoded(Image.fromarray(pattern()), exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense"),
     ):
-        np.testing.assert_array_equal(read(tmp_path, data), picture())
+        np.testing.assert_array_equal(read(tmp_path, data), pattern())
 
 
 def test_every_colour_mode_becomes_rgb(tmp_path):
-    rgb = Image.fromarray(picture())
-    np.testing.assert_array_equal(read(tmp_path, encoded(rgb)), picture())
+    rgb = Image.fromarray(pattern())
+    np.testing.assert_array_equal(read(tmp_path, encoded(rgb)), pattern())
     grey = np.asarray(rgb.convert("L"))
     tripled = np.repeat(grey[..., None], 3, axis=-1)
     np.testing.assert_array_equal(read(tmp_path, encoded(rgb.convert("L"))), tripled)
     alpha = rgb.copy()
     alpha.putalpha(Image.fromarray(grey))
-    np.testing.assert_array_equal(read(tmp_path, encoded(alpha)), picture())
+    np.testing.assert_array_equal(read(tmp_path, encoded(alpha)), pattern())
     palette = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20), "P")
     palette.putpalette(list(np.arange(256)[:, None].repeat(3, 1).ravel()))
     levels = np.arange(240, dtype=np.uint8).reshape(12, 20)[..., None].repeat(3, -1)
@@ -90,7 +84,7 @@ def test_every_colour_mode_becomes_rgb(tmp_path):
     assert tuple(cmyk[0, 0]) == (255, 0, 0)
 
 
-def test_sixteen_bit_grey_is_scaled_not_cut_off(tmp_path):
+def test_sixteen_bit_grey_is_scaled(tmp_path):
     wide = np.linspace(0, 65535, 240).reshape(12, 20).astype(np.uint16)
     expected = np.round(wide / 257.0)[..., None].repeat(3, -1)
     for suffix in ("png", "tiff"):
@@ -104,15 +98,15 @@ def test_a_float_image_with_nan_is_read(tmp_path):
     assert tuple(pixels[1, 1]) == (128, 128, 128)
 
 
-def test_content_counts_whatever_the_suffix(tmp_path):
-    data = encoded(Image.fromarray(picture()), "bmp")
+def test_the_format_is_found_by_content_not_by_suffix(tmp_path):
+    data = encoded(Image.fromarray(pattern()), "bmp")
     (tmp_path / "a.jpg").write_bytes(data)
     pixels = read_image(tmp_path, "a.jpg", hashlib.sha256(data).hexdigest(), 1)
-    np.testing.assert_array_equal(pixels, picture())
+    np.testing.assert_array_equal(pixels, pattern())
 
 
 def test_unusable_bytes_are_refused_with_a_reason(monkeypatch):
-    data = encoded(Image.fromarray(picture().repeat(9, 0).repeat(9, 1)), "jpeg")
+    data = encoded(Image.fromarray(pattern().repeat(9, 0).repeat(9, 1)), "jpeg")
     cases = {
         b"": "file is empty",
         b"hello": "not an image that can be identified",
@@ -125,9 +119,9 @@ def test_unusable_bytes_are_refused_with_a_reason(monkeypatch):
     for bad, reason in cases.items():
         with pytest.raises(BadImage, match=reason):
             probe_image(bad)
-    monkeypatch.setattr(photos, "MAX_PIXELS", 239)
+    monkeypatch.setattr(module, "MAX_PIXELS", 239)
     with pytest.raises(BadImage, match="20 x 12 pixels, allowed are 239"):
-        probe_image(encoded(Image.fromarray(picture())))
+        probe_image(encoded(Image.fromarray(pattern())))
 
 
 def test_a_decompression_bomb_is_refused_by_its_header():
@@ -139,8 +133,8 @@ def test_a_decompression_bomb_is_refused_by_its_header():
 
 
 @given(st.data())
-def test_damaged_files_are_read_or_refused_never_a_traceback(data):
-    whole = bytearray(encoded(Image.fromarray(picture()), data.draw(st.sampled_from(["png", "jpeg", "tiff", "webp"]))))
+def test_damaged_files_are_read_or_raise_bad_image(data):
+    whole = bytearray(encoded(Image.fromarray(pattern()), data.draw(st.sampled_from(["png", "jpeg", "tiff", "webp"]))))
     for _ in range(data.draw(st.integers(0, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -149,11 +143,11 @@ def test_damaged_files_are_read_or_refused_never_a_traceback(data):
     except BadImage:
         return
     assert probe.exif_orientation in range(1, 9)
-    assert min(probe.size_hw) >= photos.MIN_SIDE
+    assert min(probe.size_hw) >= module.MIN_SIDE
 
 
-def test_an_image_that_changed_or_went_away_is_refused(tmp_path):
-    data = encoded(Image.fromarray(picture()))
+def test_a_changed_or_missing_image_is_refused(tmp_path):
+    data = encoded(Image.fromarray(pattern()))
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.png: changed since it was ingested"):
         read_image(tmp_path, "a.png", hashlib.sha256(b"other").hexdigest(), 1)

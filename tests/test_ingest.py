@@ -1,4 +1,4 @@
-"""From a data set on disk to tables: everything told, nothing modified, nothing silently wrong."""
+"""A data set on disk becomes tables; what is not used is listed, and the data set is not modified."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def rejects(root: Path) -> list[tuple]:
     return [tuple(row.values()) for row in rows(root, "tables/rejects", REJECTS)]
 
 
-def test_a_sound_data_set_becomes_tables(root):
+def test_a_good_data_set_becomes_tables(root):
     metrics = ingest(root)
     images = rows(root, "tables/train/images", IMAGES)
     assert [(row["image_id"], row["path"], row["label_status"]) for row in images] == [
@@ -99,7 +99,7 @@ def test_a_sound_data_set_becomes_tables(root):
     assert [metrics[key] for key in found] == [0, 0, 0, None]
 
 
-def test_truth_is_kept_apart_and_its_absence_counted(root):
+def test_truth_is_written_apart_and_missing_truth_is_counted(root):
     metrics = ingest(root)
     (row,) = rows(root, "truth/test", TRUTH)
     labels = decode_label_map(row["mask_png"])
@@ -109,7 +109,7 @@ def test_truth_is_kept_apart_and_its_absence_counted(root):
     assert [(metrics[split]["truth"], metrics[split]["truth_missing"]) for split in SPLITS] == [(0, 0), (0, 0), (1, 1)]
 
 
-def test_bad_rows_and_files_are_told_one_by_one_and_cost_no_other(root):
+def test_each_bad_row_and_file_is_listed_and_rejects_no_other(root):
     write(root / "labels/train/a.txt", "0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n0 .5 .5 .1 .1\n0 nope\n1 .955 .5 .1 .1\n")
     write(root / "labels/val/d.txt", "0 2 2 1 1\n")
     write(root / "labels/train/gone.txt", "0 .5 .5 .1 .1\n")
@@ -140,7 +140,7 @@ def test_bad_rows_and_files_are_told_one_by_one_and_cost_no_other(root):
 
 
 def test_labels_are_in_the_upright_frame(root):
-    """Stored 20 x 12 and lying on its side: the box is in the turned, 12 x 20 picture."""
+    """Stored 20 x 12 and lying on its side: the box is in the upright, 12 x 20 image."""
     exif = Image.Exif()
     exif[0x0112] = 6
     save_image(root / "images/train/a.png", 0, exif=exif)
@@ -178,7 +178,7 @@ def test_an_image_in_two_splits_stops_the_stage_unless_told_otherwise(root):
     assert len(rows(root, "tables/test/images", IMAGES)) == 3
 
 
-def test_copies_within_a_split_leak_nothing(root):
+def test_copies_within_a_split_are_no_duplicates(root):
     (root / "images/train/copy.png").write_bytes((root / "images/train/b.png").read_bytes())
     assert ingest(root)["cross_split_duplicates"] == 0
 
@@ -235,7 +235,7 @@ def test_black_and_white_masks_are_not_taken_for_ignored_pixels(root):
         ingest(root)
 
 
-def test_labels_that_cannot_be_read_do_not_make_background(root):
+def test_an_image_with_unreadable_labels_is_rejected(root):
     (root.parent / "outside.txt").write_text("0 .5 .5 .1 .1\n")
     (root / "labels/train/a.txt").unlink()
     (root / "labels/train/a.txt").symlink_to(root.parent / "outside.txt")
@@ -251,7 +251,7 @@ def test_labels_that_cannot_be_read_do_not_make_background(root):
     ]
 
 
-def test_a_list_that_leads_out_or_nowhere_costs_its_lines_alone(root):
+def test_a_list_line_that_leads_out_or_nowhere_rejects_only_itself(root):
     save_image(root.parent / "out.png", 9)
     write(root.parent / "labels/stray.txt", "")
     lines = ["images/train/a.png", "../out.png", "gone/x.png", str(root.parent / "images/y.png")]

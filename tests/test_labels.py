@@ -1,4 +1,4 @@
-"""YOLO rows become boxes inside the image, or a reason; nothing else can happen."""
+"""YOLO rows become boxes inside the image, or are rejected with a reason."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_byte_order_mark_crlf_tabs_and_blank_lines_are_tolerated():
     assert not labels.bad
 
 
-def test_one_bad_row_costs_no_other():
+def test_a_bad_row_rejects_no_other():
     data = b"0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n\xff\xfe .5 .5 .1 .1\n1 .5 .5 .1 .1\n"
     assert [line for line, _ in parse_labels(data, SIZE_HW, 4).boxes] == [1, 4]
     assert kinds(data) == [(2, "class"), (3, "not_a_number")]

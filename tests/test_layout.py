@@ -1,4 +1,4 @@
-"""data.yaml as Ultralytics writes it, in every form, and never a step out of its folder."""
+"""All forms of Ultralytics' data.yaml, and the images, labels and masks that belong to it."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_two_files_with_one_stem_are_both_refused(tmp_path):
     assert problems["images/train/deep/b.PNG"] is None
 
 
-def test_files_that_are_no_images_are_told_and_hidden_ones_passed_over(tmp_path):
+def test_files_that_are_no_images_are_listed_and_hidden_ones_skipped(tmp_path):
     touch(lay(tmp_path), "images/train/d.heic", "images/train/._a.jpg", "images/train/.cache/a.jpg")
     touch(tmp_path, "images/train/a.txt", "elsewhere/z.jpg")
     (tmp_path / "images/train/linked").symlink_to(tmp_path / "elsewhere")
@@ -152,7 +152,7 @@ def test_a_folder_without_data_yaml_is_refused(tmp_path):
             read_layout(root)
 
 
-def test_validation_is_another_word_for_val(tmp_path):
+def test_validation_is_a_synonym_of_val(tmp_path):
     assert paths(lay(tmp_path, val="absent", validation="images/val"), "val") == ["images/val/c.jpeg"]
 
 
@@ -186,7 +186,7 @@ def test_class_names_as_list_mapping_or_count():
         ["a", "a"],
     ],
 )
-def test_class_names_that_are_none_are_refused(names):
+def test_invalid_class_names_are_refused(names):
     with pytest.raises(UserError, match="x: names = "):
         class_names({"names": names}, "x")
 

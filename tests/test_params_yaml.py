@@ -101,7 +101,7 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
         (("ingest", "split", "val"), 0.9, "their sum must be less than 1"),
     ],
 )
-def test_what_else_can_be_wrong(tmp_path, path, value, message):
+def test_other_mistakes_are_refused(tmp_path, path, value, message):
     assert message in refusal(tmp_path, changed(path, value))
 
 

@@ -1,4 +1,4 @@
-"""The tables keep what they are given, and refuse what they are not."""
+"""Tables are read as they were written, and refuse other schemas."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_rows_come_back_in_the_order_given(tmp_path):
     assert read_table(tmp_path / "a.parquet", TRUTH).to_pylist() == ROWS
 
 
-def test_a_table_grows_by_pieces(tmp_path):
+def test_a_table_is_appended_to(tmp_path):
     with open_table(tmp_path / "a.parquet", TRUTH) as writer:
         append(writer, ROWS[:3])
         append(writer, [])

@@ -1,4 +1,4 @@
-"""Data sets with one thing wrong each, and what ingest has to make of it. Nothing here knows the code under test."""
+"""Data sets with one fault each, and what ingest must do about it. Does not import the code under test."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def kind(name: str, build: Callable[[Path], object], *findings: tuple, **more: o
 
 
 def picture(seed: int, size_wh: tuple[int, int] = SIZE_WH) -> Image.Image:
-    """Coarse blocks of chance: no two look alike, and every file format keeps them."""
+    """Coarse random blocks, different for each seed, that every file format preserves."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size_wh, Image.Resampling.NEAREST)
 
@@ -268,7 +268,7 @@ GOOD = "0 .5 .5 .25 .25\n"
 
 
 def row(text: str, reason: str, action: str = "row dropped", **more: object) -> dict:
-    """A bad row between two good ones: nothing but the row is lost."""
+    """A bad row between two good ones: only this row is dropped."""
     kept = 2 + (action == "box clipped")
     counts = {"train.boxes": kept + 1, "train.images": 4} | more
     return {"build": labels(f"{GOOD}{text}\n1 .3 .3 .2 .2\n"), "finding": (A, 2, reason, action), "counts": counts}
@@ -335,7 +335,7 @@ kind("classes.txt beside the labels", lambda root: put(root / "labels/train/clas
 
 
 def label_trouble(name: str, reason: str, build: Callable[[Path], object]) -> None:
-    """Labels that are there and cannot be read make no background: the image goes."""
+    """Labels exist but cannot be read: the image is rejected."""
     finding = ("images/train/a.png", None, f"{A} {reason}", "image dropped")
     kind(name, build, finding, gone={"train/a"}, counts={"train.images": 3})
 
@@ -362,7 +362,7 @@ kind(
     refused="train has no usable box; the label file of images/train/a.png would be labels/train/a.txt",
 )
 
-# Masks. Truth scores, and a wrong one would score wrongly: it is left out, and counted.
+# Masks. A wrong one would give wrong scores: it is dropped and counted.
 
 H = "masks/test/h.png"
 
@@ -558,9 +558,9 @@ def retaken(again: str) -> Callable[[Path], None]:
     """An image in train, and at `again` the same one smaller, brighter and as a JPEG of poor quality."""
 
     def build(root: Path) -> None:
-        photo = picture(50).resize((400, 240), Image.Resampling.BICUBIC)
-        put(root / "images/train/x.png", encoded(photo))
-        small = photo.resize((200, 120), Image.Resampling.BICUBIC).point(lambda level: min(255, level * 1.1))
+        image = picture(50).resize((400, 240), Image.Resampling.BICUBIC)
+        put(root / "images/train/x.png", encoded(image))
+        small = image.resize((200, 120), Image.Resampling.BICUBIC).point(lambda level: min(255, level * 1.1))
         put(root / again, encoded(small, "jpeg", quality=40))
 
     return build
