@@ -1,9 +1,9 @@
-"""Shows and prunes the work that outlives a kill: kept answers of the teacher, and checkpoints of killed trainings.
+"""Show and prune the work folder: cached candidates of the teacher, and checkpoints of killed trainings.
 
     python -m stages.cache
     python -m stages.cache --older-than 30 --larger-than 20
 
-Nothing in it is needed for anything but time; what is missing is made again. See stages/compute/workdir.py.
+It only saves time: what is missing is computed again. See stages/compute/workdir.py.
 """
 
 import time
@@ -21,10 +21,10 @@ DAY, GB = 24 * 3600, 10**9
 def main(
     older_than: Annotated[float | None, typer.Option(min=0, help="Remove what was not used for so many days.")] = None,
     larger_than: Annotated[
-        float | None, typer.Option(min=0, help="Remove what was used longest ago until so many GB are left.")
+        float | None, typer.Option(min=0, help="Remove what was used longest ago until at most this many GB are left.")
     ] = None,
 ) -> None:
-    """Show what is kept for later, after removing what is asked for."""
+    """Show the size and age of the work folder, after removing what the options select."""
     folder = work_folder()
     entries = sorted(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path.stat().st_mtime, path)
@@ -41,11 +41,11 @@ def main(
     gone = set(removed)
     typer.echo(f"{folder}: {total / GB:.3f} GB" + (f", {len(removed)} removed" if removed else ""))
     for kind in ("candidates", "training"):
-        said(folder / kind, [path for path in entries if path not in gone and (folder / kind) in path.parents], now)
+        describe(folder / kind, [path for path in entries if path not in gone and (folder / kind) in path.parents], now)
 
 
-def said(folder: Path, entries: list[Path], now: float) -> None:
-    """One line on one kind of work; `entries` by time of last use."""
+def describe(folder: Path, entries: list[Path], now: float) -> None:
+    """Print one line on one subfolder; `entries` by time of last use."""
     size = sum(path.stat().st_size for path in entries)
     age = f", not used for up to {(now - entries[0].stat().st_mtime) / DAY:.1f} days" if entries else ""
     typer.echo(f"  {folder.name}: {len(entries)} entries, {size / GB:.3f} GB{age}")

@@ -1,4 +1,4 @@
-"""Where networks run: bfloat16 only where the processor multiplies in it, attention the same however it is computed."""
+"""Devices: bfloat16 only where the processor has it, and the same attention however it is computed."""
 
 import copy
 
@@ -16,11 +16,11 @@ from tests.support.tiny_student import student
 CPU = torch.device("cpu")
 
 
-def test_a_device_that_is_not_there_is_one_line_that_says_what_is_allowed():
+def test_a_device_that_is_not_available_is_one_line_with_the_allowed_values():
     assert device_of("cpu") == CPU
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("gpu", "cuda:99"):
-        with pytest.raises(UserError, match=f"--device {name}: not to be had here .*; auto, cpu or cuda"):
+        with pytest.raises(UserError, match=f"--device {name}: not available .*; auto, cpu or cuda"):
             device_of(name)
 
 

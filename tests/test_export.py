@@ -24,6 +24,7 @@ from stages.networks.student import save_student
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import Runtime, in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
@@ -148,13 +149,22 @@ def test_parity_is_counted_by_hand():
     check(nothing, EXACT, "it")
 
 
+def test_a_nan_in_any_batch_is_refused():
+    tiles = [np.zeros((4, 5, 3), np.float32)] * (TILES_AT_ONCE + 1)
+    sound = lambda batch: logits_of(np.zeros((len(batch), 4, 5), int))  # noqa: E731
+    broken = lambda batch: sound(batch) * (np.nan if len(batch) == 1 else 1)  # noqa: E731
+    for theirs in (broken, lambda batch: broken(batch[:1]).repeat(len(batch), 0) if len(batch) > 1 else sound(batch)):
+        with pytest.raises(UserError, match="logits that are not finite"):
+            check(compare(sound, theirs, tiles), INT8, "it")
+
+
 @pytest.mark.parametrize(
     ("found", "allowed", "message"),
     [
         (Parity(100, 0.98, 1.0, 0.0), INT8, "mask agreement under 99 %"),
         (Parity(100, 0.999, 0.1, 0.0), INT8, "IoU of the defects under 0.9"),
         (Parity(100, 1.0, 1.0, 0.1), EXACT, "logits further apart than 0.01"),
-        (Parity(100, 1.0, 1.0, float("nan")), INT8, "logits that are no numbers"),
+        (Parity(100, 1.0, 1.0, float("nan")), INT8, "logits that are not finite"),
     ],
 )
 def test_what_is_beyond_a_tolerance_is_named(found, allowed, message):

@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_said_and_the_training_starts_over(shards, tmp_p
     network = student()
     fit(network, crops(shards), plan(network), lambda _: 0.0, CPU, file)
     said = capsys.readouterr().err
-    assert "checkpoint: damaged, made anew" in said
+    assert "checkpoint: damaged, computed again" in said
     assert "going on" not in said
 
 

@@ -180,7 +180,7 @@ def test_a_folder_without_a_model_is_one_clear_error(model, images, tmp_path):
         run(tmp_path / "two", images, tmp_path / "out")
     with pytest.raises(UserError, match="holds no student"):
         run(images, images, tmp_path / "out")
-    with pytest.raises(UserError, match=r"student\.onnx: is not there; `python -m stages\.export"):
+    with pytest.raises(UserError, match=r"student\.onnx: does not exist; `python -m stages\.export"):
         open_network(model, Runtime.onnx, "cpu")
     with pytest.raises(UserError, match=r"python -m stages\.export --model STUDENT "):
         (tmp_path / "exported").mkdir()

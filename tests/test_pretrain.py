@@ -181,7 +181,7 @@ def test_a_snapshot_of_another_training_is_not_resumed(spoil, tmp_path, capsys):
         save_state(snapshot, {"identity": "another", "step": 2})
     pretrain("net", task, values, snapshot)
     said = capsys.readouterr()
-    assert "starting over" in said.out or "damaged, made anew" in said.err
+    assert "starting over" in said.out or "damaged, computed again" in said.err
 
 
 def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():

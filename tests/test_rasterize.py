@@ -213,7 +213,7 @@ def test_a_damaged_answer_is_reported_and_made_again(rasterized, encoded, capsys
     del encoded[:]
     assert files(rasterized()) == before
     assert sum(encoded) == 3
-    assert capsys.readouterr().err.count("damaged, made anew") == 3
+    assert capsys.readouterr().err.count("damaged, computed again") == 3
 
 
 def test_out_of_gpu_memory_halves_the_boxes_at_once(rasterized, monkeypatch, capsys):

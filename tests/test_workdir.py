@@ -1,4 +1,4 @@
-"""Work that outlives a kill: where it lies, what its keys count, and pruning."""
+"""The work folder: where it is, what its keys depend on, damaged entries, and pruning."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages import cache
-from stages.compute.workdir import code_fingerprint, files_fingerprint, keep, kept, work_folder
+from stages.compute.workdir import code_fingerprint, files_fingerprint, read_cached, work_folder, write_cached
 
 
 def test_experiments_in_copies_share_the_folder_of_their_project(tmp_path, monkeypatch):
@@ -28,17 +28,17 @@ def test_without_dvc_the_project_is_looked_for_upwards(tmp_path, monkeypatch):
     assert work_folder() == tmp_path / ".dvc/tmp/boxes2pixels"
 
 
-def test_what_is_kept_comes_back_or_is_known_to_be_damaged(tmp_path, capsys):
-    keep(tmp_path / "a/b", b"payload")
-    assert kept(tmp_path / "a/b") == b"payload"
-    assert kept(tmp_path / "a/c") is None
+def test_a_cached_entry_is_read_back_or_reported_as_damaged(tmp_path, capsys):
+    write_cached(tmp_path / "a/b", b"payload")
+    assert read_cached(tmp_path / "a/b") == b"payload"
+    assert read_cached(tmp_path / "a/c") is None
     assert not capsys.readouterr().err
     (tmp_path / "a/b").write_bytes((tmp_path / "a/b").read_bytes()[:-1] + b"D")
-    assert kept(tmp_path / "a/b") is None
-    assert "a/b: damaged, made anew" in capsys.readouterr().err
+    assert read_cached(tmp_path / "a/b") is None
+    assert "a/b: damaged, computed again" in capsys.readouterr().err
 
 
-def test_a_key_counts_bytes_and_names_inside_a_folder_but_not_where_it_lies(tmp_path):
+def test_a_key_depends_on_bytes_and_names_inside_a_folder_but_not_on_its_place(tmp_path):
     for name, text in (("one/f", "x"), ("two/f", "x"), ("three/g", "x"), ("four/f", "y")):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
@@ -54,11 +54,11 @@ def test_the_code_of_a_process_is_all_that_it_loaded_of_this_project():
 
 @pytest.fixture
 def entries() -> list[Path]:
-    """Three answers and a checkpoint of 1 MB each, last used 4, 3, 2 and 1 days ago."""
+    """Three cached candidates and a checkpoint of 1 MB each, last used 4, 3, 2 and 1 days ago."""
     names = ("candidates/aa/1", "candidates/aa/2", "candidates/bb/3", "training/4.pt")
     paths = [work_folder() / name for name in names]
     for age, path in zip((4, 3, 2, 1), paths, strict=True):
-        keep(path, bytes(10**6 - 32))
+        write_cached(path, bytes(10**6 - 32))
         os.utime(path, (time.time() - age * cache.DAY,) * 2)
     return paths
 

@@ -1,4 +1,4 @@
-"""Where a training goes on after a kill: its whole state in one file with a checksum, written at a bearable pace."""
+"""Checkpoints of a training: its whole state in one file with a checksum, written at a bounded share of its time."""
 
 import io
 import time
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import torch
 
-from stages.compute.workdir import keep, kept
+from stages.compute.workdir import read_cached, write_cached
 
 SHARE = 0.01
-"""Of a training's time that goes into its checkpoints: a state that takes half a second is written once a minute."""
+"""Largest share of a training's time that is spent on writing checkpoints."""
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Write `state`, of tensors, numbers, strings and containers of them, whole or not at all."""
+    """Write `state`, of tensors, numbers, strings and containers of them, atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    keep(path, buffer.getvalue())
+    write_cached(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict | None:
-    """What `save_state` wrote, on the CPU; None where there is nothing or, said on stderr, a damaged file."""
-    payload = kept(path)
+    """What `save_state` wrote, on the CPU; None without a file or, reported on stderr, with a damaged one."""
+    payload = read_cached(path)
     return None if payload is None else torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 
 
@@ -32,11 +32,11 @@ class Pace:
         self.cost, self.since = 0.0, time.monotonic()
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last one; the first is due at once."""
+        """Whether writing now keeps within SHARE; the first checkpoint is due at once."""
         return time.monotonic() - self.since >= self.cost / SHARE
 
     def save(self, path: Path, state: dict) -> None:
-        """`save_state`, timed."""
+        """`save_state`, with its duration measured."""
         start = time.monotonic()
         save_state(path, state)
         self.since = time.monotonic()

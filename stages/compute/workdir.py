@@ -1,10 +1,9 @@
-"""Work that outlives a kill: checkpoints and finished pieces, under keys that say what they were made from.
+"""The work folder: checkpoints and cached results of killed runs, under keys of everything that they depend on.
 
-It lies in `.dvc/tmp/boxes2pixels` of the project: outside of every stage's outputs, which DVC deletes before it runs a
-stage; ignored by git and by DVC; kept by `dvc gc`; safe to delete whenever nothing runs. DVC tells every stage the root
-of the project in DVC_ROOT, and in an experiment with `--temp` or `--queue`, whose workspace is a copy, that of the
-project which the copy was made from: so all experiments share one folder. A key names all that its entry depends on,
-so what they share is the same to the bit.
+It is `.dvc/tmp/boxes2pixels` in the project: outside of every stage's outputs, which DVC deletes before it runs a
+stage; ignored by git and DVC; not touched by `dvc gc`; safe to delete while nothing runs. DVC passes the root of the
+project to every stage in DVC_ROOT; in an experiment with `--temp` or `--queue`, which runs in a copy, it is the root of
+the original project. So all experiments share one work folder.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ CODE = Path(__file__).parents[2]
 
 
 def work_folder() -> Path:
-    """Where work is kept; it may not exist yet. Without DVC it is `.work` in the current folder."""
+    """The work folder, which may not exist yet. Without DVC it is `.work` in the current folder."""
     here = Path.cwd()
     roots = [Path(root)] if (root := os.environ.get("DVC_ROOT")) else [here, *here.parents]
     project = next((folder for folder in roots if (folder / ".dvc").is_dir()), None)
@@ -29,38 +28,38 @@ def work_folder() -> Path:
 
 
 def fingerprint(parts: object) -> str:
-    """Hex SHA-256 of anything that JSON can say; the order of mappings does not matter."""
+    """Hex SHA-256 of any JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def files_fingerprint(paths: Iterable[Path]) -> str:
-    """Hex SHA-256 over the bytes of files, and of all files in folders by name; what they lie in does not matter."""
+    """Hex SHA-256 over the bytes of files, and over names and bytes of all files in folders."""
     return fingerprint([[(name, sha256_file(file)) for name, file in _files(path)] for path in paths])
 
 
 def code_fingerprint(modules: Iterable[ModuleType] | None = None) -> str:
-    """Hex SHA-256 over the sources of `modules`; by default of all of this project that this process has loaded."""
+    """Hex SHA-256 over the sources of `modules`; by default of all of this project's that the process has loaded."""
     loaded = list(sys.modules.values()) if modules is None else modules
     files = {Path(file).resolve() for module in loaded if (file := getattr(module, "__file__", None))}
     ours = sorted(file for file in files if file.is_relative_to(CODE / "stages"))
     return fingerprint([(file.relative_to(CODE).as_posix(), sha256_file(file)) for file in ours])
 
 
-def keep(path: Path, payload: bytes) -> None:
-    """Write `payload` with its checksum, whole or not at all."""
+def write_cached(path: Path, payload: bytes) -> None:
+    """Write `payload` with its checksum, atomically."""
     with new_file(path) as part:
         part.write_bytes(hashlib.sha256(payload).digest() + payload)
 
 
-def kept(path: Path) -> bytes | None:
-    """What `keep` wrote; None where there is nothing or, said on stderr, not the bytes that were written."""
+def read_cached(path: Path) -> bytes | None:
+    """What `write_cached` wrote; None where there is no file, or a damaged one, which is reported on stderr."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     if data[:32] == hashlib.sha256(data[32:]).digest():
         return data[32:]
-    print(f"{path}: damaged, made anew", file=sys.stderr)
+    print(f"{path}: damaged, computed again", file=sys.stderr)
     return None
 
 

@@ -1,8 +1,8 @@
 """The student as a file that runs without PyTorch: ONNX or OpenVINO.
 
-Both hold the same graph: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits` (B, K+1, S, S) float32. Inside are
-scaling, normalisation and the positional embedding, baked for S. After it: blend overlapping tiles, softmax, argmax
-(`stages.student.tiling`).
+Both hold `stages.student.inference.TileNetwork`: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits`
+(B, K+1, S, S) float32, with the positional embedding fixed for S. Left to the caller: blending of overlapping tiles,
+softmax and argmax (`stages.student.tiling`).
 """
 
 import contextlib
@@ -27,7 +27,7 @@ OPSET = 18
 
 
 def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
-    """Write an ONNX model, weights inside. The same student gives the same bytes."""
+    """Write an ONNX model, weights inside, for `batch` tiles at once (None: any number). Same student, same bytes."""
     with _quiet():
         exported = torch.onnx.export(
             _program(student, batch),
@@ -38,7 +38,7 @@ def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
             verbose=False,
         )
     model = exported.model_proto
-    # PyTorch notes where each node came from: file names and line numbers of this machine.
+    # PyTorch adds where each node comes from: file names and line numbers of this machine.
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -50,12 +50,11 @@ def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
 
 
 def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Path) -> None:
-    """Quantise the ONNX model at `path` for CPUs, its ranges measured on (S, S, 3) float32 `tiles`.
+    """Quantise the ONNX model at `path` for CPUs, with ranges calibrated on (S, S, 3) float32 `tiles`.
 
-    Convolutions and products with weights only; what lies between stays in float32. So do the two products of
-    attention: quantised, they fall out of the runtimes' fused attention, which costs more than eight bits save
-    (OpenVINO: 1.4 times the time of the whole student). Weights per channel and in seven bits: with eight, CPUs without
-    VNNI overflow, and here nothing is lost by it.
+    Only convolutions and matrix products with weights are quantised. The two products of attention stay in float32:
+    quantised, they no longer match the runtimes' fused attention, which costs more time than eight bits save. Weights
+    are quantised per channel to seven bits: with eight, CPUs without VNNI overflow.
     """
     with _quiet():
         prepared = into.with_suffix(".prepared.onnx")
@@ -76,7 +75,7 @@ def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Pa
 
 
 def _without_weights(graph: onnx.GraphProto) -> list[str]:
-    """Names of the matrix products of two computed matrices."""
+    """Names of the matrix products without a weight."""
     weights = {weight.name for weight in graph.initializer}
     return [node.name for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
 
@@ -92,13 +91,13 @@ class _Tiles(CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         stack = next(self.stacks, None)
-        # filled up with tiles that it holds already: ranges stay what they are
+        # the last batch repeats its own tiles: the ranges stay the same
         return None if stack is None else {"images": np.resize(stack, (self.batch, *stack.shape[1:]))}
 
 
 def _program(student: Segmenter, batch: int | None) -> torch.export.ExportedProgram:
     size = student.config.view.size_px
-    # two images, for a batch of one would be taken for a constant
+    # two images, because a batch of one would be taken for a constant
     images = torch.zeros(batch or 2, size, size, 3)
     dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
     return torch.export.export(TileNetwork(student).eval(), (images,), dynamic_shapes=dynamic)
@@ -106,7 +105,7 @@ def _program(student: Segmenter, batch: int | None) -> torch.export.ExportedProg
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters tell about their own insides; what went wrong is raised."""
+    """Suppress the exporters' warnings and prints about their own internals; errors are raised."""
     levels = {name: logging.getLogger(name).level for name in ("", "torch.onnx")}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A trained student as a plain function of tiles, whatever runs it. A runtime is imported when it is asked for."""
+"""A trained student as a function of tiles, run by PyTorch, ONNX Runtime or OpenVINO; each is imported when used."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from stages.student.tiling import RunTiles
 
 
 class Runtime(StrEnum):
-    """What runs the network. `torch` takes a folder that training wrote, the others one that the export wrote."""
+    """What runs the network. `torch` reads a folder that training wrote, the others one that `stages.export` wrote."""
 
     torch = "torch"
     onnx = "onnx"
@@ -24,10 +24,7 @@ class Runtime(StrEnum):
 
 @dataclass(frozen=True)
 class Network:
-    """`run`: (B, S, S, 3) float32 RGB, 0 to 255, to (B, K+1, S, S) float32 logits, 0 = background; S = view.size_px.
-
-    `identity` tells which student it is and in which precision: the same for a student and its exact exports.
-    """
+    """A network ready to run. `identity`: of weights and precision, equal for a student and its float32 exports."""
 
     config: StudentConfig | BaselineConfig
     identity: str
@@ -37,7 +34,7 @@ class Network:
 def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
     """The network in `folder`, ready to run. Raises UserError where the folder holds none for `runtime`.
 
-    `device` is for torch alone: auto, cpu or cuda. The other runtimes are for the CPU.
+    `device` is for torch: auto, cpu or cuda. The other runtimes use the CPU.
     """
     folder = student_folder(folder)
     config = read_config(folder)
@@ -48,7 +45,7 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
 
 
 def student_folder(folder: Path) -> Path:
-    """`folder` itself, or the one seed's student in it. Raises UserError where several seeds lie there, or none."""
+    """`folder` itself, or the only student below it. Raises UserError where it holds several seeds, or none."""
     if (folder / "student.json").is_file():
         return folder
     seeds = sorted(path.parent for path in folder.glob("*/student.json"))
@@ -59,7 +56,7 @@ def student_folder(folder: Path) -> Path:
 
 
 def read_config(folder: Path) -> StudentConfig | BaselineConfig:
-    """The `student.json` of a student or of an export."""
+    """The contents of `student.json` of a student or an export. Raises UserError when it cannot be read."""
     path = folder / "student.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -69,15 +66,15 @@ def read_config(folder: Path) -> StudentConfig | BaselineConfig:
 
 
 def identity_of_student(folder: Path) -> str:
-    """Twelve hex digits of the weights' SHA-256."""
+    """First 12 hex digits of the weights' SHA-256. Raises UserError when there are no weights."""
     path = folder / "student.safetensors"
     if not path.is_file():
-        raise UserError(f"{path}: is not there; an exported folder needs --runtime onnx or openvino")
+        raise UserError(f"{path}: does not exist; an exported folder needs --runtime onnx or openvino")
     return sha256_file(path)[:12]
 
 
 def torch_runner(folder: Path, device: str) -> RunTiles:
-    """The student in `folder` by PyTorch."""
+    """The student in `folder`, run by PyTorch."""
     # Imported here and nowhere else between images and masks: the other runtimes work without PyTorch.
     try:
         from stages.compute.device import device_of, make_deterministic
@@ -90,7 +87,7 @@ def torch_runner(folder: Path, device: str) -> RunTiles:
 
 
 def onnx_runner(folder: Path) -> RunTiles:
-    """`Network.run` by ONNX Runtime on the CPU."""
+    """The export in `folder`, run by ONNX Runtime on the CPU."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -99,7 +96,7 @@ def onnx_runner(folder: Path) -> RunTiles:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:
-        # ONNX Runtime's errors have no base class of their own
+        # ONNX Runtime's errors have no common base class
         raise UserError(f"{path}: not a readable ONNX model: {' '.join(str(error).split())[:300]}") from None
     batch = session.get_inputs()[0].shape[0]
     run = lambda tiles: session.run(["logits"], {"images": tiles})[0]  # noqa: E731
@@ -107,13 +104,13 @@ def onnx_runner(folder: Path) -> RunTiles:
 
 
 def openvino_runner(folder: Path) -> RunTiles:
-    """`Network.run` by OpenVINO on the CPU."""
+    """The export in `folder`, run by OpenVINO on the CPU."""
     try:
         import openvino
     except ImportError as error:
         raise UserError(f"--runtime openvino needs the package openvino: {error}") from None
     path = _exported(folder, "student.xml", Runtime.openvino)
-    # Left to itself, OpenVINO computes in bfloat16 where the processor can: other masks on another machine.
+    # By default OpenVINO computes in bfloat16 where the processor has it: other masks on another machine.
     exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     try:
         model = openvino.Core().compile_model(path, "CPU", exact)
@@ -125,7 +122,7 @@ def openvino_runner(folder: Path) -> RunTiles:
 
 
 def in_batches_of(batch: int, run: RunTiles) -> RunTiles:
-    """`run`, which takes exactly `batch` tiles, for any number of them: the last batch is filled up."""
+    """`run`, which takes exactly `batch` tiles, for any number of tiles: the last batch is filled with copies."""
 
     def run_any(tiles: np.ndarray) -> np.ndarray:
         missing = -len(tiles) % batch
@@ -140,7 +137,7 @@ def _exported(folder: Path, name: str, runtime: Runtime) -> Path:
     if not (folder / name).is_file():
         student = folder if (folder / "student.safetensors").is_file() else "STUDENT"
         command = f"python -m stages.export --model {student} --out DIR --format {runtime}"
-        raise UserError(f"{folder / name}: is not there; `{command}` makes such a folder of a student")
+        raise UserError(f"{folder / name}: does not exist; `{command}` exports a student")
     return folder / name
 
 

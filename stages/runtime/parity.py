@@ -1,4 +1,4 @@
-"""How far an exported network is from the student it was made of."""
+"""How much the predictions of an exported network differ from those of its student."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,8 +12,8 @@ from stages.student.tiling import TILES_AT_ONCE, RunTiles
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`agreement`: least share of pixels with one label. `defect_iou`: least IoU of the two masks of all defects: where
-    defects are rare, the first is high whatever becomes of them. `logit`: largest difference, None: not bounded."""
+    """`agreement`: least share of pixels with the same label. `defect_iou`: least IoU of the two masks of all defects;
+    where defects are rare, `agreement` alone says little about them. `logit`: largest difference, None: no bound."""
 
     agreement: float
     defect_iou: float
@@ -21,14 +21,14 @@ class Tolerance:
 
 
 EXACT = Tolerance(agreement=0.9999, defect_iou=0.999, logit=0.01)
-"""Of an export in float32: order of summation, nothing else."""
+"""Of float32 exports: only the order of summation differs."""
 
 INT8 = Tolerance(agreement=0.99, defect_iou=0.9, logit=None)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Compared on `pixels` pixels; `defect_iou` is None where neither network sees any defect."""
+    """Compared on `pixels` pixels; `defect_iou` is None where neither network predicts a defect."""
 
     pixels: int
     mask_agreement: float
@@ -36,12 +36,12 @@ class Parity:
     largest_logit_difference: float
 
     def __str__(self) -> str:
-        iou = "no defect seen by either" if self.defect_iou is None else f"IoU of the defects {self.defect_iou:.4f}"
+        iou = "neither predicts a defect" if self.defect_iou is None else f"IoU of the defects {self.defect_iou:.4f}"
         agreement = f"mask agreement {100 * self.mask_agreement:.3f} % of {self.pixels:,} pixels"
         return f"{agreement}, {iou}, largest logit difference {self.largest_logit_difference:.2g}"
 
     def as_json(self) -> dict:
-        """The figures, rounded."""
+        """All fields, rounded to six decimals."""
         return {key: value if value is None else round(value, 6) for key, value in asdict(self).items()}
 
 
@@ -51,7 +51,7 @@ def compare(ours: RunTiles, theirs: RunTiles, tiles: Iterable[np.ndarray]) -> Pa
     difference = 0.0
     for batch in stacks(tiles, TILES_AT_ONCE):
         a, b = ours(batch), theirs(batch)
-        difference = max(difference, float(np.abs(a - b).max()))
+        difference = float(np.maximum(difference, np.abs(a - b).max()))  # of a NaN, NaN
         a, b = a.argmax(1), b.argmax(1)
         pixels, same = pixels + a.size, same + int((a == b).sum())
         both, either = both + int(((a > 0) & (b > 0)).sum()), either + int(((a > 0) | (b > 0)).sum())
@@ -66,7 +66,7 @@ def check(found: Parity, allowed: Tolerance, what: str) -> None:
     if found.defect_iou is not None and not found.defect_iou >= allowed.defect_iou:
         problems.append(f"IoU of the defects under {allowed.defect_iou:g}")
     if not np.isfinite(found.largest_logit_difference):
-        problems.append("logits that are no numbers")
+        problems.append("logits that are not finite")
     elif allowed.logit is not None and found.largest_logit_difference > allowed.logit:
         problems.append(f"logits further apart than {allowed.logit:g}")
     if problems:

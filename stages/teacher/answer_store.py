@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, keep, kept
+from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
 from stages.data import boxes, images
 from stages.data.boxes import Box
 from stages.masks import rle
@@ -54,7 +54,7 @@ class Store:
 
     def get(self, path: Path) -> list[dict] | None:
         """The answer at `path`, marked as used; None where there is none, or only a damaged one."""
-        payload = kept(path)
+        payload = read_cached(path)
         if payload is None:
             return None
         path.touch()
@@ -63,4 +63,4 @@ class Store:
     def put(self, path: Path, rows: Sequence[dict]) -> None:
         """Write `rows` as `prompted` makes them. JSON restores every float to the bit."""
         plain = [row | {"rle": row["rle"].decode("ascii")} for row in rows]
-        keep(path, zlib.compress(json.dumps(plain).encode(), level=1))
+        write_cached(path, zlib.compress(json.dumps(plain).encode(), level=1))
