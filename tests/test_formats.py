@@ -17,12 +17,13 @@ from pyarrow import csv
 from pycocotools.coco import COCO
 from scipy import ndimage
 
+from stages.data.palette import colour_of_class
 from stages.formats import yolo
 from stages.formats.coco import coco
 from stages.formats.csv_parquet import SCHEMA, tables
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, label_studio
-from stages.formats.overlay_jpeg import COLOURS, overlay
+from stages.formats.overlay_jpeg import overlay
 from tests.support.records import record
 
 NAMES = ["dirt", "damage & <wear>"]
@@ -315,7 +316,7 @@ def test_an_overlay_outlines_defects_and_leaves_the_rest_alone():
     assert (image == 128).all(), "the image itself is not drawn on"
     assert np.abs(view[30:34, 2:8] - 128).max() < 12
     assert np.abs(view[25, 33:37] - 128).max() < 40
-    assert np.abs(view[27:29, 41:43] - COLOURS[1]).max() < 60
+    assert np.abs(view[27:29, 41:43] - np.array(colour_of_class(1))).max() < 60
 
 
 @pytest.mark.parametrize("make", [coco, cvat, lambda *a: label_studio(*a)["label_studio.json"]])

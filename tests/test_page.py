@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.test_report import build, run
+from tests.support.report_inputs import build, run
 
 FLAGS = (
     "--headless",
@@ -50,13 +50,16 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """The page of a data set with truth and names that bite, of one whose test images have no truth, and of
+    """The page of a data set with truth and hostile names, of one whose test images have no truth, and of
     twelve runs."""
     made = {}
     for name, settings in {
         "truth": {"names": HOSTILE_NAMES, "stem": HOSTILE_STEM, "images": 5},
         "no truth": {"test_truth": False},
-        "many runs": {"runs": ("full", *(f"another_published_method_{number}" for number in range(2, 13)))},
+        "many runs": {
+            "runs": ("full", *(f"another_published_method_{number}" for number in range(2, 13))),
+            "near": [(9, "val", "images/val/p0.png", "test", "images/test/p1.png")],
+        },
     }.items():
         root = tmp_path_factory.mktemp("report")
         build(root, **settings)
@@ -194,9 +197,9 @@ def test_pictures_are_ordered_by_error_or_as_asked(page):
     order.select_by_visible_text("name")
     titles = [figure.get_attribute("data-title") for figure in figures(page)]
     assert titles == sorted(titles)
-    order.select_by_visible_text("most missed pixels")
-    missed = [int(figure.get_attribute("data-missed")) for figure in figures(page)]
-    assert missed == sorted(missed, reverse=True)
+    order.select_by_visible_text("most false negative pixels")
+    wrong = [int(figure.get_attribute("data-false-negatives")) for figure in figures(page)]
+    assert wrong == sorted(wrong, reverse=True)
 
 
 def test_pictures_are_filtered_by_split_and_class(page):
@@ -235,7 +238,7 @@ def test_the_tab_key_reaches_every_control_and_shows_where_it_is(page):
     assert reached[0] == "skip"
     assert {"sort", "split", "class", "all", "strength", "boxes", "scroll", "SUMMARY"} <= set(reached)
     assert reached.count("scroll") == len(page.find_elements(By.CLASS_NAME, "scroll"))
-    assert reached.count("SUMMARY") == 3
+    assert reached.count("SUMMARY") == 2
     assert reached.count("stop") == reached.count("closer") == len(figures(page))
 
 
@@ -255,7 +258,7 @@ def test_on_a_phone_the_tables_of_twelve_runs_scroll_by_keyboard_under_the_names
     browser.get(pages["many runs"].as_uri())
     for section in ("test", "differences", "corrections", "defects"):
         box = browser.find_element(By.CSS_SELECTOR, f"#{section} .scroll")
-        names = box.find_elements(By.CSS_SELECTOR, "tbody:not(.published) th[scope=row]")
+        names = box.find_elements(By.CSS_SELECTOR, "tbody th[scope=row]")
         shown = [name.text for name in names if name.text.startswith("another")]
         assert len(set(shown)) == 11
         before = names[-1].rect
@@ -290,6 +293,6 @@ def test_text_stands_out_in_light_and_dark(browser, pages, scheme):
 
     paper = luminance("body", "background-color")
     assert (paper < 0.1) == (scheme == "dark")
-    for selector in ("body", "small", "nav a", ".published td", "thead th"):
+    for selector in ("body", "small", "nav a", "#published td", "thead th"):
         ink = luminance(selector, "color")
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, selector

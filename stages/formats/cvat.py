@@ -9,8 +9,8 @@ from xml.etree.ElementTree import SubElement
 
 import numpy as np
 
+from stages.data.palette import hex_of_label
 from stages.formats.measured_defects import Record
-from stages.formats.overlay_jpeg import COLOURS
 
 
 def cvat(records: Iterable[Record], names: list[str]) -> bytes:
@@ -21,7 +21,7 @@ def cvat(records: Iterable[Record], names: list[str]) -> bytes:
     for class_id, name in enumerate(names):
         label = SubElement(labels, "label")
         SubElement(label, "name").text = name
-        SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*COLOURS[class_id % len(COLOURS)])
+        SubElement(label, "color").text = hex_of_label(class_id + 1)
         SubElement(label, "type").text = "mask"
         SubElement(label, "attributes")
     for index, record in enumerate(records):

@@ -6,10 +6,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from stages.data.palette import colour_of_class
 from stages.formats.measured_defects import Record
-
-COLOURS = ((255, 176, 0), (236, 0, 140), (0, 190, 235), (120, 200, 30), (150, 90, 255), (255, 90, 40), (0, 150, 120))
-"""By class id, repeating; the colours of the report."""
 
 FILL = 0.35
 RIM_SHARE = 1 / 600
@@ -31,7 +29,7 @@ def overlay(image: np.ndarray, record: Record) -> bytes:
         part = view[around]
         inside = mask[top : top + part.shape[0], left : left + part.shape[1]]
         rim = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=rim_px) & background[around]
-        colour = np.array(COLOURS[defect.class_id % len(COLOURS)])
+        colour = np.array(colour_of_class(defect.class_id))
         part[inside] = ((1 - FILL) * part[inside] + FILL * colour).round()
         part[rim] = colour
     buffer = io.BytesIO()

@@ -1,8 +1,92 @@
-"""Which images the report shows: the worst first, then a spread over the rest, so that it is no freak show."""
+"""The images that the report shows: which ones, and what is known of each.
+
+Half of the images of a split are those with the largest error, the others are spread evenly over the rest.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 
-from stages.metrics.scores import score_arrays
+from stages.data.boxes import Box, corners
+from stages.data.images import read_image
+from stages.data.tables import BOXES, Dataset, decode_label_map, read_table
+from stages.evaluation.predictions import image_ids, scored, stream_predictions
+from stages.masks.shards import stream_masks
+from stages.metrics.scores import binary_iou, confusion, defined
+from stages.reporting.aligned_maps import at_size, stream_truth
+
+
+class Agreement(NamedTuple):
+    """Binary IoU of the student with the truth, or with the pseudo-mask where there is no truth; the pseudo-mask's own
+    with the truth; None where neither side has a defect. `false_negatives`, `false_positives`: pixels of the student.
+    """
+
+    with_truth: bool
+    student: float | None
+    teacher: float | None
+    false_negatives: int
+    false_positives: int
+
+    @property
+    def error(self) -> float | None:
+        """1 - the student's IoU."""
+        return None if self.student is None else 1 - self.student
+
+    @property
+    def note(self) -> str:
+        """The IoUs in one line."""
+
+        def words(iou: float | None) -> str:
+            return "undefined (no defect)" if iou is None else f"{iou:.2f}"
+
+        if self.with_truth:
+            return f"binary IoU with truth: student {words(self.student)}, SAM teacher {words(self.teacher)}"
+        return f"binary IoU, student with SAM teacher: {words(self.student)}"
+
+
+def agreement(teacher: np.ndarray, student: np.ndarray, truth: np.ndarray | None, defect_classes: int) -> Agreement:
+    """Label maps are (H, W) uint8; `truth` is None where there is none."""
+    counts = confusion(teacher if truth is None else truth, student, defect_classes + 1)
+    own = None if truth is None else defined(binary_iou(confusion(truth, teacher, defect_classes + 1)))
+    wrong = int(counts[1:, 0].sum()), int(counts[0, 1:].sum())
+    return Agreement(truth is not None, defined(binary_iou(counts)), own, *wrong)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image with its boxes (class id, corners in pixels) and label maps, (H, W) uint8, 0 = background,
+    class id + 1, 255 = ignored; `rgb` is (H, W, 3) uint8, `truth` None where there is none."""
+
+    title: str
+    agreement: Agreement
+    rgb: np.ndarray
+    boxes_xyxy: list[tuple[int, Box]]
+    teacher: np.ndarray
+    student: np.ndarray
+    truth: np.ndarray | None
+
+    @property
+    def label_maps(self) -> dict[str, np.ndarray]:
+        """Those that there are, by name."""
+        maps = {"teacher": self.teacher, "student": self.student, "truth": self.truth}
+        return {name: labels for name, labels in maps.items() if labels is not None}
+
+
+def choose(predictions: Path, classes: int, total: int) -> dict[str, list[str]]:
+    """At most `total` image ids per split, worst first; spread over all images where none of the split is scored.
+
+    `predictions`: folder of one student's predictions. `classes`: K + 1, background included.
+    """
+    everything = {split: image_ids(predictions / f"{split}.parquet") for split in ("test", "val")}
+    chosen = {}
+    for split, count in shares({split: len(ids) for split, ids in everything.items()}, total).items():
+        scored_ids, counts = scored(predictions / f"{split}.parquet", classes)
+        chosen[split] = spread(worst_first(scored_ids, counts) if scored_ids else everything[split], count)
+    return chosen
 
 
 def worst_first(image_ids: list[str], counts: np.ndarray) -> list[str]:
@@ -10,8 +94,8 @@ def worst_first(image_ids: list[str], counts: np.ndarray) -> list[str]:
 
     `counts`: (N, K+1, K+1) per image, rows truth. Images with no defect, true or predicted, come last.
     """
-    binary_iou = score_arrays(counts, [str(k) for k in range(counts.shape[-1] - 1)])["iou_bin"]
-    error = np.where(np.isnan(binary_iou), -1.0, 1 - binary_iou)
+    iou = binary_iou(counts)
+    error = np.where(np.isnan(iou), -1.0, 1 - iou)
     wrong = counts[:, 0, 1:].sum(axis=1) + counts[:, 1:, 0].sum(axis=1)
     order = sorted(range(len(image_ids)), key=lambda i: (-error[i], -wrong[i], image_ids[i]))
     return [image_ids[i] for i in order]
@@ -27,6 +111,38 @@ def spread(items: list[str], count: int) -> list[str]:
 
 
 def shares(available: dict[str, int], total: int) -> dict[str, int]:
-    """Pictures per split: two thirds for test and the rest for val, and what one cannot use is the other's."""
+    """Images per split: two thirds test and the rest val; what one split lacks is taken from the other."""
     test = min(available["test"], max(-(-2 * total // 3), total - available["val"]))
     return {"test": test, "val": min(available["val"], total - test)}
+
+
+def cases(
+    source: Dataset, split: str, image_ids: list[str], predictions: Path, tables: Path, masks: Path, truth: Path
+) -> Iterator[Case]:
+    """What to show of `image_ids`, in their order; `predictions` as for `choose`."""
+    pseudo = _rows(stream_masks(masks / split), image_ids)
+    predicted = _rows(stream_predictions(predictions / f"{split}.parquet"), image_ids)
+    human = _rows(stream_truth(truth, split), image_ids)
+    boxes = read_table(tables / split / "boxes.parquet", BOXES)
+    for image_id in image_ids:
+        row = pseudo[image_id]
+        rgb = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        teacher = decode_label_map(row["label_map"]["bytes"])
+        student = at_size(decode_label_map(predicted[image_id]["mask_png"]), rgb.shape[:2])
+        label_map = decode_label_map(human[image_id]["mask_png"]) if image_id in human else None
+        own = boxes.filter(pc.equal(boxes["image_id"], image_id)).to_pylist()
+        yield Case(
+            title=image_id,
+            agreement=agreement(teacher, student, label_map, len(source.names)),
+            rgb=rgb,
+            boxes_xyxy=[(box["class_id"], corners(box)) for box in own],
+            teacher=teacher,
+            student=student,
+            truth=label_map,
+        )
+
+
+def _rows(stream: Iterable[dict], image_ids: list[str]) -> dict[str, dict]:
+    """Rows of `image_ids`, by id; the others are dropped as they are read."""
+    wanted = set(image_ids)
+    return {row["image_id"]: row for row in stream if row["image_id"] in wanted}

@@ -1,24 +1,24 @@
-"""Charts as inline SVG: colours and fonts come from page.css, so that they follow the reader's light or dark theme."""
+"""Charts as inline SVG: colours and fonts come from page.css, which follows the reader's light or dark theme."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
 
+from stages.data.palette import hex_of_label
 from stages.evaluation.defect_metrics import IOUS
-from stages.reporting.defects import Tally
-from stages.reporting.overlays import hex_of
+from stages.reporting.defect_findings import Tally
 
 SERIES = 8
 """Colours of page.css, .s0 to .s7; further series repeat them with other dashes."""
 WIDTH = 420
-"""Narrow enough for a phone, where one unit is nearly one pixel."""
+"""Of every chart, in SVG units; on a phone one unit is nearly one pixel."""
 DOTS = 4000
-"""Defects drawn in the scatter chart, at most: more would be a blot, and a heavy page."""
+"""Largest number of defects drawn in the scatter chart, which bounds the size of the page."""
 
 
 def scores_chart(metrics: Mapping[str, Mapping[str, dict | None]]) -> Markup:
-    """`metrics`: run -> split -> scores or None. Binary IoU of each with its interval, and a tick for every seed."""
+    """`metrics`: run -> split -> scores or None. Binary IoU of each with its interval, and a tick per seed."""
     left, right, row_px, top = 8, WIDTH - 52, 62, 24
     height = top + row_px * len(metrics)
 
@@ -53,7 +53,7 @@ def scores_chart(metrics: Mapping[str, Mapping[str, dict | None]]) -> Markup:
                 where = _n(at(point) - 4.5), _n(y + below - 4.5)
                 parts.append(Markup('<rect class="val" x="{}" y="{}" width="9" height="9"/>').format(*where))
             parts.append(_text(f"{class_} end", WIDTH, y + below + 4, f"{point:.3f}"))
-    return _svg(height, "Binary IoU of every run with its interval; the figures are in the tables.", parts)
+    return _svg(height, "Binary IoU of every run with its interval; the values are in the tables.", parts)
 
 
 def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, float]]]]) -> Markup:
@@ -61,7 +61,7 @@ def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, fl
     left, right, top, bottom = 50, WIDTH - 10, 10, 200
     points = [point for _, own in curves for point in own]
     if not points:
-        return Markup('<p class="quiet">Nothing was recorded.</p>')
+        return Markup('<p class="quiet">No values were recorded.</p>')
     last = max(epoch for epoch, _ in points)
     ticks = _ticks(max(value for _, value in points))
     first = min(epoch for epoch, _ in points)
@@ -90,8 +90,8 @@ def curve_class(run: int) -> str:
     return f"s{run % SERIES} curve" + ("", " dash-a", " dash-b")[run // SERIES % 3]
 
 
-def found_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -> Markup:
-    """Bars of found, partly found and missed defects: a bar for everyone of each group; (group, who -> tally)."""
+def recall_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -> Markup:
+    """A bar per group and `who` of detected, partially detected and undetected defects; (group, who -> tally)."""
     left, bar_px, y, parts = 108, 16, 0.0, []
     for group, tallies in groups:
         total = next(iter(tallies.values())).total
@@ -113,7 +113,7 @@ def found_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -
 
 
 def scatter_chart(title: str, areas_px: np.ndarray, ious: np.ndarray, class_ids: np.ndarray) -> Markup:
-    """A dot a defect, (D,) each: its size in pixels, on a logarithmic axis, and the IoU of what was found of it."""
+    """A dot per defect, (D,) each: its size in pixels, on a logarithmic axis, and the IoU with its match."""
     left, right, top, bottom = 50, WIDTH - 24, 10, 220
     low, high = np.floor(np.log10(areas_px.min())), np.ceil(np.log10(areas_px.max() + 1))
     parts = []
@@ -131,7 +131,7 @@ def scatter_chart(title: str, areas_px: np.ndarray, ious: np.ndarray, class_ids:
         own = class_ids[drawn] == number
         # Lines of no length with round ends: dots in a tenth of the bytes that circles take.
         path = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in zip(x[own], y[own], strict=True))
-        parts.append(Markup('<path class="dots" stroke="{}" d="{}"/>').format(hex_of(number + 1), path))
+        parts.append(Markup('<path class="dots" stroke="{}" d="{}"/>').format(hex_of_label(number + 1), path))
     return _svg(bottom + 42, title, parts)
 
 
@@ -151,7 +151,7 @@ def _text(class_: str, x: float, y: float, text: str) -> Markup:
 
 
 def _ticks(largest: float) -> list[float]:
-    """From 0 in three to six round steps to `largest` or just above it; what no computer can divide by is 0."""
+    """From 0 in three to six round steps to `largest` or just above it; values below 1e-300 count as 0."""
     if largest < 1e-300:
         return [0.0, 1.0]
     power = 10.0 ** np.floor(np.log10(largest))

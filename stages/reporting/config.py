@@ -7,7 +7,7 @@ from stages.evaluation.bootstrap import BootstrapParams
 
 
 class ReportParams(Section):
-    """`overlays`: pictures drawn, at most; `bootstrap`: resamples of the paired comparisons between runs."""
+    """`images`: largest number of images shown; `bootstrap`: of the paired comparisons between runs."""
 
-    overlays: int = Field(ge=0, le=24)
+    images: int = Field(ge=0, le=24)
     bootstrap: BootstrapParams

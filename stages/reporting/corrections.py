@@ -1,15 +1,15 @@
-"""What became of the teacher's errors: how many each student undoes, and what it gets wrong that the teacher had right.
+"""What the students make of the SAM teacher's errors, counted against the truth.
 
-Counted in pixels, defect or not, and in defects (regions, at an IoU; see matching.py), always against the truth:
+Counted in pixels (defect or background) and in defects (regions, at an IoU; see matching.py):
 
-    rescued   of what the teacher missed: the student has it
-    lost      of what the teacher had right: the student misses it
-    dropped   of what the teacher invented: the student does not claim it
-    added     of what the student invents: the teacher does not
+    recovered   false negatives of the teacher that the student detects
+    lost        true positives of the teacher that the student misses
+    removed     false positives of the teacher that the student does not predict
+    added       false positives of the student that the teacher does not predict
 
-So the student has all that the teacher had, plus `rescued`, minus `lost`; and its false alarms are the teacher's, minus
-`dropped`, plus `added`. Two inventions are the same one where they are paired among the false alarms of both, by the
-same rule and at the same IoU as a defect is found.
+So the student's true positives are the teacher's, plus `recovered`, minus `lost`; its false positives are the
+teacher's, minus `removed`, plus `added`. Two false positives are the same one where they are matched among the false
+positives of both, by the same rule and at the same IoU as defects.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from stages.evaluation.defect_metrics import Outcome
 from stages.evaluation.matching import Overlaps, matched_iou
 from stages.metrics.scores import defined, ratio
 
-KINDS = ("rescued", "lost", "dropped", "added")
+KINDS = ("recovered", "lost", "removed", "added")
 """Each is counted together with what it is a part of."""
 
 
@@ -35,16 +35,16 @@ def corrected_pixels(truth: np.ndarray, teacher: np.ndarray, student: np.ndarray
 
 
 def corrected_defects(teacher: Outcome, student: Outcome, shared: Overlaps, iou: float) -> np.ndarray:
-    """(4, 2) int64, as above, in regions. Both outcomes are on one truth; `shared`: their predicted regions'."""
-    told, found = teacher.true_iou >= iou, student.true_iou >= iou
-    invented, own = teacher.predicted_iou < iou, student.predicted_iou < iou
-    kept = (matched_iou(shared.among(invented, own), len(invented), len(own))[0] >= iou).sum()
+    """(4, 2) int64, as above, in regions. Both outcomes are on one truth; `shared`: of their predicted regions."""
+    teacher_hits, hits = teacher.true_iou >= iou, student.true_iou >= iou
+    teacher_false, false = teacher.predicted_iou < iou, student.predicted_iou < iou
+    same = (matched_iou(shared.among(teacher_false, false), len(teacher_false), len(false))[0] >= iou).sum()
     return np.array(
         [
-            [(~told & found).sum(), (~told).sum()],
-            [(told & ~found).sum(), told.sum()],
-            [invented.sum() - kept, invented.sum()],
-            [own.sum() - kept, own.sum()],
+            [(~teacher_hits & hits).sum(), (~teacher_hits).sum()],
+            [(teacher_hits & ~hits).sum(), teacher_hits.sum()],
+            [teacher_false.sum() - same, teacher_false.sum()],
+            [false.sum() - same, false.sum()],
         ],
         dtype=np.int64,
     )

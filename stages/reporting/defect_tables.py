@@ -1,41 +1,55 @@
-"""The tables that count in defects: found ones and false alarms, and what became of the teacher's errors."""
+"""Tables that count defects: detected ones and false positives, and what became of the SAM teacher's errors."""
 
 from collections.abc import Mapping, Sequence
 
 from stages.evaluation.defect_metrics import FALSE_POSITIVES, IOUS, RECALLS
 from stages.reporting.corrections import KINDS
-from stages.reporting.defects import SIZES_PX, TEACHER, UNITS, Defects, Group, alarms_by_size, by_class, by_size, tally
-from stages.reporting.table import NOT_SCORED, UNDEFINED, Body, Cell, Table, cell, figure
+from stages.reporting.defect_findings import (
+    SIZES_PX,
+    TEACHER,
+    UNITS,
+    Defects,
+    Group,
+    by_class,
+    by_size,
+    false_positives_by_size,
+    tally,
+)
+from stages.reporting.score_tables import NOT_SCORED, UNDEFINED, Body, Cell, Table, cell, score_cell
 
 LOOSE, STRICT = (f"IoU {iou:g}" for iou in IOUS)
 SUMMARY_TITLES = {
-    **dict(zip(RECALLS, (f"found, {LOOSE}", f"found, {STRICT}"), strict=True)),
+    **dict(zip(RECALLS, (f"recall, {LOOSE}", f"recall, {STRICT}"), strict=True)),
     **dict(
-        zip(FALSE_POSITIVES, (f"false alarms, {LOOSE}", f"false alarms, {STRICT}", "touching no defect"), strict=True)
+        zip(
+            FALSE_POSITIVES,
+            (f"false positives, {LOOSE}", f"false positives, {STRICT}", "without overlap"),
+            strict=True,
+        )
     ),
     "ap10": "AP10",
     "ap50": "AP50",
     "ap": "AP",
 }
 KIND_TITLES = {
-    "rescued": "rescued, of its misses",
-    "lost": "lost, of its hits",
-    "dropped": "dropped, of its inventions",
-    "added": "added, of the run's own inventions",
+    "recovered": "recovered, of its false negatives",
+    "lost": "lost, of its true positives",
+    "removed": "removed, of its false positives",
+    "added": "added, of the run's own false positives",
 }
 
 
 def summary_table(caption: str, runs: Mapping[str, dict | None], teacher: Mapping[str, object]) -> Table:
-    """A row for the teacher, which gives no scores to rank its regions by, and one a run."""
-    rows = [(TEACHER, [figure(teacher, key) for key in SUMMARY_TITLES])]
+    """A row for the teacher, whose regions have no scores to rank them by, and one per run."""
+    rows = [(TEACHER, [score_cell(teacher, key) for key in SUMMARY_TITLES])]
     for run, scores in runs.items():
         own = scores and scores["defects"]
-        rows.append((run, [figure(own, key) if own else Cell(NOT_SCORED) for key in SUMMARY_TITLES]))
+        rows.append((run, [score_cell(own, key) if own else Cell(NOT_SCORED) for key in SUMMARY_TITLES]))
     return Table(caption, ["who", *SUMMARY_TITLES.values()], [Body(rows)])
 
 
 def class_precision_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[str]) -> Table:
-    """AP50 of each class; a dash for one that the truth never shows."""
+    """AP50 of each class; a dash for a class that is absent from the truth."""
     rows = [
         (run, [cell(scores["defects"]["ap50_by_class"][name]) if scores else Cell(NOT_SCORED) for name in names])
         for run, scores in runs.items()
@@ -43,8 +57,8 @@ def class_precision_table(caption: str, runs: Mapping[str, dict | None], names: 
     return Table(caption, ["run", *names], [Body(rows)])
 
 
-def found_table(caption: str, defects: Defects, names: Sequence[str]) -> Table:
-    """A row for the teacher and each run: the share found of all defects, and by size and class, at both IoUs."""
+def recall_table(caption: str, defects: Defects, names: Sequence[str]) -> Table:
+    """A row for the teacher and each run: the share detected of all defects, and by size and class, at both IoUs."""
     everything = Group("all", defects.class_ids >= 0)
     groups = [everything, *by_size(defects.areas_px), *by_class(defects, names)]
 
@@ -56,11 +70,11 @@ def found_table(caption: str, defects: Defects, names: Sequence[str]) -> Table:
     return Table(caption, columns, [numbers, Body([row(who) for who in _everyone(defects)])])
 
 
-def alarms_table(caption: str, defects: Defects) -> Table:
-    """A row for the teacher and each run: false alarms an image by their own size, at both IoUs."""
+def false_positives_table(caption: str, defects: Defects) -> Table:
+    """A row for the teacher and each run: false positives per image by their own size, at both IoUs."""
 
     def row(who: str) -> tuple[str, list[Cell]]:
-        loose, strict = (alarms_by_size(defects, who, iou) for iou in IOUS)
+        loose, strict = (false_positives_by_size(defects, who, iou) for iou in IOUS)
         pairs = [(sum(loose), sum(strict)), *zip(loose, strict, strict=True)]
         return who, [_both(*pair, "{:.2f}") for pair in pairs]
 
@@ -69,15 +83,15 @@ def alarms_table(caption: str, defects: Defects) -> Table:
 
 
 def corrections_table(caption: str, corrections: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> Table:
-    """run -> unit -> kind -> its share and numbers (see scoring/corrections.py): a body a unit, a row a run."""
+    """run -> unit -> kind -> its share and numbers (see corrections.py): a body per unit, a row per run."""
 
-    def shown(figures: Mapping[str, float | None]) -> Cell:
-        if figures["share"] is None:
+    def shown(kind: Mapping[str, float | None]) -> Cell:
+        if kind["share"] is None:
             return Cell(UNDEFINED, "none")
-        low, high = (f"{100 * figures[key]:.1f}" for key in ("low", "high"))
+        low, high = (f"{100 * kind[key]:.1f}" for key in ("low", "high"))
         # a mean over seeds need not be whole
-        whole = f"{round(figures['whole'], 1):,.10g}"
-        return Cell(f"{figures['share']:.1%}", f"[{low}, {high}] of {whole}")
+        whole = f"{round(kind['whole'], 1):,.10g}"
+        return Cell(f"{kind['share']:.1%}", f"[{low}, {high}] of {whole}")
 
     bodies = [
         Body([(run, [shown(own[unit][kind]) for kind in KINDS]) for run, own in corrections.items()], f"in {unit}")
@@ -91,7 +105,7 @@ def _everyone(defects: Defects) -> list[str]:
 
 
 def _both(loose: float | None, strict: float | None, form: str) -> Cell:
-    """The figure at the smaller IoU, below it that at the larger."""
+    """The value at the smaller IoU, below it that at the larger."""
     if loose is None or strict is None:
         return Cell(UNDEFINED)
     return Cell(form.format(loose), f"{form.format(strict)} at {STRICT}")

@@ -1,5 +1,5 @@
 "use strict";
-// The gallery: sliders that fade between an image and the masks on it, order, filters. Without it the page reads on.
+// The gallery: sliders that fade between an image and the masks on it, order, filters. The page is readable without it.
 (() => {
   const gallery = document.getElementById("gallery");
   if (!gallery) return;
@@ -44,7 +44,7 @@
     const error = (picture) => (picture.dataset.error === "" ? -1 : Number(picture.dataset.error));
     const value = (picture) => (key === "error" ? error(picture) : Number(picture.dataset[key]));
     const byTitle = (a, b) => (a.dataset.title < b.dataset.title ? -1 : Number(a.dataset.title > b.dataset.title));
-    const wrong = (picture) => Number(picture.dataset.missed) + Number(picture.dataset.invented);
+    const wrong = (picture) => Number(picture.dataset.falseNegatives) + Number(picture.dataset.falsePositives);
     const byValue = (a, b) => sign * (value(a) - value(b)) || sign * (wrong(a) - wrong(b)) || byTitle(a, b);
     const compare = key === "title" ? byTitle : byValue;
     gallery.append(...pictures.sort(compare));

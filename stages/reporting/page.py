@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: what was measured, against what, how sure it is, and what was not."""
+"""The report as one self-contained HTML page: scores and their intervals, what was not scored, and pictures."""
 
 import base64
 import hashlib
@@ -9,56 +9,51 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from stages.data.palette import hex_of_label
 from stages.evaluation.defect_metrics import IOUS, RECALLS
 from stages.evaluation.summary import Difference
 from stages.reporting import published
-from stages.reporting.charts import DOTS, curve_chart, curve_class, found_chart, scatter_chart, scores_chart
-from stages.reporting.curves import Curve
+from stages.reporting.charts import DOTS, curve_chart, curve_class, recall_chart, scatter_chart, scores_chart
+from stages.reporting.curves import TITLES, Curve, ends_table
+from stages.reporting.defect_findings import TEACHER, Defects, Group, by_class, by_size, tally
 from stages.reporting.defect_tables import (
-    alarms_table,
     class_precision_table,
     corrections_table,
-    found_table,
+    false_positives_table,
+    recall_table,
     summary_table,
 )
-from stages.reporting.defects import TEACHER, Defects, Group, by_class, by_size, tally
-from stages.reporting.overlays import hex_of
-from stages.reporting.pictures import Picture
-from stages.reporting.table import (
+from stages.reporting.layers import Picture
+from stages.reporting.near_pairs import NearPair
+from stages.reporting.score_tables import (
     UNDEFINED,
-    Body,
-    Cell,
-    Table,
     class_table,
     difference_table,
-    figure,
     headline_table,
+    published_table,
+    score_cell,
     tree_table,
 )
 
 HERE = Path(__file__).parent
 COMPARED = ("iou_bin", "miou_anom", "precision_bin")
-"""Figures of the paired comparison between runs."""
+"""Scores of the paired comparison between runs."""
 LEVEL = 0.05
-"""Under this, an adjusted p-value is called evidence."""
+"""An adjusted p-value below this gets a star."""
 
 RESOLUTION = {
     "native": "at each image's own resolution",
     "stretched_518": "on images and truth stretched to 518 × 518, as published",
 }
-CURVES = {
-    "loss": "Training loss",
-    "val": "mIoU_anom on val, against the noisy teacher",
-    "corrected": "Share of background pixels that self-correction turned into a defect",
-}
+PUBLISHED_HEADINGS = ("Test: manual masks of DTU blade images", "Val: SAM's masks of DTU blade images")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page tells. `metrics`: run -> its JSON; `differences`: run -> figure -> its difference from that of
-    `reference`, by so many bootstrap `samples`; `teacher`: metrics/rasterize.json. Of the test images with truth,
-    None where there is none: `defects`; `teacher_defects`, see `summarise_defects`; `corrections`, see
-    `corrections_of`."""
+    """Everything that the page shows. `metrics`: run -> its JSON; `differences`: run -> score -> its difference from
+    that of `reference`, by `samples` bootstrap resamples; `teacher`: metrics/rasterize.json; `near`: the pairs shown,
+    and the number of all. Of the test images with truth, None where there is none: `defects`; `teacher_defects`, see
+    `summarise_defects`; `corrections`, see `corrections_of`."""
 
     names: tuple[str, ...]
     reference: str
@@ -71,12 +66,12 @@ class Findings:
     teacher_defects: Mapping[str, object] | None
     corrections: Mapping[str, Mapping[str, Mapping[str, dict]]] | None
     pictures: Sequence[Picture]
+    near: tuple[Sequence[NearPair], int]
 
 
-def render(findings: Findings) -> str:
+def render(found: Findings) -> str:
     """The page. It fetches nothing: style, script and pictures are in it, and its policy allows nothing else."""
     style, script = (_inlined(name) for name in ("page.css", "page.js"))
-    found = findings
     test = {run: values["test"] for run, values in found.metrics.items()}
     val = {run: values["val"] for run, values in found.metrics.items()}
     environment = Environment(
@@ -90,26 +85,28 @@ def render(findings: Findings) -> str:
         found=found,
         seeds=sorted({seed for values in found.metrics.values() for seed in values["seeds"]}),
         resolution=" / ".join(sorted({RESOLUTION[values["resolution"]] for values in found.metrics.values()})),
-        lead=figure(test[found.reference] or {}, "iou_bin"),
+        lead=score_cell(test[found.reference] or {}, "iou_bin"),
         undefined=UNDEFINED,
         gaps=_gaps(found.metrics),
         scores=scores_chart(found.metrics),
         images={"test": _images(test), "val": _images(val)},
-        test=headline_table("Test: every run against pixel truth", test, published.TEST_HEADER, published.TEST),
+        test=headline_table("Test: every run against pixel truth", test),
         test_classes=class_table("Test, by class", test, found.names) if any(test.values()) else None,
-        errors=published.ERRORS,
         differences=difference_table(f"Each run minus {found.reference}", found.differences, COMPARED, LEVEL),
         compared=_compared(found),
-        corrections=corrections_table("What each run made of the teacher's errors", found.corrections)
+        corrections=corrections_table("What each run made of the SAM teacher's errors", found.corrections)
         if found.corrections
         else None,
-        val=headline_table("Val: every run against the teacher", val, published.VAL_HEADER, published.VAL),
+        val=headline_table("Val: every run against the pseudo-masks", val),
         val_classes=class_table("Val, by class", val, found.names) if any(val.values()) else None,
-        teacher=tree_table("The teacher's pseudo-masks against truth, by split", found.teacher),
+        teacher=tree_table("The pseudo-masks against truth, by split", found.teacher),
         curves=_curve_charts(found),
-        ends=_ends(found.curves),
+        ends=ends_table(found.curves),
         series=[(curve_class(number), run) for number, run in enumerate(found.metrics)],
-        classes=[(name, hex_of(number + 1)) for number, name in enumerate(found.names)],
+        published=published_table(
+            "Published scores", dict(zip(PUBLISHED_HEADINGS, (published.TEST, published.VAL), strict=True))
+        ),
+        classes=[(name, hex_of_label(number + 1)) for number, name in enumerate(found.names)],
         defects=_defects(found, test) if found.defects else None,
         ious=[f"{iou:g}" for iou in IOUS],
         most_dots=DOTS,
@@ -119,7 +116,7 @@ def render(findings: Findings) -> str:
 
 
 def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
-    """A handful of figures a run, few enough for the columns of `dvc exp show`."""
+    """A few metrics per run, for the columns of `dvc exp show`."""
     wanted = {"val": ["miou_anom"], "test": ["miou_anom", "iou_bin", "recall_bin", "precision_bin"]}
     few: dict[str, dict[str, float | None]] = {}
     for run, values in metrics.items():
@@ -139,12 +136,12 @@ def _inlined(name: str) -> Markup:
 
 
 def _source(text: Markup) -> str:
-    """What a Content-Security-Policy calls the one style or script that it allows."""
+    """The hash by which a Content-Security-Policy allows one style or script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _gaps(metrics: Mapping[str, dict]) -> list[str]:
-    """What could not be scored, and why; each sentence once, not once a run."""
+    """What was not scored, and why; each sentence once, not once per run."""
     sentences = (
         f"{split}: {sentence}"
         for values in metrics.values()
@@ -159,9 +156,9 @@ def _gaps_of(scores: dict | None, reason: str | None) -> Iterator[str]:
         yield f"{reason}. Its rows below are empty on purpose."
         return
     if missing := scores["images_without_truth"]:
-        yield f"{missing} images have no truth; they are predicted, but count for nothing."
+        yield f"{missing} images have no truth; they are predicted, but not scored."
     if scores["recall_bin"] is None:
-        yield "the reference shows no defect pixel, so most figures are undefined."
+        yield "the reference has no defect pixel, so most scores are undefined."
 
 
 def _images(runs: Mapping[str, dict | None]) -> str:
@@ -170,31 +167,17 @@ def _images(runs: Mapping[str, dict | None]) -> str:
 
 def _curve_charts(found: Findings) -> list[tuple[str, Markup]]:
     number = {run: index for index, run in enumerate(found.metrics)}
-    return [
-        (title, curve_chart(title, [(number[curve.run], curve.points[key]) for curve in found.curves]))
-        for key, title in CURVES.items()
-    ]
-
-
-def _ends(curves: Sequence[Curve]) -> Table:
-    """Where each training ended, for who cannot see the charts or wants the number."""
-
-    def row(curve: Curve) -> tuple[str, list[Cell]]:
-        loss, val, corrected = (curve.points[key] for key in CURVES)
-        best = max(val, key=lambda point: point[1], default=None)
-        return f"{curve.run}, seed {curve.seed}", [
-            Cell(f"{loss[-1][0]}" if loss else UNDEFINED),
-            Cell(f"{loss[-1][1]:.3f}" if loss else UNDEFINED),
-            Cell(f"{best[1]:.3f}" if best else UNDEFINED, f"epoch {best[0]}" if best else ""),
-            Cell(f"{corrected[-1][1]:.2%}" if corrected else UNDEFINED),
-        ]
-
-    columns = ["training", "epochs", "loss at the end", "best mIoU_anom on val", "corrected at the end"]
-    return Table("Where each training ended", columns, [Body([row(curve) for curve in curves])])
+    columns = dict.fromkeys(column for curve in found.curves for column in curve.points)
+    charts = []
+    for column in columns:
+        title = TITLES.get(column, column)
+        own = [(number[curve.run], curve.points[column]) for curve in found.curves if column in curve.points]
+        charts.append((title, curve_chart(title, own)))
+    return charts
 
 
 def _compared(found: Findings) -> dict[str, object]:
-    """How many comparisons there are, and the least p-value that any can have: resamples tell no less."""
+    """The number of comparisons, and the smallest adjusted p-value that the number of resamples allows."""
     number = sum(one.p is not None for own in found.differences.values() for one in own.values())
     least = 2 * number / (found.samples + 1)
     return {"number": number, "level": f"{LEVEL:g}", "least": f"{least:.2g}", "too_few": least >= LEVEL}
@@ -205,16 +188,16 @@ def _defects(found: Findings, test: Mapping[str, dict | None]) -> dict[str, obje
     shown: dict[str, object] = {
         "count": len(defects.areas_px),
         "images": defects.images,
-        "summary": summary_table("Defects found and false alarms", test, found.teacher_defects),
-        "found": found_table("Share of the defects found, by size and class", defects, found.names),
-        "alarms": alarms_table("False alarms an image, by their own size", defects),
+        "summary": summary_table("Defects detected and false positives", test, found.teacher_defects),
+        "recall": recall_table("Share of the defects detected, by size and class", defects, found.names),
+        "false_positives": false_positives_table("False positives per image, by their own size", defects),
         "precision": class_precision_table("AP50 by class", test, found.names),
     }
     if shown["count"]:
         best = defects.ious[found.reference].mean(axis=0)
-        shown["sizes"] = found_chart("Defects found by size", _tallies(defects, by_size(defects.areas_px), pair))
-        shown["classes"] = found_chart(
-            "Defects found by class", _tallies(defects, by_class(defects, found.names), pair)
+        shown["sizes"] = recall_chart("Defects detected by size", _tallies(defects, by_size(defects.areas_px), pair))
+        shown["classes"] = recall_chart(
+            "Defects detected by class", _tallies(defects, by_class(defects, found.names), pair)
         )
         shown["each"] = scatter_chart("Every defect by size and IoU", defects.areas_px, best, defects.class_ids)
     return shown

@@ -23,12 +23,12 @@ TREE_TITLES = {
     "empty_masks": "boxes whose mask is empty",
     "images_with_truth": "images with truth",
     "not_scored": "not scored",
-    "per_box": "Each box's mask against the truth inside that box",
-    "per_box_by_class": "The same, for boxes of class",
+    "per_box": "Per box: its mask against the truth inside the box",
+    "per_box_by_class": "Per box, of class",
     "pseudo_masks": "Whole pseudo-masks against truth",
-    "filled_boxes": "What filling every box would have scored",
+    "filled_boxes": "All boxes filled, against truth",
     "mask_iou": "mean IoU of the mask",
-    "filled_box_iou": "mean IoU of filling the box",
+    "filled_box_iou": "mean IoU of the filled box",
     "best_candidate_iou": "mean IoU of the best candidate",
     "spearman_predicted_iou": "rank correlation of predicted and true IoU",
     **TITLES,
@@ -37,7 +37,7 @@ TREE_TITLES = {
 
 
 class Cell(NamedTuple):
-    """A figure as text, and its interval where it has one."""
+    """A value as text, and its interval where it has one."""
 
     text: str
     interval: str = ""
@@ -45,11 +45,10 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Body:
-    """Rows that belong together, each a name and its cells; `published` ones are not ours."""
+    """Rows that belong together, each a name and its cells."""
 
     rows: list[tuple[str, list[Cell]]]
     heading: str | None = None
-    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,29 @@ class Table:
     bodies: list[Body]
 
 
-def headline_table(
-    caption: str, runs: Mapping[str, dict | None], below: str, rows_below: Mapping[str, Mapping[str, str]]
-) -> Table:
-    """A row a run with its six figures and their intervals; apart from them, under `below`, the published rows."""
-    published = [(name, [Cell(row.get(key, UNDEFINED)) for key in HEADLINES]) for name, row in rows_below.items()]
-    bodies = [_run_rows(runs, HEADLINES), Body(published, below, published=True)]
-    return Table(caption, ["run", *(TITLES[key] for key in HEADLINES)], bodies)
+def headline_table(caption: str, runs: Mapping[str, dict | None]) -> Table:
+    """A row per run with its six scores and their intervals."""
+    return Table(caption, ["run", *(TITLES[key] for key in HEADLINES)], [_run_rows(runs, HEADLINES)])
 
 
 def class_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[str]) -> Table:
-    """A row a run with the IoU of each defect class."""
+    """A row per run with the IoU of each defect class."""
     return Table(caption, ["run", *(f"IoU {name}" for name in names)], [_run_rows(runs, class_keys(names))])
+
+
+def published_table(caption: str, splits: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Table:
+    """heading -> method -> score as text: a body per heading."""
+    bodies = [
+        Body([(name, [Cell(row.get(key, UNDEFINED)) for key in HEADLINES]) for name, row in rows.items()], heading)
+        for heading, rows in splits.items()
+    ]
+    return Table(caption, ["method", *(TITLES[key] for key in HEADLINES)], bodies)
 
 
 def difference_table(
     caption: str, differences: Mapping[str, Mapping[str, Difference]], keys: Sequence[str], level: float
 ) -> Table:
-    """A row a run; below each difference its interval and adjusted p-value, with a star where that is under `level`."""
+    """A row per run; below each difference its interval and adjusted p-value, starred below `level`."""
 
     def shown(difference: Difference) -> Cell:
         text, interval = cell(difference.point, difference.low, difference.high, sign="+")
@@ -92,7 +96,7 @@ def difference_table(
 
 
 def tree_table(caption: str, splits: Mapping[str, Mapping | None]) -> Table:
-    """Nested figures, one column a split; each inner mapping is a body of rows; `_low` and `_high` become intervals."""
+    """Nested metrics, one column per split; an inner mapping is a body; `_low` and `_high` become intervals."""
     flat = {split: _flatten(values) for split, values in splits.items() if values is not None}
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
     bodies: dict[tuple[str, ...], Body] = {}
@@ -102,18 +106,18 @@ def tree_table(caption: str, splits: Mapping[str, Mapping | None]) -> Table:
         group = tuple(parents)
         heading = " ".join(TREE_TITLES.get(part, part) for part in group) or None
         body = bodies.setdefault(group, Body([], heading))
-        own = (_figures_of(values, group) for values in flat.values())
-        body.rows.append((TREE_TITLES.get(key, key), [figure(values, key) for values in own]))
-    return Table(caption, ["figure", *flat], list(bodies.values()))
+        below = ({path[-1]: value for path, value in own.items() if path[:-1] == group} for own in flat.values())
+        body.rows.append((TREE_TITLES.get(key, key), [score_cell(values, key) for values in below]))
+    return Table(caption, ["metric", *flat], list(bodies.values()))
 
 
-def figure(scores: Mapping[str, object], key: str) -> Cell:
-    """`0.512` and `[0.447, 0.570]`, the figure alone where it has no interval, a dash where it is undefined."""
+def score_cell(scores: Mapping[str, object], key: str) -> Cell:
+    """`0.512` and `[0.447, 0.570]`; no interval where there is none, a dash where the score is undefined."""
     return cell(scores.get(key), scores.get(f"{key}_low"), scores.get(f"{key}_high"))
 
 
 def cell(point: object, low: object = None, high: object = None, sign: str = "") -> Cell:
-    """As `figure`; `sign="+"` for differences."""
+    """As `score_cell`; `sign="+"` for differences."""
     if not isinstance(point, float):
         return Cell(UNDEFINED if point is None else str(point))
     known = low is not None and high is not None
@@ -122,7 +126,10 @@ def cell(point: object, low: object = None, high: object = None, sign: str = "")
 
 def _run_rows(runs: Mapping[str, dict | None], keys: Sequence[str]) -> Body:
     return Body(
-        [(run, [figure(scores, key) if scores else Cell(NOT_SCORED) for key in keys]) for run, scores in runs.items()]
+        [
+            (run, [score_cell(scores, key) if scores else Cell(NOT_SCORED) for key in keys])
+            for run, scores in runs.items()
+        ]
     )
 
 
@@ -133,8 +140,3 @@ def _flatten(values: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...]
     for key, value in values.items():
         flat |= _flatten(value, (*path, str(key)))
     return flat
-
-
-def _figures_of(flat: Mapping[tuple[str, ...], object], group: tuple[str, ...]) -> dict[str, object]:
-    """The figures right below `group`."""
-    return {path[-1]: value for path, value in flat.items() if path[:-1] == group}

@@ -1,0 +1,156 @@
+"""Inputs of the report for tests: a data set of a few images, and runs with predictions, scores and curves."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stages import report
+from stages.common.files import write_csv
+from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, write_dataset, write_table
+from stages.evaluation.average_precision import average_precision, detected
+from stages.evaluation.bootstrap import BootstrapParams
+from stages.evaluation.defect_metrics import counts_of, outcome, summarise_defects
+from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.summary import summarise
+from stages.masks.shards import MASKS, label_maps_path
+from stages.metrics.scores import confusion
+from stages.reporting import near_pairs
+
+NAMES = ("dirt", "damage")
+SIZE_HW = (40, 64)
+BOOTSTRAP = BootstrapParams(samples=200, seed=1)
+LABELS = np.zeros(SIZE_HW, dtype=np.uint8)
+LABELS[5:15, 10:30] = 1
+LABELS[20:30, 10:40] = 2
+
+
+def build(
+    root: Path,
+    test_truth: bool = True,
+    runs: tuple[str, ...] = ("full", "worse"),
+    images: int = 3,
+    names: tuple[str, ...] = NAMES,
+    stem: str = "p",
+    near: Sequence[Sequence] = (),
+) -> None:
+    """Inputs of the report: `full` predicts exactly except for its last image, and each further run one row less.
+
+    `near`: rows of near_duplicates.csv.
+    """
+    write_dataset(root / "tables" / "dataset.json", Dataset(root / "set", names))
+    ids = {split: [f"{split}/{stem}{index}" for index in range(images)] for split in ("val", "test")}
+    for split, image_ids in ids.items():
+        rows = []
+        for index, image_id in enumerate(image_ids):
+            path = root / "set" / "images" / f"{image_id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((*SIZE_HW, 3), 90 + 10 * index, np.uint8)).save(path)
+            row = {
+                "image_id": image_id,
+                "path": f"images/{image_id}.png",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "exif_orientation": 1,
+                "height": SIZE_HW[0],
+                "width": SIZE_HW[1],
+                "label_status": "labelled",
+            }
+            rows.append({**row, "n_boxes": 1, "label_map": {"bytes": encode_label_map(LABELS), "path": None}})
+        write_table(label_maps_path(root / "masks" / split, 0), MASKS, rows)
+        listed = [{**{key: row[key] for key in IMAGES.names if key != "split"}, "split": split} for row in rows]
+        write_table(root / "tables" / split / "images.parquet", IMAGES, listed)
+        box = {"box_id": f"{image_ids[0]}:1", "image_id": image_ids[0], "class_id": 0, "source": "x.txt", "line": 1}
+        write_table(root / "tables" / split / "boxes.parquet", BOXES, [{**box, "x1": 9.0, "y1": 5, "x2": 31, "y2": 15}])
+        truth = {"height": SIZE_HW[0], "width": SIZE_HW[1], "mask_png": encode_label_map(LABELS)}
+        known = image_ids if split == "test" and test_truth else []
+        write_table(root / "truth" / f"{split}.parquet", TRUTH, [{"image_id": key, **truth} for key in known])
+    write_csv(root / "tables/near_duplicates.csv", near_pairs.COLUMNS, near)
+    for number, name in enumerate(runs):
+        metrics: dict[str, object] = {"resolution": "native", "seeds": [7]}
+        for split, image_ids in ids.items():
+            rows, counts, outcomes = [], [], []
+            for image_id in image_ids:
+                predicted = LABELS.copy()
+                predicted[: 20 + 2 * number if image_id == image_ids[-1] else 5 + 2 * number] = 0
+                counts.append(confusion(LABELS, predicted, 3))
+                known = counts[-1].ravel().tolist() if split == "val" or test_truth else None
+                outcomes.append(outcome(LABELS, predicted))
+                scores = [0.75] * len(outcomes[-1].predicted)
+                rows.append(Prediction(image_id, encode_label_map(predicted), scores, known))
+            write_predictions(root / "predictions" / name / "7" / f"{split}.parquet", rows)
+            if split == "test" and not test_truth:
+                metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
+            else:
+                scores = summarise(np.array(counts)[:, None], names, BOOTSTRAP) | {"images_without_truth": 0}
+                defects = summarise_defects(np.array([[counts_of(one)] for one in outcomes]), BOOTSTRAP)
+                found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
+                metrics[split] = scores | {"defects": defects | average_precision(found, names)}
+        (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
+        curves = root / "metrics" / "curves" / name / "7"
+        curves.mkdir(parents=True)
+        (curves / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
+        (curves / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
+        (curves / "method.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
+    (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
+    (root / "params.yaml").write_text(
+        f"report: {{images: 4, bootstrap: {{samples: 200, seed: 1}}}}\nseeds: [7]\nrows: [{', '.join(runs)}]\n"
+    )
+
+
+def run(root: Path, out: str = "report") -> tuple[str, dict]:
+    report.main(
+        tables=root / "tables",
+        masks=root / "masks",
+        truth=root / "truth",
+        predictions=root / "predictions",
+        teacher=root / "metrics/rasterize.json",
+        curves=root / "metrics/curves",
+        out=root / out,
+        summary_out=root / "metrics" / "summary.json",
+        params=root / "params.yaml",
+    )
+    return (root / out / "index.html").read_text(), json.loads((root / "metrics" / "summary.json").read_text())
+
+
+class Tables(HTMLParser):
+    """The tables of a page: caption -> its rows as lists of cell texts, spaces collapsed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.rows: dict[str, list[list[str]]] = {}
+        self._caption, self._into, self._pending = "", None, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows[self._caption].append([])
+        if tag in ("caption", "th", "td"):
+            self._into, self._pending = tag, []
+
+    def handle_data(self, data):
+        self._pending.append(data)
+
+    def handle_endtag(self, tag):
+        if tag != self._into:
+            return
+        words = " ".join("".join(self._pending).split())
+        if tag == "caption":
+            self._caption = words
+            self.rows[words] = []
+        else:
+            self.rows[self._caption][-1].append(words)
+        self._into = None
+
+
+def table_row(text: str, caption: str, name: str) -> list[str]:
+    """Cells of the row `name` in the first table whose caption starts with `caption`."""
+    rows = next(rows for key, rows in Tables(text).rows.items() if key.startswith(caption))
+    return next(row for row in rows if row[0] == name)[1:]
+
+
+def section(text: str, anchor: str) -> str:
+    return text.split(f'<section id="{anchor}"')[1].split("</section>")[0]
