@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.timing import in_turns
-from stages.networks.student import Student
+from stages.networks.student import Network as Student
 
 BATCHES = (1, 32)
 

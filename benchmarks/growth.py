@@ -20,7 +20,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from stages.networks.student import save_student
+from stages.student.segmenter import save_student
 from tests.support.tiny_project import ROOT, command, write_params, write_weights
 from tests.support.tiny_student import student
 

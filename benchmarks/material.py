@@ -10,11 +10,13 @@ from torch import Tensor
 from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
 from stages.demo.scene import Sample, make_sample
-from stages.losses.batch import Batch, Moment, Named
-from stages.methods.boxes2pixels import losses
-from stages.methods.config import Boxes2PixelsParams, SelfcorrParams
-from stages.networks.student import Logits, Student
-from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
+from stages.losses.batch import Batch, Moment
+from stages.losses.config import SelfcorrParams
+from stages.losses.method import Named
+from stages.methods import boxes2pixels
+from stages.networks.student import Network as Student
+from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
+from stages.student.segmenter import Logits
 from stages.student.tiling import to_square
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
@@ -22,7 +24,7 @@ VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "nu
 """DINOv2's ViT-S/14. Its layer scale starts at 1e-5, where random blocks would do nothing and no rounding in them
 would show; trained ones are of the order of 1."""
 
-LOSS = Boxes2PixelsParams(
+LOSS = boxes2pixels.Params(
     method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=SelfcorrParams(tau=0.9, warmup=0.5)
 )
 CLASS_WEIGHTS = (0.4, 4.0, 4.0)
@@ -58,9 +60,9 @@ def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
     """Random weights, the same every time."""
     torch.manual_seed(0)
     return Student(
-        StudentConfig(
+        NetworkConfig(
             names=list(NAMES),
-            student=StudentParams(width=width, detail=True, binary=True),
+            network={"architecture": "student", "width": width, "detail": True, "binary": True},
             view=ViewParams(scale="stretch", size_px=size_px),
             backbone=BackboneConfig(
                 name="random",
@@ -71,6 +73,7 @@ def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
                 taps=[1, 2, 4, 7],
                 source="random",
             ),
+            plan_sha256="",
         )
     )
 
@@ -78,7 +81,8 @@ def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
 def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> Named:
     """Both losses of the full method; with self-correction from half of the training on."""
     moment = Moment(progress, torch.tensor(CLASS_WEIGHTS))
-    return losses(logits, Batch(images, images, labels, None), LOSS, moment, None)[0]
+    method = boxes2pixels.Method(LOSS, None)
+    return method.losses(logits, Batch(images, images, labels, None), moment, None)[0]
 
 
 def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from stages.networks.student import Logits, Student
-from stages.student.config import StudentConfig
+from stages.networks.student import Network as Student
+from stages.student.config import NetworkConfig
+from stages.student.segmenter import Logits
 
 
 class Backbone(nn.Module):
     """(B, 3, S, S) -> four (B, C, S/14, S/14) taps, each through the final norm."""
 
-    def __init__(self, config: StudentConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.taps = config.backbone.taps
         kwargs = {**config.backbone.timm_kwargs, "img_size": config.view.size_px, "num_classes": 0}
@@ -82,12 +83,12 @@ class Head(nn.Module):
 class PlainStudent(nn.Module):
     """RGB in [0, 1], (B, 3, S, S) float, to the logits of both heads."""
 
-    def __init__(self, config: StudentConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(config.backbone.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.backbone.std).view(1, 3, 1, 1))
         self.backbone = Backbone(config)
-        width = config.student.width
+        width = config.network["width"]
         self.semantic = Semantic(self.backbone.vit.embed_dim, width)
         self.detail = nn.Sequential(conv(3, 24, 3, 2), conv(24, 32, 3, 2))
         self.mixer = conv(width // 8 + 32, 64, 3)

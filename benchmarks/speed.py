@@ -28,7 +28,7 @@ from benchmarks.teachers import contests
 from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
 from benchmarks.training import steps
 from stages.demo.scene import Sample
-from stages.networks.student import Student
+from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.runtime.parity import compare
 from stages.student.tiling import RunTiles

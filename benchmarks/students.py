@@ -11,10 +11,11 @@ from torch import nn
 
 from benchmarks.plain import plain_of
 from benchmarks.timing import as_pipeline, as_usual
-from stages.networks.student import Student, save_student
+from stages.networks.student import Network as Student
 from stages.runtime.graphs import to_int8, to_onnx, to_openvino
 from stages.runtime.network import onnx_runner, openvino_runner, torch_runner
 from stages.student.inference import TileNetwork
+from stages.student.segmenter import save_student
 from stages.student.tiling import RunTiles
 
 PLAIN = "plain reference"

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from benchmarks.material import loss_of
 from benchmarks.plain import plain_of
 from stages.compute.device import spell_out_attention
-from stages.networks.student import Logits, Student
-from stages.training.supervise import logits_of
+from stages.networks.student import Network as Student
+from stages.student.segmenter import Logits
+from stages.training.loop import logits_of
 
 CLIP_NORM = 1.0
 

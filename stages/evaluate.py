@@ -31,8 +31,8 @@ from stages.evaluation.predictions import Prediction, write_predictions
 from stages.evaluation.split_metrics import at_resolution, split_metrics
 from stages.masks.shards import read_masks
 from stages.metrics.scores import confusion
-from stages.networks.student import Segmenter, load_student
 from stages.student.inference import predict
+from stages.student.segmenter import Segmenter, load_student
 
 STUDENT_FILES = ("student.safetensors", "student.json")
 

@@ -20,11 +20,11 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Force, Tables
-from stages.networks.student import load_student
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import to_int8, to_onnx, to_openvino
 from stages.runtime.network import identity_of_student, onnx_runner, openvino_runner, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
+from stages.student.segmenter import load_student
 
 
 class Format(StrEnum):

@@ -1,10 +1,11 @@
 """Check params.yaml, all of it, and resolve it into one configuration per run, holding only what that run uses.
 
-    python -m stages.plan
+    python -m stages.plan --params params.yaml --out data/plan --checked data/checked.txt
 
 Training depends on its own plan, not on params.yaml: changing `selfcorr.tau` rewrites the plans of the runs that
-self-correct, and only those retrain. Every other stage waits for the file that says that params.yaml has been checked.
-It never changes, so that waiting reruns nothing; but a mistake in any section ends `dvc repro` here, before any work.
+self-correct, and only those retrain. A plan also holds the SHA-256 of the files of its method and its network, which
+training loads by name. Every other stage depends on the file that says that params.yaml has been checked: it never
+changes, so that this reruns nothing, but a mistake in any section ends `dvc repro` here, before any work.
 """
 
 from pathlib import Path
@@ -14,39 +15,30 @@ import typer
 from pydantic import Field
 
 from stages.checkpoints.config import WeightsParams
+from stages.common import plugins
 from stages.common.errors import UserError, run
 from stages.common.files import new_file, new_folder
+from stages.common.options import ParamsFile
 from stages.common.params import Section, load_params, parse
 from stages.demo.config import SynthesizeParams
 from stages.evaluation.config import EvaluateParams, Rows, Seeds
 from stages.ingestion.config import DataParams, IngestParams
-from stages.methods.config import PARAMS_OF, LossParams, SelfcorrParams
+from stages.losses.config import LossParams, SelfcorrSection
 from stages.reporting.config import ReportParams
-from stages.student.config import StudentParams, ViewParams
-from stages.student.kinds import NetworkParams
+from stages.student.config import NetworkSection, ViewParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import LoadingParams, Plan, TrainParams
 
 CHECKED = "every section of params.yaml holds what is allowed\n"
 
-
-class SelfcorrSection(SelfcorrParams):
-    """Section `selfcorr` of params.yaml: the switch, and what only a run that is switched on depends on."""
-
-    enabled: bool
-
-
-class SupervisionSection(Section):
-    """Section `supervision` of params.yaml; a run of another method brings that one's numbers."""
-
-    method: str
+CHOICES = {"network": "architecture", "supervision": "method"}
+"""Sections whose other keys depend on one of them: a run that overrides this one replaces the section."""
 
 
 class Shared(Section):
     """The sections that a run can override."""
 
-    network: NetworkParams
-    student: StudentParams
+    network: dict[str, Any]
     view: ViewParams
     loss: LossParams
     selfcorr: SelfcorrSection
@@ -57,7 +49,6 @@ class Shared(Section):
 class Params(Shared):
     """All of params.yaml."""
 
-    supervision: SupervisionSection
     loading: LoadingParams
     data: DataParams
     synthesize: SynthesizeParams
@@ -72,51 +63,57 @@ class Params(Shared):
 
 
 def resolve(params: Params, run_name: str) -> Plan:
-    """The shared sections with the overrides of `run_name` on top, less what that run does not use."""
+    """The shared sections with the overrides of `run_name` on top, less what that run does not use.
+
+    Raises UserError naming run, key and what is allowed.
+    """
     shared = params.model_dump(include=set(Shared.model_fields))
-    where = f"params.yaml: runs.{run_name}"
-    if unknown := sorted(params.runs[run_name].keys() - shared.keys()):
+    where, overrides = f"params.yaml: runs.{run_name}", params.runs[run_name]
+    if unknown := sorted(overrides.keys() - shared.keys()):
         raise UserError(f"{where}: {unknown[0]} is not a section that a run can override: {', '.join(shared)}")
-    merged = {key: {**values, **params.runs[run_name].get(key, {})} for key, values in shared.items()}
+    merged = {}
+    for section, values in shared.items():
+        own = overrides.get(section, {})
+        choice = CHOICES.get(section)
+        replaced = choice in own and own[choice] != values.get(choice)
+        merged[section] = own if replaced else {**values, **own}
     checked = parse(Shared, merged, where)
-    values = checked.model_dump(include={"view", "train"}) | _network(checked, where)
-    values |= {"class_weights": checked.loss.class_weights, "supervision": _supervision(checked, where)}
+    network_module = plugins.load("networks", checked.network.get("architecture"), f"{where}: network.architecture")
+    network = parse(network_module.Params, checked.network, f"{where}: network")
+    if checked.train.batch_size < network.least_batch_size:
+        least = f"this network normalises over the batch and needs {network.least_batch_size} or more"
+        raise UserError(f"{where}: train.batch_size = {checked.train.batch_size}: {least}")
+    method_module = plugins.load("methods", checked.supervision.get("method"), f"{where}: supervision.method")
+    values = {
+        "network": network.model_dump(),
+        "view": checked.view.model_dump(),
+        "class_weights": checked.loss.class_weights,
+        "supervision": _supervision(checked, network, method_module.Params, where),
+        "train": checked.train.model_dump(),
+        "code": {
+            f"methods/{checked.supervision['method']}": plugins.source_sha256(method_module),
+            f"networks/{network.architecture}": plugins.source_sha256(network_module),
+        },
+    }
     return parse(Plan, values, where)
 
 
-def _supervision(checked: Shared, where: str) -> dict[str, Any]:
-    """What the run's method is told: its own parameters, and of `loss` and `selfcorr` what it has a use for."""
-    method = checked.supervision.get("method")
-    if not isinstance(method, str) or method not in PARAMS_OF:
-        raise UserError(f"{where}: supervision.method = {method!r}: allowed are {', '.join(PARAMS_OF)}")
+def _supervision(checked: Shared, network: NetworkSection, model: type[Section], where: str) -> dict[str, Any]:
+    """The method's parameters: its own, and of `loss` and `selfcorr` those that its `Params` have a field for."""
     loss = checked.loss.model_dump(exclude={"class_weights"})
-    if checked.network.architecture != "student" or not checked.student.binary:
+    if not network.has_binary_head:
         loss |= {"binary": None, "beta": None}
     elif None in (loss["binary"], loss["beta"]):
-        raise UserError(f"{where}: loss.binary and loss.beta must be numbers while student.binary is true")
+        raise UserError(f"{where}: loss.binary and loss.beta must be numbers while the network has a binary head")
     selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
-    of_sections = {**loss, "selfcorr": selfcorr}
-    used = {key: value for key, value in of_sections.items() if key in PARAMS_OF[method].model_fields}
-    return used | checked.supervision
-
-
-def _network(checked: Shared, where: str) -> dict[str, dict | None]:
-    """The plan's `student` and `network`. Raises UserError for what segmentation-models-pytorch cannot do."""
-    network = checked.network
-    if network.architecture == "student":
-        return {"student": checked.student.model_dump(), "network": None}
-    if network.architecture == "deeplabv3":
-        if network.encoder.startswith("mit_"):
-            raise UserError(f"{where}: network.encoder = {network.encoder}: deeplabv3 needs one of convolutions")
-        if checked.train.batch_size == 1:
-            raise UserError(f"{where}: train.batch_size = 1: deeplabv3 normalises over the batch and needs 2 or more")
-    return {"student": None, "network": network.model_dump()}
+    used = {key: value for key, value in {**loss, "selfcorr": selfcorr}.items() if key in model.model_fields}
+    return parse(model, used | checked.supervision, f"{where}: supervision").model_dump()
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
-    out: Annotated[Path, typer.Option(help="Folder for one JSON file a run.")] = Path("data/plan"),
-    checked: Annotated[Path, typer.Option(help="File that appears once all is right.")] = Path("data/checked.txt"),
+    out: Annotated[Path, typer.Option(help="Folder for one JSON file per run.")],
+    checked: Annotated[Path, typer.Option(help="File that says that all parameters are allowed.")],
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Check all parameters and write one resolved configuration per run."""
     values = load_params(Params, params, whole=True)

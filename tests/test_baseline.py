@@ -13,20 +13,17 @@ from stages.common.errors import Stopped, UserError
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
-from stages.methods.config import Boxes2PixelsParams
-from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Baseline
-from stages.networks.student import load_student, save_student
+from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Encoder, Network
 from stages.runtime.network import Runtime, open_network
 from stages.student import inference, tiling
-from stages.student.config import ViewParams
-from stages.student.kinds import BaselineConfig, BaselineParams, Encoder
+from stages.student.config import NetworkConfig, ViewParams
+from stages.student.segmenter import load_student, save_student
 from stages.training import loop
-from stages.training.loop import fit
 from tests.support.tiny_student import SIZES_HW, image_of
-from tests.test_loop import CPU, NEVER, Watched, plan, stopped_at
-from tests.test_samples import crops, shards  # noqa: F401
+from tests.support.train_split import samples_of
+from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
 
-FINE_ALONE = Boxes2PixelsParams(method="boxes2pixels", fine=1.0, binary=None, beta=None, selfcorr=None)
+FINE_ALONE = {"method": "boxes2pixels", "fine": 1.0, "binary": None, "beta": None, "selfcorr": None}
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
 
 
@@ -35,37 +32,43 @@ def few_frequency_samples(monkeypatch):
     monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
-def config(architecture: str, encoder: str | None = None, width: int = 16, size_px: int = 56) -> BaselineConfig:
-    network = BaselineParams(
-        architecture=architecture,
-        encoder=encoder or SMALL[architecture],
-        encoder_weights=None,
-        decoder_width=width,
+def config(design: str, encoder: str | None = None, width: int = 16, size_px: int = 56) -> NetworkConfig:
+    return NetworkConfig(
+        names=["dirt", "damage"],
+        network={
+            "architecture": "baseline",
+            "design": design,
+            "encoder": encoder or SMALL[design],
+            "encoder_weights": None,
+            "decoder_width": width,
+        },
+        view=ViewParams(scale="native", size_px=size_px),
+        backbone=None,
+        plan_sha256="0" * 64,
     )
-    return BaselineConfig(names=["dirt", "damage"], network=network, view=ViewParams(scale="native", size_px=size_px))
 
 
-def baseline(architecture: str, **changes) -> Baseline:
+def baseline(design: str, **changes) -> Network:
     torch.manual_seed(0)
-    return Baseline(config(architecture, **changes))
+    return Network(config(design, **changes))
 
 
-def bytes_of(network: Baseline) -> dict[str, bytes]:
+def bytes_of(network: Network) -> dict[str, bytes]:
     return {key: value.numpy().tobytes() for key, value in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("design", SMALL)
 @pytest.mark.parametrize("size_hw", [(56, 56), (57, 90), (33, 100)])
-def test_logits_have_the_size_of_the_image_whatever_it_is(architecture, size_hw):
+def test_logits_have_the_size_of_the_image_whatever_it_is(design, size_hw):
     with torch.no_grad():
-        logits = baseline(architecture).eval()(torch.rand(2, 3, *size_hw), with_binary=True)
+        logits = baseline(design).eval()(torch.rand(2, 3, *size_hw), with_binary=True)
     assert logits.fine.shape == (2, 3, *size_hw)
     assert logits.binary is None
 
 
-@pytest.mark.parametrize("architecture", SMALL)
-def test_logits_are_those_of_the_package_on_the_normalised_image(architecture):
-    ours = baseline(architecture).eval()
+@pytest.mark.parametrize("design", SMALL)
+def test_logits_are_those_of_the_package_on_the_normalised_image(design):
+    ours = baseline(design).eval()
     images = torch.rand(1, 3, 64, 96)
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
     with torch.no_grad():
@@ -82,21 +85,21 @@ def test_a_side_that_the_stride_does_not_divide_is_the_image_with_its_rim_repeat
 
 
 @pytest.mark.parametrize(
-    ("architecture", "theirs"),
+    ("design", "theirs"),
     [
         ("unet", lambda: smp.Unet("mobilenet_v2", encoder_weights=None, classes=3)),
         ("deeplabv3", lambda: smp.DeepLabV3("mobilenet_v2", encoder_weights=None, classes=3, encoder_output_stride=16)),
         ("segformer", lambda: smp.Segformer("mit_b0", encoder_weights=None, classes=3)),
     ],
 )
-def test_with_a_decoder_of_256_it_is_the_package_s_own_network(architecture, theirs):
+def test_with_a_decoder_of_256_it_is_the_package_s_own_network(design, theirs):
     wanted = {key: value.shape for key, value in theirs().state_dict().items()}
-    assert {key: value.shape for key, value in baseline(architecture, width=256).net.state_dict().items()} == wanted
+    assert {key: value.shape for key, value in baseline(design, width=256).net.state_dict().items()} == wanted
 
 
 def test_all_of_it_is_trained():
-    for architecture in SMALL:
-        ours = baseline(architecture)
+    for design in SMALL:
+        ours = baseline(design)
         ours(torch.rand(2, 3, 56, 56), with_binary=True).fine.square().mean().backward()
         assert set(ours.trainable()) == {name for name, _ in ours.named_parameters()}
         assert all(parameter.requires_grad for parameter in ours.parameters())
@@ -104,23 +107,23 @@ def test_all_of_it_is_trained():
 
 
 @pytest.mark.parametrize(
-    ("architecture", "encoder"),
+    ("design", "encoder"),
     [
-        (architecture, encoder)
-        for architecture in SMALL
+        (design, encoder)
+        for design in SMALL
         for encoder in typing.get_args(Encoder)
-        if architecture != "deeplabv3" or not encoder.startswith("mit_")
+        if design != "deeplabv3" or not encoder.startswith("mit_")
     ],
 )
-def test_every_encoder_that_the_plan_lets_through_can_be_built(architecture, encoder):
-    Baseline(config(architecture, encoder))
+def test_every_encoder_that_the_plan_lets_through_can_be_built(design, encoder):
+    Network(config(design, encoder))
     assert "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
 
 
 def test_the_first_prediction_is_the_prior_where_features_say_nothing():
     prior = torch.tensor([0.9, 0.08, 0.02], dtype=torch.float64)
-    for architecture in SMALL:
-        ours = baseline(architecture).eval()
+    for design in SMALL:
+        ours = baseline(design).eval()
         ours.start_at(prior)
         with torch.no_grad():
             ours.net.segmentation_head[0].weight.zero_()
@@ -128,10 +131,10 @@ def test_the_first_prediction_is_the_prior_where_features_say_nothing():
         torch.testing.assert_close(probabilities, prior.float().view(1, 3, 1, 1).expand(1, 3, 56, 56))
 
 
-@pytest.mark.parametrize("architecture", SMALL)
-def test_steps_on_one_batch_lower_its_loss(architecture):
+@pytest.mark.parametrize("design", SMALL)
+def test_steps_on_one_batch_lower_its_loss(design):
     """The upper half red, of class 1; the rest is background."""
-    network = baseline(architecture, width=64).train()
+    network = baseline(design, width=64).train()
     images, labels = 0.3 * torch.rand(4, 3, 64, 64), torch.zeros(4, 64, 64, dtype=torch.long)
     images[:, 0, :32], labels[:, :32] = 0.9, 1
     optimizer, seen = torch.optim.AdamW(network.trainable().values(), lr=2e-3), []
@@ -144,15 +147,15 @@ def test_steps_on_one_batch_lower_its_loss(architecture):
     assert seen[-1] < 0.75 * seen[0]
 
 
-@pytest.mark.parametrize("architecture", SMALL)
-def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(shards, tmp_path, architecture):  # noqa: F811
+@pytest.mark.parametrize("design", SMALL)
+def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(split, tmp_path, design):
     """DeepLabV3 and SegFormer drop features at random, and all have running statistics. Stopped in the third step."""
 
     def trained(checkpoint, sample=NEVER):
-        network, samples = baseline(architecture), Watched(crops(shards), stopped_at(sample))
+        network, samples = baseline(design), Watched(samples_of(split), stopped_at(sample))
         # a score that any other weights would miss
         score = lambda average: -average.net.segmentation_head[0].weight.double().abs().sum().item()  # noqa: E731
-        result, history = fit(network, samples, plan(network, supervision=FINE_ALONE), score, CPU, checkpoint)
+        result, history = train(network, samples, plan(network, supervision=FINE_ALONE), score, checkpoint)
         return bytes_of(result), history.epochs
 
     torch.use_deterministic_algorithms(True)
@@ -165,17 +168,17 @@ def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(shards, tmp_path, 
         torch.use_deterministic_algorithms(False)
 
 
-def test_a_step_draws_other_features_to_drop_than_the_step_before(shards, monkeypatch):  # noqa: F811
+def test_a_step_draws_other_features_to_drop_than_the_step_before(split, monkeypatch):
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
-    network = Baseline(config("unet"))
-    fit(network, crops(shards), plan(network, supervision=FINE_ALONE), lambda _: 0.0, CPU)
+    network = Network(config("unet"))
+    train(network, samples_of(split), plan(network, supervision=FINE_ALONE), lambda _: 0.0)
     assert len(seeds) == len(set(seeds)) > 1
 
 
-@pytest.mark.parametrize("architecture", SMALL)
-def test_a_saved_baseline_predicts_the_same_and_needs_no_network(tmp_path, architecture):
-    ours = baseline(architecture).eval()
+@pytest.mark.parametrize("design", SMALL)
+def test_a_saved_baseline_predicts_the_same_and_needs_no_network(tmp_path, design):
+    ours = baseline(design).eval()
     pretrained = ours.config.network.model_copy(update={"encoder_weights": "imagenet"})
     ours.config = ours.config.model_copy(update={"network": pretrained})
     for name in ("a", "b"):
@@ -193,7 +196,7 @@ def test_a_configuration_of_neither_kind_is_refused(tmp_path):
     save_student(baseline("unet"), tmp_path / "model")
     path = tmp_path / "model/student.json"
     path.write_text(path.read_text().replace('"unet"', '"unit"'))
-    with pytest.raises(UserError, match=r"student\.json: network\.architecture = 'unit'"):
+    with pytest.raises(UserError, match=r"student\.json: network\.design = 'unit'"):
         load_student(tmp_path / "model")
 
 
@@ -203,10 +206,10 @@ def test_weights_that_cannot_be_had_are_one_clear_error(monkeypatch):
 
     monkeypatch.setattr(smp.encoders, "hf_hub_download", offline)
     asked = config("unet")
-    asked = asked.model_copy(update={"network": asked.network.model_copy(update={"encoder_weights": "imagenet"})})
+    asked = asked.model_copy(update={"network": {**asked.network, "encoder_weights": "imagenet"}})
     with pytest.raises(UserError, match=r"network\.encoder_weights = imagenet: .* mobilenet_v2 cannot be had"):
-        Baseline(asked, pretrained=True)
-    Baseline(asked)
+        Network(asked, pretrained=True)
+    Network(asked)
 
 
 def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):

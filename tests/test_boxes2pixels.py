@@ -1,36 +1,36 @@
 """Both losses against brute force, and the properties that the method's claims rest on."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
-from stages.methods.boxes2pixels import (
-    EPS,
-    IGNORE,
-    asymmetric_dice,
-    binary_loss,
-    correct_labels,
-    losses,
-    weighted_cross_entropy,
-)
-from stages.methods.config import Boxes2PixelsParams, SelfcorrParams
-from stages.networks.student import Logits
+from stages.losses.config import SelfcorrParams
+from stages.losses.pixel import EPS, asymmetric_dice, binary_loss, correct_labels, weighted_cross_entropy
+from stages.methods import boxes2pixels
+from stages.student.segmenter import Logits
+from tests.support.boxed import losses_of
 
-PARAMS = Boxes2PixelsParams(method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=None)
+losses = partial(losses_of, boxes2pixels)
+
+PARAMS = boxes2pixels.Params(method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=None)
 
 
 def judged(logits: Logits, labels, class_weights=None, params=PARAMS, tau=None, warmup=0.0, progress=0.0):
-    """Named losses and the corrected share."""
+    """Named losses and the corrected share; None where labels are not corrected."""
     if tau is not None:
         params = params.model_copy(update={"selfcorr": SelfcorrParams(tau=tau, warmup=warmup)})
     weights = torch.ones(logits.fine.shape[1]) if class_weights is None else class_weights
     nothing = torch.zeros(len(labels), 3, *labels.shape[1:])
-    named, figures = losses(logits, Batch(nothing, nothing, labels, None), params, Moment(progress, weights), None)
-    return named, figures["corrected_share"]
+    named, figures = losses_of(
+        boxes2pixels, logits, Batch(nothing, nothing, labels, None), params, Moment(progress, weights), None
+    )
+    return named, figures.get("corrected_share")
 
 
 def random_case(seed: int, classes: int = 3, size_hw=(3, 5), ignore: bool = False):

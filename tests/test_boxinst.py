@@ -1,5 +1,7 @@
 """BoxInst on the semantic student: terms against loops, and boxes of every awkward kind."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,8 +9,7 @@ from stages.data.tables import IGNORE
 from stages.losses.batch import Moment
 from stages.losses.grid import heads, scene
 from stages.losses.terms import OFFSETS_YX, colour_similarity, grow
-from stages.methods.boxinst import losses
-from stages.methods.config import BoxInstParams
+from stages.methods import boxinst
 from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
@@ -16,17 +17,20 @@ from tests.support.boxed import (
     filled,
     flipped,
     flipped_logits,
+    losses_of,
     no_boxes,
     random_batch,
     random_logits,
     sure_of,
 )
 
+losses = partial(losses_of, boxinst)
+
 NOW = Moment(0.5, torch.ones(3))
 
 
-def params(**changes) -> BoxInstParams:
-    return BoxInstParams(method="boxinst", **{**BOX_LOSS, **changes})
+def params(**changes) -> boxinst.Params:
+    return boxinst.Params(method="boxinst", **{**BOX_LOSS, **changes})
 
 
 def named(logits, batch, **changes):

@@ -1,6 +1,7 @@
 """BoxSeg's Quality-Aware Module: ranking, both fusions, scores, by hand and by their properties."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.losses.batch import Moment
-from stages.methods.boxseg import Peers, fuse, how_many, judge, losses, mask_quality, peers, rank
-from stages.methods.config import BoxSegParams
+from stages.losses.fusion import Peers, fuse, how_many, judge, mask_quality, peers, rank
+from stages.methods import boxseg
 from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
@@ -18,20 +19,23 @@ from tests.support.boxed import (
     flipped,
     flipped_logits,
     frozen,
+    losses_of,
     no_boxes,
     random_batch,
     random_logits,
     sure_of,
 )
 
+losses = partial(losses_of, boxseg)
+
 NOW = Moment(0.5, torch.ones(3))
 FUSIONS = ("published", "released")
 LARGE = torch.tensor([10_000.0])
 
 
-def params(**changes) -> BoxSegParams:
+def params(**changes) -> boxseg.Params:
     values = {**BOX_LOSS, "quality_aware": True, "fusion": "published", "copy_paste": None, "pixel": 0.5}
-    return BoxSegParams(method="boxseg", **{**values, "affinity": 0.1, **changes})
+    return boxseg.Params(method="boxseg", **{**values, "affinity": 0.1, **changes})
 
 
 def random_peers(seed, count=5, size_hw=(4, 6)) -> Peers:
@@ -187,7 +191,9 @@ def test_losses_are_near_zero_for_perfect_masks_and_finite_for_awkward_ones(fusi
 def test_flipping_everything_changes_nothing():
     batch, logits, teacher = random_batch(8), random_logits(8), frozen(random_logits(9))
     found = losses(logits, batch, params(stride=2), NOW, teacher)[0]
-    mirrored = losses(flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher))[0]
+    mirrored = losses_of(
+        boxseg, flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher)
+    )[0]
     assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
         {k: v.item() for k, v in found.items()}, rel=1e-4
     )

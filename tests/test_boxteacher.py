@@ -1,16 +1,17 @@
 """BoxTeacher: confidence and both pseudo-mask losses against loops, and where its masks come from."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from stages.losses.batch import Moment
 from stages.losses.grid import heads, pool_masks, scene
-from stages.losses.pseudo_masks import box_pixels, ema_masks, fit_of, sam_masks, tight_boxes
+from stages.losses.instance import affinity_loss, pixel_loss
+from stages.losses.pseudo_masks import box_pixels, choose, ema_masks, fit_of, sam_masks, tight_boxes
 from stages.losses.terms import OFFSETS_YX, mask_similarity
-from stages.methods.boxteacher import affinity_loss, choose, losses, pixel_loss
-from stages.methods.config import BoxTeacherParams
+from stages.methods import boxteacher
 from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
@@ -19,20 +20,23 @@ from tests.support.boxed import (
     flipped,
     flipped_logits,
     frozen,
+    losses_of,
     no_boxes,
     random_batch,
     random_logits,
     sure_of,
 )
 
+losses = partial(losses_of, boxteacher)
+
 NOW = Moment(0.5, torch.ones(3))
 SOURCES = ("ema", "sam", "sam_then_ema")
 CORNERS = (4, 6, 14, 15)
 
 
-def params(**changes) -> BoxTeacherParams:
+def params(**changes) -> boxteacher.Params:
     values = {**BOX_LOSS, "source": "ema", "pixel": 0.5, "affinity": 0.1, **changes}
-    return BoxTeacherParams(method="boxteacher", **values)
+    return boxteacher.Params(method="boxteacher", **values)
 
 
 def one_box(**scores):
@@ -158,7 +162,9 @@ def test_scores_scale_the_pseudo_losses_and_zero_silences_them():
 def test_without_boxes_it_teaches_background(source):
     logits = random_logits(6)
     batch = batch_of(no_boxes(), images=2)
-    found, figures = losses(logits, batch, params(source=source, stride=4), NOW, frozen(random_logits(7)))
+    found, figures = losses_of(
+        boxteacher, logits, batch, params(source=source, stride=4), NOW, frozen(random_logits(7))
+    )
     assert all(torch.isfinite(value) for value in [*found.values(), *figures.values()])
     sum(found.values()).backward()
     assert (logits.fine.grad[:, 0] < 0).all()
@@ -177,7 +183,9 @@ def test_awkward_boxes_stay_finite_and_the_teacher_gets_no_gradient(source, seed
 def test_flipping_everything_changes_nothing():
     batch, logits, teacher = random_batch(8), random_logits(8), frozen(random_logits(9))
     found = losses(logits, batch, params(stride=2), NOW, teacher)[0]
-    mirrored = losses(flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher))[0]
+    mirrored = losses_of(
+        boxteacher, flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher)
+    )[0]
     assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
         {k: v.item() for k, v in found.items()}, rel=1e-4
     )

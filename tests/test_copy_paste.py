@@ -9,16 +9,22 @@ import torch
 from PIL import Image
 
 from stages.data.tables import IGNORE
-from stages.losses.bank import build, read
+from stages.losses.batch import SCORES
 from stages.losses.copy_paste import Piece, copy_paste, paste, place
+from stages.losses.method import TrainSplit
 from stages.masks import rle
-from stages.methods.config import BankParams
+from stages.methods.boxseg import BankParams, build, read_bank
+from stages.student.config import ViewParams
 from tests.support.boxed import batch_of, boxes_of, filled, no_boxes, random_batch
 
 
 def params(**changes) -> BankParams:
     values = {"images": 80, "min_quality": 0.5, "min_score": 0.5, "max_box_iou": 0.1}
     return BankParams(**{**values, "min_area_px": 10, "max_shift_px": 2.0, **changes})
+
+
+def limits(max_shift_px=2.0, min_area_px=10) -> tuple[float, int]:
+    return max_shift_px, min_area_px
 
 
 def piece(class_id=0, quality=0.9, size_hw=(5, 6), value=0.25) -> Piece:
@@ -30,7 +36,7 @@ def piece(class_id=0, quality=0.9, size_hw=(5, 6), value=0.25) -> Piece:
         mask.expand(4, *size_hw),
         class_id,
         torch.tensor([-1.0, -1.0, size_hw[1] + 1, size_hw[0] + 1]),
-        torch.full((4, 4), 0.8),
+        {name: torch.full((4,), 0.8) for name in SCORES.values()},
         2,
         quality,
     )
@@ -42,7 +48,7 @@ def drawn(seed=0):
 
 def test_pixels_inside_are_the_pieces_and_outside_stay():
     batch = batch_of(boxes_of([(2, 2, 8, 8)], filled((2, 2, 8, 8))), images=2)
-    pasted = paste(batch, 0, piece(), (12, 10), params())
+    pasted = paste(batch, 0, piece(), (12, 10), *limits())
     covered = filled((12, 10, 18, 15))[0]
     covered[10, 12] = False
     for after, before in ((pasted.image, batch.image), (pasted.clean, batch.clean)):
@@ -60,14 +66,14 @@ def test_pixels_inside_are_the_pieces_and_outside_stay():
 def test_the_batch_that_was_given_is_left_as_it_is():
     batch = batch_of(boxes_of([(2, 2, 8, 8)], filled((2, 2, 8, 8))))
     kept = [batch.image.clone(), batch.labels.clone(), batch.boxes.candidates.clone(), batch.boxes.xyxy.clone()]
-    paste(batch, 0, piece(), (3, 3), params())
+    paste(batch, 0, piece(), (3, 3), *limits())
     for before, after in zip(kept, [batch.image, batch.labels, batch.boxes.candidates, batch.boxes.xyxy], strict=True):
         assert torch.equal(before, after)
 
 
 def test_a_box_that_is_partly_covered_follows_its_mask():
     batch = batch_of(boxes_of([(1, 2, 11, 9)], filled((2, 2, 10, 8))))
-    pasted = paste(batch, 0, piece(size_hw=(9, 6)), (8, 1), params())
+    pasted = paste(batch, 0, piece(size_hw=(9, 6)), (8, 1), *limits())
     assert pasted.boxes.xyxy[0].tolist() == [1, 2, 9, 9], "its right side moved as far as the mask's did"
     assert not (pasted.boxes.candidates[0] & pasted.boxes.candidates[1, 0]).any(), "no pixel in two masks"
 
@@ -76,7 +82,7 @@ def test_a_box_that_is_partly_covered_follows_its_mask():
 def test_what_is_covered_too_far_is_dropped_and_its_rest_ignored(left_px, shift, stays):
     """12 pixels of its mask are left, and its right side moved by 4."""
     batch = batch_of(boxes_of([(10, 10, 16, 16)], filled((10, 10, 16, 16))))
-    pasted = paste(batch, 0, piece(size_hw=(9, 9)), (12, 9), params(min_area_px=left_px, max_shift_px=shift))
+    pasted = paste(batch, 0, piece(size_hw=(9, 9)), (12, 9), *limits(min_area_px=left_px, max_shift_px=shift))
     assert len(pasted.boxes.xyxy) == 1 + stays
     rest = filled((10, 10, 12, 16))[0]
     assert (pasted.labels[0][rest] == (1 if stays else IGNORE)).all()
@@ -86,24 +92,24 @@ def test_pieces_over_the_rim_and_on_padding_are_cut():
     batch = batch_of(no_boxes())
     labels = batch.labels.clone()
     labels[0, :, 20:] = IGNORE
-    pasted = paste(batch._replace(labels=labels), 0, piece(), (18, 17), params())
+    pasted = paste(batch._replace(labels=labels), 0, piece(), (18, 17), *limits())
     assert torch.equal(pasted.labels[0] == 1, filled((18, 17, 20, 20))[0] & ~filled((18, 17, 19, 18))[0])
     assert (pasted.labels[0, :, 20:] == IGNORE).all()
-    away = paste(batch, 0, piece(), (40, 2), params())
+    away = paste(batch, 0, piece(), (40, 2), *limits())
     assert away is batch
 
 
 def test_without_a_target_of_a_class_in_the_bank_nothing_happens():
     bank = [[piece(class_id=1)]]
     for batch in (batch_of(boxes_of([(2, 2, 8, 8)], filled((2, 2, 8, 8)))), batch_of(no_boxes())):
-        assert copy_paste(batch, bank, params(), 0.0, 0.1, drawn()) is batch
-    assert copy_paste(batch, [], params(), 0.0, 0.1, drawn()) is batch
+        assert copy_paste(batch, bank, *limits(), 0.0, drawn()) is batch
+    assert copy_paste(batch, [], *limits(), 0.0, drawn()) is batch
 
 
 def test_the_best_fitting_piece_of_the_image_is_pasted():
     batch = batch_of(boxes_of([(2, 2, 8, 8)], filled((2, 2, 8, 8))))
     bank = [[piece(quality=0.6, value=0.1), piece(quality=0.8, value=0.2), piece(class_id=1, quality=0.9, value=0.3)]]
-    pasted = copy_paste(batch, bank, params(min_area_px=1), 0.0, 0.1, drawn())
+    pasted = copy_paste(batch, bank, *limits(min_area_px=1), 0.0, drawn())
     changed = (pasted.image != batch.image).any(1)[0]
     assert changed.any()
     assert torch.allclose(pasted.image[0][:, changed], torch.tensor(0.2))
@@ -119,13 +125,15 @@ def test_the_place_is_around_the_target():
 def test_attempts_fall_from_all_to_three_in_ten():
     batch = batch_of(boxes_of([(2, 2, 18, 18)], filled((2, 2, 18, 18))))
     for progress, wanted in ((0.0, 1.0), (0.05, 0.65), (0.1, 0.3), (1.0, 0.3)):
-        tries = [copy_paste(batch, [[piece()]], params(), progress, 0.1, drawn(seed)) for seed in range(300)]
+        tries = [
+            copy_paste(batch, [[piece()]], *limits(), min(progress / 0.1, 1.0), drawn(seed)) for seed in range(300)
+        ]
         assert np.mean([one is not batch for one in tries]) == pytest.approx(wanted, abs=0.08)
 
 
 def test_the_same_draw_gives_the_same_batch():
     bank = [[piece(0), piece(1, value=0.5)], [piece(1, value=0.75)]]
-    one, two = (copy_paste(random_batch(3, count=6), bank, params(), 0.0, 0.1, drawn(7)) for _ in range(2))
+    one, two = (copy_paste(random_batch(3, count=6), bank, *limits(), 0.0, drawn(7)) for _ in range(2))
     assert torch.equal(one.image, two.image)
     assert all(torch.equal(a, b) for a, b in zip(one.boxes, two.boxes, strict=True))
 
@@ -135,12 +143,12 @@ def tables(tmp_path):
     """Three images: one with two good boxes apart, one with two that overlap, one with a poor and a small one."""
     size_hw = (40, 60)
     corners = [[(5, 5, 20, 20), (30, 10, 50, 30)], [(5, 5, 20, 20), (8, 8, 22, 22)], [(5, 5, 20, 20), (30, 5, 33, 8)]]
-    photos, rows = [], []
+    images, rows = [], []
     for number, boxes in enumerate(corners):
         path = tmp_path / f"{number}.png"
         Image.fromarray(np.random.default_rng(number).integers(0, 255, (*size_hw, 3), dtype=np.uint8)).save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        photos.append(
+        images.append(
             {"image_id": str(number), "path": path.name, "sha256": digest, "exif_orientation": 1}
             | {"height": size_hw[0], "width": size_hw[1]}
         )
@@ -152,28 +160,28 @@ def tables(tmp_path):
             code = rle.encode(np.ones((y2 - y1, x2 - x1), bool), (x1, y1), size_hw)
             figures = {"sam_pred_iou": score, "stability": 0.9, "mean_prob_in": 0.9, "box_iou": 0.95, "rle": code}
             rows += [{**shared, **figures, "cand_idx": index, "chosen": index == 1} for index in range(4)]
-    return tmp_path, pa.Table.from_pylist(photos), pa.Table.from_pylist(rows)
+    view = ViewParams(scale="native", size_px=112)
+    return TrainSplit(tmp_path, 2, pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0)
 
 
 @pytest.mark.parametrize("fusion", ["published", "released"])
 def test_the_bank_admits_by_its_rules(tables, fusion):
-    root, masks, candidates = tables
-    (entry,) = build(masks, candidates, params(min_area_px=20), fusion, seed=0)
-    assert entry.photo["image_id"] == "0"
-    first, second = read(root, entry, fusion)
+    (entry,) = build(tables.masks, tables.candidates, params(min_area_px=20), fusion, seed=0)
+    assert entry.image["image_id"] == "0"
+    ((first, second),) = read_bank(tables, params(min_area_px=20), fusion)
     assert (first.class_id, second.class_id) == (0, 1)
     assert first.mask.shape == (15, 15)
     assert second.box_xyxy.tolist() == [0, 0, 20, 20]
-    photo = np.array(Image.open(root / "0.png"))
-    assert torch.equal((second.rgb * 255).round().byte().permute(1, 2, 0), torch.from_numpy(photo[10:30, 30:50]))
+    image = np.array(Image.open(tables.root / "0.png"))
+    assert torch.equal((second.rgb * 255).round().byte().permute(1, 2, 0), torch.from_numpy(image[10:30, 30:50]))
     assert first.chosen == 1
 
 
 def test_the_bank_is_drawn_by_seed_and_bounded(tables):
-    _, masks, candidates = tables
+    masks, candidates = tables.masks, tables.candidates
     loose = params(min_area_px=1, max_box_iou=1.0, min_score=0.0)
     orders = {
-        tuple(entry.photo["image_id"] for entry in build(masks, candidates, loose, "released", seed))
+        tuple(entry.image["image_id"] for entry in build(masks, candidates, loose, "released", seed))
         for seed in [0, 0, 1, 2, 3, 4]
     }
     assert 1 < len(orders) <= 5

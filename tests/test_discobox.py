@@ -1,14 +1,15 @@
 """DiscoBox-lite: mean field against a loop, and what refining does."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from stages.losses.batch import Moment
 from stages.losses.terms import OFFSETS_YX
-from stages.methods.config import DiscoBoxParams
-from stages.methods.discobox import losses, mean_field
+from stages.methods import discobox
+from stages.methods.discobox import mean_field
 from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
@@ -17,17 +18,20 @@ from tests.support.boxed import (
     flipped,
     flipped_logits,
     frozen,
+    losses_of,
     no_boxes,
     random_batch,
     random_logits,
     sure_of,
 )
 
+losses = partial(losses_of, discobox)
+
 NOW = Moment(0.5, torch.ones(3))
 
 
-def params(**changes) -> DiscoBoxParams:
-    return DiscoBoxParams(method="discobox", **{**BOX_LOSS, "refined": 1.0, "steps": 3, "coupling": 4.0, **changes})
+def params(**changes) -> discobox.Params:
+    return discobox.Params(method="discobox", **{**BOX_LOSS, "refined": 1.0, "steps": 3, "coupling": 4.0, **changes})
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -74,8 +78,8 @@ def test_a_perfect_teacher_and_student_agree():
 def test_a_teacher_that_sees_nothing_teaches_nothing():
     corners = (4, 6, 14, 15)
     batch = batch_of(boxes_of([corners], filled(corners)))
-    found, figures = losses(
-        random_logits(0, images=1), batch, params(), NOW, frozen(sure_of(torch.zeros_like(batch.labels)))
+    found, figures = losses_of(
+        discobox, random_logits(0, images=1), batch, params(), NOW, frozen(sure_of(torch.zeros_like(batch.labels)))
     )
     assert found["refined"] == 0
     assert figures["refined_share"] == 0
@@ -90,7 +94,9 @@ def test_no_gradient_reaches_the_teacher():
 
 def test_without_boxes_it_teaches_background():
     logits = random_logits(3)
-    found, _ = losses(logits, batch_of(no_boxes(), images=2), params(stride=4), NOW, frozen(random_logits(4)))
+    found, _ = losses_of(
+        discobox, logits, batch_of(no_boxes(), images=2), params(stride=4), NOW, frozen(random_logits(4))
+    )
     sum(found.values()).backward()
     assert (logits.fine.grad[:, 0] < 0).all()
 
@@ -98,7 +104,9 @@ def test_without_boxes_it_teaches_background():
 def test_flipping_everything_changes_nothing():
     batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
     found = losses(logits, batch, params(stride=2), NOW, teacher)[0]
-    mirrored = losses(flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher))[0]
+    mirrored = losses_of(
+        discobox, flipped_logits(logits), flipped(batch), params(stride=2), NOW, flipped_logits(teacher)
+    )[0]
     assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
         {k: v.item() for k, v in found.items()}, rel=1e-4
     )

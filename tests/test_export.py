@@ -20,10 +20,10 @@ from stages.common.errors import UserError
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
-from stages.networks.student import save_student
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import Runtime, in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of
 

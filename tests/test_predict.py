@@ -12,9 +12,9 @@ from stages import predict
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
 from stages.formats.measured_defects import Record
-from stages.networks.student import save_student
 from stages.predict import Format
 from stages.runtime.network import Runtime, open_network
+from stages.student.segmenter import save_student
 from tests.support.tiny_student import decided_student, image_of
 
 SIZES_HW = {"x/a.png": (60, 90), "x/a.bmp": (40, 70), "y/a.png": (91, 57)}

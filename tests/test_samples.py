@@ -1,85 +1,21 @@
 """Training samples: each a function of its number, image and labels cut alike, padding ignored."""
 
-import hashlib
-
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.tables import IGNORE, decode_label_map, encode_label_map
-from stages.masks import rle
-from stages.student.config import ViewParams
+from stages.data.tables import IGNORE, decode_label_map
 from stages.training import samples as module
 from stages.training.config import AugmentParams
-from stages.training.samples import Crops, augmented, class_frequency, collate
-
-PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0, saturation=0.0, blur_px=0.0)
-SIZES_HW = ((90, 140), (40, 200), (30, 35))
-
-
-def label_map(size_hw, number):
-    """Image 0 has class 1 (label 2) at rows 60-70, image 1 class 0 (label 1); image 2 is defect-free."""
-    labels = np.zeros(size_hw, np.uint8)
-    if number == 0:
-        labels[60:70, 20:35] = 2
-    if number == 1:
-        labels[10:20, 150:180] = 1
-    return labels
-
-
-def candidate_mask(image: int, index: int) -> np.ndarray:
-    """The defect of image 0 or 1; candidates 1 to 3 lack a row each more, the last of image 0 is empty."""
-    mask = label_map(SIZES_HW[image], image) > 0
-    mask[: np.flatnonzero(mask.any(1))[0] + index] = False
-    return mask & (image == 1 or index < 3)
-
-
-def candidate(image: int, index: int) -> dict:
-    """A row of the candidates table, less its box."""
-    mask = candidate_mask(image, index)
-    scores = {"sam_pred_iou": 0.9 - index / 10, "stability": 0.8, "mean_prob_in": 0.7, "box_iou": 0.9 - index / 20}
-    code = rle.encode(mask, (0, 0), mask.shape)
-    return {"cand_idx": index, "chosen": index == 0, "rle": code, "area": int(mask.sum()), **scores}
-
-
-@pytest.fixture
-def shards(tmp_path):
-    """Three images whose red channel is 100 x their label, so that a cut of one can be told from the other."""
-    rows, boxes = [], []
-    for number, size_hw in enumerate(SIZES_HW):
-        labels = label_map(size_hw, number)
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(np.stack([labels * 100, labels, labels], axis=-1)).save(path)
-        rows.append(
-            {
-                "image_id": f"train/{number}",
-                "path": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "exif_orientation": 1,
-                "height": size_hw[0],
-                "width": size_hw[1],
-                "label_map": {"bytes": encode_label_map(labels), "path": f"{number}.png"},
-            }
-        )
-    for image, class_id, box in ((0, 1, (20.0, 60.0, 35.0, 70.0)), (1, 0, (150.0, 10.0, 180.0, 20.0))):
-        corners = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
-        shared = {"box_id": f"train/{image}:1", "image_id": f"train/{image}", "class_id": class_id, **corners}
-        boxes += [{**shared, **candidate(image, index)} for index in range(4)]
-    return tmp_path, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes)
-
-
-def crops(shards, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False) -> Crops:
-    view = ViewParams(scale=scale, size_px=56)
-    return Crops(*shards, view, augment, defect_share, seed, with_boxes)
+from stages.training.samples import augmented, class_frequency, collate
+from tests.support.train_split import PLAIN, candidate_mask, samples_of
 
 
 @pytest.mark.parametrize("scale", ["native", "stretch"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_image_and_labels_are_cut_and_flipped_alike(shards, scale, flip):
-    samples = crops(shards, scale, PLAIN.model_copy(update={"flip": flip}))
+def test_image_and_labels_are_cut_and_flipped_alike(split, scale, flip):
+    samples = samples_of(split, scale, PLAIN.model_copy(update={"flip": flip}))
     shown = set()
     for number in range(40):
         image, _, labels, _ = samples[number]
@@ -93,9 +29,9 @@ def test_image_and_labels_are_cut_and_flipped_alike(shards, scale, flip):
     assert {0, 1, 2} <= shown
 
 
-def test_a_sample_depends_on_its_number_and_the_seed_alone(shards):
+def test_a_sample_depends_on_its_number_and_the_seed_alone(split):
     augment = AugmentParams(flip=True, brightness=0.3, contrast=0.3, saturation=0.5, blur_px=1.0)
-    one, two, other = (crops(shards, augment=augment, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (samples_of(split, augment=augment, seed=seed) for seed in (0, 0, 1))
     forward = [one[number] for number in range(12)]
     backward = [two[number] for number in reversed(range(12))][::-1]
     assert all(
@@ -105,20 +41,20 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(shards):
     assert not all(torch.equal(a.image, other[number].image) for number, a in enumerate(forward))
 
 
-def test_samples_around_boxes_show_their_defect_and_take_classes_in_turn(shards):
-    samples = crops(shards, defect_share=1.0)
+def test_samples_around_boxes_show_their_defect_and_take_classes_in_turn(split):
+    samples = samples_of(split, defect_share=1.0)
     seen = [set(samples.labels(number).unique().tolist()) & {1, 2} for number in range(60)]
     assert all(len(labels) == 1 for labels in seen)
     assert 15 < sum(labels == {1} for labels in seen) < 45
 
 
-def test_samples_anywhere_show_every_image(shards):
-    samples = crops(shards, defect_share=0.0)
+def test_samples_anywhere_show_every_image(split):
+    samples = samples_of(split, defect_share=0.0)
     assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
 
 
-def test_padding_around_a_small_image_is_ignored(shards):
-    samples = crops(shards, defect_share=0.0)
+def test_padding_around_a_small_image_is_ignored(split):
+    samples = samples_of(split, defect_share=0.0)
     small = next(n for n in range(60) if samples._place(np.random.default_rng([0, n]))[0] == 2)
     labels = samples[small].labels
     assert (labels[:30, :35] == 0).all()
@@ -126,14 +62,14 @@ def test_padding_around_a_small_image_is_ignored(shards):
     assert (labels[:, 35:] == IGNORE).all()
 
 
-def test_labels_can_be_counted_without_reading_images(shards):
-    samples = crops(shards)
+def test_labels_can_be_counted_without_reading_images(split):
+    samples = samples_of(split)
     for number in range(10):
         assert torch.equal(samples.labels(number), samples[number].labels)
 
 
-def test_class_frequency_is_the_share_of_known_pixels(shards):
-    samples = crops(shards)
+def test_class_frequency_is_the_share_of_known_pixels(split):
+    samples = samples_of(split)
     counts = torch.ones(3, dtype=torch.float64)
     for number in range(20):
         for label in range(3):
@@ -141,27 +77,29 @@ def test_class_frequency_is_the_share_of_known_pixels(shards):
     torch.testing.assert_close(class_frequency(samples, 3, 20), counts / counts.sum())
 
 
-def test_photometric_augmentation_moves_the_image_and_not_the_labels(shards):
-    plain, moved = crops(shards), crops(shards, augment=PLAIN.model_copy(update={"brightness": 0.4, "contrast": 0.4}))
+def test_photometric_augmentation_moves_the_image_and_not_the_labels(split):
+    plain, moved = (
+        samples_of(split),
+        samples_of(split, augment=PLAIN.model_copy(update={"brightness": 0.4, "contrast": 0.4})),
+    )
     for number in range(10):
         a, b = plain[number], moved[number]
         assert torch.equal(a.labels, b.labels)
         assert b.image.min() >= 0 and b.image.max() <= 1
 
 
-def test_a_train_split_without_boxes_is_refused(shards):
-    root, masks, candidates = shards
+def test_a_train_split_without_boxes_is_refused(split):
     with pytest.raises(UserError, match="no box"):
-        crops((root, masks, candidates.slice(0, 0)))
+        samples_of(split._replace(candidates=split.candidates.slice(0, 0)))
     with pytest.raises(UserError, match="no image"):
-        crops((root, masks.slice(0, 0), candidates))
+        samples_of(split._replace(masks=split.masks.slice(0, 0)))
 
 
 @pytest.mark.parametrize("scale", ["native", "stretch"])
-def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(shards, scale):
+def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(split, scale):
     """Each window's boxes lie around what its labels show, and its first candidates are what was painted."""
     flips = PLAIN.model_copy(update={"flip": True})
-    samples, seen = crops(shards, scale, flips, with_boxes=True), 0
+    samples, seen = samples_of(split, scale, flips, with_boxes=True), 0
     for number in range(40):
         _, _, labels, boxes = samples[number]
         assert len(boxes.class_id) == len(boxes.candidates)
@@ -180,8 +118,8 @@ def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(shards, scale
     assert seen > 10, "windows without a box would prove nothing"
 
 
-def test_candidates_and_scores_of_a_box_are_those_of_the_table(shards):
-    samples = crops(shards, defect_share=1.0, with_boxes=True)
+def test_candidates_and_scores_of_a_box_are_those_of_the_table(split):
+    samples = samples_of(split, defect_share=1.0, with_boxes=True)
     table, view = samples.boxes, samples.view
     boxes = table.window(0, view, 40, 10)
     assert boxes.xyxy.tolist() == [[10.0, 20.0, 25.0, 30.0]]
@@ -197,21 +135,21 @@ def test_candidates_and_scores_of_a_box_are_those_of_the_table(shards):
     assert table.window(2, view, 0, 0).candidates.shape == (0, 4, 56, 56)
 
 
-def test_a_batch_counts_its_boxes_by_image(shards):
-    samples = crops(shards, defect_share=1.0, with_boxes=True)
+def test_a_batch_counts_its_boxes_by_image(split):
+    samples = samples_of(split, defect_share=1.0, with_boxes=True)
     each = [samples[number] for number in range(4)]
     batch = collate(each)
     counts = [len(sample.boxes.class_id) for sample in each]
     assert batch.boxes.image_index.tolist() == [image for image, count in enumerate(counts) for _ in range(count)]
     assert batch.image.shape == batch.clean.shape == (4, 3, 56, 56)
-    assert collate([crops(shards)[0]]).boxes is None
+    assert collate([samples_of(split)[0]]).boxes is None
 
 
-def test_the_clean_image_has_the_geometry_and_not_the_colours(shards):
+def test_the_clean_image_has_the_geometry_and_not_the_colours(split):
     strong = AugmentParams(flip=True, brightness=0.4, contrast=0.4, saturation=0.5, blur_px=2.0)
     # around boxes, for a window without anything in it is black however its colours change
-    plain = crops(shards, augment=PLAIN.model_copy(update={"flip": True}), defect_share=1.0)
-    moved = crops(shards, augment=strong, defect_share=1.0)
+    plain = samples_of(split, augment=PLAIN.model_copy(update={"flip": True}), defect_share=1.0)
+    moved = samples_of(split, augment=strong, defect_share=1.0)
     for number in range(10):
         assert torch.equal(moved[number].clean, plain[number].clean)
         assert not torch.equal(moved[number].image, moved[number].clean)
@@ -231,7 +169,7 @@ def test_blur_softens_and_saturation_moves_the_colours_apart():
 
 
 @pytest.mark.parametrize(("room", "decoded"), [(2**30, 3), (0, 24)], ids=["all fit", "none fits"])
-def test_label_maps_are_decoded_once_where_all_can_be_kept(room, decoded, shards, monkeypatch):
+def test_label_maps_are_decoded_once_where_all_can_be_kept(room, decoded, split, monkeypatch):
     counted = []
 
     def counting(png):
@@ -240,7 +178,7 @@ def test_label_maps_are_decoded_once_where_all_can_be_kept(room, decoded, shards
 
     monkeypatch.setattr(module, "CACHE_BYTES", room)
     monkeypatch.setattr(module, "decode_label_map", counting)
-    samples = crops(shards)
+    samples = samples_of(split)
     found = [samples.labels(number) for number in range(24)]
     assert len(counted) == decoded
     assert {int(value) for labels in found for value in labels.unique()} == {0, 1, 2, IGNORE}

@@ -20,10 +20,10 @@ from benchmarks.timing import in_turns
 from benchmarks.training import steps
 from stages.demo.scene import SIZE_HW
 from stages.masks import rle
-from stages.networks.student import Student
+from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.teacher.sam import save_sam
-from stages.training import supervise
+from stages.training import loop
 from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
@@ -63,7 +63,7 @@ def test_the_plain_reference_runs_all_blocks_and_they_change_nothing(fitted):
 
 def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypatch):
     # in bfloat16 the two differ in the third digit
-    monkeypatch.setattr(supervise, "multiplies_in_bf16", lambda _: False)
+    monkeypatch.setattr(loop, "multiplies_in_bf16", lambda _: False)
     ours = copy.deepcopy(fitted)
     images, labels = batch_of(demo_images(2), SIZE_PX)
     calls = steps(ours, images, labels)

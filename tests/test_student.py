@@ -5,9 +5,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from stages.common.errors import UserError
-from stages.networks.student import load_student, save_student
 from stages.student.backbone import Backbone, load_backbone
 from stages.student.decoder import SemanticDecoder
+from stages.student.segmenter import load_student, save_student
 from tests.support.tiny_student import TINY, backbone_config, student
 
 SMALL_DINOV2 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}

@@ -4,23 +4,25 @@ import pytest
 import torch
 
 from stages.data.tables import IGNORE
-from stages.losses.batch import Moment, Thresholds
-from stages.methods.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
-from stages.methods.config import TwoSidedParams
-from stages.methods.running_thresholds import (
+from stages.losses.batch import Moment
+from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.methods import two_sided
+from stages.methods.two_sided import (
     BEYOND,
     BINS,
     DECAY,
     DEFECT,
+    INSIDE,
     REACH,
     SOUND,
-    SURPRISE,
-    Seen,
-    Typical,
+    Params,
+    RunningHistograms,
+    Thresholds,
+    correct,
     count_probabilities,
+    observe,
 )
-from stages.methods.two_sided import correct, losses, observe
-from stages.networks.student import Logits
+from stages.student.segmenter import Logits
 from tests.support.boxed import (
     batch_of,
     boxes_of,
@@ -44,13 +46,18 @@ def at(invented=0.1, beyond=1.0, classes=2) -> Thresholds:
     return Thresholds(*(torch.full((classes,), value) for value in (invented, beyond)))
 
 
-def params(**changes) -> TwoSidedParams:
+def params(**changes) -> Params:
     values = {"fine": 0.5, "binary": 0.5, "beta": 0.4, "tau": "typical", "warmup": 0.3, **changes}
-    return TwoSidedParams(method="two_sided", **values)
+    return Params(method="two_sided", **values)
 
 
-def moment(progress=0.5, **changes) -> Moment:
-    return Moment(progress, torch.tensor([0.5, 2.0, 3.0]), at(**changes))
+def moment(progress=0.5, **changes) -> tuple[Moment, Thresholds]:
+    return Moment(progress, torch.tensor([0.5, 2.0, 3.0])), at(**changes)
+
+
+def losses(logits, batch, params, now, ema):
+    moment, thresholds = now
+    return two_sided.losses(logits, batch, params, moment, ema, thresholds)
 
 
 def one_box(candidates=None, **scores):
@@ -66,14 +73,15 @@ def opinion(s: torch.Tensor, class_id: int = 0) -> Logits:
 
 
 def corrected(batch, teacher, now=None, **changes):
-    return correct(batch, teacher, params(**changes), now or moment())
+    now, thresholds = now or moment()
+    return correct(batch, teacher, params(**changes), now.progress, thresholds)
 
 
 def test_a_mask_that_the_student_agrees_with_leaves_boxes2pixels_as_it_is():
     batch, logits = one_box(), random_logits(0, images=1)
     found, figures = losses(logits, batch, params(), moment(), frozen(sure_of(batch.labels)))
     assert figures["corrected_share"] == figures["dropped_share"] == 0
-    weights = moment().class_weights
+    weights = moment()[0].class_weights
     assert found["fine"].item() == pytest.approx(
         0.5 * weighted_cross_entropy(logits.fine, batch.labels, weights).item(), rel=1e-6
     )
@@ -154,7 +162,7 @@ def test_a_fixed_tau_is_the_papers_rule():
     labels, changed = correct_labels(logits.fine, batch.labels, 0.8)
     assert changed.any()
     assert figures["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
-    wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment().class_weights)
+    wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment()[0].class_weights)
     assert found["fine"].item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
@@ -203,12 +211,12 @@ def test_what_is_counted_of_a_batch():
     s = torch.full((1, 20, 24), 0.3)
     s[filled(MASK)] = 0.8
     seen = observe(batch, opinion(s), 2)
-    assert seen.pixels.sum(-1).tolist() == [[64, 0], [144 - 64 - 16, 0], [144 - 64, 0], [20 * 24 - 144, 0]]
-    assert torch.equal(seen.pixels[DEFECT, 0], count_probabilities(torch.full((64,), 0.8)))
+    assert seen.sum(-1).tolist() == [[64, 0], [144 - 64 - 16, 0], [144 - 64, 0], [20 * 24 - 144, 0]]
+    assert torch.equal(seen[DEFECT, 0], count_probabilities(torch.full((64,), 0.8)))
 
 
 def test_thresholds_are_running_medians():
-    typical = Typical(2)
+    typical = RunningHistograms(2)
     start = typical.thresholds()
     assert typical.tau().tolist() == start.beyond.tolist() == [1, 1]
     assert start.invented.tolist() == [0, 0]
@@ -217,7 +225,7 @@ def test_thresholds_are_running_medians():
     pixels = torch.zeros(4, 2, BINS)
     pixels[DEFECT, 0], pixels[SOUND, 1] = count_probabilities(values), count_probabilities(values * 0.01)
     pixels[DEFECT, 1] = count_probabilities(values * 0.1 + 0.5)
-    typical.update(Seen(pixels))
+    typical.update(pixels)
     found = typical.thresholds()
     assert typical.tau()[0].item() == pytest.approx(values.quantile(0.95).item(), abs=0.02)
     assert found.invented[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
@@ -230,14 +238,14 @@ def test_of_what_nobody_doubts_a_twentieth_at_most_is_called_invented():
     values = 0.01 * torch.rand(4000, generator=torch.Generator().manual_seed(0))
     pixels = torch.zeros(4, 1, BINS)
     pixels[DEFECT, 0] = pixels[SOUND, 0] = count_probabilities(values)
-    typical = Typical(1)
-    typical.update(Seen(pixels))
+    typical = RunningHistograms(1)
+    typical.update(pixels)
     assert (values < typical.thresholds().invented[0]).float().mean().item() == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_was_seen_fades_and_survives_a_checkpoint():
     seen = observe(one_box(), opinion(torch.full((1, 20, 24), 0.4)), 2)
-    typical, resumed = Typical(2), Typical(2)
+    typical, resumed = RunningHistograms(2), RunningHistograms(2)
     typical.update(seen)
     resumed.load_state_dict(typical.state_dict())
     for one in (typical, resumed):
@@ -248,9 +256,9 @@ def test_what_was_seen_fades_and_survives_a_checkpoint():
 
 @pytest.mark.parametrize("clutter", [10, 200])
 def test_beyond_the_boxes_surprises_are_believed_only_where_boxes_have_more_of_them(clutter):
-    typical = Typical(1)
+    typical = RunningHistograms(1)
     typical.pixels[DEFECT, 0] = count_probabilities(torch.full((100,), 0.6))
-    typical.pixels[SURPRISE, 0] = count_probabilities(torch.cat([torch.full((30,), 0.7), torch.full((20,), 0.9)]))
+    typical.pixels[INSIDE, 0] = count_probabilities(torch.cat([torch.full((30,), 0.7), torch.full((20,), 0.9)]))
     typical.pixels[BEYOND, 0] = count_probabilities(
         torch.cat([torch.full((40,), 0.7), torch.full((clutter // 10,), 0.9), torch.full((clutter,), 0.3)])
     )
@@ -258,7 +266,7 @@ def test_beyond_the_boxes_surprises_are_believed_only_where_boxes_have_more_of_t
     edges = torch.linspace(-REACH, REACH, BINS + 1).sigmoid()
     level = found.beyond.item()
     assert level >= typical.tau().item()
-    beyond, surprise = (typical.pixels[kind, 0][edges[:-1] >= level].sum() for kind in (BEYOND, SURPRISE))
+    beyond, surprise = (typical.pixels[kind, 0][edges[:-1] >= level].sum() for kind in (BEYOND, INSIDE))
     assert beyond <= surprise
     if clutter == 10:  # 41 against 50 from tau up
         assert level < 0.7
@@ -267,8 +275,8 @@ def test_beyond_the_boxes_surprises_are_believed_only_where_boxes_have_more_of_t
 
 
 def test_where_clutter_is_always_more_nothing_beyond_the_boxes_is_believed():
-    typical = Typical(1)
+    typical = RunningHistograms(1)
     typical.pixels[DEFECT, 0] = count_probabilities(torch.full((100,), 0.6))
-    typical.pixels[SURPRISE, 0] = count_probabilities(torch.full((30,), 0.7))
+    typical.pixels[INSIDE, 0] = count_probabilities(torch.full((30,), 0.7))
     typical.pixels[BEYOND, 0] = count_probabilities(torch.cat([torch.full((40,), 0.7), torch.full((5,), 0.99)]))
     assert typical.thresholds().beyond.item() == 1

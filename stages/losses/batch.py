@@ -1,13 +1,5 @@
-"""What a method of supervision is given: pixels, labels, boxes with SAM's masks, and what depends on time.
-
-Every method is one file with
-
-    losses(logits: Logits, batch: Batch, params, moment: Moment, teacher: Logits | None) -> tuple[Named, Named]
-
-which returns its losses, weighted, by name (their sum is what is minimised), and figures for the curves (no gradient).
-`logits` are the student's on `batch.image`, `teacher` the EMA student's on `batch.clean`, without gradient; a method
-that needs none ignores it. A batch without a single box gives finite losses and teaches background.
-"""
+"""What a method of supervision is given: pixels, labels, boxes with the SAM teacher's masks, and what depends on
+time."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou")
-"""Columns of the candidates table that are the scores of `Boxes`, in the order of its fields."""
-
-Named = dict[str, Tensor]
-"""Scalars by name."""
+SCORES = {"sam_pred_iou": "predicted_iou", "stability": "stability", "mean_prob_in": "mean_prob", "box_iou": "box_iou"}
+"""Columns of the candidates table that are scores, and the fields of `Boxes` that hold them."""
 
 
 class Boxes(NamedTuple):
@@ -34,30 +23,35 @@ class Boxes(NamedTuple):
     stability: Tensor  # (N, C) float32
     mean_prob: Tensor  # (N, C) float32, mean probability over the mask's pixels
     box_iou: Tensor  # (N, C) float32, of the mask's bounding box with the box
-    chosen: Tensor  # (N,) int64, the candidate that rasterize painted
+    chosen: Tensor  # (N,) int64, the candidate that rasterize labelled
 
     def of_chosen(self, values: Tensor) -> Tensor:
         """`values` (N, C, ...) of each box's chosen candidate, (N, ...)."""
         return values[torch.arange(len(self.chosen), device=values.device), self.chosen]
 
     def where(self, keep: Tensor) -> "Boxes":
-        """The boxes that `keep` names, (N,) bool or indices."""
+        """The boxes selected by `keep`, (N,) bool or indices."""
         return Boxes(*(values[keep] for values in self))
 
 
 def boxes_of(rows: Sequence[Sequence[dict]], xyxy: Tensor, candidates: Tensor) -> Boxes:
     """N boxes of one image, from the C rows of the candidates table that each has.
 
-    `xyxy` (N, 4) and `candidates` (N, C, H, W) bool, the masks of the rows, in whichever frame.
+    `xyxy` (N, 4) and `candidates` (N, C, H, W) bool, the masks of the rows, in whichever frame. N may be 0.
     """
+    shape = candidates.shape[:2]
+    scores = {
+        field: torch.tensor([[row[column] for row in each] for each in rows], dtype=torch.float32).reshape(shape)
+        for column, field in SCORES.items()
+    }
     return Boxes(
-        torch.zeros(len(rows), dtype=torch.long),
-        torch.tensor([each[0]["class_id"] for each in rows]),
-        xyxy,
-        candidates,
-        torch.tensor([[row["area"] > 0 for row in each] for each in rows]),
-        *(torch.tensor([[row[name] for row in each] for each in rows], dtype=torch.float32) for name in SCORES),
-        torch.tensor([[row["chosen"] for row in each].index(True) for each in rows]),
+        image_index=torch.zeros(len(rows), dtype=torch.long),
+        class_id=torch.tensor([each[0]["class_id"] for each in rows], dtype=torch.long),
+        xyxy=xyxy,
+        candidates=candidates,
+        valid=torch.tensor([[row["area"] > 0 for row in each] for each in rows], dtype=torch.bool).reshape(shape),
+        chosen=torch.tensor([[row["chosen"] for row in each].index(True) for each in rows], dtype=torch.long),
+        **scores,
     )
 
 
@@ -75,19 +69,11 @@ class Batch(NamedTuple):
         return Batch(self.image.to(device), self.clean.to(device), self.labels.to(device), boxes)
 
 
-class Thresholds(NamedTuple):
-    """What `two_sided` has learnt about its student so far; see there."""
-
-    invented: Tensor  # (K,) in [0, 1): below it, a painted pixel becomes background
-    beyond: Tensor  # (K,) in (0, 1]: above it, background outside all boxes becomes the class
-
-
 class Moment(NamedTuple):
     """What depends on time, or on the data as a whole."""
 
     progress: float  # share of the training steps done, in [0, 1]
     class_weights: Tensor  # (K+1,) of the cross-entropy, background first
-    thresholds: Thresholds | None = None  # of a method that keeps any
 
 
 def ramp(progress: float, warmup: float) -> float:

@@ -1,6 +1,6 @@
 """BoxSeg's Peer-assisted Copy-paste (arXiv 2504.05137): well-masked instances of the bank, pasted into a batch.
 
-As released [C]: an image that has a box is given one more instance, of a class that it has, from a random image of
+As released: an image that has a box is given one more instance, of a class that it has, from a random image of
 the bank; of that image's fitting instances the one with the highest quality. It lands on a box of its class drawn
 at random (not the worst): its left edge uniformly between 0.9 of its width left of the box and 0.1 of its width left
 of the box's right edge, likewise from above; no scaling, flip or blending. What it covers is erased from the other
@@ -8,7 +8,7 @@ instances, whose boxes follow; one stays if no side of its box moved by more tha
 `min_area_px` of its mask are left. Attempts fall from every image to 3 in 10 over the warm-up (the release's
 `rand < 0.7 ramp` means skip). A pasted instance brings its label, its masks and their scores, hence its quality.
 
-Departures [O]: the bank is built offline from the train shards with seeded draws, keeps its images after use and
+Departures: the bank is built offline from the train shards with seeded draws, keeps its images after use and
 is not renewed, so training repeats itself; its qualities are SAM's alone. The batch is pasted before anyone sees it, so
 the EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
 (the release takes the colours from before). A box's side moves by as much as its mask's extent there did, since here
@@ -22,15 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.data.tables import IGNORE
-from stages.losses.batch import Batch, Boxes, ramp
+from stages.losses.batch import Batch, Boxes
 from stages.losses.pseudo_masks import tight_boxes
-from stages.methods.config import BankParams
 
 SKIPPED = 0.7
-"""Share of the images that are left alone once the warm-up is over [C]."""
+"""Share of the images that are left alone once the warm-up is over, as released."""
 
 
 class Piece(NamedTuple):
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     candidates: Tensor  # (C, h, w) bool
     class_id: int
     box_xyxy: Tensor  # (4,) float32, relative to the cut-out's top left
-    scores: Tensor  # (4, C) float32: predicted IoU, stability, mean probability, box IoU
+    scores: dict[str, Tensor]  # (C,) float32 by field of `Boxes`: predicted_iou, stability, mean_prob, box_iou
     chosen: int
     quality: float
 
@@ -50,15 +50,32 @@ Bank = Sequence[Sequence[Piece]]
 """The instances of each image in the bank."""
 
 
+def at_scale(piece: Piece, scale_yx: tuple[float, float]) -> Piece:
+    """The piece as a window shows it that is stretched by so much; masks by nearest neighbour, never empty."""
+    if scale_yx == (1.0, 1.0):
+        return piece
+    size_hw = [max(round(side * scale), 1) for side, scale in zip(piece.mask.shape, scale_yx, strict=True)]
+    rgb = F.interpolate(piece.rgb[None], size_hw, mode="bilinear", antialias=True, align_corners=False)[0]
+    masks = torch.cat([piece.mask[None], piece.candidates]).float()[None]
+    mask, *each = F.interpolate(masks, size_hw, mode="nearest-exact")[0].bool()
+    if not mask.any():
+        mask = torch.ones_like(mask)
+    candidates = torch.stack(each) & mask
+    box_xyxy = piece.box_xyxy * torch.tensor([*reversed(scale_yx), *reversed(scale_yx)])
+    return piece._replace(rgb=rgb, mask=mask, candidates=candidates, box_xyxy=box_xyxy)
+
+
 def copy_paste(
-    batch: Batch, bank: Bank, params: BankParams, progress: float, warmup: float, draw: np.random.Generator
+    batch: Batch, bank: Bank, max_shift_px: float, min_area_px: int, rise: float, draw: np.random.Generator
 ) -> Batch:
     """The batch with pieces pasted into some of its images; the one given is left as it is.
+
+    `rise`: share of the warm-up that is over, from 0 to 1. `max_shift_px`, `min_area_px`: see `erase`.
 
     The same `draw` state gives the same batch. Images without a box, or without a fitting piece, stay as they are.
     """
     for image in range(len(batch.labels)):
-        if draw.random() < SKIPPED * ramp(progress, warmup):
+        if draw.random() < SKIPPED * rise:
             continue
         mine = (batch.boxes.image_index == image).nonzero()[:, 0]
         classes = set(batch.boxes.class_id[mine].tolist())
@@ -69,7 +86,7 @@ def copy_paste(
         piece = max(peers, key=lambda one: one.quality)
         targets = mine[batch.boxes.class_id[mine] == piece.class_id]
         target_xyxy = batch.boxes.xyxy[targets[draw.integers(len(targets))]].tolist()
-        batch = paste(batch, image, piece, place(piece, target_xyxy, draw), params)
+        batch = paste(batch, image, piece, place(piece, target_xyxy, draw), max_shift_px, min_area_px)
     return batch
 
 
@@ -81,7 +98,9 @@ def place(piece: Piece, target_xyxy: Sequence[float], draw: np.random.Generator)
     return round(left), round(top)
 
 
-def paste(batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], params: BankParams) -> Batch:
+def paste(
+    batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], max_shift_px: float, min_area_px: int
+) -> Batch:
     """The batch with `piece` in `image`, its top left at `corner_xy`. Padding gets nothing."""
     size_hw = batch.labels.shape[-2:]
     covered = _onto(piece.mask, size_hw, corner_xy) & (batch.labels[image] != IGNORE)
@@ -93,7 +112,7 @@ def paste(batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], pa
         photo[image] = torch.where(covered, rgb, photo[image])
     labels = batch.labels.clone()
     before = batch.boxes
-    boxes, keep = erase(before, image, covered, params)
+    boxes, keep = erase(before, image, covered, max_shift_px, min_area_px)
     for lost in (~keep).nonzero()[:, 0].tolist():
         rest = before.of_chosen(before.candidates)[lost] & (labels[image] == before.class_id[lost] + 1)
         labels[image] = torch.where(rest, IGNORE, labels[image])
@@ -103,16 +122,19 @@ def paste(batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], pa
     return Batch(*photos, labels, Boxes(*together))
 
 
-def erase(boxes: Boxes, image: int, covered: Tensor, params: BankParams) -> tuple[Boxes, Tensor]:
-    """Boxes whose masks in `image` lack the pixels of `covered` (S, S), and which of them stay, (N,) bool."""
+def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_area_px: int) -> tuple[Boxes, Tensor]:
+    """Boxes whose masks in `image` lack the pixels of `covered` (S, S), and which of them stay, (N,) bool.
+
+    One stays if no side of its box moved by more than `max_shift_px`, or more than `min_area_px` of its mask are left.
+    """
     here = boxes.image_index == image
     candidates = boxes.candidates & ~(covered & here[:, None, None])[:, None]
     old, new = boxes.of_chosen(boxes.candidates), boxes.of_chosen(candidates)
     moved = tight_boxes(new) - tight_boxes(old)
     left, touched = new.flatten(1).sum(1), (old != new).flatten(1).any(1)
     moved = torch.where((touched & (left > 0))[:, None], moved, 0.0)
-    near = (moved.abs() <= params.max_shift_px).all(dim=1) & (left > 0)
-    keep = ~touched | near | (left > params.min_area_px)
+    near = (moved.abs() <= max_shift_px).all(dim=1) & (left > 0)
+    keep = ~touched | near | (left > min_area_px)
     # a mask that lies beyond the window is as valid as before
     emptied = boxes.candidates.flatten(2).any(2) & ~candidates.flatten(2).any(2)
     return boxes._replace(candidates=candidates, xyxy=boxes.xyxy + moved, valid=boxes.valid & ~emptied), keep
@@ -130,14 +152,14 @@ def _onto(part: Tensor, size_hw: tuple[int, int], corner_xy: tuple[int, int]) ->
 
 
 def _as_box(piece: Piece, image: int, candidates: Tensor, corner_xy: tuple[int, int], like: Boxes) -> Boxes:
-    """The piece as the only box, in window pixels."""
-    xyxy = piece.box_xyxy + torch.tensor([*corner_xy, *corner_xy], dtype=torch.float32)
-    return Boxes(
-        torch.tensor([image], device=like.xyxy.device),
-        torch.tensor([piece.class_id], device=like.xyxy.device),
-        xyxy[None].to(like.xyxy.device),
-        candidates[None],
-        candidates.flatten(1).any(1)[None],
-        *(score[None].to(like.xyxy.device) for score in piece.scores),
-        torch.tensor([piece.chosen], device=like.xyxy.device),
+    """The piece as the only box, in window pixels, on the device of `like`."""
+    only = Boxes(
+        image_index=torch.tensor([image]),
+        class_id=torch.tensor([piece.class_id]),
+        xyxy=piece.box_xyxy[None] + torch.tensor([*corner_xy, *corner_xy], dtype=torch.float32),
+        candidates=candidates[None],
+        valid=candidates.flatten(1).any(1)[None],
+        chosen=torch.tensor([piece.chosen]),
+        **{field: values[None] for field, values in piece.scores.items()},
     )
+    return Boxes(*(values.to(like.xyxy.device) for values in only))

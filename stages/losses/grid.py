@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Boxes
-from stages.networks.student import Logits
+from stages.student.segmenter import Logits
 
 EDGE_TOLERANCE_PX = 0.01
 """A cell belongs to a box that covers more of its side than this: normalised label files round their coordinates."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Boxes
 from stages.losses.grid import box_cells
-from stages.networks.student import Logits
+from stages.student.segmenter import Logits
 
 
 class Pseudo(NamedTuple):
@@ -79,3 +79,22 @@ def ema_masks(teacher: Logits, boxes: Boxes, inside: Tensor) -> tuple[Pseudo, Te
     mask = (p > 0.5) & inside
     fit = fit_of(mask, inside)
     return Pseudo(mask, mean_inside(p, mask).sqrt() * (fit >= 0.5)), fit
+
+
+@torch.no_grad()
+def choose(source: str, ema: Logits | None, boxes: Boxes, inside: Tensor) -> tuple[Pseudo, Tensor]:
+    """Each box's mask, and whether it is the EMA teacher's, (N,) bool. `inside` (N, S, S) bool: the pixels of the
+    boxes.
+
+    `source`: `sam`, `ema`, or `sam_then_ema`: the EMA teacher's from when it counts and sqrt(fit * mean p) is no lower
+    than SAM's score, where fit is the IoU of the bounding boxes.
+    """
+    if source == "sam":
+        return sam_masks(boxes, inside), torch.zeros_like(boxes.class_id, dtype=torch.bool)
+    own, fit = ema_masks(ema, boxes, inside)
+    if source == "ema":
+        return own, own.score > 0
+    sam = sam_masks(boxes, inside)
+    better = (own.score > 0) & (own.score * fit.sqrt() >= sam.score)
+    mask = torch.where(better[:, None, None], own.mask, sam.mask)
+    return Pseudo(mask, torch.where(better, own.score, sam.score)), better

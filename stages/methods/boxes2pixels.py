@@ -1,78 +1,44 @@
-"""Boxes2Pixels (arXiv 2604.11162): asymmetric Dice on the binary head, self-correcting cross-entropy on the fine one.
+"""Boxes2Pixels (arXiv 2604.11162): asymmetric Dice on the binary head, self-correcting cross-entropy on the fine head.
 
-Departures from the authors' release, each because its own form measures something else than it says:
-- cross-entropy is averaged over pixels with self-correction on *and* off, so the switch changes one thing only
-  (the release divides by the pixel count in one case and by the summed class weights in the other);
-- Dice sums over the whole batch, so a defect-free image adds its false alarms to a loss that has a gradient, and
-  a batch without any defect is taught by cross-entropy (Dice against an empty target has no gradient to speak of).
+Departures from the authors' release:
+- cross-entropy is averaged over pixels with self-correction on and off, so that the switch changes one thing only (the
+  release divides by the number of pixels in one case and by the summed class weights in the other);
+- Dice sums over the whole batch, so that false positives on a defect-free image enter a loss that has a gradient; a
+  batch without any defect is taught by cross-entropy, because Dice against an empty target has almost no gradient.
 """
 
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
 
-from stages.data.tables import IGNORE
-from stages.losses.batch import Batch, Moment, Named
-from stages.methods.config import Boxes2PixelsParams
-from stages.networks.student import Logits
-
-EPS = 1e-6
-
-
-def asymmetric_dice(p: Tensor, g: Tensor, beta: float) -> Tensor:
-    """Scalar 1 - (<p,g> + eps) / (<p,g> + beta <p,1-g> + <1-p,g> + eps); beta < 1 forgives pixels that the mask misses.
-
-    `p`: defect probabilities in [0, 1], `g`: 0/1 targets, any one shape; sums run over all elements.
-    Where `g` is empty the value is 1 - eps / (beta sum p + eps), whose gradient vanishes: see `binary_loss`.
-    """
-    hit = (p * g).sum()
-    return 1 - (hit + EPS) / (hit + beta * (p * (1 - g)).sum() + ((1 - p) * g).sum() + EPS)
+from stages.losses.batch import Batch, Moment
+from stages.losses.config import HeadWeights, SelfcorrParams
+from stages.losses.method import Method as BaseMethod
+from stages.losses.method import Named
+from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.student.segmenter import Logits
 
 
-def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
-    """Asymmetric Dice of the binary head over the batch; without a defect pixel in it, mean -log p(background).
+class Params(HeadWeights):
+    """The sections `loss` and `selfcorr`; `selfcorr` is None for a run that does not self-correct."""
 
-    `logits` (B, 2, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE.
-    """
-    known, margin = labels != IGNORE, logits[:, 1] - logits[:, 0]
-    defect = ((labels > 0) & known).to(logits.dtype)
-    if not defect.any():
-        return (F.softplus(margin) * known).sum() / known.sum().clamp(min=1)
-    # an unknown pixel has no part in any of the three sums
-    return asymmetric_dice(margin.sigmoid() * known, defect, beta)
+    method: Literal["boxes2pixels"]
+    beta: float | None = Field(ge=0)
+    selfcorr: SelfcorrParams | None
 
 
-@torch.no_grad()
-def correct_labels(logits: Tensor, labels: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """One-sided self-correction: background where a defect class has probability above `tau` becomes that class.
+class Method(BaseMethod):
+    """`fine` and `binary`; for the curves `corrected_share` of the background, where labels are corrected."""
 
-    `logits` (B, K+1, H, W); `labels` (B, H, W). Returns the corrected labels and the (B, H, W) bool map of what
-    changed. Labels other than background never change.
-    """
-    confidence, best = logits.softmax(dim=1)[:, 1:].max(dim=1)
-    changed = (labels == 0) & (confidence > tau)
-    return torch.where(changed, best + 1, labels), changed
-
-
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Mean over the known pixels of w[label] * -log p[label]. `class_weights` (K+1,).
-
-    The mean is over the pixels, not over their weights, so weights and self-correction change what they say alone.
-    """
-    total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
-
-
-def losses(
-    logits: Logits, batch: Batch, params: Boxes2PixelsParams, moment: Moment, teacher: Logits | None
-) -> tuple[Named, Named]:
-    """`fine` and `binary`; figure `corrected_share` of the background. Neither `teacher` nor boxes are used."""
-    labels = targets = batch.labels
-    corrected = torch.zeros((), device=labels.device)
-    if params.selfcorr is not None and moment.progress >= params.selfcorr.warmup:
-        targets, changed = correct_labels(logits.fine, labels, params.selfcorr.tau)
-        corrected = changed.sum() / (labels == 0).sum().clamp(min=1)
-    named = {"fine": params.fine * weighted_cross_entropy(logits.fine, targets, moment.class_weights)}
-    if logits.binary is not None:
-        named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
-    return named, {"corrected_share": corrected}
+    def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
+        params, targets, shown = self.params, batch.labels, {}
+        if params.selfcorr is not None:
+            shown = {"corrected_share": torch.zeros((), device=batch.labels.device)}
+            if moment.progress >= params.selfcorr.warmup:
+                targets, changed = correct_labels(logits.fine, batch.labels, params.selfcorr.tau)
+                shown = {"corrected_share": changed.sum() / (batch.labels == 0).sum().clamp(min=1)}
+        named = {"fine": params.fine * weighted_cross_entropy(logits.fine, targets, moment.class_weights)}
+        if logits.binary is not None:
+            named["binary"] = params.binary * binary_loss(logits.binary, batch.labels, params.beta)
+        return named, shown

@@ -1,128 +1,188 @@
 """BoxSeg (arXiv 2504.05137): BoxTeacher's losses on masks fused from several candidates and scored by their agreement.
 
-Its Quality-Aware Module, here over SAM's candidates and the EMA student's mask:
-- box-quality ranking [C]: candidates whose box has an IoU over 0.5 with the annotation and a score over 0.1, the best
-  20 by that IoU; without any, the box teaches only as a box;
-- fusion, `published` [S]: M = sum w_n m_n > 0.5, w_n in proportion to sqrt(score_n * IoU_n), over the K best, K linear
-  in the square root of the area between two sizes (the constants were not found); `released` [C]: plain strict
-  majority of the masks at 0.5, no K, a tie is background;
-- mask-quality scoring [C]: a_n = IoU(B_n, M) * sum(m_n B_n) / max(|M|, 1), Q_n = sqrt((c_n + 1) / 2 * a_n), Q their
-  mean; Q takes the place of BoxTeacher's s. a_n <= 1 always, and 1 also for any sure B_n that contains M: a
-  candidate that is too large costs nothing [V].
-Peer-assisted Copy-paste is `copypaste.py`.
+The Quality-Aware Module is stages/losses/fusion.py, Peer-assisted Copy-paste stages/losses/copy_paste.py, on a bank of
+instances that is built here. The varifocal loss and NMS-free teacher belong to a detector.
 
-Departures: annotations replace detections, so candidates come from SAM (its predicted IoU for the class score) and
-the EMA (mean p for it), a candidate's box is its mask's bounding box, and c_n = sqrt(score_n * IoU_n): the box IoU
-stands in for centre-ness [O]. SAM's soft masks are not kept: m_n is the mean probability on the mask's pixels, 0
-elsewhere [O]. SAM's three outputs are nested, not independent votes, so a majority tends to the middle. K's constants
-are ours: 2 up to an area of 32 x 32 px, all from 96 x 96 [O]; candidates equal to the K-th best count too, so that
-their order does not matter. Masks are clipped to the box before fusion. The varifocal loss and NMS-free teacher belong
-to a detector and have no place here.
+The bank, as released: an instance is admitted if its box overlaps no other box of its image by an IoU of `max_box_iou`
+or more, and its quality, score and area exceed their limits. Departures: its quality is that of SAM's candidates alone,
+there being no EMA teacher yet; its score is the chosen candidate's predicted IoU; images are drawn by seed, at most
+`images` of them, instead of one per combination of classes with random eviction.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from stages.losses.batch import Batch, Boxes, Moment, Named, ramp
+from stages.common.errors import UserError
+from stages.common.params import Section
+from stages.data.boxes import corners, pixels_of_box
+from stages.data.images import read_image
+from stages.losses.batch import SCORES, Batch, Moment, boxes_of, ramp
+from stages.losses.config import Share, Weight
+from stages.losses.copy_paste import Piece, at_scale, copy_paste
+from stages.losses.fusion import judge, peers
 from stages.losses.grid import heads, scene
-from stages.losses.pseudo_masks import Pseudo, box_pixels, class_probability, fit_of, mask_iou, mean_inside
-from stages.methods.boxinst import box_losses
-from stages.methods.boxteacher import choose, pseudo_losses
-from stages.methods.config import BoxSegParams
-from stages.networks.student import Logits
-
-MIN_IOU, MIN_SCORE, MOST = 0.5, 0.1, 20
-"""Box-quality ranking: both have to be exceeded, and at most so many candidates stay [C]."""
-
-FEWEST, SMALL_PX, LARGE_PX = 2, 32.0, 96.0
-"""Candidates fused for small boxes; sides of the squares between which their number rises to all [O]."""
+from stages.losses.instance import BoxLossParams, box_losses, pseudo_losses
+from stages.losses.method import Method as BaseMethod
+from stages.losses.method import Named, TrainSplit
+from stages.losses.pseudo_masks import box_pixels, choose, pairwise_box_iou, tight_boxes
+from stages.masks import rle
+from stages.student.segmenter import Logits
 
 
-class Peers(NamedTuple):
-    """M candidates for each of N boxes."""
+class BankParams(Section):
+    """The copy-paste bank, and when an instance survives being pasted over.
 
-    soft: Tensor  # (N, M, H, W) float in [0, 1], inside the box
-    score: Tensor  # (N, M) in [0, 1]
-    iou: Tensor  # (N, M) of the mask's bounding box with the box
+    `images`: at most so many in the bank (80). `min_quality`, `min_score`: of an instance to be admitted, its mask's
+    quality and predicted IoU (0.5 and 0.5). `max_box_iou`: with any other box of its image (0.1). `min_area_px`: of its
+    mask, and of what pasting leaves of another (300 on images of 800 px and more; 75 is the same at 518).
+    `max_shift_px`: an instance of which less is left stays too, if no side of its box moved by more (10).
+    """
 
-
-def losses(
-    logits: Logits, batch: Batch, params: BoxSegParams, moment: Moment, teacher: Logits | None
-) -> tuple[Named, Named]:
-    """BoxInst's losses, `pixel` and `affinity`; figures `mask_score`, `ranked_share` of boxes. Needs `teacher`."""
-    on = scene(batch, params.stride)
-    seen = heads(logits, on, params.fine, params.binary)
-    inside = box_pixels(batch, on.boxes)
-    if params.quality_aware:
-        pseudo = judge(peers(on.boxes, inside, teacher), inside, params.fusion)
-    else:
-        pseudo, _ = choose("sam_then_ema", teacher, on.boxes, inside)
-    named = box_losses(seen, on, batch, params, moment.progress)
-    rise = ramp(moment.progress, params.warmup)
-    named |= pseudo_losses(seen, on, pseudo, rise * params.pixel, rise * params.affinity)
-    boxes = max(len(pseudo.score), 1)
-    return named, {"mask_score": pseudo.score.sum() / boxes, "ranked_share": (pseudo.score > 0).sum() / boxes}
+    images: int = Field(ge=1)
+    min_quality: Share
+    min_score: Share
+    max_box_iou: Share
+    min_area_px: int = Field(ge=1)
+    max_shift_px: float = Field(ge=0)
 
 
-@torch.no_grad()
-def peers(boxes: Boxes, inside: Tensor, teacher: Logits | None) -> Peers:
-    """SAM's candidates, and the EMA student's mask as the last where there is a teacher. `inside` (N, H, W) bool."""
-    score = boxes.predicted_iou.clamp(0, 1) * boxes.valid
-    soft = (boxes.candidates & inside[:, None]) * boxes.mean_prob.clamp(0, 1)[..., None, None]
-    found = Peers(soft, score, boxes.box_iou)
-    if teacher is None:
-        return found
-    p = class_probability(teacher.fine, boxes) * inside
-    mask = p > 0.5
-    own = Peers(p, mean_inside(p, mask), fit_of(mask, inside))
-    return Peers(*(torch.cat([sam, ema[:, None]], dim=1) for sam, ema in zip(found, own, strict=True)))
+class Params(BoxLossParams):
+    """`quality_aware`: its Quality-Aware Module; without it masks are chosen and scored as `boxteacher` does with
+    `sam_then_ema`. `fusion`: of a box's candidates, as in the paper (`published`) or in the authors' code (`released`).
+    `copy_paste`: Peer-assisted Copy-paste, None for none. `pixel`, `affinity`: as in `boxteacher`.
+    """
+
+    method: Literal["boxseg"]
+    quality_aware: bool
+    fusion: Literal["published", "released"]
+    copy_paste: BankParams | None
+    pixel: Weight
+    affinity: Weight
 
 
-@torch.no_grad()
-def judge(found: Peers, inside: Tensor, fusion: str) -> Pseudo:
-    """Rank, fuse, score: one mask a box."""
-    kept = rank(found)
-    fused = fuse(found, kept, inside.sum((-2, -1)).float(), fusion)
-    return Pseudo(fused, mask_quality(found, kept, fused))
+class Method(BaseMethod):
+    """BoxInst's losses, `pixel` and `affinity`; for the curves `mask_score`, `ranked_share` of boxes."""
+
+    reads_boxes = True
+    reads_ema = True
+
+    def __init__(self, params: Params, split: TrainSplit) -> None:
+        super().__init__(params, split)
+        self.bank = read_bank(split, params.copy_paste, params.fusion) if params.copy_paste else None
+
+    def augment(self, batch: Batch, progress: float, draw: np.random.Generator) -> Batch:
+        if self.bank is None:
+            return batch
+        limits = self.params.copy_paste
+        return copy_paste(
+            batch, self.bank, limits.max_shift_px, limits.min_area_px, ramp(progress, self.params.warmup), draw
+        )
+
+    def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
+        params, on = self.params, scene(batch, self.params.stride)
+        seen = heads(logits, on, params.fine, params.binary)
+        inside = box_pixels(batch, on.boxes)
+        if params.quality_aware:
+            pseudo = judge(peers(on.boxes, inside, ema), inside, params.fusion)
+        else:
+            pseudo, _ = choose("sam_then_ema", ema, on.boxes, inside)
+        named = box_losses(seen, on, batch, params, moment.progress)
+        rise = ramp(moment.progress, params.warmup)
+        named |= pseudo_losses(seen, on, pseudo, rise * params.pixel, rise * params.affinity)
+        boxes = max(len(pseudo.score), 1)
+        return named, {"mask_score": pseudo.score.sum() / boxes, "ranked_share": (pseudo.score > 0).sum() / boxes}
 
 
-def rank(found: Peers) -> Tensor:
-    """(N, M) bool: candidates that may take part."""
-    good = (found.iou > MIN_IOU) & (found.score > MIN_SCORE)
-    return good & _among_best(torch.where(good, found.iou, -1.0), torch.full_like(found.iou[:, 0], float(MOST)))
+class Entry(NamedTuple):
+    """An image of the bank."""
+
+    image: dict  # its row of the masks table, less the label map
+    instances: list[list[dict]]  # the candidate rows of each box that may be pasted
 
 
-def fuse(found: Peers, kept: Tensor, area: Tensor, fusion: str) -> Tensor:
-    """(N, H, W) bool. `kept` (N, M) bool; `area` (N,) pixels of the box."""
-    if fusion == "released":
-        votes = ((found.soft > 0.5) & kept[..., None, None]).sum(1)
-        return votes * 2 > kept.sum(1)[:, None, None]
-    weight = (found.score * found.iou).sqrt() * kept
-    weight = weight * _among_best(torch.where(kept, weight, -1.0), how_many(area, weight.shape[1]))
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-9)
-    return torch.einsum("nm,nmhw->nhw", weight, found.soft) > 0.5
+def build(masks: pa.Table, candidates: pa.Table, params: BankParams, fusion: str, seed: int) -> list[Entry]:
+    """Images with an instance to paste, in the order of their draw. No pixel of an image is read.
+
+    `masks`, `candidates`: the train shards' tables. The same tables and seed give the same bank.
+    """
+    columns = ["image_id", "path", "sha256", "exif_orientation", "height", "width"]
+    images = masks.select(columns).to_pylist()
+    by_image: dict[str, dict[str, list[dict]]] = {}
+    for row in candidates.to_pylist():
+        by_image.setdefault(row["image_id"], {}).setdefault(row["box_id"], []).append(row)
+    bank: list[Entry] = []
+    for index in np.random.default_rng([seed, len(images)]).permutation(len(images)):
+        image = images[index]
+        if admitted := _admitted(list(by_image.get(image["image_id"], {}).values()), image, params, fusion):
+            bank.append(Entry(image, admitted))
+        if len(bank) == params.images:
+            break
+    return bank
 
 
-def how_many(area: Tensor, most: int) -> Tensor:
-    """(N,) K: FEWEST up to SMALL_PX squared, `most` from LARGE_PX squared, rounded in between."""
-    share = ((area.sqrt() - SMALL_PX) / (LARGE_PX - SMALL_PX)).clamp(0, 1)
-    fewest = min(FEWEST, most)
-    return (fewest + share * (most - fewest)).round()
+def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[Piece]]:
+    """The pieces of each image in the bank, as a window shows them.
+
+    Raises UserError when no instance is fit for the bank, and like `read_image`.
+    """
+    entries = build(split.masks, split.candidates, params, fusion, split.seed)
+    if not entries:
+        raise UserError(
+            "no instance of the train split is fit for the copy-paste bank: lower supervision.copy_paste.min_quality, "
+            "min_score or min_area_px, or switch copy_paste off (null)"
+        )
+    bank = []
+    for image, instances in entries:
+        rgb = read_image(split.root, image["path"], image["sha256"], image["exif_orientation"])
+        stretched = split.view.scale == "stretch"
+        scale_yx = tuple(split.view.size_px / image[side] if stretched else 1.0 for side in ("height", "width"))
+        bank.append([at_scale(_piece(rows, rgb, fusion), scale_yx) for rows in instances])
+    return bank
 
 
-def mask_quality(found: Peers, kept: Tensor, fused: Tensor) -> Tensor:
-    """(N,) Q in [0, 1]: the mean of Q_n over the kept candidates; 0 without one, or where the fused mask is empty."""
-    masks = found.soft > 0.5
-    agreement = mask_iou(masks, fused[:, None])
-    a = agreement * (found.soft * masks).sum((-2, -1)) / fused.sum((-2, -1)).clamp(min=1)[:, None]
-    each = (((found.score * found.iou).sqrt() + 1) / 2 * a).sqrt()
-    return (each * kept).sum(1) / kept.sum(1).clamp(min=1)
+def _admitted(boxes: list[list[dict]], image: dict, params: BankParams, fusion: str) -> list[list[dict]]:
+    size_hw = (image["height"], image["width"])
+    xyxy = torch.tensor([corners(rows[0]) for rows in boxes]).reshape(-1, 4)
+    kept = []
+    for index, rows in enumerate(boxes):
+        others = torch.cat([xyxy[:index], xyxy[index + 1 :]])
+        if (pairwise_box_iou(xyxy[index].expand_as(others), others) >= params.max_box_iou).any():
+            continue
+        if next(row for row in rows if row["chosen"])["sam_pred_iou"] <= params.min_score:
+            continue
+        _, fused, quality = _fused(rows, size_hw, fusion)
+        if quality > params.min_quality and fused.sum() > params.min_area_px:
+            kept.append(rows)
+    return kept
 
 
-def _among_best(values: Tensor, count: Tensor) -> Tensor:
-    """(N, M) bool: no lower than the count-th largest of the row. `count` (N,), at least 1."""
-    ordered = values.sort(dim=1, descending=True).values
-    last = (count.long().clamp(max=values.shape[1]) - 1)[:, None]
-    return values >= ordered.gather(1, last)
+def _fused(rows: Sequence[dict], size_hw: tuple[int, int], fusion: str) -> tuple[Tensor, Tensor, float]:
+    """Candidates (C, H, W) and the fused mask (H, W), on the image, and its quality."""
+    masks = torch.from_numpy(np.stack([rle.decode(row["rle"], size_hw) for row in rows]))
+    window = pixels_of_box(corners(rows[0]), size_hw)
+    inside = torch.zeros(size_hw, dtype=torch.bool)
+    inside[window.y1 : window.y2, window.x1 : window.x2] = True
+    one = boxes_of([rows], torch.tensor([corners(rows[0])]), masks[None])
+    fused = judge(peers(one, inside[None], None), inside[None], fusion)
+    return masks, fused.mask[0], float(fused.score[0])
+
+
+def _piece(rows: Sequence[dict], rgb: np.ndarray, fusion: str) -> Piece:
+    masks, fused, quality = _fused(rows, rgb.shape[:2], fusion)
+    x1, y1, x2, y2 = tight_boxes(fused[None])[0].int().tolist()
+    return Piece(
+        rgb=torch.from_numpy(rgb[y1:y2, x1:x2].copy()).permute(2, 0, 1).float() / 255,
+        mask=fused[y1:y2, x1:x2],
+        candidates=masks[:, y1:y2, x1:x2] & fused[y1:y2, x1:x2],
+        class_id=rows[0]["class_id"],
+        box_xyxy=torch.tensor(corners(rows[0])) - torch.tensor([x1, y1, x1, y1]),
+        scores={field: torch.tensor([row[column] for row in rows]) for column, field in SCORES.items()},
+        chosen=next(index for index, row in enumerate(rows) if row["chosen"]),
+        quality=quality,
+    )

@@ -1,43 +1,64 @@
-"""DiscoBox-lite: a reduced form [O] of DiscoBox (ICCV 2021), which is called so wherever it is reported.
+"""DiscoBox-lite: a reduced form of DiscoBox (ICCV 2021), and called so wherever it is reported.
 
 The paper's teacher is a structured energy over a self-ensembled network: pairs within a box, and correspondences
 between objects of one class across images; minimising it gives refined masks and correspondences that supervise the
-student [S]. Here there is no correspondence at all: BoxInst's losses, and a Dice with the EMA student's mask after a
-few mean-field steps with a colour kernel inside the box. Steps, coupling and weight are ours.
+student (from a summary of the paper). Here there is no correspondence: BoxInst's losses, and a Dice with the EMA
+teacher's mask after a few mean-field steps with a colour kernel inside the box. Steps, coupling and weight are our
+choice.
 """
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from stages.losses.batch import Batch, Moment, Named, ramp
+from stages.losses.batch import Batch, Moment, ramp
+from stages.losses.config import Weight
 from stages.losses.grid import Head, heads, scene
+from stages.losses.instance import BoxLossParams, box_losses, similar
+from stages.losses.method import Method as BaseMethod
+from stages.losses.method import Named
 from stages.losses.terms import dice, edges, neighbours
-from stages.methods.boxinst import box_losses, similar
-from stages.methods.config import DiscoBoxParams
-from stages.networks.student import Logits
+from stages.student.segmenter import Logits
 
 
-def losses(
-    logits: Logits, batch: Batch, params: DiscoBoxParams, moment: Moment, teacher: Logits | None
-) -> tuple[Named, Named]:
-    """BoxInst's losses and `refined`; figure `refined_share`, the share of boxes whose refined mask has a cell."""
-    on = scene(batch, params.stride)
-    seen = heads(logits, on, params.fine, params.binary)
-    named = box_losses(seen, on, batch, params, moment.progress)
-    own = heads(teacher, on, params.fine, params.binary)[0]
-    pairs = edges(on.inside, own.visible) * similar(on, batch.clean)
-    masks = mean_field(own.logits.detach(), on.inside, pairs, params)
-    found = masks.flatten(1).any(dim=1)
-    rise = ramp(moment.progress, params.warmup)
-    named["refined"] = rise * params.refined * sum(head.weight * _agreement(head, masks) for head in seen)
-    return named, {"refined_share": found.sum() / max(len(found), 1)}
+class Params(BoxLossParams):
+    """`refined`: weight of the Dice with the refined mask (our choice: 1). `steps`: of mean field (5).
+
+    `coupling`: how many units of logit a cell moves when all its neighbours have its colour and agree (4).
+    """
+
+    method: Literal["discobox"]
+    refined: Weight
+    steps: int = Field(ge=0)
+    coupling: Weight
+
+
+class Method(BaseMethod):
+    """BoxInst's losses and `refined`; for the curves `refined_share`, of boxes whose refined mask has a cell."""
+
+    reads_boxes = True
+    reads_ema = True
+
+    def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
+        params, on = self.params, scene(batch, self.params.stride)
+        seen = heads(logits, on, params.fine, params.binary)
+        named = box_losses(seen, on, batch, params, moment.progress)
+        own = heads(ema, on, params.fine, params.binary)[0]
+        pairs = edges(on.inside, own.visible) * similar(on, batch.clean)
+        masks = mean_field(own.logits.detach(), on.inside, pairs, params)
+        found = masks.flatten(1).any(dim=1)
+        rise = ramp(moment.progress, params.warmup)
+        named["refined"] = rise * params.refined * sum(head.weight * _agreement(head, masks) for head in seen)
+        return named, {"refined_share": found.sum() / max(len(found), 1)}
 
 
 @torch.no_grad()
-def mean_field(logits: Tensor, inside: Tensor, similarity: Tensor, params: DiscoBoxParams) -> Tensor:
+def mean_field(logits: Tensor, inside: Tensor, similarity: Tensor, params: Params) -> Tensor:
     """(N, h, w) 0/1 masks: q = sigmoid(logits + coupling * mean over neighbours of S (2 q - 1)), some steps, q > 0.5.
 
-    `logits` (N, h, w) of the EMA student; `similarity` (N, 8, h, w), 0 for pairs that do not count. The mean runs over
+    `logits` (N, h, w) of the EMA teacher; `similarity` (N, 8, h, w), 0 for pairs that do not count. The mean runs over
     all 8 places, so a cell with few neighbours of its colour moves little. Outside the box q is 0.
     """
     q = logits.sigmoid() * inside

@@ -1,53 +1,90 @@
-"""Two-sided correction, our own [O]: Boxes2Pixels' losses, after what the teacher missed and what it invented.
+"""Two-sided correction, our own: Boxes2Pixels' losses on labels corrected for the SAM teacher's false negatives and
+positives.
 
-Boxes2Pixels believes every painted pixel, and corrects background anywhere above one fixed tau. Here both of the
-teacher's errors are looked for with the same evidence: SAM's candidates, the box that a person drew, and the EMA
-student on the image that was not augmented. s is that student's p(defect) by the fine head times that by the binary
-head, so that both have to agree. After the warm-up:
+Boxes2Pixels trusts every labelled pixel, and corrects background anywhere above one fixed tau. Here both kinds of error
+are looked for with the same evidence: SAM's candidates, the box that a person drew, and the EMA teacher on the image
+that was not augmented. s is its p(defect) by the fine head times that by the binary head, so that both have to agree.
+After the warm-up:
 
-- invented: a painted pixel becomes background where s is below the median of s over the background in boxes of its
-  class on which all candidates agree (it looks more like background than background typically does), and below the
-  5 % quantile of s over the pixels painted with its class on which all agree. The second keeps a class that the
-  student does not know yet from being corrected away: of what nobody doubts, 5 % at most is lost.
-- missed: beyond the boxes nobody vouches for a defect, and confidence alone is no evidence: what people did not box is
-  subtle, and what the student is surest of there is clutter. So background outside all boxes becomes the likeliest
-  class only above the lowest s (no lower than tau_k, the 95 % quantile of s over the pixels painted k on which all
-  candidates agree) at which such pixels are no more numerous than surprises of the class inside boxes; where clutter
-  outnumbers them at every level, never. At least half of all surprises then lie where a person saw something, and the
-  rule opens by itself once the student tells clutter from defects.
-- unknown: background in a box whose mask is empty teaches nothing, for somebody saw a defect there.
+- false positives: a labelled pixel becomes background where s is below the median of s over the background in boxes of
+  its class on which all candidates agree (it looks more like background than background typically does), and below the
+  5 % quantile of s over the pixels labelled with its class on which all agree. The second keeps a class that the
+  student does not know yet from being corrected away: of the pixels on which all agree, 5 % at most are lost.
+- false negatives: outside all boxes confidence alone is no evidence, because defects that people did not box are subtle
+  and what the student is surest of there is clutter. So background outside all boxes becomes the likeliest class only
+  above the lowest s (no lower than tau_k, the 95 % quantile of s over the pixels labelled k on which all candidates
+  agree) at which such pixels are no more numerous than background pixels inside boxes of the class; where clutter
+  outnumbers them at every level, never. The rule opens by itself once the student tells clutter from defects.
+- unknown: background in a box whose mask is empty teaches nothing, because a person saw a defect there.
 
-Medians and quantiles are of the last hundred steps or so (`typical.py`), so a student that is never surer than 0.5 of a
-true pixel still has a tau. With `tau` a number, background anywhere is corrected as in the paper, the student's own p_k
-above tau, and invented pixels by the rule above.
-
-On the demo, with one `boxes2pixels` student after 1,000 steps, against the exact truth of val (in brackets: of 100
-images of train): of painted pixels on which all candidates agree 14 % (13 %) are wrong, of the others 45 % and
-more. 97 % (83 %) of those with s below the median over background were.
-
-On the test images of magnetic tiles, means of three seeds after 680 steps, it ends at a binary IoU of 0.369 and a
-precision of 0.461, `boxes2pixels` at 0.320 and 0.374; on the demo the two are alike.
-
-Tried, and worse on val's truth of the demo or of magnetic tiles (one seed each): weights of each box's mask by its
-quality, which is what BoxTeacher and BoxSeg do (predicted IoU times the candidates' agreement, which ranks masks with a
-Spearman of 0.81 on the demo, where the bounding box's IoU that both lean on has -0.13). Against the median of all
-boxes, they starve classes whose masks are hard: the IoU of cracks fell from 0.13 to 0.02. Against the median of the
-class, or with background in boxes that a candidate and the student call a defect corrected to one, the student paints
-too much: precision on the demo fell from 0.75 to 0.70 and less.
+Medians and quantiles are of the last hundred steps or so, so a student that is never surer than 0.5 of a true pixel
+still has a tau. With `tau` a number, background anywhere is corrected as in the paper, by the student's own p_k above
+tau, and false positives by the rule above. What was measured and what was tried without success stands in RESULTS.md.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
 from stages.data.tables import IGNORE
-from stages.losses.batch import Batch, Moment, Named
+from stages.losses.batch import Batch, Moment
+from stages.losses.config import HeadWeights, Share
+from stages.losses.method import Method as BaseMethod
+from stages.losses.method import Named, TrainSplit
+from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
 from stages.losses.pseudo_masks import box_pixels
-from stages.methods.boxes2pixels import binary_loss, correct_labels, weighted_cross_entropy
-from stages.methods.config import TwoSidedParams
-from stages.methods.running_thresholds import Seen, count_probabilities
-from stages.networks.student import Logits
+from stages.student.segmenter import Logits
+
+DECAY = 0.99
+"""Of the counts before, per step: about the last hundred steps count."""
+
+REACH, BINS = 20.0, 160
+"""Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
+
+DOUBTED = 0.05
+"""Share of the labelled pixels on which all candidates agree that may be called a false positive, and that exceeds
+tau."""
+
+DEFECT, SOUND, INSIDE, BEYOND = range(4)
+"""Kinds of pixels that are counted per class: DEFECT labelled, and all candidates agree; SOUND in a box, background,
+and all agree; INSIDE in a box, background; BEYOND outside all boxes, background, of the likeliest class."""
+
+
+class Params(HeadWeights):
+    """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
+    the training steps before labels are corrected.
+    """
+
+    method: Literal["two_sided"]
+    beta: float | None = Field(ge=0)
+    tau: Literal["typical"] | Annotated[float, Field(gt=0, lt=1)]
+    warmup: Share
+
+
+class Method(BaseMethod):
+    """`fine` and `binary`; for the curves `corrected_share` of the background and `dropped_share` of labelled
+    pixels.
+    """
+
+    reads_boxes = True
+    reads_ema = True
+
+    def __init__(self, params: Params, split: TrainSplit) -> None:
+        super().__init__(params, split)
+        self.histograms = RunningHistograms(split.classes)
+
+    def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
+        self.histograms.update(observe(batch, ema, self.histograms.pixels.shape[1]))
+        return losses(logits, batch, self.params, moment, ema, self.histograms.thresholds())
+
+
+class Thresholds(NamedTuple):
+    """Of s, per class."""
+
+    invented: Tensor  # (K,) in [0, 1): below it, a labelled pixel becomes background
+    beyond: Tensor  # (K,) in (0, 1]: above it, background outside all boxes becomes the class
 
 
 class Corrected(NamedTuple):
@@ -55,17 +92,14 @@ class Corrected(NamedTuple):
 
     labels: Tensor  # (B, S, S) int64
     missed: Tensor  # (B, S, S) bool: background that became a defect
-    invented: Tensor  # (B, S, S) bool: painted pixels that became background
+    invented: Tensor  # (B, S, S) bool: labelled pixels that became background
 
 
 def losses(
-    logits: Logits, batch: Batch, params: TwoSidedParams, moment: Moment, teacher: Logits | None
+    logits: Logits, batch: Batch, params: Params, moment: Moment, ema: Logits, at: Thresholds
 ) -> tuple[Named, Named]:
-    """`fine` and `binary`; figures `corrected_share` of the background and `dropped_share` of what is painted.
-
-    `teacher` and `moment.thresholds` are needed.
-    """
-    result = correct(batch, teacher, params, moment)
+    """See `Method`."""
+    result = correct(batch, ema, params, moment.progress, at)
     if moment.progress >= params.warmup and params.tau != "typical":
         labels, missed = correct_labels(logits.fine, result.labels, params.tau)
         result = result._replace(labels=labels, missed=missed)
@@ -74,53 +108,53 @@ def losses(
         named["binary"] = params.binary * binary_loss(logits.binary, result.labels, params.beta)
     return named, {
         "corrected_share": result.missed.sum() / (batch.labels == 0).sum().clamp(min=1),
-        "dropped_share": result.invented.sum() / _painted(batch).sum().clamp(min=1),
+        "dropped_share": result.invented.sum() / _labelled(batch).sum().clamp(min=1),
     }
 
 
-def defect_probability(teacher: Logits) -> Tensor:
+def defect_probability(ema: Logits) -> Tensor:
     """(B, S, S) s: the fine head's probability of any defect, times the binary head's where there is one."""
-    s = 1 - teacher.fine.softmax(dim=1)[:, 0]
-    return s if teacher.binary is None else s * teacher.binary.softmax(dim=1)[:, 1]
+    s = 1 - ema.fine.softmax(dim=1)[:, 0]
+    return s if ema.binary is None else s * ema.binary.softmax(dim=1)[:, 1]
 
 
 @torch.no_grad()
-def observe(batch: Batch, teacher: Logits, classes: int) -> Seen:
-    """What `Typical` is to count of this batch. `classes` K."""
-    boxes, inside, defect = batch.boxes, box_pixels(batch, batch.boxes), defect_probability(teacher)
+def observe(batch: Batch, ema: Logits, classes: int) -> Tensor:
+    """(4, K, BINS) counts of this batch by kind of pixel and class. `classes` K."""
+    boxes, inside, defect = batch.boxes, box_pixels(batch, batch.boxes), defect_probability(ema)
     s, labels = defect[boxes.image_index], batch.labels[boxes.image_index]
     valid = boxes.valid[..., None, None]
     votes = (boxes.candidates & valid).sum(1) / valid.sum(1).clamp(min=1)
     mask = boxes.of_chosen(boxes.candidates) & boxes.of_chosen(boxes.valid)[:, None, None]
-    painted = mask & (labels == boxes.class_id[:, None, None] + 1)
+    labelled = mask & (labels == boxes.class_id[:, None, None] + 1)
     in_box = inside & (labels == 0)
     far = far_from_boxes(batch, inside)
-    likeliest = teacher.fine[:, 1:].argmax(dim=1)
+    likeliest = ema.fine[:, 1:].argmax(dim=1)
     by_class = []
     for class_id in range(classes):
         own = (boxes.class_id == class_id)[:, None, None]
-        sure = s[own & painted & (votes == 1)]
+        sure = s[own & labelled & (votes == 1)]
         sound = s[own & in_box & (votes == 0) & valid.any(1)]
         beyond = defect[far & (likeliest == class_id)]
         by_class.append(torch.stack([count_probabilities(p) for p in (sure, sound, s[own & in_box], beyond)]))
-    return Seen(torch.stack(by_class, dim=1))
+    return torch.stack(by_class, dim=1)
 
 
 @torch.no_grad()
-def correct(batch: Batch, teacher: Logits, params: TwoSidedParams, moment: Moment) -> Corrected:
-    """The labels to learn from, by the rules above."""
-    at, painted = moment.thresholds, _painted(batch)
-    nothing = torch.zeros_like(painted)
-    if moment.progress < params.warmup:
+def correct(batch: Batch, ema: Logits, params: Params, progress: float, at: Thresholds) -> Corrected:
+    """The labels to learn from, by the rules above, at a share `progress` of the steps."""
+    labelled = _labelled(batch)
+    nothing = torch.zeros_like(labelled)
+    if progress < params.warmup:
         return Corrected(batch.labels, nothing, nothing)
-    inside, s = box_pixels(batch, batch.boxes), defect_probability(teacher)
-    invented = painted & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
+    inside, s = box_pixels(batch, batch.boxes), defect_probability(ema)
+    invented = labelled & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
     empty = ~batch.boxes.of_chosen(batch.boxes.valid)
-    unknown = (batch.labels == 0) & _any(inside[empty], batch.boxes.image_index[empty], len(painted))
+    unknown = (batch.labels == 0) & _any(inside[empty], batch.boxes.image_index[empty], len(labelled))
     labels = torch.where(invented, 0, torch.where(unknown, IGNORE, batch.labels))
     if params.tau != "typical":
         return Corrected(labels, nothing, invented)
-    likeliest = teacher.fine[:, 1:].argmax(dim=1)
+    likeliest = ema.fine[:, 1:].argmax(dim=1)
     missed = far_from_boxes(batch, inside) & (s > at.beyond[likeliest])
     return Corrected(torch.where(missed, likeliest + 1, labels), missed, invented)
 
@@ -130,7 +164,7 @@ def far_from_boxes(batch: Batch, inside: Tensor) -> Tensor:
     return (batch.labels == 0) & ~_any(inside, batch.boxes.image_index, len(batch.labels))
 
 
-def _painted(batch: Batch) -> Tensor:
+def _labelled(batch: Batch) -> Tensor:
     """(B, S, S) bool: labelled a defect."""
     return (batch.labels > 0) & (batch.labels != IGNORE)
 
@@ -141,3 +175,57 @@ def _any(masks: Tensor, image_index: Tensor, images: int) -> Tensor:
     for mask, image in zip(masks, image_index.tolist(), strict=True):
         result[image] |= mask
     return result
+
+
+class RunningHistograms(nn.Module):
+    """Histograms of the EMA teacher's s per kind of pixel and class, decayed at each step; buffers, so checkpoints hold
+    them.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("pixels", torch.zeros(4, classes, BINS))
+
+    @torch.no_grad()
+    def update(self, counts: Tensor) -> None:
+        """Add a batch's `observe`."""
+        self.pixels.mul_(DECAY).add_(counts)
+
+    def thresholds(self) -> Thresholds:
+        """The thresholds that follow; nothing is corrected for a class that was not seen."""
+        edges = self._edges()
+        typical_background = _quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
+        least_doubted = _quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
+        invented = torch.minimum(typical_background, least_doubted)
+        return Thresholds(invented, beyond(self.pixels, self.tau(), edges))
+
+    def tau(self) -> Tensor:
+        """(K,) in (0, 1]: the 95 % quantile of DEFECT; 1 for a class that was not seen."""
+        return _quantile(self.pixels[DEFECT], self._edges(), 1 - DOUBTED, empty=1.0)
+
+    def _edges(self) -> Tensor:
+        """(BINS + 1,) probabilities between which the bins of pixels lie."""
+        return torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
+
+
+def beyond(pixels: Tensor, tau: Tensor, edges: Tensor) -> Tensor:
+    """(K,) lowest bin edge, no lower than `tau`, above which BEYOND counts no more pixels than INSIDE; else 1."""
+    above = pixels.flip(-1).cumsum(-1).flip(-1)
+    allowed = (above[BEYOND] <= above[INSIDE]) & (above[INSIDE] > 0) & (edges[:-1] >= tau[:, None])
+    return torch.where(allowed, edges[:-1], 1.0).amin(dim=1)
+
+
+def count_probabilities(p: Tensor) -> Tensor:
+    """(BINS,) histogram of probabilities, any shape."""
+    p = p.flatten().clamp(1e-9, 1 - 1e-7)
+    bins = ((p.log() - (-p).log1p() + REACH) / (2 * REACH) * BINS).long().clamp(0, BINS - 1)
+    return torch.bincount(bins, minlength=BINS).float()
+
+
+def _quantile(counts: Tensor, edges: Tensor, share: float, empty: float) -> Tensor:
+    """(N,) quantiles of histograms (N, bins), even within a bin; `empty` of one without a count."""
+    total, below = counts.sum(-1), counts.cumsum(-1)
+    at = (below < share * total[:, None]).sum(-1).clamp(max=counts.shape[1] - 1)
+    own = counts.gather(1, at[:, None])[:, 0]
+    part = (share * total - (below.gather(1, at[:, None])[:, 0] - own)) / own.clamp(min=1e-9)
+    return torch.where(total > 0, edges[at] + part * (edges[at + 1] - edges[at]), empty)

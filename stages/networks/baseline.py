@@ -1,42 +1,75 @@
 """Baselines from segmentation-models-pytorch (MIT) behind the student's interface: U-Net, DeepLabV3, SegFormer.
 
-All of them is trained, by the same loop, schedule, learning rate and loss as the student's fine head; they have no
+All of a baseline is trained, by the same loop, schedule, learning rate and loss as the student's fine head; it has no
 binary head. Departure from the Boxes2Pixels release: there SegFormer's encoder learns at a tenth of the rate.
 """
 
+from pathlib import Path
+from typing import Literal, Self
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.student.decoder import Logits
-from stages.student.kinds import BaselineConfig, BaselineParams
+from stages.student.config import NetworkConfig, NetworkSection
+from stages.student.segmenter import Logits, Segmenter
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+Encoder = Literal[
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "efficientnet-b0",
+    "efficientnet-b2",
+    "mit_b0",
+    "mit_b2",
+]
 
 
-class Baseline(nn.Module):
-    """RGB in [0, 1], (B, 3, H, W) float, to `Logits`, for any H and W.
+class Params(NetworkSection):
+    """`encoder_weights`: None trains the encoder from scratch, `imagenet` downloads its weights (paper).
 
-    `pretrained` gets the encoder's weights as `config` asks for; without it they are random, for weights of a
-    trained one to be loaded.
+    `decoder_width`: channels of the decoder, of U-Net's at its deepest (the package's own: 256).
     """
+
+    architecture: Literal["baseline"]
+    design: Literal["unet", "deeplabv3", "segformer"]
+    encoder: Encoder
+    encoder_weights: Literal["imagenet"] | None
+    decoder_width: int = Field(ge=16, multiple_of=16)
+
+    @model_validator(mode="after")
+    def _dilatable(self) -> Self:
+        if self.design == "deeplabv3" and self.encoder.startswith("mit_"):
+            raise ValueError(f"encoder {self.encoder}: deeplabv3 needs one of convolutions")
+        return self
+
+    @property
+    def least_batch_size(self) -> int:
+        # the pooled branch of deeplabv3 normalises one pixel per image over the batch
+        return 2 if self.design == "deeplabv3" else 1
+
+
+class Network(Segmenter):
+    """For any H and W. `pretrained` gets the encoder's weights as the parameters ask for."""
 
     binary = None
     """Baselines have no binary head."""
 
-    def __init__(self, config: BaselineConfig, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.net = build(config.network, len(config.names) + 1, pretrained).to(memory_format=torch.channels_last)
+    def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
+        super().__init__(config, IMAGENET_MEAN, IMAGENET_STD)
+        params = Params.model_validate(config.network)
+        self.net = build(params, len(config.names) + 1, pretrained).to(memory_format=torch.channels_last)
         # U-Net's decoder follows the sizes of its encoder's maps, the others need sides that their strides divide
         self.multiple_px = self.net.encoder.output_stride if self.net.requires_divisible_input_shape else 1
 
     def forward(self, images: Tensor, with_binary: bool) -> Logits:
-        """The rim is repeated out to sides that the network can take, and cut off again. There is no binary head."""
+        """The rim is repeated out to sides that the network can take, and cut off again."""
         height, width = images.shape[-2:]
         below, right = -height % self.multiple_px, -width % self.multiple_px
         images = (images - self.mean) / self.std
@@ -44,35 +77,35 @@ class Baseline(nn.Module):
         logits = self.net(images.contiguous(memory_format=torch.channels_last))
         return Logits(logits[..., :height, :width], None)
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Name to parameter of everything that training changes: all of it."""
-        return dict(self.named_parameters())
-
     @torch.no_grad()
     def start_at(self, frequency: Tensor) -> None:
-        """Let the first prediction be about the classes' `frequency` (K+1,), which becomes the bias."""
         self.net.segmentation_head[0].bias.copy_(frequency.log())
 
 
-def build(params: BaselineParams, classes: int, pretrained: bool) -> nn.Module:
+def untrained(config: NetworkConfig, backbone: Path) -> Network:
+    """The encoder as the parameters ask for, the rest random. A baseline does not read the student's `backbone`."""
+    return Network(config, pretrained=True)
+
+
+def build(params: Params, classes: int, pretrained: bool) -> nn.Module:
     """The network itself: (B, 3, H, W) normalised to logits (B, classes, H, W).
 
-    Pre-trained encoders come from the revisions that the package names. Raises UserError when they cannot be had.
+    Pre-trained encoders come from the revisions that the package names. Raises UserError when they are not available.
     """
-    # Imported where a baseline is built: the student's runs do without it.
+    # it takes a second to import, which plan and a check of the parameters need not wait for
     import segmentation_models_pytorch as smp
 
     weights, width = params.encoder_weights if pretrained else None, params.decoder_width
     common = {"encoder_name": params.encoder, "encoder_weights": weights, "classes": classes}
     try:
-        if params.architecture == "unet":
+        if params.design == "unet":
             return smp.Unet(**common, decoder_channels=[width // 2**level for level in range(5)])
-        if params.architecture == "deeplabv3":
+        if params.design == "deeplabv3":
             # 16 as the paper trains it; 8 is the package's default and three times as slow
             return smp.DeepLabV3(**common, decoder_channels=width, encoder_output_stride=16)
         return smp.Segformer(**common, decoder_segmentation_channels=width)
     except OSError as error:  # those of the download are all OSErrors
         raise UserError(
-            f"network.encoder_weights = {weights}: the weights of {params.encoder} cannot be had "
+            f"network.encoder_weights = {weights}: the weights of {params.encoder} are not available "
             f"({' '.join(str(error).split())[:200]}); null trains from scratch"
         ) from None

@@ -1,45 +1,51 @@
-"""The Boxes2Pixels student: frozen ViT with BitFit, semantic decoder, detail branch, binary and fine head."""
+"""The Boxes2Pixels student (arXiv 2604.11162): frozen backbone with BitFit, decoder, detail branch and two heads."""
 
-import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from stages.common.errors import UserError
-from stages.common.files import new_folder
-from stages.networks.baseline import Baseline
-from stages.student.backbone import Backbone
-from stages.student.config import StudentConfig
-from stages.student.decoder import DetailBranch, Head, Logits, SemanticDecoder, conv_bn_relu, upsample2
-from stages.student.kinds import parse_config
+from stages.student.backbone import Backbone, load_backbone
+from stages.student.config import NetworkConfig, NetworkSection
+from stages.student.decoder import DetailBranch, Head, SemanticDecoder, conv_bn_relu, upsample2
+from stages.student.segmenter import Logits, Segmenter
 
 
-class Student(nn.Module):
-    """RGB in [0, 1], (B, 3, H, W) float, to `Logits`. H = W = view.size_px."""
+class Params(NetworkSection):
+    """`width`: channels of the semantic decoder (paper: 256). `detail`, `binary`: with the branch, with the head."""
 
-    def __init__(self, config: StudentConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("mean", torch.tensor(config.backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.backbone.std).view(1, 3, 1, 1), persistent=False)
+    architecture: Literal["student"]
+    width: int = Field(ge=8, multiple_of=8)
+    detail: bool
+    binary: bool
+
+    @property
+    def has_binary_head(self) -> bool:
+        return self.binary
+
+
+class Network(Segmenter):
+    """H = W = view.size_px."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config, config.backbone.mean, config.backbone.std)
+        params = Params.model_validate(config.network)
         self.backbone = Backbone(config.backbone, config.view.size_px)
-        self.semantic = SemanticDecoder(self.backbone.channels, config.student.width)
-        self.detail = DetailBranch() if config.student.detail else None
-        mixed = self.semantic.channels + (DetailBranch.channels if config.student.detail else 0)
+        self.semantic = SemanticDecoder(self.backbone.channels, params.width)
+        self.detail = DetailBranch() if params.detail else None
+        mixed = self.semantic.channels + (DetailBranch.channels if params.detail else 0)
         self.mixer = conv_bn_relu(mixed, 64)
         self.fine = Head(64, len(config.names) + 1)
-        self.binary = Head(64, 2) if config.student.binary else None
+        self.binary = Head(64, 2) if params.binary else None
         # Convolutions at H/4 and H/2 run a good deal faster with channels last.
         for part in (self.detail, self.mixer, self.fine, self.binary):
             if part is not None:
                 part.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, with_binary: bool) -> Logits:
-        """`with_binary=False` skips the binary head: only its loss reads it, predictions never do."""
         size_hw = images.shape[-2:]
         # The grid of the detail branch, so that leaving the branch out changes no resolution.
         quarter_hw = tuple((side + 3) // 4 for side in size_hw)
@@ -52,37 +58,15 @@ class Student(nn.Module):
         binary = self.binary(mixed, size_hw) if with_binary and self.binary is not None else None
         return Logits(self.fine(mixed, size_hw), binary)
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Name to parameter of everything that training changes."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
     def start_at(self, frequency: Tensor) -> None:
-        """Let the first prediction be the classes' `frequency`: (K+1,) shares of the pixels, none of them 0."""
         self.fine.start_at(frequency.log().float())
         if self.binary is not None:
             self.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log().float())
 
 
-Segmenter = Student | Baseline
-"""Whatever learns from the pseudo-masks: what follows treats both alike."""
-
-
-def save_student(student: Segmenter, folder: Path) -> None:
-    """Write `student.safetensors` and `student.json` into `folder`, whole or not at all."""
-    with new_folder(folder) as part:
-        weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
-        # by Python, so that a full disk is an OSError
-        (part / "student.safetensors").write_bytes(save(weights))
-        (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def load_student(folder: Path) -> Segmenter:
-    """A saved student, or baseline, in evaluation mode, on the CPU."""
-    path = folder / "student.json"
-    try:
-        config = parse_config(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-        student = Student(config) if isinstance(config, StudentConfig) else Baseline(config)
-        student.load_state_dict(load_file(folder / "student.safetensors"))
-    except (OSError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
-    return student.eval()
+def untrained(config: NetworkConfig, backbone: Path) -> Network:
+    """Random but for the pre-trained backbone of the folder `backbone`."""
+    pretrained, backbone_config = load_backbone(backbone, config.view.size_px)
+    student = Network(config.model_copy(update={"backbone": backbone_config}))
+    student.backbone = pretrained
+    return student

@@ -19,9 +19,9 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from stages.networks.student import Segmenter
 from stages.runtime.calibration import stacks
 from stages.student.inference import TileNetwork
+from stages.student.segmenter import Segmenter
 
 OPSET = 18
 

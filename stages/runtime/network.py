@@ -9,8 +9,7 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.student.config import StudentConfig
-from stages.student.kinds import BaselineConfig, parse_config
+from stages.student.config import NetworkConfig, read_config
 from stages.student.tiling import RunTiles
 
 
@@ -26,7 +25,7 @@ class Runtime(StrEnum):
 class Network:
     """A network ready to run. `identity`: of weights and precision, equal for a student and its float32 exports."""
 
-    config: StudentConfig | BaselineConfig
+    config: NetworkConfig
     identity: str
     run: RunTiles
 
@@ -53,16 +52,6 @@ def student_folder(folder: Path) -> Path:
         found = f"students of {len(seeds)} seeds, name one of {', '.join(map(str, seeds))}" if seeds else "no student"
         raise UserError(f"{folder}: holds {found}")
     return seeds[0]
-
-
-def read_config(folder: Path) -> StudentConfig | BaselineConfig:
-    """The contents of `student.json` of a student or an export. Raises UserError when it cannot be read."""
-    path = folder / "student.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a readable configuration of a student: {error}") from None
-    return parse_config(values, where=str(path))
 
 
 def identity_of_student(folder: Path) -> str:

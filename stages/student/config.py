@@ -1,18 +1,16 @@
-"""What a student is made of: parameters, and all that rebuilds a trained one."""
+"""What rebuilds a trained network: its own parameters, how images reach it, and the backbone it was built on."""
 
-from typing import Literal
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.common.params import Section
+from stages.common.errors import UserError
+from stages.common.params import Section, parse
 
-
-class StudentParams(Section):
-    """Section `student` of params.yaml."""
-
-    width: int = Field(ge=8, multiple_of=8)
-    detail: bool
-    binary: bool
+CONFIG = "student.json"
+"""Lies beside a trained network's weights, and in an export."""
 
 
 class ViewParams(Section):
@@ -20,6 +18,22 @@ class ViewParams(Section):
 
     scale: Literal["native", "stretch"]
     size_px: int = Field(ge=28, multiple_of=14)
+
+
+class NetworkSection(Section):
+    """Base of every network's `Params`: section `network` of params.yaml, told apart by `architecture`."""
+
+    architecture: str
+
+    @property
+    def has_binary_head(self) -> bool:
+        """Whether the network answers defect or background in a head of its own."""
+        return False
+
+    @property
+    def least_batch_size(self) -> int:
+        """Samples in a training batch that the network needs."""
+        return 1
 
 
 class BackboneConfig(Section):
@@ -34,10 +48,27 @@ class BackboneConfig(Section):
     source: str
 
 
-class StudentConfig(Section):
-    """All that rebuilds and runs a trained student; saved beside its weights."""
+class NetworkConfig(Section):
+    """All that rebuilds and runs a trained network; saved beside its weights as `student.json`.
+
+    `network` are the `Params` of `stages/networks/<architecture>.py`. `backbone` is None for a network that needs none.
+    `plan_sha256` is that of the plan it was trained by.
+    """
 
     names: list[str] = Field(min_length=1)
-    student: StudentParams
+    network: dict[str, Any]
     view: ViewParams
-    backbone: BackboneConfig
+    backbone: BackboneConfig | None
+    plan_sha256: str
+
+
+def read_config(folder: Path) -> NetworkConfig:
+    """The configuration of a trained network or of an export. Raises UserError for anything else."""
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
+    if isinstance(values, dict) and "plan_sha256" not in values and values.keys() & {"student", "network"}:
+        raise UserError(f"{path}: written by a version before 0.2; train again (dvc repro), or export again")
+    return parse(NetworkConfig, values, where=str(path))

@@ -1,17 +1,8 @@
-"""The student's trained branches: semantic decoder, detail branch, mixer and heads (methods: Boxes2Pixels)."""
-
-from typing import NamedTuple
+"""The student's trained parts: semantic decoder, detail branch and heads (Boxes2Pixels, arXiv 2604.11162)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class Logits(NamedTuple):
-    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
-
-    fine: Tensor
-    binary: Tensor | None
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -75,7 +66,7 @@ class SemanticDecoder(nn.Module):
 
 
 class DetailBranch(nn.Sequential):
-    """Two stride-2 convolutions on RGB: (B, 3, H, W) -> (B, 32, H/4, W/4). Keeps what patches of 14 px blur."""
+    """Two stride-2 convolutions on RGB: (B, 3, H, W) -> (B, 32, H/4, W/4). Keeps what is finer than a patch."""
 
     channels = 32
 

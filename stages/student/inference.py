@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.networks.student import Segmenter
 from stages.student import tiling
+from stages.student.segmenter import Segmenter
 from stages.student.tiling import Prediction, RunTiles
 
 

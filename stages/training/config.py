@@ -1,13 +1,12 @@
 """Parameters of training, and the plan of one run."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from stages.common.params import Section
-from stages.methods.config import ClassWeights, Supervision
-from stages.student.config import StudentParams, ViewParams
-from stages.student.kinds import BaselineParams
+from stages.losses.config import ClassWeights
+from stages.student.config import ViewParams
 
 
 class AugmentParams(Section):
@@ -43,14 +42,14 @@ class LoadingParams(Section):
 
 
 class Plan(Section):
-    """One run, resolved: only what it uses.
+    """One run, resolved: only what it uses. `code` holds the SHA-256 of the files of its method and its network.
 
-    A run trains the student, and then `network` is None, or a baseline, and then `student` is.
+    `supervision` and `network` are the `Params` of these two files, which whoever loads them checks.
     """
 
-    student: StudentParams | None
-    network: BaselineParams | None
+    network: dict[str, Any]
     view: ViewParams
     class_weights: ClassWeights
-    supervision: Supervision
+    supervision: dict[str, Any]
     train: TrainParams
+    code: dict[str, str]

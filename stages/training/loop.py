@@ -1,4 +1,4 @@
-"""The training loop: Muon, cosine, clipping, EMA, validation by the noisy teacher, early stopping, checkpoints."""
+"""The training loop: optimiser, schedule, clipping, EMA, validation against the SAM teacher, checkpoints."""
 
 import copy
 import math
@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 from stages.common.errors import Stopped, UserError, held
 from stages.common.progress import progress
 from stages.compute.checkpoint import Pace, load_state, save_state
-from stages.compute.device import spell_out_attention
-from stages.losses.batch import Batch
-from stages.methods.config import ClassWeights
-from stages.networks.student import Segmenter
+from stages.compute.device import multiplies_in_bf16, spell_out_attention
+from stages.losses.batch import Batch, Moment
+from stages.losses.config import ClassWeights
+from stages.losses.method import Method
+from stages.student.segmenter import Logits, Segmenter
 from stages.training.config import Plan, TrainParams
-from stages.training.samples import Crops, class_frequency, collate
+from stages.training.samples import Samples, class_frequency, collate
 from stages.training.state import Progress, Training
-from stages.training.supervise import Paste, Supervisor
 
 FREQUENCY_SAMPLES = 512
 """Samples whose labels are counted for the class weights and the heads' first bias."""
@@ -34,7 +34,7 @@ FREQUENCY_SAMPLES = 512
 
 @dataclass(frozen=True)
 class History:
-    """Rows of the two curve tables: one an epoch, and one a validation."""
+    """Rows of the two curve tables: one per epoch, and one per validation."""
 
     epochs: list[dict[str, float]]
     validations: list[dict[str, float]]
@@ -42,26 +42,25 @@ class History:
 
 def fit(
     student: Segmenter,
-    crops: Crops,
+    samples: Samples,
     plan: Plan,
+    method: Method,
     validate: Callable[[Segmenter], float],
     device: torch.device,
     checkpoint: Path | None = None,
-    paste: Paste | None = None,
     workers: int = 0,
 ) -> tuple[Segmenter, History]:
-    """Train `student` on `crops`; returns the EMA weights of the best validation, and the curves.
+    """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
-    `validate` scores an EMA student in evaluation mode, higher is better. A training that was killed goes on from
-    `checkpoint`, which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone,
-    and what a network draws in a step (dropout, in some baselines) on torch's seed at the call and the step. Who calls
-    removes the file when the result is safe. `paste` changes each batch before anyone sees it. `workers` processes load
-    samples; with 0 this one does.
-    Raises UserError when the loss is not finite.
+    `validate` scores an EMA student in evaluation mode, higher is better. A killed training resumes from `checkpoint`,
+    which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone, what a method
+    draws on (seed, step), and what a network draws in a step (dropout, in some baselines) on torch's seed at the call
+    and the step. The caller removes the file when the result is safe. `workers` processes load samples; with 0 this one
+    does. Raises UserError when the loss is not finite.
     """
-    train, steps_per_epoch = plan.train, math.ceil(len(crops.photos) / plan.train.batch_size)
+    train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
-    frequency = class_frequency(crops, len(student.config.names) + 1, FREQUENCY_SAMPLES)
+    frequency = class_frequency(samples, len(student.config.names) + 1, FREQUENCY_SAMPLES)
     class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.start_at(frequency)
     student = student.to(device).train()
@@ -70,16 +69,15 @@ def fit(
     optimizer = optimizer_of(student, train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace, seed = Progress(), Pace(), torch.initial_seed()
-    supervisor = Supervisor(plan.supervision, class_weights, len(frequency) - 1, crops.seed, paste)
-    training = Training(student, ema.module, optimizer, schedule, now, supervisor.memory)
+    training = Training(student, ema.module, optimizer, schedule, now, method.to(device))
     if checkpoint is not None and (state := load_state(checkpoint)):
         training.load(state)
-        print(f"going on from step {now.step} ({checkpoint})", file=sys.stderr)
+        print(f"resuming at step {now.step} ({checkpoint})", file=sys.stderr)
 
-    # one loader for the whole run: sample numbers go on from epoch to epoch, and its workers stay
+    # one loader for the whole run: sample numbers continue from epoch to epoch, and its workers stay
     numbers = range(now.step * train.batch_size, steps * train.batch_size)
-    batches = iter(DataLoader(crops, train.batch_size, sampler=numbers, num_workers=workers, collate_fn=collate))
-    with progress((), "train", "step", total=steps, done=now.step) as bar, _kept_when_stopped(checkpoint, training):
+    batches = iter(DataLoader(samples, train.batch_size, sampler=numbers, num_workers=workers, collate_fn=collate))
+    with progress((), "train", "step", total=steps, done=now.step) as bar, _saved_when_stopped(checkpoint, training):
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
             if now.step and not steps_into_epoch and _is_due(epoch, now, train):
@@ -92,12 +90,15 @@ def fit(
             batch = next(batches)
             with held():
                 torch.manual_seed(_mixed(seed, now.step))
-                figures = _step(training, supervisor, batch.to(device), steps, train.clip_norm)
-                if not math.isfinite(figures["loss"]):
-                    raise UserError(f"loss is {figures['loss']} at step {now.step}: lower train.lr (now {train.lr})")
+                # a stream of its own: sample number `step` draws from (seed, step)
+                draw = np.random.default_rng([samples.seed, now.step, 1])
+                moment = Moment(now.step / steps, class_weights)
+                shown = _step(training, batch.to(device), moment, draw, train.clip_norm)
+                if not math.isfinite(shown["loss"]):
+                    raise UserError(f"loss is {shown['loss']} at step {now.step}: lower train.lr (now {train.lr})")
                 schedule.step()
                 ema.update(student, step=now.step)
-                _count(figures, now, steps_per_epoch, schedule.get_last_lr()[0])
+                _count(shown, now, steps_per_epoch, schedule.get_last_lr()[0])
             bar.update()
             if checkpoint is not None and pace.due():
                 pace.save(checkpoint, training.state())
@@ -110,8 +111,7 @@ def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
 
     Muon (Jordan 2024) takes the weights of convolutions and linear maps, as matrices (outputs, all else), with updates
     of the size of AdamW's (arXiv 2502.16982), so that one learning rate suits both. AdamW takes biases, norms,
-    depthwise convolutions and the last maps, which have no more outputs than there are classes. On the demo's val truth
-    285 steps of AdamW reached a binary IoU of 0.518, of Muon 0.568; 1,800 of AdamW 0.626.
+    depthwise convolutions and the last maps, which have no more outputs than there are classes.
     """
     parameters = list(student.trainable().values())
     if train.optimizer == "adamw":
@@ -130,10 +130,10 @@ def _mixed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
-def _count(figures: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:
+def _count(shown: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:
     """One more step is done; after the last of an epoch its means become a row."""
     now.step += 1
-    now.sums = {key: now.sums.get(key, 0.0) + value for key, value in figures.items()}
+    now.sums = {key: now.sums.get(key, 0.0) + value for key, value in shown.items()}
     epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
     if not steps_into_epoch:
         means = {key: value / steps_per_epoch for key, value in now.sums.items()}
@@ -158,8 +158,8 @@ def _judge(epoch: int, score: float, training: Training) -> None:
 
 
 @contextmanager
-def _kept_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[None]:
-    """Ctrl-C and SIGTERM come between steps (see `held`), so the state is one to go on from."""
+def _saved_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[None]:
+    """Ctrl-C and SIGTERM come between steps (see `held`), so the state is one to resume from."""
     try:
         yield
     except Stopped:
@@ -172,11 +172,9 @@ def _kept_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[
 def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
     """(K+1,) class weights: the fixed ones, or drawn from the frequency, scaled to a mean of 1 over pixels.
 
-    Whether: background and defects as a whole weigh 1 / frequency^(1/8). On the demo's val truth no weights left too
-    much out (recall 0.54, binary IoU 0.48), the eighth root gave 0.64 and 0.51, the fourth 0.71 and 0.50, and with the
-    square root three of four predicted pixels were wrong; samples around boxes already show more defects than
-    images do. Which: defect classes share the weight of defects so that each counts as much as any other, or the
-    commonest would be the answer to all.
+    Background and defects as a whole weigh 1 / frequency^(1/8): a mild root, because samples around boxes already show
+    more defects than images do. Defect classes share the weight of defects so that each counts as much as any other, or
+    the commonest would be the answer to all.
     """
     if wanted == "frequency":
         defects = frequency[1:].sum()
@@ -191,18 +189,28 @@ def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
     return torch.tensor(wanted)
 
 
-def _step(training: Training, supervisor: Supervisor, batch: Batch, steps: int, clip_norm: float) -> dict[str, float]:
-    """One optimiser step; returns the figures to log."""
-    student, optimizer = training.student, training.optimizer
-    named, figures = supervisor.losses(student, training.average, batch, training.now.step, steps)
+def _step(
+    training: Training, batch: Batch, moment: Moment, draw: np.random.Generator, clip_norm: float
+) -> dict[str, float]:
+    """One optimiser step; returns the values for the curves."""
+    student, method, optimizer = training.student, training.method, training.optimizer
+    batch, ema = method.augment(batch, moment.progress, draw), None
+    logits = logits_of(student, batch.image)
+    if method.reads_ema:
+        with torch.no_grad():
+            ema = logits_of(training.average.eval(), batch.clean)
+    named, shown = method.losses(logits, batch, moment, ema)
     loss = sum(named.values())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(student.trainable().values(), clip_norm)
     optimizer.step()
-    return {
-        "loss": loss.item(),
-        **{f"loss_{name}": value.item() for name, value in named.items()},
-        "corrected_share": 0.0,  # a method that corrects no label has no such figure of its own
-        **{name: value.item() for name, value in figures.items()},
-    }
+    values = {"loss": loss} | {f"loss_{name}": value for name, value in named.items()} | shown
+    return {name: value.item() for name, value in values.items()}
+
+
+def logits_of(student: Segmenter, images: Tensor) -> Logits:
+    """float32 logits of both heads, computed in bfloat16 where that is faster."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=multiplies_in_bf16(images.device)):
+        logits = student(images, with_binary=True)
+    return Logits(*(part if part is None else part.float() for part in logits))

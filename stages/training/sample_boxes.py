@@ -23,11 +23,11 @@ class BoxTable:
         names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "cand_idx", "chosen", "rle", "area", *SCORES]
         self.rows = candidates.select(names).combine_chunks()
         index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
-        of_photo = np.array([index_of[image_id] for image_id in candidates["image_id"].to_pylist()], dtype=np.int64)
-        if (np.diff(of_photo) < 0).any():
+        of_image = np.array([index_of[image_id] for image_id in candidates["image_id"].to_pylist()], dtype=np.int64)
+        if (np.diff(of_image) < 0).any():
             raise UserError("the candidates of the train split are not in the order of its images; rasterize again")
         self.candidates = int(self.rows["cand_idx"].to_numpy().max(initial=-1)) + 1
-        self.first = np.searchsorted(of_photo, np.arange(len(self.size_hw) + 1))
+        self.first = np.searchsorted(of_image, np.arange(len(self.size_hw) + 1))
 
     def window(self, index: int, view: ViewParams, top: int, left: int) -> Boxes:
         """The boxes of image `index` of which the window shows a pixel, in its frame; `image_index` is 0.
@@ -44,11 +44,11 @@ class BoxTable:
             y1, y2 = ((row[y] - top) * scale_yx[0] for y in ("y1", "y2"))
             if x2 > 0 and y2 > 0 and x1 < size and y1 < size:
                 seen.setdefault(row["box_id"], []).append(row | {"xyxy": (x1, y1, x2, y2)})
-        if not seen:
-            return no_boxes(self.candidates, size)
         boxes = list(seen.values())
-        xyxy = torch.tensor([rows[0]["xyxy"] for rows in boxes], dtype=torch.float32)
-        return boxes_of(boxes, xyxy, torch.stack([self._masks(rows, size_hw, view, top, left) for rows in boxes]))
+        xyxy = torch.tensor([rows[0]["xyxy"] for rows in boxes], dtype=torch.float32).reshape(-1, 4)
+        masks = [self._masks(rows, size_hw, view, top, left) for rows in boxes]
+        empty = torch.zeros(0, self.candidates, size, size, dtype=torch.bool)
+        return boxes_of(boxes, xyxy, torch.stack(masks) if masks else empty)
 
     def _masks(self, rows: list[dict], size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
         """(C, S, S) bool: a box's candidates in the window."""
@@ -70,19 +70,6 @@ def nearest(labels: Tensor, size_px: int) -> Tensor:
     rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
     columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
     return labels[rows][:, columns]
-
-
-def no_boxes(candidates: int, size_px: int) -> Boxes:
-    """N = 0."""
-    return Boxes(
-        torch.zeros(0, dtype=torch.long),
-        torch.zeros(0, dtype=torch.long),
-        torch.zeros(0, 4),
-        torch.zeros(0, candidates, size_px, size_px, dtype=torch.bool),
-        torch.zeros(0, candidates, dtype=torch.bool),
-        *(torch.zeros(0, candidates) for _ in SCORES),
-        torch.zeros(0, dtype=torch.long),
-    )
 
 
 def flip_boxes(boxes: Boxes, axes: Sequence[int]) -> Boxes:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +15,14 @@ from stages.common.errors import UserError
 from stages.data.images import read_image
 from stages.data.tables import IGNORE, decode_label_map
 from stages.losses.batch import Batch, Boxes
-from stages.student.config import ViewParams
+from stages.losses.method import TrainSplit
 from stages.student.inference import pad_to, to_square
 from stages.training.config import AugmentParams
 from stages.training.sample_boxes import BoxTable, flip_boxes, nearest, stack
 
 CACHE_BYTES = 2**30
-"""Images and label maps are kept decoded while all fit in this; a larger train split is decoded ever again."""
+"""Images and label maps are cached decoded while all fit in this; of a larger train split each is decoded every
+time."""
 
 MIN_BLUR_PX = 0.1
 """Below it a Gaussian changes nothing that can be seen."""
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     boxes: Boxes | None
 
 
-class Crops(TorchDataset[Sample]):
+class Samples(TorchDataset[Sample]):
     """Endless training samples by number: sample i depends on (seed, i) alone, whichever worker draws it.
 
     With view.scale `native`, sample i is a square cut out at the image's own scale; a share of the samples,
@@ -45,34 +45,25 @@ class Crops(TorchDataset[Sample]):
     as often as common ones), the rest anywhere in any image. With `stretch` the whole image is resized.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        masks: pa.Table,
-        candidates: pa.Table,
-        view: ViewParams,
-        augment: AugmentParams,
-        defect_share: float,
-        seed: int,
-        with_boxes: bool = False,
-    ) -> None:
+    def __init__(self, split: TrainSplit, augment: AugmentParams, defect_share: float, with_boxes: bool) -> None:
+        masks = split.masks
         if masks.num_rows == 0:
             raise UserError("the train split has no image to train on")
-        self.root, self.view, self.augment = root, view, augment
-        self.seed, self.defect_share = seed, defect_share
-        self.photos = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
-        self.keep = sum(photo["height"] * photo["width"] * 4 for photo in self.photos) <= CACHE_BYTES
-        self.kept: dict[tuple[str, int], Tensor] = {}
+        self.root, self.view, self.augment = split.root, split.view, augment
+        self.seed, self.defect_share = split.seed, defect_share
+        self.images = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
+        self.cached_all = sum(row["height"] * row["width"] * 4 for row in self.images) <= CACHE_BYTES
+        self.cache: dict[tuple[str, int], Tensor] = {}
         self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
-        self.boxes_by_class = _boxes_by_class(masks, candidates)
-        self.boxes = BoxTable(masks, candidates) if with_boxes else None
+        self.boxes_by_class = _boxes_by_class(masks, split.candidates)
+        self.boxes = BoxTable(masks, split.candidates) if with_boxes else None
         if not self.boxes_by_class:
             raise UserError("the train split has no box: there is no defect to learn")
 
     def __getitem__(self, number: int) -> Sample:
         draw = np.random.default_rng([self.seed, number])
         index, top, left = self._place(draw)
-        image, labels = self._window(self._photo(index), self._label_map(index), top, left)
+        image, labels = self._window(self._image(index), self._label_map(index), top, left)
         axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.augment.flip else []
         clean, labels, boxes = image[0].flip(axes), labels.flip(axes), None
         if self.boxes is not None:
@@ -85,12 +76,12 @@ class Crops(TorchDataset[Sample]):
         labels = self._label_map(index)
         return self._window(torch.zeros(1, 1, *labels.shape), labels, top, left)[1]
 
-    def _photo(self, index: int) -> Tensor:
+    def _image(self, index: int) -> Tensor:
         """(1, 3, H, W) uint8."""
-        photo = self.photos[index]
+        row = self.images[index]
         return self._once(
-            ("photo", index),
-            lambda: read_image(self.root, photo["path"], photo["sha256"], photo["exif_orientation"]).transpose(2, 0, 1),
+            ("image", index),
+            lambda: read_image(self.root, row["path"], row["sha256"], row["exif_orientation"]).transpose(2, 0, 1),
         )[None]
 
     def _label_map(self, index: int) -> Tensor:
@@ -98,13 +89,13 @@ class Crops(TorchDataset[Sample]):
         return self._once(("labels", index), lambda: decode_label_map(self.label_pngs[index]))
 
     def _once(self, name: tuple[str, int], decode: Callable[[], np.ndarray]) -> Tensor:
-        """What `decode` gives; at most once where all can be kept."""
-        if name not in self.kept:
+        """What `decode` gives; at most once where all can be cached."""
+        if name not in self.cache:
             decoded = torch.from_numpy(decode())
-            if not self.keep:
+            if not self.cached_all:
                 return decoded
-            self.kept[name] = decoded
-        return self.kept[name]
+            self.cache[name] = decoded
+        return self.cache[name]
 
     def _place(self, draw: np.random.Generator) -> tuple[int, int, int]:
         """Image, top and left of the window."""
@@ -117,14 +108,14 @@ class Crops(TorchDataset[Sample]):
             index, center_yx = boxes[int(at * len(boxes))]
             corner_yx = center_yx - size * (0.1 + 0.8 * offset_yx)
         else:
-            index = int(at * len(self.photos))
+            index = int(at * len(self.images))
             corner_yx = offset_yx * (np.array(self._size_hw(index)) - size + 1) - 0.5
         limit_yx = np.maximum(np.array(self._size_hw(index)) - size, 0)
         top, left = np.clip(np.round(corner_yx), 0, limit_yx).astype(int)
         return index, int(top), int(left)
 
     def _size_hw(self, index: int) -> tuple[int, int]:
-        return self.photos[index]["height"], self.photos[index]["width"]
+        return self.images[index]["height"], self.images[index]["width"]
 
     def _window(self, image: Tensor, labels: Tensor, top: int, left: int) -> tuple[Tensor, Tensor]:
         """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
@@ -138,11 +129,11 @@ class Crops(TorchDataset[Sample]):
         return image, window
 
 
-def class_frequency(crops: Crops, classes: int, samples: int) -> Tensor:
-    """(classes,) float64 share of each label in the first `samples` samples, ignored pixels apart; no share is 0."""
+def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:
+    """(classes,) float64 share of each label in the first `count` samples, ignored pixels apart; no share is 0."""
     counts = torch.ones(classes, dtype=torch.float64)  # a class that no sample shows still gets a finite weight
-    for number in range(samples):
-        labels = crops.labels(number)
+    for number in range(count):
+        labels = samples.labels(number)
         counts += torch.bincount(labels[labels != IGNORE], minlength=classes)
     return counts / counts.sum()
 

@@ -1,18 +1,19 @@
-"""All of a training that changes from step to step, to be written and to go on from."""
+"""All of a training that changes from step to step, to be written to a checkpoint and resumed from it."""
 
 import math
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.networks.student import Segmenter
+from stages.losses.method import Method
+from stages.student.segmenter import Segmenter
 
 
 @dataclass
 class Progress:
-    """How far a training has come, apart from its networks: steps done, sums of the epoch's figures, the best so far.
+    """How far a training has come, apart from its networks: steps done, sums of the epoch's metrics, the best so far.
 
     `epochs`, `validations`: rows of the curves. `best`: what training changes of the average that scored best.
     `stale`: validations since then.
@@ -29,24 +30,28 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A network, the average (EMA) of its weights, what moves them, and what its method has learnt about it."""
+    """A network, the average (EMA) of its weights, its optimiser and schedule, and its method with what that
+    remembers.
+    """
 
     student: Segmenter
     average: Segmenter
     optimizer: Optimizer
     schedule: LRScheduler
     now: Progress
-    memory: nn.Module | None = None
+    method: Method
 
     def state(self) -> dict:
-        """Tensors, numbers and containers of them. The frozen part of the ViT is left out: setting up brings it."""
+        """Tensors, numbers and containers of them. Frozen parameters are left out: setting up the training brings
+        them.
+        """
         return {
             "student": self.changing(self.student),
             "average": self.changing(self.average),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "now": dict(vars(self.now)),
-            "memory": {} if self.memory is None else self.memory.state_dict(),
+            "method": self.method.state_dict(),
         }
 
     def load(self, state: dict) -> None:
@@ -56,8 +61,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         vars(self.now).update(state["now"])
-        if self.memory is not None:
-            self.memory.load_state_dict(state["memory"])
+        self.method.load_state_dict(state["method"])
 
     def changing(self, network: Segmenter) -> dict[str, Tensor]:
         """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""

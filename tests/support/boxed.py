@@ -3,7 +3,8 @@
 import torch
 
 from stages.losses.batch import Batch, Boxes
-from stages.networks.student import Logits
+from stages.losses.method import TrainSplit
+from stages.student.segmenter import Logits
 
 BOX_LOSS = {
     "stride": 1,
@@ -110,3 +111,9 @@ def flipped_logits(logits: Logits) -> Logits:
 
 def total(named) -> float:
     return sum(named.values()).item()
+
+
+def losses_of(module, logits, batch, params, moment, ema=None):
+    """What the method in `module` makes of a batch, in a training of its own of two classes."""
+    split = TrainSplit(root=None, classes=2, masks=None, candidates=None, view=None, seed=0)
+    return module.Method(params, split).losses(logits, batch, moment, ema)

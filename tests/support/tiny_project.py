@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from stages.teacher.sam import save_sam
+from tests.support.tiny_student import TINY, backbone_config
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
-from tests.test_student import TINY, backbone_config
 
 ROOT = Path(__file__).parents[2]
 STEPS_OF_ALL = ("ingest", "rasterize", "plan", "train", "evaluate")
@@ -62,7 +62,7 @@ def write_params(path: Path, data_root: Path, **train: int) -> None:
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["data"]["root"] = str(data_root)
     params["view"]["size_px"] = 56
-    params["student"]["width"] = 16
+    params["network"]["width"] = 16
     params["train"] |= {"epochs": 4, "batch_size": 2, "validate_every": 1} | train
     params["rasterize"] |= {"shard_size": 4}
     params["evaluate"]["bootstrap"]["samples"] = 200

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from stages.networks.student import Student
-from stages.student.config import BackboneConfig, StudentConfig, StudentParams, ViewParams
+from stages.networks.student import Network
+from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
 
 TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZES_HW = [(56, 56), (57, 200), (131, 56), (30, 170), (13, 11), (150, 190)]
@@ -23,24 +23,25 @@ def backbone_config(timm_kwargs=TINY) -> BackboneConfig:
     )
 
 
-def student(detail=True, binary=True, size_px=56, width=16, timm_kwargs=TINY, names=("dirt", "damage")) -> Student:
+def student(
+    detail=True, binary=True, size_px=56, width=16, timm_kwargs=TINY, names=("dirt", "damage"), scale="native"
+) -> Network:
     """Random weights, the same every time."""
     torch.manual_seed(0)
-    return Student(
-        StudentConfig(
+    return Network(
+        NetworkConfig(
             names=list(names),
-            student=StudentParams(width=width, detail=detail, binary=binary),
-            view=ViewParams(scale="native", size_px=size_px),
+            network={"architecture": "student", "width": width, "detail": detail, "binary": binary},
+            view=ViewParams(scale=scale, size_px=size_px),
             backbone=backbone_config(timm_kwargs),
+            plan_sha256="0" * 64,
         )
     )
 
 
-def decided_student(scale: str) -> Student:
+def decided_student(scale: str) -> Network:
     """A student of random weights whose head is scaled up, so that it predicts every class."""
-    ours = student().eval()
-    view = ours.config.view.model_copy(update={"scale": scale})
-    ours.config = ours.config.model_copy(update={"view": view})
+    ours = student(scale=scale).eval()
     with torch.no_grad():
         ours.fine.logits.weight.mul_(30)
     return ours

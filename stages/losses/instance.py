@@ -1,0 +1,113 @@
+"""Losses per box that several methods share: what boxes teach without masks, and what one scored mask per box teaches.
+
+BoxInst (CVPR 2021) and BoxTeacher (arXiv 2210.05174), on the logits of semantic heads: see stages/losses/grid.py.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from stages.losses.batch import Batch, ramp
+from stages.losses.config import HeadWeights, Share, Weight
+from stages.losses.grid import Head, Scene, pool_masks, pool_mean
+from stages.losses.method import Named
+from stages.losses.pseudo_masks import Pseudo
+from stages.losses.terms import (
+    DILATION,
+    colour_similarity,
+    dice,
+    edges,
+    grow,
+    log_same,
+    mask_similarity,
+    mean_where,
+    projection,
+)
+
+
+class BoxLossParams(HeadWeights):
+    """What every box-supervised method has.
+
+    `stride`: pixels a cell of the grid that the losses work on (4 in all of these papers; 2 for cracks, 1 for none).
+    `fine`, `binary`: weights of the heads (ours: 0.5 each); `binary` is None for a run without a binary head.
+    `projection`, `pairwise`: weights of BoxInst's terms (1 and 1).
+    `colour`: colour similarity from which two neighbours should agree (0.3).
+    `outside`: weight of the background term outside all boxes (ours: 1).
+    `warmup`: over which the pairwise term, and what a teacher adds, rise to their full weight (10,000 of 90,000
+    steps: 0.11).
+    """
+
+    stride: Literal[1, 2, 4]
+    projection: Weight
+    pairwise: Weight
+    colour: float = Field(gt=0, le=1)
+    outside: Weight
+    warmup: Share
+
+
+def box_losses(seen: list[Head], on: Scene, batch: Batch, params: BoxLossParams, progress: float) -> Named:
+    """What boxes teach without any mask: the three terms of BoxInst, weighted, summed over the heads."""
+    similarity = similar(on, batch.clean)
+    alike = similarity >= params.colour
+    rise = ramp(progress, params.warmup)
+    return {
+        "projection": params.projection * sum(head.weight * projection_loss(head, on) for head in seen),
+        "pairwise": rise * params.pairwise * sum(head.weight * pairwise_loss(head, on, alike) for head in seen),
+        "outside": params.outside * sum(head.weight * outside_loss(head, on) for head in seen),
+    }
+
+
+def similar(on: Scene, clean: Tensor) -> Tensor:
+    """(N, 8, h, w) colour similarity of each box's image, which has to be the one not augmented."""
+    return colour_similarity(pool_mean(clean, on.stride))[on.boxes.image_index]
+
+
+def projection_loss(head: Head, on: Scene) -> Tensor:
+    """Mean over boxes of both Dice losses; zero of them without a box."""
+    p = head.logits.sigmoid() * head.visible
+    return projection(p, on.inside, on.whole_xy).sum() / max(len(p), 1)
+
+
+def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:
+    """-log P_same, averaged over the pairs of one colour of all boxes together. `alike` (N, 8, h, w) bool."""
+    return mean_where(-log_same(head.logits), edges(on.inside, head.visible) & alike)
+
+
+def outside_loss(head: Head, on: Scene) -> Tensor:
+    """Mean -log p(background) over the known cells further from every box than pairs reach (our choice)."""
+    return mean_where(-head.background, outside(on))
+
+
+def outside(on: Scene) -> Tensor:
+    """(B, h, w) bool: known cells further than DILATION from every box."""
+    of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
+    boxed = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
+    return on.known & ~boxed
+
+
+def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
+    """Both pseudo-mask losses, times `pixel` and `affinity`, summed over the heads."""
+    masks = pool_masks(pseudo.mask, on.stride)
+    return {
+        "pixel": pixel * sum(head.weight * pixel_loss(head, masks, pseudo.score) for head in seen),
+        "affinity": affinity * sum(head.weight * affinity_loss(head, on, masks, pseudo.score) for head in seen),
+    }
+
+
+def pixel_loss(head: Head, masks: Tensor, score: Tensor) -> Tensor:
+    """(1 / N_p) sum s_i Dice(p_i, m_i), N_p the number of boxes with s > 0. `masks` (N, h, w) in [0, 1]."""
+    return (score * dice(head.logits.sigmoid() * head.visible, masks)).sum() / _believed(score)
+
+
+def affinity_loss(head: Head, on: Scene, masks: Tensor, score: Tensor) -> Tensor:
+    """(1 / N_p) sum s_i A_i, A_i the mean of -log P_same over the box's pairs whose mask similarity is 0.5 or more."""
+    pairs = edges(on.inside, head.visible) & (mask_similarity(masks) >= 0.5)
+    each = torch.where(pairs, -log_same(head.logits), 0.0).flatten(1).sum(1) / pairs.flatten(1).sum(1).clamp(min=1)
+    return (score * each).sum() / _believed(score)
+
+
+def _believed(score: Tensor) -> Tensor:
+    return (score > 0).sum().clamp(min=1)

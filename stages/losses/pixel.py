@@ -1,0 +1,53 @@
+"""Per-pixel losses of the two heads, and one-sided self-correction: Boxes2Pixels (arXiv 2604.11162)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.data.tables import IGNORE
+
+EPS = 1e-6
+
+
+def asymmetric_dice(p: Tensor, g: Tensor, beta: float) -> Tensor:
+    """Scalar 1 - (<p,g> + eps) / (<p,g> + beta <p,1-g> + <1-p,g> + eps); beta < 1 lowers the price of false positives.
+
+    `p`: defect probabilities in [0, 1], `g`: 0/1 targets, any one shape; sums run over all elements.
+    Where `g` is empty the value is 1 - eps / (beta sum p + eps), whose gradient vanishes: see `binary_loss`.
+    """
+    hit = (p * g).sum()
+    return 1 - (hit + EPS) / (hit + beta * (p * (1 - g)).sum() + ((1 - p) * g).sum() + EPS)
+
+
+def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
+    """Asymmetric Dice of the binary head over the batch; without a defect pixel in it, mean -log p(background).
+
+    `logits` (B, 2, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE.
+    """
+    known, margin = labels != IGNORE, logits[:, 1] - logits[:, 0]
+    defect = ((labels > 0) & known).to(logits.dtype)
+    if not defect.any():
+        return (F.softplus(margin) * known).sum() / known.sum().clamp(min=1)
+    # an unknown pixel has no part in any of the three sums
+    return asymmetric_dice(margin.sigmoid() * known, defect, beta)
+
+
+@torch.no_grad()
+def correct_labels(logits: Tensor, labels: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """One-sided self-correction: background where a defect class has probability above `tau` becomes that class.
+
+    `logits` (B, K+1, H, W); `labels` (B, H, W). Returns the corrected labels and the (B, H, W) bool map of what
+    changed. Labels other than background never change.
+    """
+    confidence, best = logits.softmax(dim=1)[:, 1:].max(dim=1)
+    changed = (labels == 0) & (confidence > tau)
+    return torch.where(changed, best + 1, labels), changed
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Mean over the known pixels of w[label] * -log p[label]. `class_weights` (K+1,).
+
+    The mean is over the pixels, not over their weights, so weights and self-correction change what they say alone.
+    """
+    total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp(min=1)

@@ -1,0 +1,73 @@
+"""What every network is to the rest of the project: images to logits, trained, saved and loaded alike.
+
+A network is one file, `stages/networks/NAME.py`, chosen by `network.architecture: NAME`. It holds `Params` (a
+`NetworkSection`), `Network` (a `Segmenter`) and `untrained(config, backbone)`, the network before its first step.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from stages.common import plugins
+from stages.common.errors import UserError
+from stages.common.files import new_folder
+from stages.common.params import parse
+from stages.student.config import CONFIG, NetworkConfig, read_config
+
+WEIGHTS = "student.safetensors"
+
+
+class Logits(NamedTuple):
+    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
+
+    fine: Tensor
+    binary: Tensor | None
+
+
+class Segmenter(nn.Module):
+    """Base of every network: RGB in [0, 1], (B, 3, H, W) float, to `Logits`."""
+
+    def __init__(self, config: NetworkConfig, mean: list[float], std: list[float]) -> None:
+        """`mean`, `std`: statistics of the three channels that the encoder was trained with."""
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, with_binary: bool) -> Logits:
+        """`with_binary=False` skips the binary head: only its loss reads it, predictions never do."""
+        raise NotImplementedError
+
+    def start_at(self, frequency: Tensor) -> None:
+        """Make the first prediction the classes' `frequency`: (K+1,) shares of the pixels, none of them 0."""
+        raise NotImplementedError
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name to parameter of everything that training changes."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+
+def save_student(student: Segmenter, folder: Path) -> None:
+    """Write weights and configuration into `folder`, whole or not at all."""
+    with new_folder(folder) as part:
+        weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
+        # by Python, so that a full disk is an OSError
+        (part / WEIGHTS).write_bytes(save(weights))
+        (part / CONFIG).write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_student(folder: Path) -> Segmenter:
+    """A saved network in evaluation mode, on the CPU. Raises UserError for anything else."""
+    config, where = read_config(folder), str(folder / CONFIG)
+    module = plugins.load("networks", config.network.get("architecture"), f"{where}: network.architecture")
+    parse(module.Params, config.network, f"{where}: network")
+    try:
+        student = module.Network(config)
+        student.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
+    return student.eval()

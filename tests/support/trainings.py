@@ -1,0 +1,77 @@
+"""Trainings of seconds: plans, methods and samples that can be stopped anywhere."""
+
+import itertools
+import signal
+
+import torch
+from torch.utils.data import Dataset
+
+from stages.common import plugins
+from stages.common.errors import Stopped
+from stages.losses.method import Method, TrainSplit
+from stages.student.segmenter import Segmenter
+from stages.training.config import AugmentParams, Plan, TrainParams
+from stages.training.loop import fit
+
+CPU = torch.device("cpu")
+NEVER = 10**9
+LOSS = {"method": "boxes2pixels", "fine": 0.5, "binary": 0.5, "beta": 0.4}
+
+
+def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
+    """A short training of `network`."""
+    train = {
+        "epochs": epochs,
+        "batch_size": 2,
+        "defect_share": 0.5,
+        "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
+        "optimizer": "muon",
+        "lr": 2e-3,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "validate_every": 1,
+        "patience": 99,
+    }
+    return Plan(
+        network=network.config.network,
+        view=network.config.view,
+        class_weights="frequency",
+        supervision=supervision or {**LOSS, "selfcorr": selfcorr},
+        train=TrainParams(**{**train, **changes}),
+        code={},
+    )
+
+
+def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
+    """The plan's method, for `split` or, where it reads none, for two classes."""
+    module = plugins.load("methods", plan.supervision["method"], "supervision.method")
+    nothing = TrainSplit(root=None, classes=2, masks=None, candidates=None, view=None, seed=0)
+    return module.Method(module.Params.model_validate(plan.supervision), split or nothing)
+
+
+def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0):
+    """`fit` on the CPU by the plan's method."""
+    return fit(network, samples, plan, method_of(plan, split), validate, CPU, checkpoint, workers)
+
+
+def stopped_at(calls: int):
+    """A function that passes its argument through, and at its call number `calls` ends the training as Ctrl-C does."""
+    count = itertools.count(1)
+
+    def passed(value):
+        if next(count) == calls:
+            raise Stopped(signal.SIGINT)
+        return value
+
+    return passed
+
+
+class Watched(Dataset):
+    """Samples each of which passes through `passed`."""
+
+    def __init__(self, inner, passed):
+        self.inner, self.passed, self.images, self.labels, self.seed = inner, passed, inner.images, inner.labels, 0
+
+    def __getitem__(self, number):
+        return self.passed(self.inner[number])
