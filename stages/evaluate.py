@@ -57,9 +57,9 @@ def main(
     values, seeds = wanted.evaluate, wanted.seeds
     source = read_dataset(tables / "dataset.json")
     make_deterministic()
-    noisy, human = read_masks(masks / "val"), read_table(truth / "test.parquet", TRUTH)
+    pseudo, human = read_masks(masks / "val"), read_table(truth / "test.parquet", TRUTH)
     references = {
-        "val": (noisy, by_image(noisy, noisy["label_map"].combine_chunks().field("bytes"))),
+        "val": (pseudo, by_image(pseudo, pseudo["label_map"].combine_chunks().field("bytes"))),
         "test": (read_table(tables / "test" / "images.parquet", IMAGES), by_image(human, human["mask_png"])),
     }
     result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}

@@ -1,4 +1,4 @@
-"""What pseudo-masks are worth: hand-computed figures on an image of 8 x 12 pixels."""
+"""Quality of pseudo-masks: hand-computed metrics on an image of 8 x 12 pixels."""
 
 import json
 
@@ -112,7 +112,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_figures_of_a_split_by_hand(folder):
+def test_metrics_of_a_split_by_hand(folder):
     metrics = folder / "metrics.json"
     appraise.main(folder / "tables", folder / "masks", folder / "truth", metrics)
     result = json.loads(metrics.read_text())

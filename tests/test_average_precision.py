@@ -65,13 +65,13 @@ def slow_precision(truths: list[np.ndarray], predictions: list[np.ndarray], scor
     return np.array(result).T
 
 
-def test_by_hand_two_hits_around_a_false_alarm():
+def test_by_hand_two_true_positives_around_a_false_positive():
     truth = bars((1, 0, 10, 1), (5, 0, 10, 1))
     predicted = bars((1, 0, 10, 1), (5, 0, 10, 1), (9, 20, 4, 1))
-    # by score: hit, alarm, hit. Precision 1 up to recall 0.5 (51 of 101 levels), 2/3 beyond.
-    figures = precision_of((truth, predicted, [0.9, 0.5, 0.7]))
+    # by score: true, false, true positive. Precision 1 up to recall 0.5 (51 of 101 levels), 2/3 beyond.
+    metrics = precision_of((truth, predicted, [0.9, 0.5, 0.7]))
     expected = (51 + 50 * 2 / 3) / 101
-    assert figures["ap10"] == figures["ap50"] == figures["ap"] == pytest.approx(expected, abs=1e-6)
+    assert metrics["ap10"] == metrics["ap50"] == metrics["ap"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_by_hand_a_loose_outline_counts_at_the_smaller_iou_alone():
@@ -87,15 +87,15 @@ def test_by_hand_a_loose_outline_counts_at_the_smaller_iou_alone():
 
 
 def test_a_hit_under_another_classes_name_is_none():
-    figures = precision_of((bars((1, 0, 10, 1), (4, 0, 5, 2)), bars((1, 0, 10, 2), (4, 0, 5, 2)), [0.9, 0.8]))
-    assert figures["ap50_by_class"] == {"dirt": 0.0, "damage": pytest.approx(0.5)}
-    assert figures["ap50"] == pytest.approx(0.25)
+    metrics = precision_of((bars((1, 0, 10, 1), (4, 0, 5, 2)), bars((1, 0, 10, 2), (4, 0, 5, 2)), [0.9, 0.8]))
+    assert metrics["ap50_by_class"] == {"dirt": 0.0, "damage": pytest.approx(0.5)}
+    assert metrics["ap50"] == pytest.approx(0.25)
 
 
 def test_a_class_without_a_true_defect_is_undefined_and_left_out_of_the_mean():
-    figures = precision_of((bars((1, 0, 10, 2)), bars((1, 0, 10, 2), (5, 0, 4, 1)), [0.5, 0.9]))
-    assert figures["ap50_by_class"] == {"dirt": None, "damage": 1.0}
-    assert figures["ap50"] == figures["ap"] == 1.0
+    metrics = precision_of((bars((1, 0, 10, 2)), bars((1, 0, 10, 2), (5, 0, 4, 1)), [0.5, 0.9]))
+    assert metrics["ap50_by_class"] == {"dirt": None, "damage": 1.0}
+    assert metrics["ap50"] == metrics["ap"] == 1.0
 
 
 def test_without_any_defect_all_is_undefined_and_without_predictions_it_is_zero():
@@ -121,10 +121,10 @@ def test_scores_follow_their_regions_when_ignored_ones_are_left_out():
     truth = bars((1, 0, 10, 1), (5, 0, 10, 1))
     truth[0, :] = 255
     predicted = bars((1, 0, 10, 1), (7, 0, 10, 1))
-    predicted[0, 25] = 1  # nobody knows; it is first in order, and its score says nothing
+    predicted[0, 25] = 1  # ignored; it is first in order, and its score is not used
     assert regions(predicted).index[0, 25] == 1
-    figures = precision_of((truth, predicted, [0.1, 0.9, 0.5]))
-    assert figures["ap50"] == pytest.approx(51 / 101, abs=1e-6)
+    metrics = precision_of((truth, predicted, [0.1, 0.9, 0.5]))
+    assert metrics["ap50"] == pytest.approx(51 / 101, abs=1e-6)
     assert precision_of((truth, predicted, [0.1, 0.5, 0.9]))["ap50"] == pytest.approx(51 / 2 / 101, abs=1e-6)
 
 
@@ -139,9 +139,9 @@ def random_images(seed: int, count: int = 3) -> tuple[list, list, list]:
         moved = [
             (row, left + int(generator.integers(0, 3)), max(1, length - 1), label) for row, left, length, label in true
         ]
-        alarms = [(row, int(generator.integers(0, 25)), 3, int(generator.integers(1, 3))) for row in (3, 9)]
+        false = [(row, int(generator.integers(0, 25)), 3, int(generator.integers(1, 3))) for row in (3, 9)]
         truths.append(bars(*true, (10, 0, 4, 2)))
-        predictions.append(bars(*[part for part in moved + alarms if generator.random() < 0.7]))
+        predictions.append(bars(*[part for part in moved + false if generator.random() < 0.7]))
     numbers = [len(regions(labels)) for labels in predictions]
     ranks = generator.permutation(sum(numbers)) / (sum(numbers) + 1)
     return truths, predictions, [own.tolist() for own in np.split(ranks, np.cumsum(numbers)[:-1])]
@@ -151,18 +151,18 @@ def random_images(seed: int, count: int = 3) -> tuple[list, list, list]:
 @settings(max_examples=25, deadline=None)
 def test_it_is_what_plain_loops_over_sets_of_pixels_give(seed):
     truths, predictions, scores = random_images(seed)
-    figures, expected = (
+    metrics, expected = (
         precision_of(*zip(truths, predictions, scores, strict=True)),
         slow_precision(*random_images(seed)),
     )
-    assert figures["ap10"] == pytest.approx(expected[0].mean(), abs=2e-6)
-    assert figures["ap50"] == pytest.approx(expected[1].mean(), abs=2e-6)
-    assert figures["ap"] == pytest.approx(expected[1:].mean(), abs=2e-6)
+    assert metrics["ap10"] == pytest.approx(expected[0].mean(), abs=2e-6)
+    assert metrics["ap50"] == pytest.approx(expected[1].mean(), abs=2e-6)
+    assert metrics["ap"] == pytest.approx(expected[1:].mean(), abs=2e-6)
 
 
 @given(seed=st.integers(0, 2**16), score=st.floats(0.01, 0.99))
 @settings(max_examples=25, deadline=None)
-def test_one_more_false_alarm_never_raises_it(seed, score):
+def test_one_more_false_positive_never_raises_it(seed, score):
     truths, predictions, scores = random_images(seed)
     before = precision_of(*zip(truths, predictions, scores, strict=True))
     worse, at = predictions[0].copy(), len(regions(predictions[0]))
@@ -178,5 +178,5 @@ def test_a_perfect_prediction_scores_one_whatever_its_scores(seed):
     truths, _, _ = random_images(seed)
     generator = np.random.default_rng(seed)
     scores = [generator.random(len(regions(truth))).tolist() for truth in truths]
-    figures = precision_of(*zip(truths, truths, scores, strict=True))
-    assert figures["ap10"] == figures["ap50"] == figures["ap"] == 1
+    metrics = precision_of(*zip(truths, truths, scores, strict=True))
+    assert metrics["ap10"] == metrics["ap50"] == metrics["ap"] == 1

@@ -104,7 +104,7 @@ def test_undefined_resamples_are_left_out():
     assert percentile_interval(np.array([np.nan, 0.25, 0.25, np.nan])) == (0.25, 0.25)
 
 
-def test_a_figure_undefined_in_every_resample_has_no_interval():
+def test_a_metric_undefined_in_every_resample_has_no_interval():
     assert np.isnan(percentile_interval(np.full(5, np.nan))).all()
 
 

@@ -9,13 +9,13 @@ from stages.reporting.cases import agreement, shares, spread, worst_first
 
 
 def test_worst_first_orders_by_error_then_by_wrong_pixels_with_clean_images_last():
-    missed_small, missed_large = [[90, 0], [3, 0]], [[80, 0], [20, 0]]
-    half, clean, alarm = [[80, 5], [0, 5]], [[99, 0], [0, 0]], [[98, 1], [0, 0]]
-    counts = np.array([clean, half, missed_small, missed_large, alarm])
-    assert worst_first(["clean", "half", "small", "large", "alarm"], counts) == [
+    fn_small, fn_large = [[90, 0], [3, 0]], [[80, 0], [20, 0]]
+    half, clean, false_positive = [[80, 5], [0, 5]], [[99, 0], [0, 0]], [[98, 1], [0, 0]]
+    counts = np.array([clean, half, fn_small, fn_large, false_positive])
+    assert worst_first(["clean", "half", "small", "large", "false_positive"], counts) == [
         "large",
         "small",
-        "alarm",
+        "false_positive",
         "half",
         "clean",
     ]

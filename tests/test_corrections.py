@@ -16,8 +16,8 @@ MAPS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 1, 2]))
 
 
 def in_defects(truth: np.ndarray, teacher: np.ndarray, student: np.ndarray, iou: float) -> np.ndarray:
-    told, found = outcome(truth, teacher), outcome(truth, student)
-    return corrected_defects(told, found, overlaps(told.predicted, found.predicted), iou)
+    first, second = outcome(truth, teacher), outcome(truth, student)
+    return corrected_defects(first, second, overlaps(first.predicted, second.predicted), iou)
 
 
 def maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -150,7 +150,7 @@ def test_a_perfect_student_scores_one_with_an_interval_of_no_width(tmp_path, stu
             assert scores[key] == scores[f"{key}_low"] == scores[f"{key}_high"] == 1
 
 
-def test_a_perfect_student_finds_every_defect_and_invents_none(tmp_path, student):
+def test_a_perfect_student_detects_every_defect_without_false_positives(tmp_path, student):
     build(tmp_path, exact_truth())
     metrics = run(tmp_path)
     for split, true in (("val", 4), ("test", 6)):
@@ -170,7 +170,7 @@ def test_a_perfect_student_finds_every_defect_and_invents_none(tmp_path, student
 
 def test_defects_are_counted_per_image_and_ranked_by_their_probability(tmp_path, student):
     truth = exact_truth()
-    truth["test/p1"] = np.where(truth["test/p1"] == 1, 0, truth["test/p1"])  # its dirt is a false alarm
+    truth["test/p1"] = np.where(truth["test/p1"] == 1, 0, truth["test/p1"])  # its dirt is a false positive
     student.sure = {"test/p1": 0.6}
     build(tmp_path, truth)
     defects = run(tmp_path)["test"]["defects"]
@@ -179,7 +179,7 @@ def test_defects_are_counted_per_image_and_ranked_by_their_probability(tmp_path,
         pytest.approx(1 / 3, abs=1e-6),
     )
     assert defects["ap50_by_class"]["damage"] == 1
-    # the false alarm is less sure than both hits, and so costs nothing; as sure and before one of them, it does
+    # ranked after both true positives, the false positive does not reduce precision; ranked before one, it does
     assert defects["ap50_by_class"]["dirt"] == 1
     rows = list(stream_predictions(tmp_path / "out/predictions/4/test.parquet"))
     assert [row["defect_scores"] for row in rows] == [[1, 1], pytest.approx([0.6, 1]), [1, 1]]
@@ -206,8 +206,8 @@ def test_counts_are_summed_over_the_split_at_native_resolution(tmp_path, student
     truth["test/p1"] = np.zeros_like(truth["test/p1"])
     build(tmp_path, truth)
     hits = sum((truth[key] > 0).sum() for key in ("test/p0", "test/p2"))
-    false_alarms = (labels_of(1, SIZES_HW[1]) > 0).sum()
-    assert run(tmp_path)["test"]["iou_bin"] == pytest.approx(hits / (hits + false_alarms), abs=1e-6)
+    false_positives = (labels_of(1, SIZES_HW[1]) > 0).sum()
+    assert run(tmp_path)["test"]["iou_bin"] == pytest.approx(hits / (hits + false_positives), abs=1e-6)
     assert student.seen_hw == [*SIZES_HW[:2], *SIZES_HW]
 
 
@@ -233,7 +233,7 @@ def test_images_without_truth_are_predicted_and_counted_but_not_scored(tmp_path,
     np.testing.assert_array_equal(decode_label_map(rows[1]["mask_png"]), labels_of(1, SIZES_HW[1]))
 
 
-def test_without_any_truth_the_test_split_is_null_and_says_why(tmp_path, student):
+def test_without_any_truth_the_test_split_is_null_with_the_reason(tmp_path, student):
     build(tmp_path, {})
     metrics = run(tmp_path)
     assert metrics["test"] is None
@@ -241,7 +241,7 @@ def test_without_any_truth_the_test_split_is_null_and_says_why(tmp_path, student
     assert metrics["val"]["iou_bin"] == 1
 
 
-def test_without_test_images_the_reason_says_so(tmp_path, student):
+def test_without_test_images_the_reason_is_given(tmp_path, student):
     build(tmp_path, {}, test_images=0)
     metrics = run(tmp_path)
     assert (metrics["test"], metrics["test_not_scored"]) == (None, "the data set has no test images")
@@ -270,7 +270,7 @@ def test_a_rerun_writes_the_same_bytes(tmp_path, student):
     assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in names)
 
 
-def test_scores_are_means_over_seeds_and_each_seed_is_told(tmp_path, student):
+def test_scores_are_means_over_seeds_and_each_seed_is_listed(tmp_path, student):
     build(tmp_path, exact_truth())
     write_params(tmp_path, "native", seeds=(4, 5))
     dirt = sum((labels_of(index, size) == 1).sum() for index, size in enumerate(SIZES_HW))
@@ -300,7 +300,7 @@ def test_scores_for_the_report_name_the_bytes_of_the_students_behind_them(tmp_pa
     assert [again[seed] == scores["students"][seed] for seed in "45"] == [True, False]
 
 
-def test_a_seed_that_stands_there_twice_is_refused(tmp_path, student):
+def test_a_seed_that_is_listed_twice_is_refused(tmp_path, student):
     build(tmp_path, exact_truth())
     write_params(tmp_path, "native", seeds=(4, 4))
     with pytest.raises(UserError, match=r"seeds = \[4, 4\]: each value may be listed once only"):

@@ -1,4 +1,4 @@
-"""Pairs of regions, and what follows from them: found defects and false alarms."""
+"""Pairs of regions, and the metrics computed from them: recall and false positives."""
 
 import numpy as np
 import pytest
@@ -57,13 +57,13 @@ def test_regions_and_pairs_are_those_of_a_slow_reference(truth, predicted):
 
 
 @given(truth=TRUTHS, predicted=PREDICTIONS)
-def test_found_and_missed_are_all_defects_and_the_strict_rule_finds_no_more(truth, predicted):
+def test_a_stricter_threshold_detects_no_more_and_every_unmatched_region_is_a_false_positive(truth, predicted):
     found = outcome(truth, predicted)
-    true, loose, strict, alarms, strict_alarms, apart = counts_of(found)
+    true, loose, strict, false, strict_false, no_overlap = counts_of(found)
     assert 0 <= strict <= loose <= true == len(found.true)
-    # one partner each: what was found took as many predicted regions, and the others are alarms
-    assert loose + alarms == strict + strict_alarms == len(found.predicted)
-    assert apart <= alarms
+    # one match each: the detected defects use as many predicted regions, the others are false positives
+    assert loose + false == strict + strict_false == len(found.predicted)
+    assert no_overlap <= false
 
 
 @given(truth=TRUTHS)
@@ -80,7 +80,7 @@ def test_pairs_share_their_iou_and_no_region_has_two(first, second):
     assert ((one > 0).sum()) <= min(len(a), len(b))
 
 
-def test_a_defect_in_two_pieces_is_found_by_the_better_one_and_the_other_is_a_false_alarm():
+def test_a_defect_in_two_pieces_is_found_by_the_better_one_and_the_other_is_a_false_positive():
     truth, predicted = np.zeros((2, 6, 20), dtype=np.uint8)
     truth[2, 0:10] = 1
     predicted[2, 0:6], predicted[2, 7:10] = 1, 2  # IoU 0.6 and 0.3
@@ -104,7 +104,7 @@ def test_a_region_across_ignored_pixels_stays_one_and_counts_outside_them_alone(
     truth[:, 4:8] = 255
     truth[1, 2:4] = 1
     predicted[1, 2:10] = 1  # reaches across: two pixels on the defect, two beyond
-    predicted[0, 5] = 2  # nobody knows
+    predicted[0, 5] = 2  # ignored
     found = outcome(truth, predicted)
     assert found.predicted.areas_px.tolist() == [4]
     assert found.true_iou.tolist() == [0.5]
@@ -131,25 +131,25 @@ def test_the_mean_over_a_region_is_that_of_its_pixels():
     assert regions(labels * 0).means(values).tolist() == []
 
 
-def test_figures_are_shares_of_defects_and_alarms_an_image_over_seeds():
+def test_recall_is_a_share_of_defects_and_false_positives_are_per_image_over_seeds():
     counts = np.array([[[4, 2, 1, 3, 4, 1], [4, 4, 4, 0, 0, 0]], [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]]])
-    figures = summarise_defects(counts, BOOTSTRAP)
-    assert figures["true_defects"] == 4
-    assert (figures["recall_defects_iou10"], figures["recall_defects_iou50"]) == (0.75, 0.625)
+    metrics = summarise_defects(counts, BOOTSTRAP)
+    assert metrics["true_defects"] == 4
+    assert (metrics["recall_defects_iou10"], metrics["recall_defects_iou50"]) == (0.75, 0.625)
     assert (
-        figures["false_positives_per_image_iou10"],
-        figures["false_positives_per_image_iou50"],
-        figures["false_positives_per_image_no_overlap"],
+        metrics["false_positives_per_image_iou10"],
+        metrics["false_positives_per_image_iou50"],
+        metrics["false_positives_per_image_no_overlap"],
     ) == (1.0, 1.25, 0.5)
-    assert figures["false_positives_per_image_iou10_low"] <= 1.0 <= figures["false_positives_per_image_iou10_high"]
+    assert metrics["false_positives_per_image_iou10_low"] <= 1.0 <= metrics["false_positives_per_image_iou10_high"]
 
 
-def test_without_a_defect_the_found_share_is_undefined_and_alarms_are_not():
-    figures = summarise_defects(np.array([[[0, 0, 0, 2, 2, 2]]]), BOOTSTRAP)
-    assert figures["recall_defects_iou10"] is figures["recall_defects_iou50_low"] is None
-    assert figures["false_positives_per_image_no_overlap"] == 2
+def test_without_a_defect_recall_is_undefined_and_false_positives_are_not():
+    metrics = summarise_defects(np.array([[[0, 0, 0, 2, 2, 2]]]), BOOTSTRAP)
+    assert metrics["recall_defects_iou10"] is metrics["recall_defects_iou50_low"] is None
+    assert metrics["false_positives_per_image_no_overlap"] == 2
 
 
-def test_a_figure_undefined_for_one_seed_has_no_mean():
+def test_a_metric_undefined_for_one_seed_has_no_mean():
     means = mean_over_seeds([{"ap": 0.5, "by": {"a": 1.0, "b": None}}, {"ap": 0.25, "by": {"a": 0.0, "b": 1.0}}])
     assert means == {"ap": pytest.approx(0.375), "by": {"a": 0.5, "b": None}}

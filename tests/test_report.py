@@ -108,9 +108,9 @@ def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path
     # The teacher is right but for the first image, where it lacks `damage` and adds four pixels of `dirt`.
     path = label_maps_path(tmp_path / "masks/test", 0)
     rows = pq.read_table(path).to_pylist()
-    told = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
-    told[36, 60:64] = 1
-    rows[0]["label_map"]["bytes"] = encode_label_map(told)
+    pseudo = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
+    pseudo[36, 60:64] = 1
+    rows[0]["label_map"]["bytes"] = encode_label_map(pseudo)
     write_table(path, MASKS, rows)
     text, _ = run(tmp_path)
     recovered, lost, removed, added = table_row(text, "What each run made of the SAM teacher's errors", "full")

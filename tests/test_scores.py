@@ -82,7 +82,7 @@ def test_a_defect_under_another_defects_name_is_found_but_its_class_is_not():
     assert result["iou_dirt"] == result["miou_anom"] == 0
 
 
-def test_a_class_without_truth_is_undefined_and_left_out_of_means_though_its_false_alarms_count():
+def test_a_class_without_truth_is_undefined_and_left_out_of_means_though_its_false_positives_count():
     result = scores(np.array([[80, 0, 10], [0, 10, 0], [0, 0, 0]]), NAMES)
     assert result["iou_damage"] is None
     assert result["miou_anom"] == result["iou_dirt"] == 1
@@ -97,12 +97,12 @@ def test_no_defect_in_truth_but_some_predicted():
     assert result["miou"] == 0.8
 
 
-def test_neither_true_nor_predicted_defects_leave_binary_figures_undefined():
+def test_neither_true_nor_predicted_defects_leave_binary_scores_undefined():
     result = scores(np.array([[7, 0, 0], [0, 0, 0], [0, 0, 0]]), NAMES)
     assert [key for key, value in result.items() if value is not None] == ["miou"]
 
 
-def test_defects_missed_altogether_have_no_precision_and_zero_recall():
+def test_undetected_defects_have_no_precision_and_zero_recall():
     result = scores(np.array([[7, 0, 0], [3, 0, 0], [0, 0, 0]]), NAMES)
     assert result["precision_bin"] is None
     assert result["recall_bin"] == result["iou_bin"] == 0
@@ -149,5 +149,5 @@ def test_no_class_name_overwrites_another_figure(names):
     assert len(set(keys)) == len(keys)
 
 
-def test_ordinary_class_names_are_kept():
+def test_ordinary_class_names_are_not_changed():
     assert class_keys(["dirt", "bin"]) == ["iou_dirt", "iou_bin_"]

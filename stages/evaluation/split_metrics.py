@@ -37,12 +37,16 @@ def split_metrics(
 
     `folder`: SEED/<split>.parquet of `write_predictions`. `label_maps`: PNGs by image id.
     """
-    images = len(image_ids(folder / str(seeds[0]) / f"{split}.parquet"))
+    paths = [folder / str(seed) / f"{split}.parquet" for seed in seeds]
+    images = len(image_ids(paths[0]))
     _, counts = scored_by_seed(folder, seeds, split, len(names) + 1)
     if len(counts):
-        scores = summarise(counts, names, values.bootstrap)
-        defects = _defect_metrics(folder, split, names, seeds, values, label_maps)
-        return {split: scores | {"images_without_truth": images - len(counts), "defects": defects}}
+        defect_counts, precision = zip(
+            *(_defects_of_seed(path, names, values, label_maps) for path in paths), strict=True
+        )
+        defects = summarise_defects(np.array(defect_counts).swapaxes(0, 1), values.bootstrap)
+        scores = summarise(counts, names, values.bootstrap) | {"images_without_truth": images - len(counts)}
+        return {split: scores | {"defects": defects | mean_over_seeds(precision)}}
     reason = (
         f"none of the {images} {split} images has pixel truth: masks lie in a folder `masks` where their images' "
         "folder `images` is, under the same names, as .png"
@@ -50,25 +54,15 @@ def split_metrics(
     return {split: None, f"{split}_not_scored": reason if images else f"the data set has no {split} images"}
 
 
-def _defect_metrics(
-    folder: Path,
-    split: str,
-    names: tuple[str, ...],
-    seeds: Sequence[int],
-    values: EvaluateParams,
-    label_maps: Mapping[str, pa.Scalar],
-) -> dict[str, object]:
-    """Metrics per defect and average precision of the scored images, means over seeds."""
-    counts, precision = [], []
-    for seed in seeds:
-        own, found = [], []
-        for row in stream_predictions(folder / str(seed) / f"{split}.parquet"):
-            if row["confusion"] is not None:
-                truth = at_resolution(decode_label_map(label_maps[row["image_id"]].as_py()), values)
-                result = outcome(truth, decode_label_map(row["mask_png"]))
-                own.append(counts_of(result))
-                found.append(detected(result.true, result.predicted, row["defect_scores"]))
-        counts.append(own)
-        precision.append(average_precision(found, names))
-    by_image = np.array(counts).swapaxes(0, 1)
-    return summarise_defects(by_image, values.bootstrap) | mean_over_seeds(precision)
+def _defects_of_seed(
+    path: Path, names: tuple[str, ...], values: EvaluateParams, label_maps: Mapping[str, pa.Scalar]
+) -> tuple[list[np.ndarray], dict[str, object]]:
+    """`counts_of` each scored image of one student's predictions, and their average precision."""
+    counts, found = [], []
+    for row in stream_predictions(path):
+        if row["confusion"] is not None:
+            truth = at_resolution(decode_label_map(label_maps[row["image_id"]].as_py()), values)
+            result = outcome(truth, decode_label_map(row["mask_png"]))
+            counts.append(counts_of(result))
+            found.append(detected(result.true, result.predicted, row["defect_scores"]))
+    return counts, average_precision(found, names)
