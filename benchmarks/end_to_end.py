@@ -1,4 +1,4 @@
-"""`stages.predict` from JPEG to PNG, and how much of that is the network's own time."""
+"""Time of `stages.predict` from JPEG to PNG, and how much of it the network takes."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from stages.runtime.network import Network
 
 
 def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, float]:
-    """Seconds in all and seconds within the network: read, predict, find the defects, write record and mask.
+    """Total seconds, and seconds in the network: read, predict, measure the defects, write record and mask.
 
-    What `python -m stages.predict --format masks` does with each image, imports and opening the model apart.
+    As `python -m stages.predict --format masks` does per image, without imports and opening the model.
     """
     spent = 0.0
 
@@ -39,7 +39,7 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
 
 
 def warmed(call: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, float]:
-    """The round of the median ratio, after one that is not counted."""
+    """The round with the median ratio, after one warm-up round."""
     torch.use_deterministic_algorithms(True)
     call()
     found = sorted((call() for _ in range(rounds)), key=lambda pair: pair[0] / pair[1])

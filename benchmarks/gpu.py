@@ -1,4 +1,4 @@
-"""The student on a GPU: bfloat16, eager and as CUDA graphs. Not part of a run on a machine without one."""
+"""The student on a GPU: bfloat16, eager and as CUDA graphs. Skipped on machines without one."""
 
 import torch
 
@@ -9,7 +9,7 @@ BATCHES = (1, 32)
 
 
 def rows(student: Student, rounds: int) -> list[dict]:
-    """One row a form and batch; images lie on the GPU already, and logits stay there."""
+    """One row per form and batch size; images are on the GPU already, and logits stay there."""
     student, found = student.cuda().eval(), []
     fine = lambda images: student(images, with_binary=False).fine  # noqa: E731
     compiled = torch.compile(fine, mode="max-autotune")

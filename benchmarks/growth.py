@@ -2,12 +2,14 @@
 
     python -m benchmarks.growth 1000 4000 13000 --out growth
 
-Noise of 586 x 371 px with three boxes each, the tests' tiny networks: what is measured is what surrounds the networks.
-Peak memory is that of the stage's own process. Writes growth.json and growth.md.
+Noise images of 586 x 371 px with three boxes each and tiny networks, so that the cost around the networks is measured.
+Runs the commands of dvc.yaml. Peak memory is that of the stage's own process. Writes growth.json and growth.md.
 """
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,20 +19,42 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from PIL import Image
+from ruamel.yaml import YAML
 
+from benchmarks.material import make_student
 from stages.student.segmenter import save_student
-from tests.support.tiny_project import ROOT, command, write_params, write_weights
-from tests.support.tiny_student import student
+from stages.teacher.sam import SamConfig, build_sam, save_sam
 
+ROOT = Path(__file__).parent.parent
+RUN = "boxes2pixels"
+TINY_SAM = SamConfig(
+    name="tiny",
+    image_size=64,
+    patch_size=8,
+    embed_dim=24,
+    depth=2,
+    num_heads=2,
+    global_attn_indexes=[1],
+    window_size=3,
+    prompt_dim=16,
+    decoder_heads=2,
+    decoder_mlp_dim=32,
+    iou_head_dim=16,
+    pixel_mean=[100.0, 110.0, 120.0],
+    pixel_std=[50.0, 60.0, 70.0],
+    source="random",
+)
+TINY_VIT = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 STAGES = ("ingest", "rasterize", "rasterize again", "evaluate")
 
 
 def write_images(root: Path, count: int) -> None:
-    """`count` images in three splits, with truth for test; no two alike."""
+    """`count` different images in three splits, with truth for test."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (SIZE_HW[0] // 4, SIZE_HW[1] // 4, 3), dtype=np.uint8)
     base = np.array(Image.fromarray(coarse).resize(SIZE_HW[::-1], Image.Resampling.BILINEAR))
@@ -52,14 +76,34 @@ def write_images(root: Path, count: int) -> None:
     (root / "data.yaml").write_text(f"path: .\n{splits}names: [dirt, damage]\n")
 
 
+def write_project(project: Path, count: int) -> None:
+    """Data set, parameters, a tiny teacher and a tiny student, where the commands of dvc.yaml look for them."""
+    (project / ".dvc").mkdir(parents=True)
+    write_images(project / "set", count)
+    params = YAML().load(ROOT / "params.yaml")
+    params["data"]["root"] = "set"
+    params["runs"], params["rows"], params["seeds"] = {RUN: {}}, [RUN], [0]
+    YAML().dump(params, project / "params.yaml")
+    torch.manual_seed(0)
+    save_sam(project / "data/weights/teacher", build_sam(TINY_SAM), TINY_SAM)
+    save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/models/{RUN}/0")
+
+
+def command(stage: str) -> list[str]:
+    """The command of a stage in dvc.yaml, of RUN where there is one per run."""
+    entry = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
+    words = shlex.split(re.sub(r"\$\{.*?\}", RUN, entry.get("do", entry)["cmd"]))
+    return [sys.executable if word == "python" else word for word in words]
+
+
 def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
-    """Run a command: seconds, seconds of processor, and peak resident memory in MB of its own process."""
+    """Run a command: wall-clock seconds, CPU seconds, and peak resident memory of its own process in MB."""
     began = time.monotonic()
     process = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(words)}\n{said.decode()[-3000:]}")
+        sys.exit(f"{' '.join(words)}\n{errors.decode()[-3000:]}")
     return {
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
@@ -68,20 +112,16 @@ def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dic
 
 
 def grown(project: Path, count: int) -> dict[str, object]:
-    """All figures for one number of images."""
-    (project / ".dvc").mkdir(parents=True)
-    write_images(project / "set", count)
-    write_weights(project / "weights")
-    write_params(project / "params.yaml", project / "set")
-    save_student(student(size_px=224), project / "out/models/0")
-    environment = {**os.environ, "DVC_ROOT": str(project)}
-    figures: dict[str, object] = {"images": count}
+    """All measurements for one number of images."""
+    write_project(project, count)
+    environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}
+    measurements: dict[str, object] = {"images": count}
     for stage in STAGES:
-        figures[stage] = measured(command(project, stage.split()[0]), ROOT, environment)
-        typer.echo(f"{count} {stage}: {figures[stage]}", err=True)
-    figures["no-op dvc repro"] = unchanged(project)
-    typer.echo(f"{count} no-op dvc repro: {figures['no-op dvc repro']}", err=True)
-    return figures
+        measurements[stage] = measured(command(stage.split()[0]), project, environment)
+        typer.echo(f"{count} {stage}: {measurements[stage]}", err=True)
+    measurements["no-op dvc repro"] = unchanged(project)
+    typer.echo(f"{count} no-op dvc repro: {measurements['no-op dvc repro']}", err=True)
+    return measurements
 
 
 def unchanged(project: Path) -> dict[str, float]:
@@ -90,8 +130,6 @@ def unchanged(project: Path) -> dict[str, float]:
     shutil.copytree(ROOT / "stages", project / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, project / name)
-    params = project / "params.yaml"
-    params.write_text(params.read_text().replace(str(project / "set"), "set"))
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     for words in (["init", "--no-scm", "--quiet"], ["repro", "--quiet", "ingest"]):
         measured(["dvc", *words], project, environment)
@@ -99,9 +137,9 @@ def unchanged(project: Path) -> dict[str, float]:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown, one row a stage and number of images; memory and time beside those of the first number."""
+    """Markdown: one row per stage and number of images, peak memory also relative to the first number."""
     lines = [
-        "| stage | images | s | CPU s | ms an image | peak MB | of the first |",
+        "| stage | images | s | CPU s | ms per image | peak MB | of the first |",
         "|---|---|---|---|---|---|---|",
     ]
     for stage in (*STAGES, "no-op dvc repro"):

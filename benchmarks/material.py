@@ -1,4 +1,4 @@
-"""What the benchmark works on: the demo's images, and a student of the paper's size that sees something."""
+"""Inputs of the benchmarks: the demo's images, and a student of the paper's size that predicts every class."""
 
 import io
 
@@ -21,8 +21,8 @@ from stages.student.tiling import to_square
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
 VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
-"""DINOv2's ViT-S/14. Its layer scale starts at 1e-5, where random blocks would do nothing and no rounding in them
-would show; trained ones are of the order of 1."""
+"""DINOv2's ViT-S/14, with the order of magnitude of trained layer scales. DINOv2 starts them at 1e-5: random blocks
+would do nothing, and rounding errors in them would not show."""
 
 LOSS = boxes2pixels.Params(
     method="boxes2pixels", fine=0.5, binary=0.5, beta=0.4, selfcorr=SelfcorrParams(tau=0.9, warmup=0.5)
@@ -31,11 +31,11 @@ CLASS_WEIGHTS = (0.4, 4.0, 4.0)
 FIT_LR = 3e-3
 PATCH_PX = 14
 WINDOW = 12
-"""Side of the windows that the branches are fitted on, in patches."""
+"""Side of the windows on which the branches are fitted, in patches."""
 
 
 def demo_images(count: int, split: str = "train") -> list[Sample]:
-    """Blades, each with a defect at least; train and test have none in common."""
+    """Turbine blades with at least one defect each; no image is in both train and test."""
     return [make_sample(DEMO, split, index) for index in range(count)]
 
 
@@ -56,14 +56,14 @@ def batch_of(samples: list[Sample], size_px: int) -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(np.stack([np.array(one) for one in truth])).long()
 
 
-def make_student(timm_kwargs: dict, size_px: int, width: int) -> Student:
-    """Random weights, the same every time."""
+def make_student(timm_kwargs: dict, size_px: int, width: int, scale: str = "stretch") -> Student:
+    """A student with random weights, always the same."""
     torch.manual_seed(0)
     return Student(
         NetworkConfig(
             names=list(NAMES),
             network={"architecture": "student", "width": width, "detail": True, "binary": True},
-            view=ViewParams(scale="stretch", size_px=size_px),
+            view=ViewParams(scale=scale, size_px=size_px),
             backbone=BackboneConfig(
                 name="random",
                 timm_kwargs=timm_kwargs,
@@ -86,10 +86,10 @@ def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> 
 
 
 def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:
-    """Train all but the ViT for a moment, so that masks hold every class and compare as a trained student's would.
+    """Train all but the ViT for a few steps, so that masks hold every class and compare as a trained student's would.
 
-    A ViT that is not trained gives the same for the same image: its taps are computed once. Steps see windows
-    around defects, of two images at once. In evaluation mode.
+    The taps of the frozen ViT are computed once per image. Each step sees windows around defects of two images. Returns
+    the student in evaluation mode.
     """
     images, labels = batch_of(samples, student.config.view.size_px)
     frequency = torch.bincount(labels.flatten(), minlength=len(NAMES) + 1).clamp(min=1) / labels.numel()
@@ -117,7 +117,7 @@ def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student
 
 
 def _corner(draw: np.random.Generator, labels: Tensor) -> tuple[int, int]:
-    """Top and left, in patches, of a window with a defect pixel in it, if `labels` (S, S) have one."""
+    """Top and left, in patches, of a window with a defect pixel in it, if `labels` (S, S) has one."""
     defects = labels.nonzero() if labels.any() else torch.zeros(1, 2, dtype=torch.int64)
     at = defects[int(draw.integers(len(defects)))].numpy() // PATCH_PX - draw.integers(0, WINDOW, 2)
     top, left = np.clip(at, 0, max(0, labels.shape[-1] // PATCH_PX - WINDOW))
@@ -125,13 +125,13 @@ def _corner(draw: np.random.Generator, labels: Tensor) -> tuple[int, int]:
 
 
 def _cut(whole: Tensor, corner: tuple[int, int], unit: int) -> Tensor:
-    """The window at `corner` of (..., H, W), `unit` elements a patch."""
+    """The window at `corner` of (..., H, W), `unit` elements per patch."""
     top, left = (side * unit for side in corner)
     return whole[..., top : top + WINDOW * unit, left : left + WINDOW * unit]
 
 
 class Given(torch.nn.Module):
-    """Stands for the ViT while the branches are fitted."""
+    """Replaces the ViT while the branches are fitted."""
 
     taps: list[Tensor]
 

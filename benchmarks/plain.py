@@ -1,8 +1,9 @@
-"""The student as one would write it down from the paper: the yardstick of `benchmarks.speed`.
+"""The student written plainly after the paper: the reference of `benchmarks.speed`.
 
-All blocks of the ViT run, also those behind the deepest tap; both heads run, also for a prediction; the classifier
-comes after the second upsampling; every tensor lies as PyTorch lays it. The ViT is timm's, its attention fused, as in
-the student: the yardstick is plain, not slow on purpose. Parts are named as in the student, so that its weights fit.
+All blocks of the ViT run, including those behind the deepest tap; both heads run, also for predictions; the classifier
+comes after the second upsampling; tensors have PyTorch's default memory format. The ViT is timm's with fused attention,
+as in the student: the reference is plain, not slow on purpose. Parts are named as in the student, so that it can load
+the student's weights.
 """
 
 import torch
@@ -35,7 +36,7 @@ class Backbone(nn.Module):
 
 
 class Semantic(nn.Module):
-    """Taps fused from the deepest up, then three pixel-shuffle steps."""
+    """Taps fused from the deepest to the shallowest, then three pixel-shuffle steps."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class PlainStudent(nn.Module):
 
 
 def plain_of(student: Student) -> PlainStudent:
-    """The yardstick with a student's weights; the blocks that a student does not have are drawn at random.
+    """The reference with a student's weights; blocks that a student does not have get random weights.
 
     The student must have both optional parts, `student.detail` and `student.binary`.
     """

@@ -1,9 +1,9 @@
-"""How fast the pipeline is beside plainly written references, in one run: student, rasterize, training step, predict.
+"""Speed of the pipeline and of plainly written references, in one run: student, rasterize, training step, predict.
 
     python -m benchmarks.speed --out benchmarks/speed
 
-Prints the tables and writes them as speed.md, all figures as speed.json; benchmarks/README.md says what is measured and
-how. Needs the machine for itself, for minutes.
+Prints the tables and writes them to speed.md, all measurements to speed.json; benchmarks/README.md describes the
+method. Takes minutes on a machine without other load.
 """
 
 import copy
@@ -36,14 +36,14 @@ from stages.teacher.sam import load_sam
 
 ROOT = Path(__file__).parent.parent
 BATCH = 8
-FIT_PHOTOS, FIT_STEPS, COMPARED = 8, 40, 4
+FIT_IMAGES, FIT_STEPS, COMPARED = 8, 40, 4
 RASTERIZED = 16
-"""Images, so many that starting threads and waiting for the last of them weigh as little as in a data set."""
+"""Images; enough to make the cost of starting and ending threads negligible, as in a data set."""
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
 
 
 def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles: np.ndarray, rounds: int) -> list[dict]:
-    """One row a form and baseline: times, and how far its masks are from the reference's on `tiles`, (N, S, S, 3)."""
+    """One row per form and baseline: times, agreement of its masks with the reference's on `tiles`, (N, S, S, 3)."""
     everyone = found | others
     one, many = tiles[:1], np.resize(tiles, (BATCH, *tiles.shape[1:]))
     latency = in_turns({name: lambda run=run: run(one) for name, run in everyone.items()}, rounds)
@@ -58,7 +58,7 @@ def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles:
 
 
 def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: int) -> list[dict]:
-    """One row a view, number of boxes and loop; see `benchmarks.teachers`."""
+    """One row per view, number of boxes and loop; see `benchmarks.teachers`."""
     calls = contests(load_sam(teacher)[0], teacher, samples, folder)
     times = in_turns(calls, rounds)
     rows = []
@@ -82,7 +82,7 @@ def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: i
 
 
 def training_row(student: Student, samples: list[Sample], rounds: int) -> dict:
-    """The optimiser step at batch 1, which is the paper's."""
+    """The optimiser step at batch size 1, as in the paper."""
     images, labels = batch_of(samples[:1], student.config.view.size_px)
     calls = steps(copy.deepcopy(student), images, labels)
     wrapped = {"plain reference": as_usual(calls["plain reference"]), "ours": as_pipeline(calls["ours"])}
@@ -93,10 +93,10 @@ def training_row(student: Student, samples: list[Sample], rounds: int) -> dict:
 def predict_rows(
     student: Student, found: dict[str, RunTiles], samples: list[Sample], folder: Path, rounds: int
 ) -> list:
-    """From JPEG to PNG beside the network's own time, with PyTorch and with the exports."""
-    (folder / "photos").mkdir()
+    """Time from JPEG to PNG, total and in the network, with PyTorch and with the exports."""
+    (folder / "images").mkdir()
     for index, sample in enumerate(samples):
-        (folder / f"photos/{index}.jpg").write_bytes(sample.jpeg)
+        (folder / f"images/{index}.jpg").write_bytes(sample.jpeg)
     rows = []
     for name, run in found.items():
         if name in (PLAIN, "compiled"):
@@ -104,7 +104,7 @@ def predict_rows(
         network = Network(student.config, "benchmark", run)
         out = folder / "predicted" / name
         total, inside = warmed(
-            lambda network=network, out=out: from_jpeg_to_png(network, folder / "photos", out), rounds
+            lambda network=network, out=out: from_jpeg_to_png(network, folder / "images", out), rounds
         )
         rows.append(
             {
@@ -123,7 +123,7 @@ def timing(taken: Timing) -> dict[str, float]:
 
 
 def ratios(reference: Timing, ours: Timing) -> dict[str, float]:
-    """How many times as fast as the reference."""
+    """Speed relative to the reference."""
     return {
         "ratio": round(reference.wall_s / ours.wall_s, 2),
         "cpu_ratio": round(reference.cpu_s / ours.cpu_s, 2),
@@ -131,7 +131,7 @@ def ratios(reference: Timing, ours: Timing) -> dict[str, float]:
 
 
 def machine() -> dict[str, object]:
-    """What the figures hold for."""
+    """Hardware, load and versions that the measurements hold for."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
@@ -143,7 +143,7 @@ def machine() -> dict[str, object]:
         ],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "precision": "float32, but for INT8 and, where the CPU has bfloat16, our training step",
+        "precision": "float32, except for INT8 and, where the CPU has bfloat16, our training step",
         "load_before": [round(value, 1) for value in os.getloadavg()],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -191,7 +191,7 @@ def tables(results: dict) -> str:
         "|---|---|---|---|---|",
         f"| batch 1 | {row['plain']['ms']} | {row['ours']['ms']} | {row['ratio']} | {row['cpu_ratio']} |",
         "",
-        "| predict, JPEG to PNG | ms an image | of that the network | ratio | images/s |",
+        "| predict, JPEG to PNG | ms per image | of that the network | ratio | images/s |",
         "|---|---|---|---|---|",
     ]
     for row in results["predict"]:
@@ -208,9 +208,9 @@ def tables(results: dict) -> str:
 
 
 def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: int, folder: Path) -> dict:
-    """All figures of one student; `folder` takes what is made on the way."""
+    """All measurements of one student; `folder` gets temporary files."""
     about = machine()
-    train, test = demo_images(FIT_PHOTOS, "train"), demo_images(COMPARED, "test")
+    train, test = demo_images(FIT_IMAGES, "train"), demo_images(COMPARED, "test")
     student = fit_branches(make_student(timm_kwargs, size_px, width), train, FIT_STEPS)
     typer.echo("student fitted", err=True)
     found, missing = forms(student, squares(train, size_px), folder)

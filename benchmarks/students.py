@@ -1,4 +1,4 @@
-"""The student in every form that it can be run in, its plain reference, and the baselines, as functions of tiles."""
+"""The student as run by each runtime, its plain reference, and the baselines, as functions of tiles."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ BASELINES = {
     "SegFormer, MiT-B2": (smp.Segformer, "mit_b2"),
 }
 STRIDE = 32
-"""The baselines take sides that are multiples of it; 518 px are padded to 544."""
+"""Image sides must be multiples of it for the baselines; 518 px are padded to 544."""
 
 
 def forms(
@@ -52,13 +52,13 @@ def forms(
         "OpenVINO, INT8": openvino_runner(folder / "openvino_int8"),
     }
     if shutil.which("g++") is None and shutil.which("clang++") is None:
-        return found, {"compiled": "torch.compile needs a C++ compiler, and there is none"}
+        return found, {"compiled": "torch.compile needs a C++ compiler, and none is installed"}
     compiled = torch.compile(TileNetwork(student))
     return found | {"compiled": as_usual(no_grad(compiled))}, {}
 
 
 def baselines(classes: int) -> dict[str, RunTiles]:
-    """The paper's baselines at B2 size, random weights; images are padded to what they take, logits cut back."""
+    """The paper's baselines at B2 size with random weights; images are padded, logits cropped back."""
     torch.manual_seed(0)
     return {
         name: as_usual(from_torch(Padded(make(encoder, encoder_weights=None, classes=classes)).eval()))
@@ -67,7 +67,7 @@ def baselines(classes: int) -> dict[str, RunTiles]:
 
 
 class Padded(nn.Module):
-    """`network` for sides that it does not take."""
+    """`network` for sides that are not multiples of STRIDE."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Boxes to masks by the pipeline's own way, and by the loop that one writes with `SamPredictor`."""
+"""From boxes to masks: by the pipeline, and by a plain loop with `SamPredictor`."""
 
 import shutil
 from collections.abc import Callable
@@ -24,11 +24,11 @@ PARAMS = RasterizeParams(
     view="crop", context=1.8, min_view_px=24, candidate="best", clip_margin=0.1, batch_size=16, shard_size=256
 )
 SIDES_PX = (15.0, 90.0)
-"""Of the boxes; those of the demo are of that order."""
+"""Range of the boxes' sides, as in the demo."""
 
 
 class Work:
-    """Images as files, with `count` boxes each: rows as in the tables. What is in a box costs no time."""
+    """Images as files, with `count` random boxes each: rows as in the tables."""
 
     def __init__(self, samples: list[Sample], count: int, root: Path) -> None:
         self.root, self.images, self.boxes = root, [], {}
@@ -54,14 +54,14 @@ def _box(draw: np.random.Generator) -> dict[str, float]:
 
 
 def fresh_store(sam: Sam, weights: Path, folder: Path, how: str) -> Store:
-    """The pipeline's cache of the teacher's answers; `sam` lies in the folder `weights`."""
+    """The pipeline's cache of the teacher's answers; `sam` is saved in the folder `weights`."""
     return Store(folder, SamTeacher(sam), weights, PARAMS.model_copy(update={"view": how}))
 
 
 def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
-    """As `stages.rasterize`: from files, four candidates a box with all their scores, as RLE, kept in `store`.
+    """As `stages.rasterize`: from files, four candidates per box with all their scores, as RLE, cached in `store`.
 
-    `store` is emptied first, so that everything is asked. With PyTorch's threads as the stage has them.
+    `store` is emptied first, so that nothing is cached. With PyTorch's threads as the stage has them.
     """
     shutil.rmtree(store.folder, ignore_errors=True)
     threads = torch.get_num_threads()
@@ -72,35 +72,35 @@ def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
 
 
 def loop(sam: Sam, work: Work, how: str) -> list[np.ndarray]:
-    """The per-box loop: three masks a box, (3, H, W) bool, at the size of what the encoder saw; nothing is kept.
+    """The per-box loop: three masks per box, (3, H, W) bool, at the size of the encoded window; nothing is cached.
 
-    `whole`: for each image `set_image`, then `predict` for each box. `crop`: for each box `set_image` of its crop,
-    the pipeline's own, then `predict`. `afresh`: for each box `set_image` of the whole image, then `predict`.
+    `whole`: for each image `set_image`, then `predict` for each box. `crop`: for each box `set_image` of the
+    pipeline's crop, then `predict`. `afresh`: for each box `set_image` of the whole image, then `predict`.
     """
     predictor, found = SamPredictor(sam), []
     for row in work.images:
-        photo = np.array(Image.open(work.root / row["path"]).convert("RGB"))
+        image = np.array(Image.open(work.root / row["path"]).convert("RGB"))
         if how == "whole":
-            predictor.set_image(photo)
+            predictor.set_image(image)
         for box in work.corners(row):
             origin = np.zeros(4)
             if how == "crop":
-                x1, y1, x2, y2 = window_of(box, photo.shape[:2], PARAMS)
-                predictor.set_image(photo[y1:y2, x1:x2])
+                x1, y1, x2, y2 = window_of(box, image.shape[:2], PARAMS)
+                predictor.set_image(image[y1:y2, x1:x2])
                 origin = np.array([x1, y1, x1, y1])
             elif how == "afresh":
-                predictor.set_image(photo)
+                predictor.set_image(image)
             found.append(predictor.predict(box=np.array(box) - origin, multimask_output=True)[0])
     return found
 
 
 def contests(sam: Sam, teacher: Path, samples: list[Sample], folder: Path) -> dict[tuple[str, int, str], Callable]:
-    """What is timed: (view, boxes an image, who) to a call over all images. `sam` lies in `teacher`."""
+    """What is timed: (view, boxes per image, name) to a call over all images. `sam` is saved in `teacher`."""
     calls: dict[tuple[str, int, str], Callable] = {}
     for count in (8, 1):
         work = Work(samples, count, folder / f"boxes{count}")
         for how in ("crop", "whole"):
-            store = fresh_store(sam, teacher, folder / "kept", how)
+            store = fresh_store(sam, teacher, folder / "cache", how)
             calls[how, count, "loop"] = as_usual(lambda work=work, how=how: loop(sam, work, how))
             calls[how, count, "ours"] = as_pipeline(lambda work=work, how=how, store=store: ours(sam, work, how, store))
         calls["whole", count, "loop, afresh"] = as_usual(lambda work=work: loop(sam, work, "afresh"))

@@ -1,4 +1,4 @@
-"""Times that can be compared: all variants in turns, many rounds, medians."""
+"""Comparable times: all variants in turns, over many rounds; medians."""
 
 import statistics
 import time
@@ -8,19 +8,19 @@ from typing import NamedTuple
 import torch
 
 PAUSE_S = 0.03
-"""Before each call: the threads of the one before have gone to sleep, and do not spin on its cores."""
+"""Pause before each call, so that threads of the call before no longer spin on the cores."""
 
 
 class Timing(NamedTuple):
-    """Medians over the rounds: seconds by the clock, and seconds of processor time, of all threads together. On a
-    machine that does other work too, only the second says something."""
+    """Medians over the rounds: wall-clock seconds, and CPU seconds of all threads together. On a machine with other
+    load only the second is meaningful."""
 
     wall_s: float
     cpu_s: float
 
 
 def in_turns(variants: dict[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, Timing]:
-    """Call every variant once to warm up, then once a round; every other round goes backwards."""
+    """Call every variant once to warm up, then once per round; every other round in reverse order."""
     for call in variants.values():
         call()
     taken: dict[Hashable, list[tuple[float, float]]] = {name: [] for name in variants}
@@ -41,7 +41,7 @@ def _time(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def as_usual(call: Callable) -> Callable:
-    """`call` with PyTorch as it is for whoever asks nothing of it."""
+    """`call` with PyTorch's default settings."""
     return _with(call, deterministic=False)
 
 

@@ -1,6 +1,6 @@
-"""One optimiser step of the student and of its plain reference, data loading apart: same loss, same optimiser.
+"""One optimiser step of the student and of its plain reference, without data loading: same loss, same optimiser.
 
-Ours multiplies in bfloat16 where the training stage does, the reference in float32.
+Ours computes in bfloat16 where the training stage does, the reference in float32.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CLIP_NORM = 1.0
 
 
 def steps(student: Student, images: Tensor, labels: Tensor) -> dict[str, Callable[[], float]]:
-    """Who to a call that makes one step on (B, 3, S, S) `images` in [0, 1] and (B, S, S) `labels`."""
+    """Name to a call that makes one step on (B, 3, S, S) `images` in [0, 1] and (B, S, S) `labels`."""
     plain = plain_of(student)
     spell_out_attention(student, images.device)
     return {

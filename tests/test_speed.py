@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: its reference is the student, and every form of it gives the same masks."""
+"""The benchmarks: the reference equals the student, and every form of it gives the same masks."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import speed, students, teachers
+from benchmarks import growth, speed, students, teachers
 from benchmarks.end_to_end import from_jpeg_to_png
 from benchmarks.material import batch_of, demo_images, fit_branches, make_student
 from benchmarks.plain import plain_of
@@ -108,11 +108,11 @@ def test_baselines_give_logits_of_the_image_s_size():
 
 @pytest.mark.parametrize("how", ["whole", "crop"])
 def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
-    """Pixel by pixel, but for a few at the rim: the order of summation differs."""
+    """Except for a few pixels at the edge: the order of summation differs."""
     sam, samples = tiny_sam(), demo_images(2)
     save_sam(tmp_path / "teacher", sam, TINY_TEACHER)
     work = teachers.Work(samples, 3, tmp_path / "images")
-    store = teachers.fresh_store(sam, tmp_path / "teacher", tmp_path / "kept", how)
+    store = teachers.fresh_store(sam, tmp_path / "teacher", tmp_path / "cache", how)
     rows, masks = teachers.ours(sam, work, how, store), teachers.loop(sam, work, how)
     height, width = SIZE_HW
     boxes = [box for image in work.images for box in work.corners(image)]
@@ -135,6 +135,18 @@ def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_p
     total, inside = from_jpeg_to_png(network, tmp_path / "images", tmp_path / "out")
     assert 0 < inside < total
     assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png", "1.png"]
+
+
+def test_no_benchmark_imports_a_test():
+    sources = {path.name: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    assert "growth.py" in sources
+    assert [name for name, text in sources.items() if "from tests" in text or "import tests" in text] == []
+
+
+def test_growth_runs_the_commands_of_dvc_yaml():
+    words = growth.command("evaluate")
+    assert words[:4] == [sys.executable, "-m", "stages.evaluate", "data/models/boxes2pixels"]
+    assert not any("${" in word for word in words)
 
 
 def test_variants_take_turns_and_each_is_warmed_up_once():
