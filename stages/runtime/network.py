@@ -67,8 +67,8 @@ def torch_runner(folder: Path, device: str) -> RunTiles:
     # Imported here and nowhere else between images and masks: the other runtimes work without PyTorch.
     try:
         from stages.compute.device import device_of, make_deterministic
-        from stages.networks.student import load_student
         from stages.student.inference import tile_runner
+        from stages.student.segmenter import load_student
     except ImportError as error:
         raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
     make_deterministic()
