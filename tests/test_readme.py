@@ -1,11 +1,18 @@
 """README and the pages beside it: the tree is the one on disk; settings, commands, files and links exist."""
 
+import json
 import re
+import shlex
+import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
+
+from stages import plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,6 +58,16 @@ def test_every_setting_that_the_readme_names_exists():
         for key in setting.split("."):
             assert key in value, setting
             value = value[key]
+
+
+def test_the_papers_setting_is_one_that_plan_accepts(tmp_path):
+    """With the README's own words, as DVC puts them into params.yaml."""
+    block = re.search(r"### The paper's own setting.*?```console\n(.*?)```", README, re.DOTALL).group(1)
+    words = shlex.split(block.replace("\\\n", " "))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(tmp_path / "params.yaml", [value for flag, value in pairwise(words) if flag == "-S"])
+    plan.main(tmp_path / "plan", tmp_path / "checked.txt", tmp_path / "params.yaml")
+    assert json.loads((tmp_path / "plan/boxes2pixels.json").read_text())["network"]["width"] == 256
 
 
 @pytest.mark.parametrize("target", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))
