@@ -153,10 +153,10 @@ def machine() -> dict[str, object]:
 def tables(results: dict) -> str:
     """Markdown."""
     about = results["machine"]
-    said = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     lines = [
         f"{about['processor']} ({', '.join(about['instructions'])}), {about['threads']} threads on {about['cores']} "
-        f"cores, {about['precision']}. Python {about['python']}, {said}. Medians of {results['rounds']} rounds; "
+        f"cores, {about['precision']}. Python {about['python']}, {versions}. Medians of {results['rounds']} rounds; "
         f"load average before: {about['load_before'][0]}.",
         "",
         f"| student, {results['size_px']} px | ms | ratio | images/s, batch {BATCH} | ratio | CPU ms, batch 1 | ratio "

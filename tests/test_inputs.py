@@ -96,7 +96,7 @@ def test_bad_images_say_why(tmp_path):
         read(Source(tmp_path / "a.jpg", "in/" + "é" * 118 + ".jpg", "in/" + "é" * 118))
 
 
-def test_outputs_are_none_of_the_inputs_whatever_leads_there(tmp_path, monkeypatch):
+def test_outputs_are_never_inputs_even_through_links(tmp_path, monkeypatch):
     touch(tmp_path, "in/a.jpg", "in/sub/b.jpg", "in/out/masks/a.png")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     monkeypatch.chdir(tmp_path / "in/sub")
@@ -106,7 +106,7 @@ def test_outputs_are_none_of_the_inputs_whatever_leads_there(tmp_path, monkeypat
         find_images(["b.jpg"], Path(".."))
 
 
-def test_what_is_hidden_or_behind_a_linked_folder_is_left_out_and_the_latter_is_said(tmp_path, capsys):
+def test_hidden_files_and_linked_folders_are_left_out_and_links_are_named(tmp_path, capsys):
     touch(tmp_path, "in/a.jpg", "in/._a.jpg", "in/.trash/b.jpg", "elsewhere/c.jpg")
     (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
     assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}

@@ -24,7 +24,7 @@ def test_a_hand_made_map_is_measured():
     assert (damage.elongation, damage.holes) == (3, 0)
 
 
-def test_a_hole_is_counted_and_kept():
+def test_a_hole_is_counted_and_not_filled():
     labels = np.zeros((9, 6), np.uint8)
     labels[1:8, 1:5] = 1
     labels[3:5, 2:4] = 0

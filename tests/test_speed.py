@@ -79,6 +79,7 @@ from pathlib import Path
 from benchmarks import speed
 from tests.test_speed import DEEPER, SIZE_PX
 folder = Path(sys.argv[1])
+speed.RASTERIZED = 2
 found = speed.measure(DEEPER, SIZE_PX, 16, folder / "teacher", 1, folder / "work")
 (folder / "found.json").write_text(json.dumps(found))
 """
