@@ -15,7 +15,6 @@ import typer
 from pydantic import Field
 
 from stages.checkpoints.config import WeightsParams
-from stages.common import plugins
 from stages.common.errors import UserError, run
 from stages.common.files import new_file, new_folder
 from stages.common.options import ParamsFile
@@ -25,6 +24,7 @@ from stages.evaluation.config import EvaluateParams, Rows, Seeds
 from stages.ingestion.config import DataParams, IngestParams
 from stages.losses.config import LossParams, SelfcorrSection
 from stages.reporting.config import ReportParams
+from stages.student import plugins
 from stages.student.config import NetworkSection, ViewParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import LoadingParams, Plan, TrainParams

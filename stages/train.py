@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import typer
 
-from stages.common import plugins
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, sha256_file, write_csv
 from stages.common.options import Device, ParamsFile
@@ -26,6 +25,7 @@ from stages.data.tables import decode_label_map, read_dataset
 from stages.losses.method import TrainSplit
 from stages.masks.shards import read_candidates, read_masks
 from stages.metrics.scores import confusion, scores
+from stages.student import plugins
 from stages.student.config import NetworkConfig
 from stages.student.inference import predict
 from stages.student.segmenter import Segmenter, save_student

@@ -17,7 +17,7 @@ from pyarrow import csv
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from stages.data.palette import colour_of_class
+from stages.evaluation.palette import colour_of_class
 from stages.formats import yolo
 from stages.formats.coco import coco
 from stages.formats.csv_parquet import SCHEMA, tables

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from stages.data.boxes import Window
-from stages.data.palette import colour_of_label
+from stages.evaluation.palette import colour_of_label
 from stages.reporting.cases import Case, agreement
 from stages.reporting.layers import VIEW_BYTES, picture, tints, view, window_on
 from tests.support.report_inputs import LABELS, NAMES, SIZE_HW

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.common import plugins
 from stages.common.errors import Stopped, UserError
 from stages.common.params import load_params
 from stages.data.tables import IGNORE
 from stages.losses.config import SelfcorrParams
 from stages.plan import Params, resolve
+from stages.student import plugins
 from stages.training import loop
 from stages.training.config import Plan
 from stages.training.loop import weights_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.compute.optimizer import muon, weight_average
+from stages.training.optimizer import muon, weight_average
 
 
 def network() -> nn.Module:

@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from stages.data.palette import COLOURS, colour_of_class, colour_of_label, hex_of_label
 from stages.data.tables import IGNORE
+from stages.evaluation.palette import COLOURS, colour_of_class, colour_of_label, hex_of_label
 from stages.formats.measured_defects import Record, defects_of
 from stages.formats.overlay_jpeg import overlay
 from stages.reporting.cases import Case, agreement

@@ -1,5 +1,6 @@
 """Each run's plan holds what that run uses and nothing else."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ METHODS = {"two_sided", "boxinst", "discobox", "boxteacher", "boxseg"}
 STUDENTS = BOXES2PIXELS | METHODS
 BASELINES = {"unet", "deeplabv3", "segformer"}
 ALL = STUDENTS | BASELINES
+UNET = {
+    "architecture": "baseline",
+    "design": "unet",
+    "encoder": "mobilenet_v2",
+    "encoder_weights": None,
+    "decoder_width": 128,
+}
 
 
 def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
@@ -49,77 +57,87 @@ def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
 
 
 def test_width_reaches_every_student_and_no_baseline(tmp_path):
-    assert changed_by(tmp_path, student={"width": 64}) == STUDENTS
+    assert changed_by(tmp_path, network={"width": 64}) == STUDENTS
 
 
 def test_how_images_are_loaded_reaches_no_run(tmp_path):
     assert changed_by(tmp_path, loading={"workers": 7}) == set()
 
 
-def test_what_is_for_baselines_reaches_no_student(tmp_path):
-    assert changed_by(tmp_path, network={"encoder_weights": "imagenet", "decoder_width": 256}) == BASELINES
-    assert changed_by(tmp_path, network={"encoder": "efficientnet-b2"}) == BASELINES - {"segformer"}
-
-
 def test_one_parameter_gives_a_baseline_self_correction(tmp_path):
-    values = params(tmp_path, runs={"unet": {"network": {"architecture": "unet"}, "selfcorr": {"enabled": True}}})
-    assert resolve(values, "unet").supervision.selfcorr == resolve(values, "boxes2pixels").supervision.selfcorr
+    own = params(tmp_path).runs["unet"]
+    values = params(tmp_path, runs={"unet": {**own, "selfcorr": {"enabled": True}}})
+    assert resolve(values, "unet").supervision["selfcorr"] == resolve(values, "boxes2pixels").supervision["selfcorr"]
 
 
-def test_a_baseline_has_neither_a_student_nor_a_binary_head(tmp_path):
+def test_a_baseline_has_no_key_of_the_student_and_no_binary_head(tmp_path):
     for name in BASELINES:
         plan = resolve(params(tmp_path), name)
-        assert plan.network.architecture == name
-        told = plan.supervision
-        assert (plan.student, told.binary, told.beta, told.selfcorr) == (None, None, None, None)
-    assert resolve(params(tmp_path), "boxes2pixels").network is None
+        assert (plan.network["architecture"], plan.network["design"]) == ("baseline", name)
+        assert "width" not in plan.network
+        assert [plan.supervision[key] for key in ("binary", "beta", "selfcorr")] == [None, None, None]
+
+
+def test_a_plan_holds_the_hashes_of_its_method_and_its_network_and_of_no_other(tmp_path):
+    code = {name: set(resolve(params(tmp_path), name).code) for name in ("boxseg", "unet")}
+    assert code == {
+        "boxseg": {"methods/boxseg", "networks/student"},
+        "unet": {"methods/boxes2pixels", "networks/baseline"},
+    }
+    source = ROOT / "stages/methods/boxseg.py"
+    wanted = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert resolve(params(tmp_path), "boxseg").code["methods/boxseg"] == wanted
 
 
 def test_a_new_run_changes_no_other(tmp_path):
-    assert changed_by(tmp_path, runs={"wide": {"student": {"width": 128}}}) == {"wide"}
+    assert changed_by(tmp_path, runs={"wide": {"network": {"width": 128}}}) == {"wide"}
 
 
 def test_an_ablation_differs_from_the_full_method_in_one_thing(tmp_path):
     values = params(tmp_path)
     full = resolve(values, "boxes2pixels").model_dump()
     for name, wanted in {
-        "no_detail": {"student"},
-        "no_binary": {"student", "supervision"},
+        "no_detail": {"network"},
+        "no_binary": {"network", "supervision"},
         "no_selfcorr": {"supervision"},
-        "two_sided": {"supervision"},
+        "two_sided": {"supervision", "code"},
     }.items():
         ablated = resolve(values, name).model_dump()
         assert {section for section in full if full[section] != ablated[section]} == wanted
-    assert resolve(values, "no_selfcorr").supervision.selfcorr is None
-    assert resolve(values, "no_binary").supervision.beta is None
+    assert resolve(values, "no_selfcorr").supervision["selfcorr"] is None
+    assert resolve(values, "no_binary").supervision["beta"] is None
 
 
 def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path):
     values = params(tmp_path, loss={"fine": 0.6, "binary": 0.7, "beta": 0.3})
     two_sided, boxseg = (resolve(values, run).supervision for run in ("two_sided", "boxseg"))
-    assert (two_sided.fine, two_sided.binary, two_sided.beta) == (0.6, 0.7, 0.3)
-    assert (boxseg.fine, boxseg.binary) == (0.6, 0.7)
-    alone = params(tmp_path, runs={"alone": {**values.runs["boxseg"], "student": {"binary": False}}})
-    assert resolve(alone, "alone").supervision.binary is None
+    assert (two_sided["fine"], two_sided["binary"], two_sided["beta"]) == (0.6, 0.7, 0.3)
+    assert (boxseg["fine"], boxseg["binary"]) == (0.6, 0.7)
+    alone = params(tmp_path, runs={"alone": {**values.runs["boxseg"], "network": {"binary": False}}})
+    assert resolve(alone, "alone").supervision["binary"] is None
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ({"studnet": {"width": 64}}, r"runs\.bad: studnet is not a section"),
-        ({"student": {"widht": 64}}, r"runs\.bad: student\.widht"),
+        ({"network": {"widht": 64}}, r"runs\.bad: network: widht"),
         ({"selfcorr": {"tau": 2}}, r"runs\.bad: selfcorr\.tau = 2: .*less than 1"),
         ({"loss": {"beta": None}}, r"loss\.beta must be numbers"),
-        ({"supervision": {"method": "boxsnake"}}, r"supervision\.method = 'boxsnake': allowed are boxes2pixels, two_s"),
-        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.two_sided\.tau is missing"),
-        ({"supervision": {"tau": 0.9}}, r"supervision\.boxes2pixels\.tau = 0\.9: Extra inputs"),
-        ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': .*'unet', 'deeplabv3'"),
-        ({"network": {"architecture": "unet", "encoder": "resnet19"}}, r"network\.encoder = 'resnet19': .*'resnet18'"),
         (
-            {"network": {"architecture": "deeplabv3", "encoder": "mit_b2"}},
-            r"encoder = mit_b2: deeplabv3 needs",
+            {"supervision": {"method": "boxsnake"}},
+            r"supervision\.method = 'boxsnake': allowed are boxes2pixels, boxinst",
         ),
-        ({"network": {"architecture": "deeplabv3"}, "train": {"batch_size": 1}}, r"train\.batch_size = 1: deeplabv3"),
+        ({"supervision": {"method": ["a"]}}, r"supervision\.method = \['a'\]: allowed are boxes2pixels"),
+        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision: tau is missing"),
+        ({"supervision": {"tau": 0.9}}, r"supervision: tau = 0\.9: Extra inputs"),
+        ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': allowed are baseline, st"),
+        ({"network": {**UNET, "encoder": "resnet19"}}, r"network: encoder = 'resnet19': .*'resnet18'"),
+        ({"network": {**UNET, "design": "deeplabv3", "encoder": "mit_b2"}}, r"encoder mit_b2: deeplabv3 needs"),
+        (
+            {"network": {**UNET, "design": "deeplabv3"}, "train": {"batch_size": 1}},
+            r"train\.batch_size = 1: .*2 or more",
+        ),
     ],
 )
 def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message):
@@ -129,7 +147,7 @@ def test_a_wrong_override_names_the_run_and_the_key(tmp_path, override, message)
 
 def test_planning_again_writes_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
-        main(ROOT / "params.yaml", tmp_path / folder, tmp_path / "checked.txt")
+        main(tmp_path / folder, tmp_path / "checked.txt", ROOT / "params.yaml")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(f"{name}.json" for name in ALL)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)

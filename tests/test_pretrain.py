@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stages.common.params import load_params
-from stages.compute.checkpoint import save_state
 from stages.compute.workdir import work_folder
 from stages.pretrain import Params, main
 from stages.pretraining import embedded_backbone, embedded_teacher
 from stages.pretraining.embedded_backbone import Scenes, backbone_task
 from stages.pretraining.pretrain_loop import Task, optimizer_of, pretrain, schedule
+from stages.training.checkpoint import save_state
 
 ROOT = Path(__file__).parent.parent
 

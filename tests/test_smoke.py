@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
-METRICS = ("boxes2pixels", "no_selfcorr")
+METRICS = ("boxes2pixels", "no_selfcorr", "two_sided")
 
 
 def call(repo: Path, *words: str) -> str:
@@ -35,7 +36,7 @@ def repo(tmp_path_factory) -> Path:
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["synthesize"] |= {"train": 6, "val": 3, "test": 3}
     params["view"]["size_px"] = 56
-    params["student"]["width"] = 16
+    params["network"]["width"] = 16
     # so that 18 steps predict some defect: without one, all runs have the same scores
     params["train"] |= {"epochs": 6, "batch_size": 2, "validate_every": 3, "optimizer": "adamw", "lr": 1e-2}
     params["loss"]["class_weights"] = [1.0, 30.0, 30.0]  # so that a run of seconds predicts defects at all
@@ -102,10 +103,52 @@ def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(rep
 
 
 def test_a_new_run_runs_alone(repo):
-    rows = "rows=[boxes2pixels,no_selfcorr,wide]"
-    said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.student.width=24", "-S", rows)
+    rows = "rows=[boxes2pixels,no_selfcorr,two_sided,wide]"
+    said = call(repo, "dvc", "exp", "run", "-S", "+runs.wide.network.width=24", "-S", rows)
     assert "Running stage 'train@wide-0'" in said
     assert "Running stage 'train@boxes2pixels-0'" not in said
+
+
+def ran(said: str) -> list[str]:
+    """Names of the stages that DVC ran."""
+    return re.findall(r"Running stage '([^']+)'", said)
+
+
+def test_editing_a_method_reruns_its_runs_and_nothing_else(repo):
+    path = repo / "stages/methods/two_sided.py"
+    source = path.read_text()
+    path.write_text(source.replace('"""Two-sided correction', '"""Edited: two-sided correction', 1))
+    assert path.read_text() != source
+    assert ran(call(repo, "dvc", "repro")) == ["plan", "train@two_sided-0", "evaluate@two_sided", "report"]
+    path.write_text(source)
+    call(repo, "dvc", "repro")
+
+
+def test_editing_a_method_or_a_network_that_no_row_uses_reruns_the_plan_alone(repo):
+    for name in ("methods/boxseg.py", "networks/baseline.py"):
+        path = repo / "stages" / name
+        source = path.read_text()
+        path.write_text(source + "# edited\n")
+        assert ran(call(repo, "dvc", "repro")) == ["plan"]
+        path.write_text(source)
+    call(repo, "dvc", "repro")
+
+
+def test_a_new_method_is_one_file_and_an_entry_under_runs(repo):
+    (repo / "stages/methods/plain.py").write_text(
+        "from typing import Literal\n\n"
+        "from stages.losses.config import HeadWeights\n"
+        "from stages.losses.method import Method as BaseMethod\n"
+        "from stages.losses.pixel import weighted_cross_entropy\n\n\n"
+        "class Params(HeadWeights):\n    method: Literal['plain']\n\n\n"
+        "class Method(BaseMethod):\n"
+        "    def losses(self, logits, batch, moment, ema):\n"
+        "        return {'fine': weighted_cross_entropy(logits.fine, batch.labels, moment.class_weights)}, {}\n"
+    )
+    rows = "rows=[boxes2pixels,no_selfcorr,two_sided,plain]"
+    said = call(repo, "dvc", "exp", "run", "-S", "+runs.plain.supervision.method=plain", "-S", rows)
+    assert ran(said) == ["plan", "train@plain-0", "evaluate@plain", "report"]
+    (repo / "stages/methods/plain.py").unlink()
 
 
 def test_a_second_seed_trains_the_second_seed_alone(repo):

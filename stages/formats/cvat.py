@@ -9,7 +9,7 @@ from xml.etree.ElementTree import SubElement
 
 import numpy as np
 
-from stages.data.palette import hex_of_label
+from stages.evaluation.palette import hex_of_label
 from stages.formats.measured_defects import Record
 
 

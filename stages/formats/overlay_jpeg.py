@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from stages.data.palette import colour_of_class
+from stages.evaluation.palette import colour_of_class
 from stages.formats.measured_defects import Record
 
 FILL = 0.35

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stages.common.progress import progress
-from stages.compute.checkpoint import load_state, save_state
 from stages.compute.device import make_deterministic
-from stages.compute.optimizer import muon, weight_average
 from stages.compute.workdir import code_fingerprint
 from stages.pretraining.config import PretrainParams
+from stages.training.checkpoint import load_state, save_state
+from stages.training.optimizer import muon, weight_average
 
 HELD_OUT_SEED = 1_000_003
 """Never a training seed: the held-out samples are the same for every training."""

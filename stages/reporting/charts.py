@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from stages.data.palette import hex_of_label
 from stages.evaluation.defect_metrics import IOUS
+from stages.evaluation.palette import hex_of_label
 from stages.reporting.defect_findings import Tally
 
 SERIES = 8

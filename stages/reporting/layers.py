@@ -9,9 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 from stages.data.boxes import Box, Window
-from stages.data.palette import COLOURS, IGNORE_COLOUR, hex_of_label
 from stages.data.tables import IGNORE
 from stages.evaluation.components import connected
+from stages.evaluation.palette import COLOURS, IGNORE_COLOUR, hex_of_label
 from stages.reporting.cases import Agreement, Case
 
 VIEW_PX = 800

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.data.palette import hex_of_label
 from stages.evaluation.defect_metrics import IOUS, RECALLS
+from stages.evaluation.palette import hex_of_label
 from stages.evaluation.summary import Difference
 from stages.reporting import published
 from stages.reporting.charts import DOTS, curve_chart, curve_class, recall_chart, scatter_chart, scores_chart

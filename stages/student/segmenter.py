@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from stages.common import plugins
 from stages.common.errors import UserError
 from stages.common.files import new_folder
 from stages.common.params import parse
+from stages.student import plugins
 from stages.student.config import CONFIG, NetworkConfig, read_config
 
 WEIGHTS = "student.safetensors"

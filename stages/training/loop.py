@@ -10,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.optim import Muon
-from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from stages.common.errors import Stopped, UserError, held
 from stages.common.progress import progress
-from stages.compute.checkpoint import Pace, load_state, save_state
 from stages.compute.device import multiplies_in_bf16, spell_out_attention
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import ClassWeights
 from stages.losses.method import Method
 from stages.student.segmenter import Logits, Segmenter
+from stages.training.checkpoint import Pace, load_state, save_state
 from stages.training.config import Plan, TrainParams
+from stages.training.optimizer import muon, weight_average
 from stages.training.samples import Samples, class_frequency, collate
 from stages.training.state import Progress, Training
 
@@ -65,7 +64,7 @@ def fit(
     student.start_at(frequency)
     student = student.to(device).train()
     spell_out_attention(student, device)
-    ema = ModelEmaV3(student, decay=train.ema_decay, use_warmup=True, warmup_power=0.8)
+    ema = weight_average(student, train.ema_decay)
     optimizer = optimizer_of(student, train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace, seed = Progress(), Pace(), torch.initial_seed()
@@ -107,22 +106,13 @@ def fit(
 
 
 def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
-    """What moves the trainable parameters: AdamW as published, or Muon where it can.
-
-    Muon (Jordan 2024) takes the weights of convolutions and linear maps, as matrices (outputs, all else), with updates
-    of the size of AdamW's (arXiv 2502.16982), so that one learning rate suits both. AdamW takes biases, norms,
-    depthwise convolutions and the last maps, which have no more outputs than there are classes.
-    """
+    """AdamW as published, or Muon but for the last maps, which have no more outputs than there are classes."""
     parameters = list(student.trainable().values())
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
     classes = len(student.config.names) + 1
-    is_last = lambda parameter: parameter.ndim > 1 and len(parameter) <= classes  # noqa: E731
-    groups = [
-        {"params": [parameter for parameter in parameters if not is_last(parameter)]},
-        {"params": [parameter for parameter in parameters if is_last(parameter)], "use_fallback": True},
-    ]
-    return Muon(groups, lr=train.lr, weight_decay=train.weight_decay)
+    last = [parameter for parameter in parameters if parameter.ndim > 1 and len(parameter) <= classes]
+    return muon(parameters, last, train.lr, train.weight_decay)
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -6,9 +6,9 @@ import signal
 import torch
 from torch.utils.data import Dataset
 
-from stages.common import plugins
 from stages.common.errors import Stopped
 from stages.losses.method import Method, TrainSplit
+from stages.student import plugins
 from stages.student.segmenter import Segmenter
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
