@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stages.common.errors import UserError
+from stages.data.root_files import Unreadable, read_file
 
 EXIF_ORIENTATION = 0x0112
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -62,38 +61,6 @@ class Probe:
     thumbnail: np.ndarray = field(compare=False)
 
 
-def inside(root: Path, path: str) -> Path:
-    """`path` below `root`, links resolved. Raises UserError when it is outside of `root` or not a valid path."""
-    try:
-        resolved = (root / path).resolve()
-        leads_out = not resolved.is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError) as error:
-        # a loop of links, a zero byte in a name
-        raise UserError(f"{root / path}: not a usable path ({error})") from None
-    if leads_out:
-        raise UserError(f"{root / path}: leads out of the data root, {root}")
-    return resolved
-
-
-def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path]:
-    """All files in and below `folder`, without hidden ones (macOS writes `._NAME` beside each file on other disks).
-
-    Links to folders are not followed: `linked` is called with each. Raises UserError for a folder that cannot be
-    listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders.sort()
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                linked(Path(parent) / name)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent) / name for name in files if not name.startswith("."))
-
-
 def probe_image(data: bytes) -> Probe:
     """Decode all of an image file's bytes, so that a truncated one is found. Raises BadImage."""
     image, orientation = _open(data)
@@ -112,9 +79,11 @@ def read_image(root: Path, path: str, sha256: str, exif_orientation: int) -> np.
     Raises UserError when the file has changed since it was ingested, because the tables do not describe it then.
     """
     try:
-        data = inside(root, path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{root / path}: cannot be read ({error.strerror}); run `dvc repro` again") from None
+        data = read_file(root, path)
+    except Unreadable as error:
+        raise UserError(f"{root}: {error}; run `dvc repro` again") from None
+    if data is None:
+        raise UserError(f"{root / path}: not found; run `dvc repro` again")
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{root / path}: changed since it was ingested; run `dvc repro` again")
     try:

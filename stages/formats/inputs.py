@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.data.images import SUFFIXES, BadImage, probe_image, read_image, visible_files
+from stages.data.images import SUFFIXES, BadImage, probe_image, read_image
+from stages.data.root_files import visible_files
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 """Output folder to the suffix of the file that each image has in it."""

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
-from stages.data.images import inside
+from stages.data.root_files import inside
 
 MAX_CLASSES = 254
 """Label maps hold class id + 1 in a byte, and 255 means ignored."""

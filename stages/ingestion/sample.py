@@ -1,11 +1,10 @@
 """Read and check one image with its labels and its mask."""
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.errors import UserError
-from stages.data.images import BadImage, inside, probe_image
+from stages.data.images import BadImage, probe_image
+from stages.data.root_files import Unreadable, read_file
 from stages.data.tables import encode_label_map
 from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import ROUNDING, parse_labels
@@ -29,14 +28,6 @@ class Sample:
     phash: bytes | None = None
 
 
-MAX_BYTES = 1 << 30
-"""Larger files are rejected: no file of a data set needs a gigabyte, and a sparse file can have any size."""
-
-
-class Unreadable(ValueError):
-    """A file that exists but cannot be read; the message is the reason."""
-
-
 def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
     """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
 
@@ -45,11 +36,11 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
     try:
         if image_file.problem:
             raise Unreadable(image_file.problem)
-        data = _read(root, image_file.path)
+        data = read_file(root, image_file.path)
         if data is None:
             raise Unreadable("image file not found")
         probe = probe_image(data)
-        label_data = _read(root, label_path(image_file.path))
+        label_data = read_file(root, label_path(image_file.path))
     except (BadImage, Unreadable) as error:
         return Sample(None, [], None, [Reject(image_file.path, None, "image", str(error), "image dropped")])
     image = {
@@ -65,15 +56,15 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
     boxes, rejects = [], []
     if label_data is not None:
         boxes, rejects, image["label_status"] = _read_boxes(image_file, label_data, probe.size_hw, class_count)
-    truth, values = None, frozenset()
+    truth, values, mask_file = None, frozenset(), mask_path(image_file.path)
     try:
-        mask_data = _read(root, mask_path(image_file.path))
+        mask_data = None if mask_file is None else read_file(root, mask_file)
         if mask_data is not None:
             mask, values = parse_mask(mask_data, probe.size_hw, class_count)
             truth = {key: image[key] for key in ("image_id", "height", "width")}
             truth["mask_png"] = encode_label_map(mask)
     except (BadMask, Unreadable) as error:
-        rejects.append(Reject(mask_path(image_file.path), None, "mask", str(error), "mask dropped"))
+        rejects.append(Reject(mask_file, None, "mask", str(error), "mask dropped"))
     return Sample(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail))
 
 
@@ -100,26 +91,3 @@ def _read_boxes(
         if box.overhang > ROUNDING
     ]
     return boxes, rejects, "labelled" if boxes or labels.bad else "empty"
-
-
-def _read(root: Path, path: str | None) -> bytes | None:
-    """Bytes of `path` below `root`; None if `path` is None or there is no such file. Raises Unreadable."""
-    if path is None:
-        return None
-    try:
-        target = inside(root, path)
-        status = target.stat()
-        # reading a pipe would block for ever
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"{path} is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise Unreadable(f"{path} has {status.st_size:,} bytes, allowed are {MAX_BYTES:,}")
-        return target.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise Unreadable(f"{path} cannot be read ({error.strerror})") from None
-    except UserError as error:
-        # the error's own message holds absolute paths, which must not enter the tables
-        why = "leads out of the data root" if "leads out" in str(error) else "is not a usable path"
-        raise Unreadable(f"{path} {why}") from None
