@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
         spent += time.perf_counter() - began
         return logits
 
-    watched = Network(network.config, network.identity, timed)
+    watched = replace(network, run=timed)
     began = time.perf_counter()
     for source in find_images([str(folder)], out):
         sha256, image = read(source)

@@ -12,8 +12,9 @@ from torch import nn
 from benchmarks.plain import plain_of
 from benchmarks.timing import as_pipeline, as_usual
 from stages.networks.student import Network as Student
-from stages.runtime.graphs import to_int8, to_onnx, to_openvino
-from stages.runtime.network import onnx_runner, openvino_runner, torch_runner
+from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
+from stages.runtime.metadata import metadata_of
+from stages.runtime.network import open_onnx, open_openvino, torch_runner
 from stages.student.inference import TileNetwork
 from stages.student.segmenter import save_student
 from stages.student.tiling import RunTiles
@@ -39,17 +40,19 @@ def forms(
     for name in ("onnx", "onnx_int8", "openvino", "openvino_int8"):
         (folder / name).mkdir()
     to_onnx(student, None, folder / "onnx/student.onnx")
-    to_openvino(folder / "onnx/student.onnx", folder / "openvino/student.xml")
     to_int8(folder / "onnx/student.onnx", None, calibration, folder / "onnx_int8/student.onnx")
-    to_openvino(folder / "onnx_int8/student.onnx", folder / "openvino_int8/student.xml")
+    for name, int8 in (("", False), ("_int8", True)):
+        about, path = metadata_of(student.config, "benchmark", int8, None, {}), folder / f"onnx{name}/student.onnx"
+        embed(path, about)
+        to_openvino(path, about, folder / f"openvino{name}/student.xml")
     plain = plain_of(student)
     found = {
         PLAIN: as_usual(from_torch(lambda images: plain(images).fine)),
         "eager": as_pipeline(torch_runner(folder / "student", "cpu")),
-        "ONNX Runtime": onnx_runner(folder / "onnx"),
-        "OpenVINO": openvino_runner(folder / "openvino"),
-        "ONNX Runtime, INT8": onnx_runner(folder / "onnx_int8"),
-        "OpenVINO, INT8": openvino_runner(folder / "openvino_int8"),
+        "ONNX Runtime": open_onnx(folder / "onnx")[1],
+        "OpenVINO": open_openvino(folder / "openvino")[1],
+        "ONNX Runtime, INT8": open_onnx(folder / "onnx_int8")[1],
+        "OpenVINO, INT8": open_openvino(folder / "openvino_int8")[1],
     }
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         return found, {"compiled": "torch.compile needs a C++ compiler, and none is installed"}

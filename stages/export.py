@@ -2,9 +2,9 @@
 
     python -m stages.export --model data/models/RUN/SEED --out DIR --format openvino --int8
 
-No stage depends on it. `DIR` holds the model, the student's configuration and `export.json`: format, precision, and
-how far its predictions differ from the student's on images of val. Beyond the tolerances in `stages.runtime.parity`
-nothing is written. Inputs and outputs of the model: `stages.runtime.graphs`.
+No stage depends on it. `DIR` holds the model, which carries all that its user needs as metadata
+(`stages.runtime.metadata`), and `export.json`: the same, and how far its predictions differ from the student's on
+images of val. Beyond the tolerances in `stages.runtime.parity` nothing is written.
 """
 
 from enum import StrEnum
@@ -21,8 +21,9 @@ from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Force, Tables
 from stages.runtime.calibration import sample_tiles
-from stages.runtime.graphs import to_int8, to_onnx, to_openvino
-from stages.runtime.network import identity_of_student, onnx_runner, openvino_runner, student_folder, torch_runner
+from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
+from stages.runtime.metadata import metadata_of
+from stages.runtime.network import identity_of_student, open_onnx, open_openvino, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
 from stages.student.segmenter import load_student
 
@@ -49,6 +50,8 @@ def main(
     folder = student_folder(model)
     student = load_student(folder)
     view = student.config.view
+    versions = {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)}
+    about = metadata_of(student.config, identity_of_student(folder), int8, batch, versions)
     with new_folder(out) as part:
         to_onnx(student, batch, part / "student.onnx")
         if int8:
@@ -56,22 +59,16 @@ def main(
             to_int8(part / "student.onnx", batch, sample_tiles(tables, "train", view), quantised)
             quantised.replace(part / "student.onnx")
         if format is Format.openvino:
-            to_openvino(part / "student.onnx", part / "student.xml")
+            to_openvino(part / "student.onnx", about, part / "student.xml")
             (part / "student.onnx").unlink()
-        exported = {Format.onnx: onnx_runner, Format.openvino: openvino_runner}[format](part)
+            _, exported = open_openvino(part)
+        else:
+            embed(part / "student.onnx", about)
+            _, exported = open_onnx(part)
         found = compare(torch_runner(folder, "cpu"), exported, sample_tiles(tables, "val", view))
         print(f"{out}: {found}")
         check(found, INT8 if int8 else EXACT, str(out))
-        (part / "student.json").write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        about = {
-            "format": format.value,
-            "precision": "int8" if int8 else "float32",
-            "batch": batch or "any",
-            "identity": identity_of_student(folder) + ("-int8" if int8 else ""),
-            "parity": found.as_json(),
-            "versions": {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)},
-        }
-        write_json(part / "export.json", about)
+        write_json(part / "export.json", {"format": format.value, **about.model_dump(), "parity": found.as_json()})
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main(
     for file, reason in skipped.items():
         print(f"skipped: {file}: {reason}", file=sys.stderr)
     records = [known[source.name] for source in sources if source.name in known]
-    for name, data in collections(records, network.config.names, format).items():
+    for name, data in collections(records, network.names, format).items():
         write_output(out / name, data, force)
     report(records, len(sources) - len(todo), len(skipped), format, out)
 
@@ -103,7 +103,7 @@ def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
 
 def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
     """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
-    labels, confidence = predict(network.run, image, network.config.view)
+    labels, confidence = predict(network.run, image, network.view)
     return Record(
         file=source.file,
         name=source.name,

@@ -71,7 +71,7 @@ def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys)
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
-        wanted = predict.predict(network.run, np.asarray(Image.open(images / file)), network.config.view).labels
+        wanted = predict.predict(network.run, np.asarray(Image.open(images / file)), network.view).labels
         np.testing.assert_array_equal(labels, wanted)
         assert sum(row["area_px"] for row in rows if row["file"] == file) == (labels > 0).sum() > 0
     assert "3 images (0 cached)" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from stages import plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAPER = (ROOT / "docs/paper.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md", ROOT / "data/weights/README.md"]
 
@@ -51,9 +52,9 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk():
     assert in_the_readme() == on_disk()
 
 
-def test_every_setting_that_the_readme_names_exists():
+def test_every_setting_that_the_readme_and_the_page_on_the_paper_name_exists():
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    for setting in re.findall(r"-S '?([a-z_.]+)=", README):
+    for setting in re.findall(r"-S '?([a-z_.]+)=", README + PAPER):
         value = params
         for key in setting.split("."):
             assert key in value, setting
@@ -61,8 +62,8 @@ def test_every_setting_that_the_readme_names_exists():
 
 
 def test_the_papers_setting_is_one_that_plan_accepts(tmp_path):
-    """With the README's own words, as DVC puts them into params.yaml."""
-    block = re.search(r"### The paper's own setting.*?```console\n(.*?)```", README, re.DOTALL).group(1)
+    """With the page's own words, as DVC puts them into params.yaml."""
+    block = re.search(r"## The paper's own setting.*?```console\n(.*?)```", PAPER, re.DOTALL).group(1)
     words = shlex.split(block.replace("\\\n", " "))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     apply_overrides(tmp_path / "params.yaml", [value for flag, value in pairwise(words) if flag == "-S"])

@@ -132,7 +132,12 @@ def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_p
     for index, sample in enumerate(demo_images(2)):
         (tmp_path / f"images/{index}.jpg").write_bytes(sample.jpeg)
     student = make_student(TINY, SIZE_PX, width=16)
-    network = Network(student.config, "x", lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32))
+    network = Network(
+        student.config.names,
+        student.config.view,
+        "x",
+        lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32),
+    )
     total, inside = from_jpeg_to_png(network, tmp_path / "images", tmp_path / "out")
     assert 0 < inside < total
     assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png", "1.png"]

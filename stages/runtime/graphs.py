@@ -2,7 +2,7 @@
 
 Both hold `stages.student.inference.TileNetwork`: `images` (B, S, S, 3) float32 RGB, 0 to 255, to `logits`
 (B, K+1, S, S) float32, with the positional embedding fixed for S. Left to the caller: blending of overlapping tiles,
-softmax and argmax (`stages.student.tiling`).
+softmax and argmax (`stages.student.tiling`); the embedded `stages.runtime.metadata` says how.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from stages.runtime.calibration import stacks
+from stages.runtime.metadata import SECTION, Metadata
 from stages.student.inference import TileNetwork
 from stages.student.segmenter import Segmenter
 
@@ -80,9 +81,19 @@ def _without_weights(graph: onnx.GraphProto) -> list[str]:
     return [node.name for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
 
 
-def to_openvino(onnx_path: Path, path: Path) -> None:
+def embed(path: Path, about: Metadata) -> None:
+    """Replace the metadata of the ONNX model at `path`."""
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, about.as_properties())
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def to_openvino(onnx_path: Path, about: Metadata, path: Path) -> None:
     """Write `path`, an .xml, and its .bin from an ONNX model, in its own precision."""
-    openvino.save_model(openvino.convert_model(onnx_path), path, compress_to_fp16=False)
+    model = openvino.convert_model(onnx_path)
+    for name, value in about.as_properties().items():
+        model.set_rt_info(value, [SECTION, name])
+    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 class _Tiles(CalibrationDataReader):

@@ -1,6 +1,5 @@
 """A trained student as a function of tiles, run by PyTorch, ONNX Runtime or OpenVINO; each is imported when used."""
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.student.config import NetworkConfig, read_config
+from stages.runtime.metadata import SECTION, Metadata, read_metadata
+from stages.student.config import ViewParams, read_config
 from stages.student.tiling import RunTiles
 
 
@@ -25,7 +25,8 @@ class Runtime(StrEnum):
 class Network:
     """A network ready to run. `identity`: of weights and precision, equal for a student and its float32 exports."""
 
-    config: NetworkConfig
+    names: list[str]
+    view: ViewParams
     identity: str
     run: RunTiles
 
@@ -35,12 +36,12 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
 
     `device` is for torch: auto, cpu or cuda. The other runtimes use the CPU.
     """
-    folder = student_folder(folder)
-    config = read_config(folder)
     if runtime is Runtime.torch:
-        return Network(config, identity_of_student(folder), torch_runner(folder, device))
-    run = {Runtime.onnx: onnx_runner, Runtime.openvino: openvino_runner}[runtime](folder)
-    return Network(config, _identity_of_export(folder), run)
+        folder = student_folder(folder)
+        config = read_config(folder)
+        return Network(config.names, config.view, identity_of_student(folder), torch_runner(folder, device))
+    about, run = {Runtime.onnx: open_onnx, Runtime.openvino: open_openvino}[runtime](folder)
+    return Network(about.names, about.view, about.identity, run)
 
 
 def student_folder(folder: Path) -> Path:
@@ -75,7 +76,7 @@ def torch_runner(folder: Path, device: str) -> RunTiles:
     return tile_runner(load_student(folder).to(device_of(device)))
 
 
-def onnx_runner(folder: Path) -> RunTiles:
+def open_onnx(folder: Path) -> tuple[Metadata, RunTiles]:
     """The export in `folder`, run by ONNX Runtime on the CPU."""
     try:
         import onnxruntime
@@ -87,12 +88,11 @@ def onnx_runner(folder: Path) -> RunTiles:
     except Exception as error:
         # ONNX Runtime's errors have no common base class
         raise UserError(f"{path}: not a readable ONNX model: {' '.join(str(error).split())[:300]}") from None
-    batch = session.get_inputs()[0].shape[0]
-    run = lambda tiles: session.run(["logits"], {"images": tiles})[0]  # noqa: E731
-    return in_batches_of(batch, run) if isinstance(batch, int) else run
+    about = read_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    return about, in_batches_of(about.batch, lambda tiles: session.run(["logits"], {"images": tiles})[0])
 
 
-def openvino_runner(folder: Path) -> RunTiles:
+def open_openvino(folder: Path) -> tuple[Metadata, RunTiles]:
     """The export in `folder`, run by OpenVINO on the CPU."""
     try:
         import openvino
@@ -102,16 +102,19 @@ def openvino_runner(folder: Path) -> RunTiles:
     # By default OpenVINO computes in bfloat16 where the processor has it: other masks on another machine.
     exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     try:
-        model = openvino.Core().compile_model(path, "CPU", exact)
+        model = openvino.Core().read_model(path)
+        compiled = openvino.Core().compile_model(model, "CPU", exact)
     except RuntimeError as error:
         raise UserError(f"{path}: not a readable OpenVINO model: {' '.join(str(error).split())[:300]}") from None
-    batch = model.input(0).partial_shape[0]
-    run = lambda tiles: model(tiles)[0]  # noqa: E731
-    return in_batches_of(batch.get_length(), run) if batch.is_static else run
+    embedded = model.get_rt_info(SECTION).value if model.has_rt_info(SECTION) else {}
+    about = read_metadata(embedded, str(path))
+    return about, in_batches_of(about.batch, lambda tiles: compiled(tiles)[0])
 
 
-def in_batches_of(batch: int, run: RunTiles) -> RunTiles:
+def in_batches_of(batch: int | None, run: RunTiles) -> RunTiles:
     """`run`, which takes exactly `batch` tiles, for any number of tiles: the last batch is filled with copies."""
+    if batch is None:
+        return run
 
     def run_any(tiles: np.ndarray) -> np.ndarray:
         missing = -len(tiles) % batch
@@ -128,11 +131,3 @@ def _exported(folder: Path, name: str, runtime: Runtime) -> Path:
         command = f"python -m stages.export --model {student} --out DIR --format {runtime}"
         raise UserError(f"{folder / name}: does not exist; `{command}` exports a student")
     return folder / name
-
-
-def _identity_of_export(folder: Path) -> str:
-    path = folder / "export.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not readable ({error}); run the export again") from None

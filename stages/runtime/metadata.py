@@ -1,0 +1,80 @@
+"""What an exported model says of itself: embedded in the ONNX or OpenVINO file, so that it runs without our code.
+
+Each field of `Metadata` is one property of the file, its value as JSON: ONNX's `metadata_props`, or in OpenVINO's
+`rt_info` below `boxes2pixels`. README has a program that reads them.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from stages.common.errors import UserError
+from stages.common.params import Section, parse
+from stages.student.config import NetworkConfig, ViewParams
+from stages.student.tiling import OVERLAP
+
+SECTION = "boxes2pixels"
+"""Of OpenVINO's `rt_info`."""
+
+
+class Metadata(Section):
+    """All that turns an image into a label map with the model alone.
+
+    `identity`: equal for a student and its float32 exports. `batch`: tiles per call, None: any number. With `scale`
+    native the image is cut into tiles as `overlap` and `blending` say; with stretch it is resized to one.
+    """
+
+    metadata_version: Literal[1] = 1
+    names: list[str] = Field(min_length=1)
+    scale: Literal["native", "stretch"]
+    size_px: int = Field(ge=28, multiple_of=14)
+    overlap: float = OVERLAP
+    blending: str = (
+        "tiles evenly spread over the image, padded by its last row and column to size_px, with at least `overlap`; "
+        "logits summed with weights that fall linearly to the tile's edge over `overlap` of its side"
+    )
+    input: str = "images: (B, size_px, size_px, 3) float32 RGB, 0 to 255; normalisation is inside the graph"
+    output: str = "logits: (B, len(names) + 1, size_px, size_px) float32; label 0 is background, then names in order"
+    batch: int | None
+    precision: Literal["float32", "int8"]
+    identity: str
+    plan_sha256: str
+    versions: dict[str, str]
+
+    @property
+    def view(self) -> ViewParams:
+        """How an image reaches the network."""
+        return ViewParams(scale=self.scale, size_px=self.size_px)
+
+    def as_properties(self) -> dict[str, str]:
+        """Name to JSON text of every field."""
+        return {name: json.dumps(value) for name, value in self.model_dump().items()}
+
+
+def metadata_of(
+    config: NetworkConfig, identity: str, int8: bool, batch: int | None, versions: dict[str, str]
+) -> Metadata:
+    """Of an export of the student with `config`."""
+    return Metadata(
+        names=config.names,
+        scale=config.view.scale,
+        size_px=config.view.size_px,
+        batch=batch,
+        precision="int8" if int8 else "float32",
+        identity=identity + ("-int8" if int8 else ""),
+        plan_sha256=config.plan_sha256,
+        versions=versions,
+    )
+
+
+def read_metadata(properties: Mapping[str, str], where: str) -> Metadata:
+    """The opposite of `as_properties`; other properties are ignored. Raises UserError that starts with `where`."""
+    try:
+        values = {name: json.loads(properties[name]) for name in Metadata.model_fields if name in properties}
+    except ValueError as error:
+        raise UserError(f"{where}: its metadata is not JSON ({error}); export the student again") from None
+    if not values:
+        raise UserError(f"{where}: holds no metadata of this project; export the student again")
+    return parse(Metadata, values, f"{where}: metadata")
