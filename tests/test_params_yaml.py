@@ -52,7 +52,7 @@ def refusal(folder: Path, tree: dict) -> str:
     """What the first stage says to `tree` as params.yaml; it must say one line and write nothing."""
     write(folder, tree)
     with pytest.raises(UserError) as caught:
-        main(folder / "params.yaml", folder / "plan", folder / "checked.txt")
+        main(folder / "plan", folder / "checked.txt", folder / "params.yaml")
     assert sorted(path.name for path in folder.iterdir()) == ["params.yaml"]
     assert "\n" not in str(caught.value)
     return str(caught.value)

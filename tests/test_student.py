@@ -5,7 +5,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from stages.common.errors import UserError
-from stages.student.backbone import Backbone, load_backbone
+from stages.networks.student import Network
+from stages.student.backbone import PyramidBackbone, VitBackbone, load_backbone
+from stages.student.config import BackboneConfig, ViewParams
 from stages.student.decoder import SemanticDecoder
 from stages.student.segmenter import load_student, save_student
 from tests.support.tiny_student import TINY, backbone_config, student
@@ -39,7 +41,7 @@ def test_at_the_papers_size_it_runs_forward_and_backward():
 
 
 def test_bitfit_trains_exactly_biases_and_norms_of_the_backbone():
-    backbone = Backbone(backbone_config(), size_px=56)
+    backbone = VitBackbone(backbone_config(), size_px=56)
     per_block = ("norm1.weight", "norm1.bias", "attn.qkv.bias", "attn.proj.bias")
     per_block += ("norm2.weight", "norm2.bias", "mlp.fc1.bias", "mlp.fc2.bias")
     expected = {f"vit.blocks.{block}.{name}" for block in range(8) for name in per_block}
@@ -55,14 +57,14 @@ def test_freezing_survives_train_mode():
 
 
 def test_blocks_behind_the_deepest_tap_are_not_built():
-    assert len(Backbone(backbone_config(), size_px=56).vit.blocks) == 8
+    assert len(VitBackbone(backbone_config(), size_px=56).vit.blocks) == 8
 
 
 def test_taps_are_the_normed_outputs_of_their_blocks():
     """Against timm's whole network run block by block."""
     torch.manual_seed(0)
     whole = VisionTransformer(**TINY, num_classes=0).eval()
-    cut = Backbone(backbone_config(), size_px=56).eval()
+    cut = VitBackbone(backbone_config(), size_px=56).eval()
     cut.vit.load_state_dict({key: value for key, value in whole.state_dict().items() if key in cut.vit.state_dict()})
     images = torch.rand(2, 3, 56, 56)
     x, wanted = whole._pos_embed(whole.patch_embed(images)), []
@@ -105,7 +107,7 @@ def test_the_first_prediction_is_the_prior_where_features_are_zero():
 def test_the_decoder_goes_from_the_deepest_tap_up():
     """With phi silenced the result is the sum of the laterals: order and skips are as published."""
     torch.manual_seed(0)
-    decoder = SemanticDecoder(channels_in=6, width=8).eval()
+    decoder = SemanticDecoder([6] * 4, [14] * 4, width=8).eval()
     for fusion in decoder.fusions:
         torch.nn.init.zeros_(fusion.phi[-1].weight)
         torch.nn.init.zeros_(fusion.phi[-1].bias)
@@ -160,3 +162,64 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_a_folder_without_a_student_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="not a trained student"):
         load_student(tmp_path)
+
+
+LITE0 = BackboneConfig(
+    name="tf_efficientnet_lite0",
+    family="pyramid",
+    timm_kwargs={"model_name": "tf_efficientnet_lite0"},
+    img_size=64,
+    mean=[0.5, 0.5, 0.5],
+    std=[0.5, 0.5, 0.5],
+    taps=[1, 2, 3, 4],
+    source="random",
+)
+
+
+def pyramid_student(size_px=64, width=32) -> Network:
+    torch.manual_seed(0)
+    config = student(size_px=56, width=width).config
+    view = ViewParams(scale="native", size_px=size_px)
+    return Network(config.model_copy(update={"view": view, "backbone": LITE0}))
+
+
+def test_a_pyramid_has_taps_of_falling_resolution_for_any_size():
+    backbone = PyramidBackbone(LITE0, size_px=64)
+    assert (backbone.channels, backbone.strides) == ([24, 40, 112, 320], [4, 8, 16, 32])
+    taps = backbone(torch.rand(1, 3, 70, 100))
+    assert [tuple(tap.shape[1:]) for tap in taps] == [(24, 18, 25), (40, 9, 13), (112, 5, 7), (320, 3, 4)]
+
+
+def test_bitfit_trains_exactly_the_norms_of_a_pyramid_whose_convolutions_have_no_bias():
+    backbone = PyramidBackbone(LITE0, size_px=64)
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    norms = {name for name, module in backbone.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert trained == {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+
+
+def test_the_statistics_of_a_pyramid_stay_those_of_its_pre_training():
+    ours = pyramid_student().train()
+    before = {key: value.clone() for key, value in ours.backbone.state_dict().items() if "running" in key}
+    ours(torch.rand(2, 3, 64, 64), with_binary=True)
+    assert before and all(torch.equal(value, ours.backbone.state_dict()[key]) for key, value in before.items())
+    assert ours.mixer[1].training, "the other norms learn theirs"
+
+
+def test_a_student_on_a_pyramid_uses_all_it_trains_and_predicts_at_the_image_s_size():
+    ours = pyramid_student(size_px=70)
+    logits = ours(torch.rand(2, 3, 70, 70), with_binary=True)
+    assert logits.fine.shape == (2, 3, 70, 70)
+    (logits.fine.square().mean() + logits.binary.square().mean()).backward()
+    assert [name for name, parameter in ours.trainable().items() if parameter.grad is None] == []
+
+
+def test_between_taps_of_falling_resolution_the_decoder_upsamples_and_halves_its_channels():
+    decoder = SemanticDecoder([24, 40, 112, 320], [4, 8, 16, 32], width=32)
+    assert [lateral[0].out_channels for lateral in decoder.lateral] == [4, 8, 16, 32]
+    taps = [torch.rand(1, c, *hw) for c, hw in ((24, (9, 13)), (40, (5, 7)), (112, (3, 4)), (320, (2, 2)))]
+    assert decoder(taps).shape == (1, 4, 9, 13)
+
+
+def test_a_size_that_a_vit_cannot_cut_into_patches_is_refused():
+    with pytest.raises(UserError, match=r"view\.size_px = 60: the backbone test needs a multiple of 14"):
+        VitBackbone(backbone_config(), size_px=60)

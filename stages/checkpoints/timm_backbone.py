@@ -13,15 +13,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
+from stages.checkpoints import efficientnet_lite0
 from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
 from stages.common.files import new_folder, sha256_file
-from stages.student.backbone import load_backbone, read_backbone_config
+from stages.student.backbone import build_backbone, load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
 
 TAPS = [1, 2, 4, 7]
 """Blocks whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
+
+PYRAMID_PX = 128
+"""Input side that a convolutional backbone is checked with; it takes any."""
 
 HEAD_CHANNELS = 64
 """Channels per attention head in every DINOv2 ViT; the shapes of the weights do not determine it."""
@@ -42,6 +47,10 @@ def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
         folder = embedded if name == "embedded" else Path(name)
         load_backbone(folder, read_backbone_config(folder).img_size)
         copy_folder(folder, out)
+    elif name == "efficientnet_lite0":
+        weights = efficientnet_lite0.load_weights()
+        statistics = (efficientnet_lite0.MEAN, efficientnet_lite0.STD)
+        write_pyramid(weights, efficientnet_lite0.TIMM_NAME, statistics, f"sha256 {efficientnet_lite0.SHA256}", out)
     elif Path(name).is_file():
         convert(Path(name), Path(name).stem, out)
     elif (entry := timm.models.get_pretrained_cfg(name)) is not None and entry.hf_hub_id:
@@ -49,7 +58,7 @@ def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
         offline = "Without a network: fetch it elsewhere and give the file as weights.backbone"
         convert(fetch(url, cache / f"{name}.safetensors", SHA256.get(name), offline), name, out)
     else:
-        allowed = "embedded, a timm name, timm's .safetensors or a folder of weights"
+        allowed = "embedded, efficientnet_lite0, a timm name, timm's .safetensors or a folder of weights"
         raise UserError(f"weights.backbone = {name!r}: no such file or folder; allowed are {allowed}")
 
 
@@ -71,6 +80,32 @@ def convert(path: Path, name: str, out: Path) -> None:
     )
     with new_folder(out) as part:
         save_file(weights, part / "model.safetensors")
+        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def write_pyramid(
+    weights: Mapping[str, Tensor], name: str, statistics: tuple[list[float], list[float]], source: str, out: Path
+) -> None:
+    """Write the first four feature levels from stride 4 on of the timm network `name` as a folder of weights."""
+    levels = timm.create_model(name, pretrained=False, features_only=True).feature_info
+    taps = [level for level, stride in zip(levels.out_indices, levels.reduction(), strict=True) if stride >= 4][:4]
+    if len(taps) < 4:
+        raise UserError(f"weights.backbone = {name!r}: four feature levels from stride 4 on are needed")
+    config = BackboneConfig(
+        name=name,
+        family="pyramid",
+        timm_kwargs={"model_name": name},
+        img_size=PYRAMID_PX,
+        mean=statistics[0],
+        std=statistics[1],
+        taps=taps,
+        source=source,
+    )
+    wanted = build_backbone(config, PYRAMID_PX).net.state_dict()
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise UserError(f"weights.backbone = {name!r}: the checkpoint lacks {missing[0]}, which its features need")
+    with new_folder(out) as part:
+        save_file({key: weights[key].contiguous() for key in wanted}, part / "model.safetensors")
         (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from stages.student.backbone import Backbone, load_backbone
+from stages.student.backbone import build_backbone, load_backbone
 from stages.student.config import NetworkConfig, NetworkSection
 from stages.student.decoder import DetailBranch, Head, SemanticDecoder, conv_bn_relu, upsample2
 from stages.student.segmenter import Logits, Segmenter
@@ -33,8 +33,8 @@ class Network(Segmenter):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config, config.backbone.mean, config.backbone.std)
         params = Params.model_validate(config.network)
-        self.backbone = Backbone(config.backbone, config.view.size_px)
-        self.semantic = SemanticDecoder(self.backbone.channels, params.width)
+        self.backbone = build_backbone(config.backbone, config.view.size_px)
+        self.semantic = SemanticDecoder(self.backbone.channels, self.backbone.strides, params.width)
         self.detail = DetailBranch() if params.detail else None
         mixed = self.semantic.channels + (DetailBranch.channels if params.detail else 0)
         self.mixer = conv_bn_relu(mixed, 64)

@@ -22,7 +22,7 @@ from stages.pretraining.pretrain_loop import HELD_OUT_SEED, Task
 from stages.pretraining.world.primitives import Draw
 from stages.pretraining.world.procedural_scene import scene
 from stages.pretraining.world.procedural_shapes import KINDS
-from stages.student.backbone import Backbone
+from stages.student.backbone import VitBackbone
 from stages.student.config import BackboneConfig
 
 SIDE_PX = 112
@@ -106,14 +106,14 @@ class CellClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Backbone(BACKBONE, SIDE_PX).requires_grad_(True)
-        patch_px = Backbone.patch_px(BACKBONE)
-        filters = torch.from_numpy(cosines(self.backbone.channels, patch_px)).float()
+        self.backbone = VitBackbone(BACKBONE, SIDE_PX).requires_grad_(True)
+        patch_px = self.backbone.strides[0]
+        filters = torch.from_numpy(cosines(self.backbone.channels[0], patch_px)).float()
         with torch.no_grad():
             self.backbone.vit.patch_embed.proj.weight.copy_(filters)
         cells = patch_px // CELL_PX
         self.cells = nn.Sequential(
-            nn.Conv2d(4 * self.backbone.channels, (CLUTTER + 1) * cells**2, 1), nn.PixelShuffle(cells)
+            nn.Conv2d(4 * self.backbone.channels[0], (CLUTTER + 1) * cells**2, 1), nn.PixelShuffle(cells)
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
-"""The frozen ViT/14 and its taps: timm's DINOv2 form, cut after the deepest tap, only biases and norms trained."""
+"""Frozen pre-trained backbones and their four taps, shallowest first; only biases and norms are trained (BitFit).
+
+Blocks behind the deepest tap are not built: nobody reads them.
+"""
 
 import json
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -13,42 +17,81 @@ from stages.common.errors import UserError
 from stages.common.params import parse
 from stages.student.config import BackboneConfig
 
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
-class Backbone(nn.Module):
-    """Features after four blocks of a ViT. Blocks behind the deepest tap are not built: nobody reads them.
 
-    Trainable are the biases and the normalisation parameters (BitFit), the final norm among them: it is
-    applied to every tap, as DINOv2's own `get_intermediate_layers` does.
+class VitBackbone(nn.Module):
+    """Features after four blocks of a ViT, in timm's DINOv2 form: four maps of one resolution, H / patch.
+
+    The final norm is applied to every tap, as DINOv2's own `get_intermediate_layers` does, and trained with the others.
     """
 
     def __init__(self, config: BackboneConfig, size_px: int) -> None:
         super().__init__()
-        if size_px % self.patch_px(config):
-            raise ValueError(f"input side {size_px} px is not a multiple of the patch, {self.patch_px(config)} px")
+        patch_px = int(config.timm_kwargs["patch_size"])
+        if size_px % patch_px:
+            raise UserError(f"view.size_px = {size_px}: the backbone {config.name} needs a multiple of {patch_px}")
         self.taps = tuple(config.taps)
         self.vit = VisionTransformer(**{**config.timm_kwargs, "img_size": size_px, "num_classes": 0})
         self.vit.prune_intermediate_layers(list(self.taps), prune_norm=False)
-        for name, parameter in self.vit.named_parameters():
-            parameter.requires_grad = is_bitfit(name)
-
-    @staticmethod
-    def patch_px(config: BackboneConfig) -> int:
-        return int(config.timm_kwargs["patch_size"])
-
-    @property
-    def channels(self) -> int:
-        return self.vit.embed_dim
+        self.channels, self.strides = [self.vit.embed_dim] * 4, [patch_px] * 4
+        freeze_but_bitfit(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised float -> four (B, C, H/14, W/14) maps, shallowest first."""
+        """(B, 3, H, W) normalised float -> four (B, C, H / patch, W / patch) maps, shallowest first."""
         return self.vit.forward_intermediates(
             images, indices=list(self.taps), norm=True, stop_early=True, intermediates_only=True
         )
 
+    def resize_input(self, size_px: int) -> None:
+        """Resample the positional embedding to inputs of `size_px`, once."""
+        with torch.no_grad():
+            self.vit.set_input_size(img_size=(size_px, size_px))
+        freeze_but_bitfit(self)
 
-def is_bitfit(name: str) -> bool:
-    """Whether BitFit trains the ViT parameter called `name`: every bias, and both parameters of every norm."""
-    return name.endswith(".bias") or ".norm" in f".{name}"
+
+class PyramidBackbone(nn.Module):
+    """Feature levels of a convolutional timm network, for inputs of any size.
+
+    Its batch norms keep the statistics of their pre-training, also in train mode: batches of a few small windows, half
+    of them placed around defects, say little about the images.
+    """
+
+    def __init__(self, config: BackboneConfig, size_px: int) -> None:
+        super().__init__()
+        name = str(config.timm_kwargs["model_name"])
+        self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(config.taps))
+        self.channels, self.strides = self.net.feature_info.channels(), self.net.feature_info.reduction()
+        freeze_but_bitfit(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised float -> four (B, C_i, ceil(H / s_i), ceil(W / s_i)) maps, shallowest first."""
+        return self.net(images)
+
+    def train(self, mode: bool = True) -> "PyramidBackbone":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def resize_input(self, size_px: int) -> None:
+        """Nothing depends on the size."""
+
+
+Backbone = VitBackbone | PyramidBackbone
+
+
+def build_backbone(config: BackboneConfig, size_px: int) -> Backbone:
+    """Random weights, for those of a trained one to be loaded. Raises UserError for a size that it cannot take."""
+    return (VitBackbone if config.family == "vit" else PyramidBackbone)(config, size_px)
+
+
+def freeze_but_bitfit(network: nn.Module) -> None:
+    """Leave trainable what BitFit trains: every bias, and both parameters of every norm."""
+    of_norms = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = name.endswith(".bias") or id(parameter) in of_norms
 
 
 def read_backbone_config(folder: Path) -> BackboneConfig:
@@ -62,21 +105,19 @@ def read_backbone_config(folder: Path) -> BackboneConfig:
 
 
 def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]:
-    """Pre-trained backbone for inputs of `size_px`, its positional embedding resampled to that grid once, here."""
+    """Pre-trained backbone for inputs of `size_px`. Raises UserError for unreadable or missing weights."""
     config = read_backbone_config(folder)
     path = folder / "model.safetensors"
     try:
-        weights = {key: value.float() for key, value in load_file(path).items()}
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not readable weights: {error}") from None
-    backbone = Backbone(config, config.img_size)
-    wanted = backbone.vit.state_dict()
+    backbone = build_backbone(config, config.img_size)
+    (inner,) = backbone.children()
+    wanted = inner.state_dict()
     if missing := sorted(wanted.keys() - weights.keys()):
         raise UserError(f"{path}: {len(missing)} tensors of {config.name} are missing, the first is {missing[0]}")
-    # A full checkpoint also holds the blocks behind the deepest tap; those are what `Backbone` leaves out.
-    backbone.vit.load_state_dict({key: weights[key] for key in wanted})
-    with torch.no_grad():
-        backbone.vit.set_input_size(img_size=(size_px, size_px))
-    for name, parameter in backbone.vit.named_parameters():
-        parameter.requires_grad = is_bitfit(name)
+    # a full checkpoint also holds what lies behind the deepest tap
+    inner.load_state_dict({key: weights[key] for key in wanted})
+    backbone.resize_input(size_px)
     return backbone, config

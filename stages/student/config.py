@@ -17,7 +17,7 @@ class ViewParams(Section):
     """Section `view`: how an image of any size reaches a network of one size."""
 
     scale: Literal["native", "stretch"]
-    size_px: int = Field(ge=28, multiple_of=14)
+    size_px: int = Field(ge=28, multiple_of=2)
 
 
 class NetworkSection(Section):
@@ -37,9 +37,15 @@ class NetworkSection(Section):
 
 
 class BackboneConfig(Section):
-    """What rebuilds a backbone without a hub: the arguments of timm's VisionTransformer and the input statistics."""
+    """What rebuilds a backbone without a hub, and its input statistics.
+
+    `family`: a `vit` is built from `timm_kwargs`, the arguments of timm's VisionTransformer, and has four taps of one
+    resolution, `taps` being blocks; a `pyramid` is any timm network of the name `timm_kwargs["model_name"]`, `taps`
+    being its feature levels, each of half the resolution of the one before or of the same.
+    """
 
     name: str
+    family: Literal["vit", "pyramid"] = "vit"
     timm_kwargs: dict[str, int | float | bool | str]
     img_size: int = Field(gt=0)
     mean: list[float] = Field(min_length=3, max_length=3)

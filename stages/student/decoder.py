@@ -1,5 +1,7 @@
 """The student's trained parts: semantic decoder, detail branch and heads (Boxes2Pixels, arXiv 2604.11162)."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,23 +48,36 @@ class Fusion(nn.Module):
 
 
 class SemanticDecoder(nn.Module):
-    """Four taps of the backbone, fused from the deepest up, then three pixel-shuffle steps of x2."""
+    """Four taps of the backbone, fused from the deepest up, and three pixel-shuffle steps of x2.
 
-    def __init__(self, channels_in: int, width: int) -> None:
+    Taps of one resolution, a ViT's, are fused first and upsampled then, as published. Where a tap has twice the
+    resolution of the next deeper one, a step comes between the two, so that each fusion works at its tap's resolution;
+    each step halves the channels.
+    """
+
+    def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
+        """`channels`, `strides` of the taps, shallowest first; `width`: channels at the deepest."""
         super().__init__()
-        self.lateral = nn.ModuleList(conv_bn_relu(channels_in, width, kernel=1) for _ in range(4))
-        self.fusions = nn.ModuleList(Fusion(width) for _ in range(3))
-        self.upsampling = nn.Sequential(
-            UpShuffle(width, width // 2), UpShuffle(width // 2, width // 4), UpShuffle(width // 4, width // 8)
-        )
+        self.rises = [deep > skip for skip, deep in pairwise(strides)]
+        widths = [width >> sum(self.rises[level:]) for level in range(4)]
+        self.lateral = nn.ModuleList(conv_bn_relu(c, w, kernel=1) for c, w in zip(channels, widths, strict=True))
+        self.fusions = nn.ModuleList(Fusion(w) for w in reversed(widths[:-1]))
+        self.upsampling = nn.ModuleList(UpShuffle(width >> step, width >> step + 1) for step in range(3))
         self.channels = width // 8
 
     def forward(self, taps: list[Tensor]) -> Tensor:
-        """Four (B, C, h, w), shallowest first -> (B, width / 8, 8h, 8w)."""
+        """Four (B, C_i, h_i, w_i), shallowest first -> (B, width / 8, 8 h, 8 w) of the deepest, or the shallowest's h,
+        w.
+        """
         *skips, deep = [lateral(tap) for lateral, tap in zip(self.lateral, taps, strict=True)]
-        for fusion, skip in zip(self.fusions, reversed(skips), strict=True):
+        steps = iter(self.upsampling)
+        for fusion, skip, rises in zip(self.fusions, reversed(skips), reversed(self.rises), strict=True):
+            if rises:
+                deep = next(steps)(deep)[..., : skip.shape[-2], : skip.shape[-1]]  # an odd side was rounded up
             deep = fusion(deep, skip)
-        return self.upsampling(deep)
+        for step in steps:
+            deep = step(deep)
+        return deep
 
 
 class DetailBranch(nn.Sequential):
