@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages import predict
 from stages.formats.inputs import file_in, find_images, read
+from stages.formats.measured_defects import record_of
 from stages.formats.outputs import write_output
+from stages.formats.writers import write_files
 from stages.runtime.network import Network
 
 
@@ -32,10 +33,10 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
     began = time.perf_counter()
     for source in find_images([str(folder)], out):
         sha256, image = read(source)
-        record = predict.record_of(watched, source, sha256, image)
+        record = record_of(watched, source, sha256, image)
         text = record.model_dump_json(indent=1) + "\n"
         write_output(file_in(out / "records", source.name), text.encode(), force=True)
-        predict.write_files(record, image, out, ["masks"], force=True)
+        write_files(record, image, out, ["masks"], force=True)
     return time.perf_counter() - began, spent
 
 

@@ -20,9 +20,11 @@ from stages.common.errors import UserError
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
+from stages.formats.writers import Format as Written
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import Runtime, in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.student import tiling
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of
@@ -94,7 +96,7 @@ def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
         open_network(work / name, kind, "cpu") for name, kind in (("onnx", "onnx"), ("openvino8", "openvino"))
     )
     image = image_of((60, 190), seed=5)
-    ours, int8 = (predict.predict(network.run, image, network.view).labels for network in (ours, int8))
+    ours, int8 = (tiling.predict(network.run, image, network.view).labels for network in (ours, int8))
     agreement = (ours == int8).mean()
     assert agreement > 0.9
 
@@ -214,7 +216,7 @@ def not_on_the_edge() -> list[str]:
 
 
 def command(root: Path, out: str, model: str, *words: str) -> list[str]:
-    kinds = [word for kind in predict.Format for word in ("--format", kind.value)]
+    kinds = [word for kind in Written for word in ("--format", kind.value)]
     return [str(root / "images"), "--model", str(root / model), "--out", str(root / out), *kinds, *words]
 
 
@@ -229,7 +231,7 @@ def test_without_pytorch_the_same_files_come_out(work):
     words = command(work, "edge", "onnx", "--runtime", "onnx")
     done = subprocess.run([*start, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    kinds = list(predict.Format)
+    kinds = list(Written)
     predict.main([str(work / "images")], work / "student", work / "torch", kinds, Runtime.torch, "cpu", False)
     for folder in ("masks", "labels"):
         for path in sorted((work / "torch" / folder).rglob("*.*")):

@@ -20,7 +20,7 @@ from scipy import ndimage
 from stages.evaluation.palette import colour_of_class
 from stages.formats import yolo
 from stages.formats.coco import coco
-from stages.formats.csv_parquet import SCHEMA, tables
+from stages.formats.csv_parquet import schema, tables
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, label_studio
 from stages.formats.overlay_jpeg import overlay
@@ -291,7 +291,7 @@ def test_a_brush_anywhere_comes_back(mask, data):
 
 
 def test_tables_hold_the_same_rows_in_csv_and_parquet():
-    files = tables(records(), NAMES)
+    files = tables(records(), NAMES, None)
     rows = csv.read_csv(pa.BufferReader(files["defects.csv"])).to_pylist()
     assert rows == pq.read_table(pa.BufferReader(files["defects.parquet"])).to_pylist()
     (full,) = (row for row in rows if row["file"] == "a/full.jpg")
@@ -301,10 +301,10 @@ def test_tables_hold_the_same_rows_in_csv_and_parquet():
 
 
 def test_tables_without_a_defect_have_columns_and_no_row():
-    files = tables(records()[2:], NAMES)
+    files = tables(records()[2:], NAMES, None)
     csv_table = csv.read_csv(pa.BufferReader(files["defects.csv"]))
     parquet_table = pq.read_table(pa.BufferReader(files["defects.parquet"]))
-    assert csv_table.column_names == parquet_table.column_names == SCHEMA.names
+    assert csv_table.column_names == parquet_table.column_names == schema(False).names
     assert csv_table.num_rows == parquet_table.num_rows == 0
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.formats.measured_defects import Record, defects_of, elongation
+from stages.formats.measured_defects import Record, defects_of
 from tests.support.records import record
 
 LABELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 9)), elements=st.integers(0, 3))
@@ -21,7 +21,7 @@ def test_a_hand_made_map_is_measured():
     dirt, damage = defects_of(labels, confidence)
     assert (dirt.class_id, dirt.box_xyxy, dirt.area_px, dirt.confidence) == (0, (9, 4, 11, 6), 2, 0.5)
     assert (damage.class_id, damage.box_xyxy, damage.area_px, damage.confidence) == (1, (2, 1, 8, 3), 12, 0.75)
-    assert (damage.elongation, damage.holes) == (3, 0)
+    assert (damage.size.elongation, damage.holes) == (3, 0)
 
 
 def test_a_hole_is_counted_and_not_filled():
@@ -39,15 +39,6 @@ def test_the_label_map_comes_back(labels):
     again = Record.model_validate_json(record(labels).model_dump_json())
     np.testing.assert_array_equal(again.labels(), labels)
     assert sum(defect.area_px for defect in again.defects) == (labels > 0).sum()
-
-
-@pytest.mark.parametrize(("height", "width", "wanted"), [(1, 1, 1), (1, 9, 9), (8, 2, 4), (5, 5, 1)])
-def test_a_rectangle_is_as_elongated_as_its_sides(height, width, wanted):
-    assert elongation(np.ones((height, width), bool)) == pytest.approx(wanted)
-
-
-def test_a_diagonal_is_as_elongated_as_a_row():
-    assert elongation(np.eye(30, dtype=bool)) == pytest.approx(30 * 2**0.5, rel=0.01)
 
 
 def test_confidence_is_summed_exactly_on_large_defects():

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = {"stages", "tests", "benchmarks"}
-IMPORTED_AS = {"pillow": "PIL", "ruamel-yaml": "ruamel"}
+IMPORTED_AS = {"pillow": "PIL", "ruamel-yaml": "ruamel", "scikit-image": "skimage"}
 """Where the name of the import is not that of the package with underscores."""
 WITHOUT_IMPORT = {
     "dvc": "the command that runs the pipeline, called by the Makefile",

@@ -11,9 +11,11 @@ from pyarrow import csv
 from stages import predict
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
+from stages.formats import measured_defects, writers
 from stages.formats.measured_defects import Record
-from stages.predict import Format
+from stages.formats.writers import Format
 from stages.runtime.network import Runtime, open_network
+from stages.student import tiling
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import decided_student, image_of
 
@@ -46,14 +48,14 @@ def runs(monkeypatch) -> list:
         seen.append(image.shape[:2])
         return real(run, image, view)
 
-    real = predict.predict
-    monkeypatch.setattr(predict, "predict", counting)
+    real = measured_defects.predict
+    monkeypatch.setattr(measured_defects, "predict", counting)
     return seen
 
 
-def run(model: Path, images: Path, out: Path, *formats: Format, force: bool = False) -> None:
+def run(model: Path, images: Path, out: Path, *formats: Format, force: bool = False, mm_per_px=None) -> None:
     kinds = list(formats or Format)
-    predict.main([str(images)], model, out, kinds, Runtime.torch, "cpu", force)
+    predict.main([str(images)], model, out, kinds, Runtime.torch, "cpu", force, mm_per_px)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,7 +73,7 @@ def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys)
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
-        wanted = predict.predict(network.run, np.asarray(Image.open(images / file)), network.view).labels
+        wanted = tiling.predict(network.run, np.asarray(Image.open(images / file)), network.view).labels
         np.testing.assert_array_equal(labels, wanted)
         assert sum(row["area_px"] for row in rows if row["file"] == file) == (labels > 0).sum() > 0
     assert "3 images (0 cached)" in capsys.readouterr().out
@@ -87,7 +89,7 @@ def test_a_killed_run_resumes(model, images, tmp_path, runs, monkeypatch):
     run(model, images, tmp_path / "whole")
     seen = len(runs)
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "overlay", stop)
+        patch.setattr(writers, "overlay", stop)
         with pytest.raises(KeyboardInterrupt):
             run(model, images, tmp_path / "out")
     run(model, images, tmp_path / "out")
@@ -226,3 +228,30 @@ def test_skipped_images_are_listed_where_a_file_of_all_is_refused(model, images,
     with pytest.raises(UserError, match=r"coco\.json: exists and would change"):
         run(model, images / "y", tmp_path / "out", Format.coco)
     assert "skipped: broken.png: " in capsys.readouterr().err
+
+
+def test_millimetres_come_with_a_scale_and_cost_no_prediction(model, images, tmp_path, runs):
+    run(model, images, tmp_path / "out", Format.table)
+    pixels = csv.read_csv(tmp_path / "out/defects.csv")
+    scales = tmp_path / "scales.csv"
+    scales.write_text("file,mm_per_px\nx/a.png,0.5\nx/a.bmp,2\ny/a.png,0.25\n")
+    run(model, images, tmp_path / "out", Format.table, force=False, mm_per_px=None)
+    with pytest.raises(UserError, match=r"defects\.csv: exists and would change"):
+        run(model, images, tmp_path / "out", Format.table, mm_per_px=str(scales))
+    assert len(runs) == 3
+    run(model, images, tmp_path / "mm", Format.table, mm_per_px=str(scales))
+    millimetres = csv.read_csv(tmp_path / "mm/defects.csv")
+    assert millimetres.column_names[: len(pixels.column_names)] == pixels.column_names
+    by_file = {"x/a.png": 0.5, "x/a.bmp": 2, "y/a.png": 0.25}
+    for row in millimetres.to_pylist():
+        assert row["mm_per_px"] == by_file[row["file"]]
+        assert row["area_mm2"] == pytest.approx(row["area_px"] * by_file[row["file"]] ** 2)
+        assert (row["diameter_mm"] is None) == (row["diameter_px"] is None) != (row["length_px"] is None)
+
+
+def test_an_image_without_a_scale_is_an_error_before_any_work(model, images, tmp_path, runs):
+    scales = tmp_path / "scales.csv"
+    scales.write_text("file,mm_per_px\nx/a.png,0.5\n")
+    with pytest.raises(UserError, match=r"scales\.csv: no line for 2 of the images, the first is x/a\.bmp"):
+        run(model, images, tmp_path / "out", Format.table, mm_per_px=str(scales))
+    assert runs == []

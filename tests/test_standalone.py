@@ -16,7 +16,7 @@ from PIL import Image
 from stages import predict
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
-from stages.predict import Format
+from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx, to_openvino
 from stages.runtime.metadata import SECTION, Metadata, metadata_of, read_metadata
 from stages.runtime.network import Runtime, open_network

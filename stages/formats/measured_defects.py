@@ -1,7 +1,5 @@
 """Defects measured in a label map, and the record of an image from which every output format is made."""
 
-import math
-
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
@@ -9,22 +7,25 @@ from scipy import ndimage
 from stages.common.params import Section
 from stages.data.boxes import Window
 from stages.evaluation.components import components
+from stages.formats.inputs import Source
+from stages.formats.measurements import Size, size_of
 from stages.masks import rle
+from stages.runtime.network import Network
+from stages.student.tiling import predict
 
 
 class Defect(Section):
     """One 8-connected region of one class.
 
-    `box_xyxy`: pixels, half-open. `confidence`: mean probability of its class over its pixels. `elongation`: ratio of
-    the axes of the ellipse with the region's second moments, at least 1. `holes`: number of enclosed 4-connected
-    regions. `rle`: COCO's compressed run lengths, at the size of the image.
+    `box_xyxy`: pixels, half-open. `confidence`: mean probability of its class over its pixels. `holes`: number of
+    enclosed 4-connected regions. `rle`: COCO's compressed run lengths, at the size of the image.
     """
 
     class_id: int = Field(ge=0)
     box_xyxy: tuple[int, int, int, int]
     area_px: int = Field(gt=0)
     confidence: float = Field(ge=0, le=1)
-    elongation: float = Field(ge=1)
+    size: Size
     holes: int = Field(ge=0)
     rle: str
 
@@ -53,6 +54,19 @@ class Record(Section):
         return labels
 
 
+def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
+    """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
+    labels, confidence = predict(network.run, image, network.view)
+    return Record(
+        file=source.file,
+        name=source.name,
+        sha256=sha256,
+        model=network.identity,
+        size_hw=labels.shape,
+        defects=defects_of(labels, confidence),
+    )
+
+
 def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]:
     """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W), of each pixel's label."""
     found = []
@@ -65,19 +79,9 @@ def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]
                     box_xyxy=(columns.start, rows.start, columns.stop, rows.stop),
                     area_px=int(mask.sum()),
                     confidence=round(float(confidence[rows, columns][mask].mean(dtype=np.float64)), 4),
-                    elongation=round(elongation(mask), 3),
+                    size=size_of(mask),
                     holes=ndimage.label(~np.pad(mask, 1))[1] - 1,
                     rle=rle.encode(mask, (columns.start, rows.start), labels.shape).decode("ascii"),
                 )
             )
     return tuple(found)
-
-
-def elongation(mask: np.ndarray) -> float:
-    """Axis ratio of the ellipse with the second moments of `mask`, its pixels unit squares: a x b gives a / b."""
-    y, x = np.nonzero(mask)
-    # a unit square has a variance of 1/12: a single row of pixels has a width
-    var_x, var_y = x.var() + 1 / 12, y.var() + 1 / 12
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    middle, spread = (var_x + var_y) / 2, math.hypot((var_x - var_y) / 2, covariance)
-    return math.sqrt((middle + spread) / (middle - spread))

@@ -1,0 +1,137 @@
+"""Sizes of one defect, in pixels: length and width of a thin one, diameter of a compact one, orientation.
+
+Errors on drawn lines and discs of known size are held by `tests/test_measurements.py` and stated in docs/predict.md.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
+from skimage.morphology import skeletonize
+
+from stages.common.params import Section
+
+THIN = 3.0
+"""Least ratio of length to mean width of a thin defect. A disc has 1.3, a square up to 1.5."""
+
+SMOOTHED_PX = 7
+"""Pixels of the path that are averaged: without, the length of a line depends on its angle, by up to 8 %."""
+
+DIRECTED = 1.2
+"""Least elongation of a defect that has an orientation."""
+
+
+class Size(Section):
+    """Sizes of a region in pixels. What does not apply is None.
+
+    Thin ones: `length`, from end to end along the skeleton, by the longest way through it, so that branches do not
+    count; `mean_width`, area / length; `max_width`, the largest inscribed circle. Compact ones: `diameter`, of the
+    circle of equal area. `elongation`: ratio of the axes of the ellipse with the region's second moments, at least 1.
+    `orientation_deg`: of its long axis, from -90 (exclusive) to 90, 0 along the rows, counter-clockwise; None where
+    both axes are nearly equal.
+    """
+
+    length: float | None = Field(gt=0)
+    mean_width: float | None = Field(gt=0)
+    max_width: float | None = Field(gt=0)
+    diameter: float | None = Field(gt=0)
+    elongation: float = Field(ge=1)
+    orientation_deg: float | None = Field(gt=-90, le=90)
+
+
+class Axes(NamedTuple):
+    """`elongation` and angle of the ellipse with the second moments of a region."""
+
+    elongation: float
+    orientation_deg: float
+
+
+def size_of(mask: np.ndarray) -> Size:
+    """Of an 8-connected (h, w) bool `mask`."""
+    area, axes = int(mask.sum()), axes_of(mask)
+    length, widest = length_and_width(mask)
+    thin = length >= THIN * area / length
+    return Size(
+        length=round(length, 2) if thin else None,
+        mean_width=round(area / length, 2) if thin else None,
+        max_width=round(widest, 2) if thin else None,
+        diameter=None if thin else round(math.sqrt(4 * area / math.pi), 2),
+        elongation=round(axes.elongation, 3),
+        orientation_deg=round(axes.orientation_deg, 1) + 0.0 if axes.elongation >= DIRECTED else None,
+    )
+
+
+def axes_of(mask: np.ndarray) -> Axes:
+    """Of (h, w) bool `mask`, its pixels unit squares: an upright rectangle a x b has the elongation a / b."""
+    y, x = np.nonzero(mask)
+    # a unit square has a variance of 1/12: a single row of pixels has a width
+    var_x, var_y = x.var() + 1 / 12, y.var() + 1 / 12
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    middle, spread = (var_x + var_y) / 2, math.hypot((var_x - var_y) / 2, covariance)
+    # rows count downwards: the angle is negated
+    degrees = math.degrees(math.atan2(-2 * covariance, var_x - var_y) / 2)
+    return Axes(math.sqrt((middle + spread) / (middle - spread)), 90.0 if degrees <= -89.95 else degrees)
+
+
+def length_and_width(mask: np.ndarray) -> tuple[float, float]:
+    """Length from end to end along the skeleton, and diameter of the largest inscribed circle.
+
+    The skeleton ends half a width or more before the region does: what is left at both ends is added.
+    """
+    padded = np.pad(mask, 1)
+    # on a grid of half pixels, so that even widths have a centre; points on the border are outside
+    quarters = padded.repeat(2, 0).repeat(2, 1)
+    inside = quarters[:-1, :-1] & quarters[1:, :-1] & quarters[:-1, 1:] & quarters[1:, 1:]
+    to_border = ndimage.distance_transform_edt(inside) / 2
+    # Lee's method: Zhang's, the default in 2D, erases diagonal lines of two pixels
+    path = longest_path(skeletonize(padded, method="lee") > 0)
+    widest, pixels = float(2 * to_border.max()), np.argwhere(padded)
+    steps = np.diff(smoothed(path.astype(np.float64)), axis=0)
+    return float(np.hypot(*steps.T).sum()) + sum(beyond(pixels, way, widest) for way in (path, path[::-1])), widest
+
+
+def beyond(pixels: np.ndarray, path: np.ndarray, widest: float) -> float:
+    """How far the region reaches beyond the start of `path`, in the direction in which the path gets there."""
+    step = path[0] - path[min(len(path) - 1, max(SMOOTHED_PX, round(widest)))]
+    if not step.any():
+        return widest / 2
+    offsets = pixels - path[0]
+    near = offsets[np.hypot(*offsets.T) <= widest + 3]
+    return float((near @ step).max() / np.hypot(*step) + 0.5)
+
+
+def smoothed(path: np.ndarray) -> np.ndarray:
+    """(N, 2) moving average of `path`, over fewer points near its ends, which stay where they are."""
+    sums = np.concatenate([np.zeros((1, 2)), path.cumsum(0)])
+    place = np.arange(len(path))
+    reach = np.minimum(np.minimum(place, place[::-1]), SMOOTHED_PX // 2)
+    return (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)[:, None]
+
+
+def longest_path(skeleton: np.ndarray) -> np.ndarray:
+    """(N, 2) rows and columns of the pixels from one end of (h, w) bool `skeleton` to the other, along it.
+
+    The longest of all shortest ways between two pixels; in a skeleton with loops one that is nearly as long.
+    """
+    pixels = np.argwhere(skeleton)
+    index = np.full(skeleton.shape, -1)
+    index[skeleton] = np.arange(len(pixels))
+    starts, ends, weights = [], [], []
+    for step in ((0, 1), (1, -1), (1, 0), (1, 1)):  # padded by background: no step leaves the array
+        other = index[tuple((pixels + step).T)]
+        found = np.flatnonzero(other >= 0)
+        starts.append(found)
+        ends.append(other[found])
+        weights.append(np.full(len(found), math.hypot(*step)))
+    entries = np.concatenate(weights), (np.concatenate(starts), np.concatenate(ends))
+    graph = coo_array(entries, shape=(len(pixels),) * 2).tocsr()
+    first = int(dijkstra(graph, directed=False, indices=0).argmax())
+    distances, before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)
+    way = [int(distances.argmax())]
+    while way[-1] != first:
+        way.append(int(before[way[-1]]))
+    return pixels[way]

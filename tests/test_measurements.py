@@ -1,0 +1,176 @@
+"""Sizes of defects, on drawn shapes of known size, and scales in millimetres."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.common.errors import UserError
+from stages.formats.csv_parquet import measured
+from stages.formats.inputs import Source
+from stages.formats.measured_defects import defects_of
+from stages.formats.measurements import axes_of, length_and_width, size_of
+from stages.formats.scale import scales_of
+
+
+def grid(size_hw: tuple[int, int], centre_xy: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
+    return x - centre_xy[0], y - centre_xy[1]
+
+
+def line(length: float, width: float, degrees: float, shift: float = 0.0) -> np.ndarray:
+    """A rectangle at an angle, counter-clockwise from the rows, in an image that is not square."""
+    side = int(length + width) + 8
+    x, y = grid((side, side + 5), (side / 2 + shift, side / 2 - shift))
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return (abs(x * cos - y * sin) <= length / 2) & (abs(x * sin + y * cos) <= width / 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "mean_px", "max_px", "degrees"),
+    [(2, 0.4, 0.9, 3), (3, 0.6, 0.9, 2), (5, 0.4, 0.9, 0.5), (12, 0.4, 0.9, 0.2)],
+)
+def test_lines_at_many_angles_are_measured_within_what_the_docs_state(width, mean_px, max_px, degrees):
+    for length in (10 * width, 25 * width):
+        for angle in range(-87, 91, 7):
+            for shift in (0, 0.3):
+                size = size_of(line(length, width, angle, shift))
+                assert size.diameter is None
+                assert size.length == pytest.approx(length, abs=max(1.5, 0.03 * length)), angle
+                assert size.mean_width == pytest.approx(width, abs=mean_px), angle
+                assert size.max_width == pytest.approx(width, abs=max_px), angle
+                assert abs((size.orientation_deg - angle + 90) % 180 - 90) <= degrees, angle
+
+
+@pytest.mark.parametrize("radius", [3, 5, 10, 20.5, 40])
+def test_discs_have_the_diameter_that_they_were_drawn_with(radius):
+    side = int(2 * radius) + 9
+    mask = np.hypot(*grid((side, side + 3), (side / 2, side / 2 - 0.3))) <= radius
+    size = size_of(mask)
+    assert size.diameter == pytest.approx(2 * radius, rel=0.05)
+    assert (size.length, size.mean_width, size.max_width, size.orientation_deg) == (None,) * 4
+    assert length_and_width(mask)[1] == pytest.approx(2 * radius, abs=2), "the largest circle in it is itself"
+
+
+def test_a_thin_arc_has_the_length_of_its_curve():
+    x, y = grid((140, 260), (130, 10))
+    mask = (abs(np.hypot(x, y) - 100) <= 2.5) & (y > 0)
+    size = size_of(mask)
+    assert size.length == pytest.approx(math.pi * 100, rel=0.01)
+    assert size.mean_width == pytest.approx(5, abs=0.1)
+    assert abs(size.orientation_deg) < 0.5
+
+
+def test_the_widest_place_and_the_longest_way_count():
+    """By hand: a row of 3 x 60 px with a disc of 10 px on it, and a branch that is shorter than either arm."""
+    mask = np.zeros((40, 70), bool)
+    mask[20:23, 5:65] = True
+    mask[5:20, 20:23] = True
+    mask |= np.hypot(*grid(mask.shape, (45, 21))) <= 5
+    size = size_of(mask)
+    assert size.length == pytest.approx(60, abs=2)
+    assert size.max_width == pytest.approx(10, abs=1)
+    assert size.mean_width == pytest.approx(mask.sum() / size.length, abs=0.01)
+
+
+@pytest.mark.parametrize(("height", "width", "wanted"), [(1, 1, 1), (1, 9, 9), (8, 2, 4), (5, 5, 1)])
+def test_a_rectangle_is_as_elongated_as_its_sides(height, width, wanted):
+    assert axes_of(np.ones((height, width), bool)).elongation == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("rows", "columns", "length"), [(1, 9, 9), (9, 1, 9), (3, 30, 30), (40, 4, 40)])
+def test_upright_rectangles_are_exact_in_width(rows, columns, length):
+    size = size_of(np.ones((rows, columns), bool))
+    assert size.max_width == min(rows, columns)
+    assert size.length == pytest.approx(length, abs=1)
+    assert size.orientation_deg == (0 if columns > rows else 90)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 2), (2, 2), (1, 3), (12, 12)])
+def test_the_smallest_regions_have_a_size(size_hw):
+    size = size_of(np.ones(size_hw, bool))
+    assert (size.diameter is None) == (size_hw == (1, 3))
+
+
+def test_a_diagonal_is_as_elongated_as_a_row():
+    axes = axes_of(np.eye(30, dtype=bool))
+    assert axes.elongation == pytest.approx(30 * 2**0.5, rel=0.01)
+    assert axes.orientation_deg == pytest.approx(-45)
+
+
+def test_millimetres_are_pixels_times_the_scale():
+    labels = np.zeros((20, 50), np.uint8)
+    labels[3:6, 4:44] = 1
+    (defect,) = defects_of(labels, np.ones(labels.shape, np.float32))
+    found = measured(defect, 0.5)
+    assert (found["area_mm2"], found["max_width_mm"], found["mm_per_px"]) == (30, 1.5, 0.5)
+    assert found["length_mm"] == pytest.approx(20, abs=0.5)
+    assert found["diameter_mm"] is None
+    assert set(measured(defect, None)) == {"length_px", "mean_width_px", "max_width_px", "diameter_px"}
+
+
+def sources(folder: Path, *tags: dict[int, object]) -> list[Source]:
+    found = []
+    for index, own in enumerate(tags):
+        image = Image.new("RGB", (30, 20))
+        exif = image.getexif()
+        for tag, value in own.items():
+            exif[tag] = value
+        path = folder / f"{index}.jpg"
+        image.save(path, exif=exif)
+        found.append(Source(path, path.name, str(index)))
+    return found
+
+
+def test_scales_come_from_a_number_a_csv_or_exif(tmp_path):
+    images = sources(tmp_path, {282: 254.0, 283: 254.0, 296: 2}, {282: 50.0, 283: 50.0, 296: 3})
+    assert scales_of("0.25", images) == {"0.jpg": 0.25, "1.jpg": 0.25}
+    assert scales_of("exif", images) == pytest.approx({"0.jpg": 0.1, "1.jpg": 0.2})
+    path = tmp_path / "scales.csv"
+    path.write_text("mm_per_px,file,remark\n0.5,0.jpg,x\n1e-3,1.jpg,\n2,another.jpg,\n")
+    assert {"0.jpg": 0.5, "1.jpg": 0.001}.items() <= scales_of(str(path), images).items()
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({}, r"0\.jpg: its EXIF holds no resolution in inches or centimetres"),
+        ({282: 72.0, 283: 72.0, 296: 2}, r"resolution is 72 per inch, which is written where no scale is known"),
+        ({282: 100.0, 283: 200.0, 296: 3}, r"differs, 100 across and 200 down"),
+        ({282: 100.0, 283: 100.0, 296: 1}, r"no resolution in inches or centimetres"),
+    ],
+)
+def test_an_exif_without_a_usable_scale_is_an_error(tmp_path, tags, message):
+    with pytest.raises(UserError, match=message):
+        scales_of("exif", sources(tmp_path, tags))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n", r"line 1: columns \['a', 'b'\]; needed are file and mm_per_px"),
+        ("file,mm_per_px\n0.jpg,wide\n", r"line 2: mm_per_px = 'wide': not a number"),
+        ("file,mm_per_px\n0.jpg\n", r"line 2: mm_per_px = None: not a number"),
+        ("file,mm_per_px\n0.jpg,-1\n", r"line 2: mm_per_px = -1\.0: millimetres per pixel must be above 0"),
+        ("file,mm_per_px\n0.jpg,1\n0.jpg,2\n", r"line 3: a second line for 0\.jpg"),
+        ("file,mm_per_px\nother.jpg,1\n", r"no line for 1 of the images, the first is 0\.jpg"),
+    ],
+)
+def test_mistakes_in_a_csv_are_named_by_line(tmp_path, text, message):
+    path = tmp_path / "scales.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        scales_of(str(path), sources(tmp_path, {}))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf"])
+def test_a_scale_that_is_no_length_is_an_error(text):
+    with pytest.raises(UserError, match=r"--mm-per-px = .*must be above 0"):
+        scales_of(text, [])
+
+
+def test_a_scale_that_is_nothing_known_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"neither a number nor `exif` nor a CSV file"):
+        scales_of(str(tmp_path / "absent.csv"), [])
