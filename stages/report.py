@@ -2,6 +2,7 @@
 
     python -m stages.report --tables data/tables --masks data/masks --truth data/truth --predictions data/predictions
         --teacher metrics/rasterize.json --curves metrics/curves --out data/report --summary metrics/summary.json
+        --plots metrics/plots
 
 The runs are those of section `rows` of params.yaml; the others are compared with the first, whose predictions (of the
 first seed) are shown.
@@ -30,7 +31,8 @@ from stages.reporting.curves import read_curves
 from stages.reporting.defect_findings import corrections_of, gather
 from stages.reporting.layers import picture
 from stages.reporting.near_pairs import near_pairs
-from stages.reporting.page import COMPARED, Findings, render, summary
+from stages.reporting.overview import summary, write_plots
+from stages.reporting.page import COMPARED, Findings, render
 
 
 class Params(Section):
@@ -48,6 +50,7 @@ def main(
     curves: Annotated[Path, typer.Option(help="Folder of the trainings' curves.")],
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
     summary_out: Annotated[Path, typer.Option("--summary", help="JSON file for a few metrics per run.")],
+    plots: Annotated[Path, typer.Option(help="Folder for the curves of all runs, a CSV file per quantity.")],
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the report."""
@@ -82,6 +85,7 @@ def main(
     with new_folder(out) as part:
         (part / "index.html").write_text(render(findings), encoding="utf-8")
     write_json(summary_out, summary(by_run))
+    write_plots(plots, findings.curves)
 
 
 def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dict[str, Difference]]:

@@ -14,6 +14,7 @@ from stages.data.tables import encode_label_map, write_table
 from stages.evaluation.predictions import Prediction, write_predictions
 from stages.masks.shards import MASKS, label_maps_path
 from stages.reporting import published
+from stages.reporting.overview import summary
 from tests.support.report_inputs import LABELS, NAMES, build, run, section, table_row
 
 
@@ -22,18 +23,64 @@ def test_every_run_stands_in_the_tables_with_its_scores_and_interval(tmp_path):
     text, summary = run(tmp_path)
     for name in ("full", "worse"):
         scores = json.loads((tmp_path / "predictions" / name / "scores.json").read_text())["test"]
-        shown = table_row(text, "Test: every run", name)[3]
-        assert shown == f"{scores['iou_bin']:.3f} [{scores['iou_bin_low']:.3f}, {scores['iou_bin_high']:.3f}]"
-        assert summary[name]["test_iou_bin"] == scores["iou_bin"]
-    assert list(summary["full"]) == [
-        "val_miou_anom",
-        "test_miou_anom",
+        shown, mark = table_row(text, "Test: every run", name)[0], " ▼" * (name == "worse")
+        assert shown == f"{scores['iou_bin']:.3f}{mark} [{scores['iou_bin_low']:.3f}, {scores['iou_bin_high']:.3f}]"
+        assert summary["test_iou_bin"][name] == scores["iou_bin"]
+    assert list(summary) == [
         "test_iou_bin",
         "test_recall_bin",
         "test_precision_bin",
+        "val_iou_bin",
+        "test_miou_anom",
         "test_recall_defects_iou10",
         "test_ap50",
+        "val_miou_anom",
     ]
+
+
+@pytest.mark.parametrize(("runs", "keys"), [(1, 8), (5, 8), (6, 6), (13, 3), (40, 1), (90, 1)])
+def test_the_summary_has_at_most_forty_values_the_important_ones(runs, keys):
+    split = {"iou_bin": 0.5, "recall_bin": 0.25, "defects": {"ap50": 0.125}}
+    few = summary({f"run{number}": {"test": split, "val": None} for number in range(runs)})
+    assert list(few)[:1] == ["test_iou_bin"] and len(few) == keys
+    assert sum(len(values) for values in few.values()) == min(40, runs) * keys
+    assert few["test_iou_bin"]["run0"] == 0.5
+    assert few.get("test_ap50", {"run0": 0.125})["run0"] == 0.125
+    assert few.get("val_iou_bin", {"run0": None})["run0"] is None
+
+
+def test_the_plots_hold_every_training_in_one_file_per_quantity(tmp_path):
+    build(tmp_path)
+    run(tmp_path)
+    assert (tmp_path / "metrics/plots/loss.csv").read_text().splitlines() == [
+        "run,seed,epoch,loss",
+        "full,7,1,0.5",
+        "full,7,2,0.25",
+        "worse,7,1,0.5",
+        "worse,7,2,0.25",
+    ]
+    assert "worse,7,2,0.125" in (tmp_path / "metrics/plots/val_miou_anom.csv").read_text()
+
+
+def test_the_headline_stands_beside_what_filled_boxes_and_the_teacher_reach(tmp_path):
+    build(tmp_path)
+    own = {"iou_bin": 0.727011, "recall_bin": 0.858866, "precision_bin": 0.825648, "miou_anom": 0.718734}
+    teacher = {"test": {"pseudo_masks": own, "filled_boxes": {"iou_bin": 0.281379}}}
+    (tmp_path / "metrics/rasterize.json").write_text(json.dumps(teacher))
+    text, _ = run(tmp_path)
+    lead = " ".join(text.split('<p class="lead">')[1].split("</p>")[0].split())
+    assert "For comparison: SAM teacher, given the boxes: 0.727; every box filled: 0.281." in lead
+    assert table_row(text, "Test: every run", "SAM teacher, given the boxes") == [
+        "0.727",
+        "0.859",
+        "0.826",
+        "0.719",
+        "–",
+        "–",
+    ]
+    for path in (tmp_path / "predictions").glob("*/scores.json"):
+        path.write_text(path.read_text().replace('"native"', '"stretched_518"'))
+    assert "For comparison" not in run(tmp_path)[0]
 
 
 def test_published_scores_stand_in_a_section_of_their_own_and_are_called_incomparable(tmp_path):
@@ -90,7 +137,7 @@ def test_defects_stand_in_the_tables_of_the_teacher_and_every_run(tmp_path):
     shown = table_row(text, "Defects detected and false positives", "worse")
     assert shown[0].startswith(f"{scores['recall_defects_iou10']:.3f} [{scores['recall_defects_iou10_low']:.3f}")
     assert shown[5:] == [f"{scores[key]:.3f}" for key in ("ap10", "ap50", "ap")]
-    assert summary["worse"]["test_recall_defects_iou10"] == scores["recall_defects_iou10"]
+    assert summary["test_recall_defects_iou10"]["worse"] == scores["recall_defects_iou10"]
     assert table_row(text, "Defects detected and false positives", "SAM teacher")[0].startswith("1.000")
     assert table_row(text, "Defects detected and false positives", "SAM teacher")[5:] == ["–"] * 3
     assert table_row(text, "Share of the defects detected", "defects")[0] == "6"
@@ -127,16 +174,7 @@ def test_without_truth_nothing_is_made_up(tmp_path):
     assert table_row(text, "Test: every run", "full") == ["not scored"] * 6
     assert 'id="differences"' not in text
     assert "no test image has pixel truth" in section(text, "defects")
-    assert {key: value for key, value in summary["full"].items() if key.startswith("test")} == dict.fromkeys(
-        (
-            "test_miou_anom",
-            "test_iou_bin",
-            "test_recall_bin",
-            "test_precision_bin",
-            "test_recall_defects_iou10",
-            "test_ap50",
-        )
-    )
+    assert {value for key, own in summary.items() if key.startswith("test") for value in own.values()} == {None}
     assert 'id="corrections"' not in text
     # The images are still shown, with the student's prediction.
     assert text.count('data-split="test"') == 3

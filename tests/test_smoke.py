@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ METRICS = ("boxes2pixels", "no_selfcorr", "two_sided")
 def call(repo: Path, *words: str) -> str:
     """Run a command of this environment in `repo`; returns what it printed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(words, cwd=repo, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
+    done = subprocess.run(words, cwd=repo, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -48,6 +50,7 @@ def repo(tmp_path_factory) -> Path:
     call(folder, "git", "config", "user.name", "test")
     call(folder, "git", "config", "user.email", "test@example.org")
     call(folder, "dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     call(folder, "dvc", "config", "core.analytics", "false")
     call(folder, "dvc", "repro")
     call(folder, "git", "add", "--all")
@@ -96,10 +99,30 @@ def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(rep
     assert "Running stage 'train@" not in said, "the run cache holds this run"
     assert scores(repo) == changed
     assert curve(repo, "boxes2pixels") == changed_curve
-    difference = json.loads(call(repo, "dvc", "metrics", "diff", "--json"))
-    assert "metrics/boxes2pixels.json" in json.dumps(difference)
-    assert "metrics/no_selfcorr.json" not in json.dumps(difference)
+    difference = call(repo, "dvc", "metrics", "diff").splitlines()
+    assert len(difference) <= 42
+    assert any(line.split()[:2] == ["metrics/summary.json", "val_iou_bin.boxes2pixels"] for line in difference)
+    assert "no_selfcorr" not in "\n".join(difference)
+    shown = call(repo, *shlex.split(headline_command("dvc exp show")), "--no-pager").splitlines()
+    assert max(map(len, shown)) <= 120
+    assert shown[1].split() == ["Experiment", "test_iou_bin.boxes2pixels", "selfcorr.tau"]
+    assert [line.split()[-1] for line in shown if line.split()[:1] in (["workspace"], ["main"])] == ["0.02", "0.9"]
     call(repo, "dvc", "exp", "run", "-S", "selfcorr.tau=0.9")
+
+
+def headline_command(start: str) -> str:
+    """The README's command that begins with `start`."""
+    return re.search(rf"^\$ ({start}.*?)( *#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE).group(1)
+
+
+def test_plots_are_one_chart_per_quantity_and_none_fails(repo, tmp_path):
+    said = call(repo, "dvc", "plots", "show", "--out", str(tmp_path))
+    assert "failed" not in said
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("vegaEmbed(") == 2
+    titles = {json.loads(spec)["title"] for spec in re.findall(r"var spec = (\{.*?\});\s", page, re.DOTALL)}
+    assert titles == {"Training loss", "mIoU_anom on val, against the pseudo-masks"}
+    assert all(f'"run": "{name}"' in page for name in METRICS)
 
 
 def test_a_new_run_runs_alone(repo):

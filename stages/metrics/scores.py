@@ -21,7 +21,7 @@ import numpy as np
 
 from stages.data.tables import IGNORE
 
-HEADLINES = ("miou", "miou_anom", "f1_anom", "iou_bin", "recall_bin", "precision_bin")
+HEADLINES = ("iou_bin", "recall_bin", "precision_bin", "miou_anom", "f1_anom", "miou")
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.evaluation.defect_metrics import IOUS, RECALLS
+from stages.evaluation.defect_metrics import IOUS
 from stages.evaluation.palette import hex_of_label
 from stages.evaluation.summary import Difference
 from stages.reporting import published
@@ -40,6 +40,8 @@ COMPARED = ("iou_bin", "miou_anom", "precision_bin")
 """Scores of the paired comparison between runs."""
 LEVEL = 0.05
 """An adjusted p-value below this gets a star."""
+
+YARDSTICKS = {"pseudo_masks": "SAM teacher, given the boxes", "filled_boxes": "every box filled"}
 
 RESOLUTION = {
     "native": "at each image's own resolution",
@@ -74,6 +76,7 @@ def render(found: Findings) -> str:
     style, script = (_inlined(name) for name in ("page.css", "page.js"))
     test = {run: values["test"] for run, values in found.metrics.items()}
     val = {run: values["val"] for run, values in found.metrics.items()}
+    yardsticks = _yardsticks(found)
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -86,11 +89,12 @@ def render(found: Findings) -> str:
         seeds=sorted({seed for values in found.metrics.values() for seed in values["seeds"]}),
         resolution=" / ".join(sorted({RESOLUTION[values["resolution"]] for values in found.metrics.values()})),
         lead=score_cell(test[found.reference] or {}, "iou_bin"),
+        yardsticks=[(who, score_cell(scores, "iou_bin").text) for who, scores in yardsticks.items()],
         undefined=UNDEFINED,
         gaps=_gaps(found.metrics),
         scores=scores_chart(found.metrics),
         images={"test": _images(test), "val": _images(val)},
-        test=headline_table("Test: every run against pixel truth", test),
+        test=headline_table("Test: every run against pixel truth", test, yardsticks),
         test_classes=class_table("Test, by class", test, found.names) if any(test.values()) else None,
         differences=difference_table(f"Each run minus {found.reference}", found.differences, COMPARED, LEVEL),
         compared=_compared(found),
@@ -115,19 +119,11 @@ def render(found: Findings) -> str:
     )
 
 
-def summary(metrics: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
-    """A few metrics per run, for the columns of `dvc exp show`."""
-    wanted = {"val": ["miou_anom"], "test": ["miou_anom", "iou_bin", "recall_bin", "precision_bin"]}
-    few: dict[str, dict[str, float | None]] = {}
-    for run, values in metrics.items():
-        few[run] = {
-            f"{split}_{key}": values[split][key] if values[split] else None
-            for split, keys in wanted.items()
-            for key in keys
-        }
-        of_defects = values["test"]["defects"] if values["test"] else {}
-        few[run] |= {f"test_{key}": of_defects.get(key) for key in (RECALLS[0], "ap50")}
-    return few
+def _yardsticks(found: Findings) -> dict[str, Mapping[str, float | None]]:
+    """Who -> scores on test of what got the boxes: they are at native resolution, and shown beside such scores only."""
+    scores = found.teacher.get("test") or {}
+    native = all(values["resolution"] == "native" for values in found.metrics.values())
+    return {who: scores[key] for key, who in YARDSTICKS.items() if native and key in scores}
 
 
 def _inlined(name: str) -> Markup:

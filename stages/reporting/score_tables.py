@@ -8,12 +8,12 @@ from stages.evaluation.summary import Difference
 from stages.metrics.scores import HEADLINES, class_keys
 
 TITLES = {
-    "miou": "mIoU",
-    "miou_anom": "mIoU_anom",
-    "f1_anom": "F1_anom",
     "iou_bin": "IoU_bin",
     "recall_bin": "recall",
     "precision_bin": "precision",
+    "miou_anom": "mIoU_anom",
+    "f1_anom": "F1_anom",
+    "miou": "mIoU",
 }
 UNDEFINED = "–"
 NOT_SCORED = "not scored"
@@ -37,10 +37,11 @@ TREE_TITLES = {
 
 
 class Cell(NamedTuple):
-    """A value as text, and its interval where it has one."""
+    """A value as text, its interval where it has one, and `better` or `worse` where it is compared with another."""
 
     text: str
     interval: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,20 @@ class Table:
     bodies: list[Body]
 
 
-def headline_table(caption: str, runs: Mapping[str, dict | None]) -> Table:
-    """A row per run with its six scores and their intervals."""
-    return Table(caption, ["run", *(TITLES[key] for key in HEADLINES)], [_run_rows(runs, HEADLINES)])
+def headline_table(
+    caption: str, runs: Mapping[str, dict | None], yardsticks: Mapping[str, Mapping[str, float | None]] | None = None
+) -> Table:
+    """A row per run with its six scores and their intervals; `yardsticks`: further rows.
+
+    Scores of the other runs that differ from those of the first, as shown, are marked.
+    """
+    bodies = [_run_rows(runs, HEADLINES)]
+    (_, first), *others = bodies[0].rows
+    for _, cells in others:
+        cells[:] = [_marked(own, reference) for own, reference in zip(cells, first, strict=True)]
+    if yardsticks:
+        bodies.append(Body(_run_rows(yardsticks, HEADLINES).rows, "For comparison"))
+    return Table(caption, ["run", *(TITLES[key] for key in HEADLINES)], bodies)
 
 
 def class_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[str]) -> Table:
@@ -85,7 +97,7 @@ def difference_table(
     """A row per run; below each difference its interval and adjusted p-value, starred below `level`."""
 
     def shown(difference: Difference) -> Cell:
-        text, interval = cell(difference.point, difference.low, difference.high, sign="+")
+        text, interval, _ = cell(difference.point, difference.low, difference.high, sign="+")
         if difference.adjusted is None:
             return Cell(text, interval)
         star = "*" if difference.adjusted < level else ""
@@ -122,6 +134,16 @@ def cell(point: object, low: object = None, high: object = None, sign: str = "")
         return Cell(UNDEFINED if point is None else str(point))
     known = low is not None and high is not None
     return Cell(f"{point:{sign}.3f}", f"[{low:{sign}.3f}, {high:{sign}.3f}]" if known else "")
+
+
+def _marked(own: Cell, reference: Cell) -> Cell:
+    if (
+        UNDEFINED in (own.text, reference.text)
+        or NOT_SCORED in (own.text, reference.text)
+        or own.text == reference.text
+    ):
+        return own
+    return own._replace(mark="better" if float(own.text) > float(reference.text) else "worse")
 
 
 def _run_rows(runs: Mapping[str, dict | None], keys: Sequence[str]) -> Body:

@@ -111,6 +111,7 @@ def run(root: Path, out: str = "report") -> tuple[str, dict]:
         curves=root / "metrics/curves",
         out=root / out,
         summary_out=root / "metrics" / "summary.json",
+        plots=root / "metrics/plots",
         params=root / "params.yaml",
     )
     return (root / out / "index.html").read_text(), json.loads((root / "metrics" / "summary.json").read_text())
