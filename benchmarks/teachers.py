@@ -17,11 +17,18 @@ from stages.demo.scene import SIZE_HW, Sample
 from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
-from stages.teacher.prompting import window_of
 from stages.teacher.sam import SamTeacher
+from stages.teacher.windows import window_of
 
 PARAMS = RasterizeParams(
-    view="crop", context=1.8, min_view_px=24, candidate="best", clip_margin=0.1, batch_size=16, shard_size=256
+    view="crop",
+    context=1.8,
+    min_view_px=24,
+    min_scale=None,
+    candidate="best",
+    clip_margin=0.1,
+    batch_size=16,
+    shard_size=256,
 )
 SIDES_PX = (15.0, 90.0)
 """Range of the boxes' sides, as in the demo."""

@@ -11,12 +11,12 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
 from stages.data.boxes import Window, pixels_of_box
-from stages.teacher.candidates import Candidate, describe
+from stages.teacher.candidates import LOGIT_LIMIT, Candidate, describe, join
 from stages.teacher.promptable import Proposals
 from stages.teacher.prompting import Chunks, measure, predict
 from stages.teacher.sam import SamTeacher
-from stages.teacher.windows import InputFrame, crop_window, input_size_hw, whole_window
-from tests.support.tiny_teacher import tiny_sam
+from stages.teacher.windows import InputFrame, View, crop_window, input_size_hw, views_of, whole_window
+from tests.support.tiny_teacher import params_of, tiny_sam
 
 SIZE_HW = (37, 90)
 BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])
@@ -48,6 +48,16 @@ def whole(candidate: Candidate, window: Window) -> np.ndarray:
     return mask
 
 
+def views(boxes: np.ndarray, windows: list[Window]) -> list[list[View]]:
+    """One view per box."""
+    return [[View(window, tuple(box), window)] for box, window in zip(boxes, windows, strict=True)]
+
+
+def whole_views(boxes: np.ndarray) -> list[list[View]]:
+    """The whole image for each box."""
+    return views(boxes, [whole_window(SIZE_HW)] * len(boxes))
+
+
 def assert_same(found: list[Candidate], window: Window, image: np.ndarray, sam: Sam, box: np.ndarray) -> None:
     """The candidates are the official predictor's results on `image`."""
     logits, iou, stability = official(sam, image, box)
@@ -61,7 +71,7 @@ def assert_same(found: list[Candidate], window: Window, image: np.ndarray, sam: 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_the_whole_image_equals_the_official_predictor(sam, image, batch_size):
-    found = list(predict(SamTeacher(sam), image, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(batch_size)))
+    found = list(predict(SamTeacher(sam), image, whole_views(BOXES), Chunks(batch_size)))
     for box, answer in zip(BOXES, found, strict=True):
         assert_same(answer, whole_window(SIZE_HW), image, sam, box)
 
@@ -70,7 +80,7 @@ def test_the_whole_image_equals_the_official_predictor(sam, image, batch_size):
 def test_a_crop_equals_the_official_predictor_on_the_crop(sam, image, batch_size):
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
     assert len(set(windows)) == 3
-    found = list(predict(SamTeacher(sam), image, BOXES, windows, Chunks(batch_size)))
+    found = list(predict(SamTeacher(sam), image, views(BOXES, windows), Chunks(batch_size)))
     for box, window, answer in zip(BOXES, windows, found, strict=True):
         part = image[window.y1 : window.y2, window.x1 : window.x2]
         assert_same(answer, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
@@ -79,17 +89,17 @@ def test_a_crop_equals_the_official_predictor_on_the_crop(sam, image, batch_size
 def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, image):
     sizes = []
     handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    list(predict(SamTeacher(sam), image, BOXES, [whole_window(SIZE_HW)] * 3, Chunks(2)))
+    list(predict(SamTeacher(sam), image, whole_views(BOXES), Chunks(2)))
     assert sizes == [1]
     sizes.clear()
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
-    list(predict(SamTeacher(sam), image, BOXES, windows, Chunks(2)))
+    list(predict(SamTeacher(sam), image, views(BOXES, windows), Chunks(2)))
     handle.remove()
     assert sizes == [1, 1, 1]
 
 
 def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, image):
-    (found,) = predict(SamTeacher(sam), image, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    (found,) = predict(SamTeacher(sam), image, whole_views(BOXES[:1]), Chunks(1))
     logits, _, _ = official(sam, image, BOXES[0])
     for candidate, one in zip(found, logits, strict=True):
         assert (one > 0).any()
@@ -109,7 +119,7 @@ def test_empty_and_uncertain_masks(sam, image, monkeypatch, logit, stability):
         return Proposals(torch.full_like(logits, logit), predicted_iou)
 
     monkeypatch.setattr(SamTeacher, "decode", decoded)
-    (found,) = predict(SamTeacher(sam), image, BOXES[:1], [whole_window(SIZE_HW)], Chunks(1))
+    (found,) = predict(SamTeacher(sam), image, whole_views(BOXES[:1]), Chunks(1))
     for candidate in found:
         assert candidate.tight.size_hw == candidate.mask.shape == (SIZE_HW if logit > 0 else (0, 0))
         assert candidate.stability == stability
@@ -128,6 +138,83 @@ def test_upsampling_where_there_may_be_mask_equals_segment_anything_s_on_the_who
     clear = (wanted.abs() > 1e-4).numpy()
     assert (whole(found, window) == (wanted > 0).numpy())[clear].all()
     assert found.stability == pytest.approx(float((wanted > 1).sum() / (wanted > -1).sum()), abs=1e-3)
+
+
+def flat(logit: float) -> torch.Tensor:
+    return torch.full((4, 4), logit)
+
+
+def test_logits_of_pieces_are_joined_by_how_deep_a_pixel_lies_in_each():
+    # two pieces of 4 x 2 px that share two columns, shown at the input's own scale
+    frame, windows = InputFrame(4, "pad"), (Window(10, 5, 14, 7), Window(12, 5, 16, 7))
+    parts = [View(window, window, window) for window in windows]
+    found = join([flat(3.0), flat(-1.0)], [0.9, 0.1], parts, frame)
+    # weights along a row 0.5, 1.5, 1.5, 0.5 each: column 12 is (3 * 1.5 - 0.5) / 2 = 2, column 13 (1.5 - 1.5) / 2 = 0
+    assert found.tight == Window(10, 5, 13, 7)
+    assert found.mask.all()
+    assert found.stability == pytest.approx(6 / 8)
+    assert found.mean_probability == pytest.approx((2 / (1 + np.exp(-3)) + 1 / (1 + np.exp(-2))) / 3, abs=1e-6)
+    assert found.predicted_iou == pytest.approx((6 * 0.9 + 2 * 0.1) / 8)
+
+
+def test_a_single_confident_piece_does_not_outvote_others_without_limit():
+    frame, window = InputFrame(4, "pad"), Window(0, 0, 4, 4)
+    view = View(window, window, window)
+    found = join([flat(1000.0), flat(-LOGIT_LIMIT - 1), flat(-1.0)], [1.0, 0.0, 0.5], [view] * 3, frame)
+    assert found.tight.size_hw == (0, 0)
+    assert found.predicted_iou == pytest.approx(0.5)  # empty: the plain mean
+
+
+def test_pieces_between_which_no_view_decides_have_no_mask_there():
+    frame, windows = InputFrame(4, "pad"), (Window(0, 0, 4, 4), Window(8, 8, 12, 12))
+    found = join([flat(2.0)] * 2, [0.5] * 2, [View(window, window, window) for window in windows], frame)
+    assert found.tight == Window(0, 0, 12, 12)
+    assert found.mask.sum() == 32
+
+
+def scored(first: list[float], others: list[float]):
+    """`SamTeacher.decode` with these predicted IoUs, of the first prompt of a call and of all others."""
+    decode = SamTeacher.decode
+
+    def decoded(*asked):
+        logits, scores = decode(*asked)
+        return Proposals(logits, torch.tensor([first, *[others] * (len(scores) - 1)]))
+
+    return decoded
+
+
+def test_a_candidate_is_of_the_whole_view_or_of_the_pieces_by_predicted_iou(sam, monkeypatch):
+    image = np.random.default_rng(2).integers(0, 256, (60, 210, 3), dtype=np.uint8)
+    frame, box = InputFrame(sam.image_encoder.img_size, "pad"), (20.0, 15.0, 190.0, 50.0)
+    views = views_of(box, (60, 210), params_of(min_scale=1.0), frame)
+    (whole_box,) = predict(SamTeacher(sam), image, [views[:1]], Chunks(64))
+    monkeypatch.setattr(SamTeacher, "decode", scored([0.9, 0.2, 0.8, 0.1], [0.1, 0.8, 0.2, 0.9]))
+    (found,) = predict(SamTeacher(sam), image, [views], Chunks(64))
+    assert [candidate.predicted_iou for candidate in found] == pytest.approx([0.9, 0.8, 0.8, 0.9])
+    same = [np.array_equal(one.mask, other.mask) for one, other in zip(found, whole_box, strict=True)]
+    assert same == [True, False, True, False]
+
+
+@pytest.mark.parametrize("view", ["crop", "whole"])
+def test_a_box_in_pieces_equals_the_official_predictor_on_each_of_them(sam, monkeypatch, view):
+    size_hw, box = (150, 210), (20.0, 15.0, 190.0, 100.0)
+    image = np.random.default_rng(2).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    pieces = views_of(box, size_hw, params_of(view=view, min_scale=1.0), InputFrame(sam.image_encoder.img_size, "pad"))
+    assert len(pieces) > 6
+    monkeypatch.setattr(SamTeacher, "decode", scored([0.1] * 4, [0.9] * 4))
+    (found,) = predict(SamTeacher(sam), image, [pieces], Chunks(64))
+    total, weights = np.zeros((4, *size_hw)), np.zeros(size_hw)
+    for (x1, y1, x2, y2), prompt, part in pieces[1:]:
+        logits = official(sam, image[y1:y2, x1:x2], np.array(prompt) - [x1, y1, x1, y1])[0]
+        depth = [np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) for n in part.size_hw]
+        weight, place = np.outer(*depth), (slice(part.y1, part.y2), slice(part.x1, part.x2))
+        own = logits[:, part.y1 - y1 : part.y2 - y1, part.x1 - x1 : part.x2 - x1]
+        total[:, *place] += weight * own.clip(-LOGIT_LIMIT, LOGIT_LIMIT)
+        weights[place] += weight
+    logits = total / np.maximum(weights, 1e-9)
+    clear, masks = np.abs(logits) > 1e-3, np.stack([whole(one, whole_window(size_hw)) for one in found])
+    assert 0.02 < masks.mean() < 0.98
+    assert (masks == (logits > 0))[clear].all()
 
 
 def test_measures_of_a_mask_by_hand():

@@ -73,7 +73,14 @@ def rasterized(tables, tmp_path):
     """A function that runs the stage with some parameters changed and returns the folder of masks."""
     save_sam(tmp_path / "weights", tiny_sam(), TINY)
     defaults = dict(
-        view="whole", context=1.8, min_view_px=16, candidate="best", clip_margin=0.1, batch_size=4, shard_size=2
+        view="whole",
+        context=1.8,
+        min_view_px=16,
+        min_scale=None,
+        candidate="best",
+        clip_margin=0.1,
+        batch_size=4,
+        shard_size=2,
     )
 
     def run(name="masks", **changed) -> Path:
@@ -175,7 +182,9 @@ def test_what_acts_after_the_candidates_needs_no_network_and_gives_the_bytes_of_
     assert sum(encoded) == 6
 
 
-@pytest.mark.parametrize("changed", [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"batch_size": 3}])
+@pytest.mark.parametrize(
+    "changed", [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"min_scale": 1.5}, {"batch_size": 3}]
+)
 def test_a_parameter_that_reaches_the_network_prompts_it_again(rasterized, encoded, changed):
     rasterized()
     before = len(encoded)

@@ -6,8 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from stages.data.boxes import Window
-from stages.teacher.windows import InputFrame, crop_window, input_size_hw, to_input, whole_window
+from stages.data.boxes import Window, pixels_of_box
+from stages.teacher.windows import (
+    MAX_PIECES,
+    InputFrame,
+    View,
+    crop_window,
+    input_size_hw,
+    to_input,
+    views_of,
+    whole_window,
+    window_of,
+)
+from tests.support.tiny_teacher import params_of
 
 SIZE_HW = (371, 586)
 
@@ -77,3 +88,40 @@ def test_the_whole_window_is_resized_as_by_segment_anything(size_hw):
     official = ResizeLongestSide(160)
     assert input_size_hw(window, frame) == official.get_preprocess_shape(*size_hw, 160)
     np.testing.assert_allclose(to_input(boxes, window, frame), official.apply_boxes(boxes, size_hw))
+
+
+@given(images_with_box(), st.floats(0.1, 3.0), st.sampled_from(["crop", "whole"]), st.sampled_from([64, 120, 1024]))
+def test_pieces_cover_the_box_at_the_least_scale_in_a_bounded_number(image, min_scale, view, side_px):
+    box, size_hw = image
+    params = params_of(view=view, min_scale=min_scale)
+    views = views_of(box, size_hw, params, InputFrame(side_px, "pad"))
+    assert views[0] == View(window_of(box, size_hw, params), box, window_of(box, size_hw, params))
+    assert len(views) <= 1 + MAX_PIECES
+    if len(views) == 1:
+        return
+    views = views[1:]
+    assert (views[0].box_xyxy[:2], views[-1].box_xyxy[2:]) == (box[:2], pytest.approx(box[2:], abs=1e-6))
+    covered = np.zeros(size_hw, bool)
+    for window, _, part in views:
+        assert window.x1 <= part.x1 < part.x2 <= window.x2 and window.y1 <= part.y1 < part.y2 <= window.y2
+        covered[part.y1 : part.y2, part.x1 : part.x2] = True
+    inside = pixels_of_box(box, size_hw)
+    assert covered[inside.y1 : inside.y2, inside.x1 : inside.x2].all()
+    if len(views) < 30:  # far from the bound
+        assert side_px / max(max(view.window.size_hw) for view in views) >= min_scale * (1 - 3 / side_px) - 0.05
+
+
+def test_pieces_of_a_wide_box_by_hand():
+    # side 100, so pieces of at most 98 / 1.3 = 75.38 px: 400 px need 1 + ceil(324.62 / 56.54) = 7, 50 px need one
+    _, *views = views_of((30, 20, 430, 70), (200, 500), params_of(view="crop", min_scale=1.0), InputFrame(100, "pad"))
+    assert len(views) == 7
+    assert [view.box_xyxy[0] for view in views] == pytest.approx([30 + 324.615 / 6 * n for n in range(7)], abs=1e-2)
+    assert {view.window.size_hw for view in views} == {(100, 100)}
+
+
+@pytest.mark.parametrize(("min_scale", "count"), [(None, 1), (0.5, 1), (0.51, 5)])
+def test_a_box_is_cut_only_where_its_view_is_scaled_below(min_scale, count):
+    params = params_of(view="whole", min_scale=min_scale)
+    views = views_of((0, 0, 200, 200), (200, 200), params, InputFrame(100, "pad"))
+    assert len(views) == count
+    assert views[0].window == whole_window((200, 200))

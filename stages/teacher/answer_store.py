@@ -28,7 +28,7 @@ CODE = (boxes, candidates, images, promptable, prompting, rle, windows)
 LIBRARIES = ("numpy", "pillow", "pycocotools", "torch")
 """Distributions that an answer depends on, beside those that the teacher names."""
 
-PROMPTING = {"view", "context", "min_view_px", "batch_size"}
+PROMPTING = {"view", "context", "min_view_px", "min_scale", "batch_size"}
 """The keys of section `rasterize` that reach the network. The batch size changes last bits."""
 
 

@@ -1,5 +1,6 @@
 """One mask proposal of a teacher, from low-resolution logits to a mask at native size with its scores."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.data.boxes import Window
-from stages.teacher.windows import InputFrame, input_size_hw
+from stages.teacher.windows import InputFrame, View, input_size_hw
 
 STABILITY_OFFSET = 1.0
 """Shift of the logit threshold for the stability score (the default of SAM's automatic mask generator)."""
+
+LOGIT_LIMIT = 8.0
+"""Of one view among several: no view outvotes all others by its confidence alone."""
 
 
 class Candidate(NamedTuple):
@@ -27,19 +31,54 @@ class Candidate(NamedTuple):
 
 def describe(low_res: Tensor, predicted_iou: float, window: Window, frame: InputFrame) -> Candidate:
     """The candidate of `window` from logits (h, w) on the CPU, which cover the whole network input."""
-    rows, columns = (
-        _upsampling(cells, frame.side_px, used, length)
-        for cells, used, length in zip(low_res.shape, input_size_hw(window, frame), window.size_hw, strict=True)
-    )
+    rows, columns = _upsamplings(low_res, window, frame)
     # only where there may be mask (images are large, defects small): upsampled logits are weighted means of these
     perhaps = _bounds(low_res > -STABILITY_OFFSET)
     top, bottom = _reach(rows, perhaps.y1, perhaps.y2)
     left, right = _reach(columns, perhaps.x1, perhaps.x2)
     logits = rows[:, top:bottom].T @ low_res @ columns[:, left:right]
+    return _candidate(logits, predicted_iou, window.x1 + left, window.y1 + top)
+
+
+def join(
+    low_res: Sequence[Tensor], predicted_iou: Sequence[float], views: Sequence[View], frame: InputFrame
+) -> Candidate:
+    """One candidate from the logits (h, w) of several views.
+
+    The logit of a pixel is the mean over the views whose part holds it, weighted by how deep inside the part it lies,
+    each limited to +-LOGIT_LIMIT. The predicted IoU is the mean over the views, weighted by the pixels of the mask in
+    their parts; the plain mean where the mask is empty.
+    """
+    x1, y1 = (min(view.part[side] for view in views) for side in (0, 1))
+    x2, y2 = (max(view.part[side] for view in views) for side in (2, 3))
+    total, weights = torch.zeros(2, y2 - y1, x2 - x1)
+    places = [
+        (slice(view.part.y1 - y1, view.part.y2 - y1), slice(view.part.x1 - x1, view.part.x2 - x1)) for view in views
+    ]
+    for each, (window, _, part), place in zip(low_res, views, places, strict=True):
+        rows, columns = _upsamplings(each, window, frame)
+        rows = rows[:, part.y1 - window.y1 : part.y2 - window.y1]
+        columns = columns[:, part.x1 - window.x1 : part.x2 - window.x1]
+        weight = _depth(part.y2 - part.y1)[:, None] * _depth(part.x2 - part.x1)
+        total[place] += weight * (rows.T @ each @ columns).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        weights[place] += weight
+    # pieces with no overlap beyond their reach leave corners that no view decides on
+    logits = torch.where(weights > 0, total / weights.clamp(min=1e-12), -LOGIT_LIMIT)
+    areas = np.array([int((logits[place] > 0).sum()) for place in places])
+    return _candidate(logits, float(np.average(predicted_iou, weights=areas if areas.any() else None)), x1, y1)
+
+
+def _depth(length: int) -> Tensor:
+    """(length,) weights that rise linearly from the ends of a part to its middle, all positive."""
+    place = torch.arange(length) + 0.5
+    return torch.minimum(place, length - place)
+
+
+def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int) -> Candidate:
+    """From logits (H, W) of native pixels; `left`, `top`: of the first one. Elsewhere there is no mask."""
     mask = logits > 0
     tight = _bounds(mask)
     largest, smallest = ((logits > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
-    left, top = window.x1 + left, window.y1 + top
     return Candidate(
         Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2),
         mask[tight.y1 : tight.y2, tight.x1 : tight.x2].numpy(),
@@ -47,6 +86,15 @@ def describe(low_res: Tensor, predicted_iou: float, window: Window, frame: Input
         float(smallest / largest) if largest else 0.0,
         float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
     )
+
+
+def _upsamplings(low_res: Tensor, window: Window, frame: InputFrame) -> list[Tensor]:
+    """`_upsampling` along rows and columns."""
+    used = input_size_hw(window, frame)
+    return [
+        _upsampling(cells, frame.side_px, part, length)
+        for cells, part, length in zip(low_res.shape, used, window.size_hw, strict=True)
+    ]
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,9 @@ class RasterizeParams(Section):
 
     `view`: what the teacher's encoder sees, the whole image (as in the paper) or a crop around each box.
     `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
+    `min_scale`: pixels of the teacher's input per pixel of the image: a box whose view is scaled below is prompted in
+    overlapping pieces of this scale too, at most 64 (stages/teacher/windows.py), and each of its candidates is that of
+    the pieces or of the view, whichever predicts the higher IoU; null: never.
     `candidate`: the teacher's single-mask output (as in the paper), or the best of its three others by predicted IoU.
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
@@ -21,6 +24,7 @@ class RasterizeParams(Section):
     view: Literal["crop", "whole"]
     context: float = Field(ge=1.0, allow_inf_nan=False)
     min_view_px: int = Field(ge=1)
+    min_scale: float | None = Field(gt=0.0, allow_inf_nan=False)
     candidate: Literal["single", "best"]
     clip_margin: float | None = Field(ge=0.0, allow_inf_nan=False)
     batch_size: int = Field(ge=1)

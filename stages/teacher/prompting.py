@@ -1,11 +1,12 @@
 """Prompt a teacher with the boxes of one image: four candidates per box. Everything that needs the network is here.
 
-A window that all boxes share (the whole image) is encoded once; else each box has a window of its own. The decoder
-runs once per chunk of boxes, and what it finds for a box does not depend on the other boxes.
+A window that all boxes share (the whole image) is encoded once; else each box has a window of its own, or several for
+its pieces. The decoder runs once per chunk of prompts, and what it finds for a box does not depend on the other boxes.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -14,10 +15,10 @@ import torch
 from stages.common.errors import UserError
 from stages.data.boxes import Box, Window, box_iou, pixels_of_box
 from stages.masks import rle
-from stages.teacher.candidates import Candidate, describe
+from stages.teacher.candidates import Candidate, describe, join
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Proposals, Teacher
-from stages.teacher.windows import crop_window, to_input, whole_window
+from stages.teacher.windows import View, to_input, views_of
 
 T = TypeVar("T")
 
@@ -61,8 +62,8 @@ def prompted(
     `image`: (H, W, 3) uint8 RGB, upright. `boxes_xyxy`: native pixels, at least one.
     """
     size_hw = image.shape[:2]
-    windows = [window_of(box, size_hw, params) for box in boxes_xyxy]
-    found = predict(teacher, image, np.array(boxes_xyxy, dtype=np.float64), windows, chunks)
+    views = [views_of(box, size_hw, params, teacher.frame) for box in boxes_xyxy]
+    found = predict(teacher, image, views, chunks)
     return [
         _row(index, candidate, box, size_hw)
         for box, candidates in zip(boxes_xyxy, found, strict=True)
@@ -70,40 +71,41 @@ def prompted(
     ]
 
 
-def window_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams) -> Window:
-    """The window that is encoded for a box."""
-    if params.view == "whole":
-        return whole_window(size_hw)
-    return crop_window(box_xyxy, size_hw, params.context, params.min_view_px)
-
-
 @torch.inference_mode()
 def predict(
-    teacher: Teacher, image: np.ndarray, boxes_xyxy: np.ndarray, windows: Sequence[Window], chunks: Chunks
+    teacher: Teacher, image: np.ndarray, views: Sequence[Sequence[View]], chunks: Chunks
 ) -> Iterator[list[Candidate]]:
-    """The four candidates of one box after the other, each box a prompt of its own.
+    """The four candidates of one box after the other, each view of a box a prompt of its own.
 
-    `image`: (H, W, 3) uint8 RGB. `boxes_xyxy`: (N, 4) native pixels. `windows`: N, to be encoded for each box.
+    `image`: (H, W, 3) uint8 RGB. `views`: N boxes, each with one view of all of it, and perhaps its pieces after it.
+    Then a candidate is that of the first view or that of the joined pieces, whichever predicts the higher IoU: a large
+    compact defect needs its outline in one view, a thin one its scale.
     Logits are upsampled to native pixels one mask at a time, so memory does not grow with N.
     """
+    flat = [view for several in views for view in several]
+    windows = [view.window for view in flat]
     cropped = [image[window.y1 : window.y2, window.x1 : window.x2] for window in windows]
     one_for_all = len(set(windows)) == 1
     shared = next(chunks.run(1, lambda _: teacher.encode(cropped[:1]))) if one_for_all else None
 
-    def propose(some: slice) -> tuple[Sequence[Window], Proposals]:
-        prompts = [
-            to_input(box[None], window, teacher.frame)
-            for box, window in zip(boxes_xyxy[some], windows[some], strict=True)
-        ]
+    def propose(some: slice) -> Proposals:
+        prompts = [to_input(np.array([view.box_xyxy]), view.window, teacher.frame) for view in flat[some]]
         embeddings = shared if one_for_all else teacher.encode(cropped[some])
-        return windows[some], teacher.decode(embeddings, np.concatenate(prompts))
+        return teacher.decode(embeddings, np.concatenate(prompts))
 
-    for some, proposals in chunks.run(len(windows), propose):
-        for window, logits, scores in zip(some, *proposals, strict=True):
-            yield [
-                describe(low_res, float(score), window, teacher.frame)
-                for low_res, score in zip(logits, scores, strict=True)
-            ]
+    proposed = (one for some in chunks.run(len(flat), propose) for one in zip(*some, strict=True))
+    for several in views:
+        # (V, 4, h, w) logits and (V, 4) predicted IoU of the box's V views
+        logits, scores = (torch.stack(part) for part in zip(*islice(proposed, len(several)), strict=True))
+        first = several[0].window
+        whole = [describe(*one, first, teacher.frame) for one in zip(logits[0], scores[0].tolist(), strict=True)]
+        if len(several) == 1:
+            yield whole
+            continue
+        pieces = zip(logits[1:].unbind(1), scores[1:].T.tolist(), strict=True)
+        joined = [join(*one, several[1:], teacher.frame) for one in pieces]
+        pairs = zip(whole, joined, strict=True)
+        yield [max(pair, key=lambda candidate: candidate.predicted_iou) for pair in pairs]
 
 
 def _row(index: int, found: Candidate, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:

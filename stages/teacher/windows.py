@@ -1,6 +1,7 @@
 """Windows of an image that a teacher encodes, and where a box lies in the network's input.
 
-To the network a window is an image of its own.
+To the network a window is an image of its own. A box that its window shows too small is prompted once more in
+overlapping pieces, each with a window of its own.
 """
 
 import math
@@ -8,7 +9,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stages.data.boxes import Box, Window
+from stages.data.boxes import Box, Window, pixels_of_box
+from stages.teacher.config import RasterizeParams
+
+PIECE_CONTEXT = 1.3
+"""Side of a piece's window, as a multiple of the longest possible piece."""
+
+OVERLAP = 0.25
+"""Share of a piece that it has in common with the next one, at least."""
+
+MAX_PIECES = 64
+"""Pieces of a box at most: a box that would need more is shown at a smaller scale."""
+
+REACH = 0.1
+"""How far a piece labels pixels outside of it, as a share of its sides: defects end a little outside of their box."""
 
 
 class InputFrame(NamedTuple):
@@ -19,6 +33,48 @@ class InputFrame(NamedTuple):
 
     side_px: int
     resize: Literal["pad", "stretch"]
+
+
+def window_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams) -> Window:
+    """The window that shows all of a box."""
+    if params.view == "whole":
+        return whole_window(size_hw)
+    return crop_window(box_xyxy, size_hw, params.context, params.min_view_px)
+
+
+class View(NamedTuple):
+    """One prompt: the window that is encoded, the box in it, and the pixels of the image whose logits count."""
+
+    window: Window
+    box_xyxy: Box
+    part: Window
+
+
+def views_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams, frame: InputFrame) -> list[View]:
+    """The prompts for a box: the box in its window and, where that is scaled below `min_scale`, its pieces."""
+    window = window_of(box_xyxy, size_hw, params)
+    all_of_it = View(window, box_xyxy, window)
+    if params.min_scale is None or frame.side_px >= params.min_scale * max(window.size_hw):
+        return [all_of_it]
+    x1, y1, x2, y2 = box_xyxy
+    scale, spans = params.min_scale, []
+    while not spans or len(spans[0]) * len(spans[1]) > MAX_PIECES:
+        side = max(int(frame.side_px / scale), 3)
+        spans = [_pieces(start, end, (side - 2) / PIECE_CONTEXT) for start, end in ((y1, y2), (x1, x2))]
+        scale /= 1.1
+    pieces = [(left, top, right, bottom) for top, bottom in spans[0] for left, right in spans[1]]
+    return [all_of_it] + [
+        View(crop_window(piece, size_hw, PIECE_CONTEXT, side), piece, pixels_of_box(piece, size_hw, REACH))
+        for piece in pieces
+    ]
+
+
+def _pieces(start: float, end: float, longest: float) -> list[tuple[float, float]]:
+    """Equal spans of at most `longest` that cover start..end and overlap by at least OVERLAP of their length."""
+    length = min(longest, end - start)
+    count = 1 + max(0, math.ceil((end - start - length) / ((1 - OVERLAP) * length) - 1e-9)) if length else 1
+    step = (end - start - length) / max(count - 1, 1)
+    return [(start + step * number, start + step * number + length) for number in range(count)]
 
 
 def whole_window(size_hw: tuple[int, int]) -> Window:

@@ -3,6 +3,7 @@
 import torch
 from segment_anything.modeling import Sam
 
+from stages.teacher.config import RasterizeParams
 from stages.teacher.sam import SamConfig, build_sam
 
 TINY = SamConfig(
@@ -32,3 +33,18 @@ def tiny_sam() -> Sam:
         for parameter in sam.mask_decoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return sam.eval()
+
+
+def params_of(**changed) -> RasterizeParams:
+    """Section `rasterize` with `changed` values."""
+    values = {
+        "view": "whole",
+        "context": 1.8,
+        "min_view_px": 16,
+        "min_scale": None,
+        "candidate": "best",
+        "clip_margin": 0.1,
+        "batch_size": 4,
+        "shard_size": 2,
+    }
+    return RasterizeParams(**(values | changed))
