@@ -13,6 +13,7 @@ from segment_anything.modeling import Sam
 from benchmarks.timing import as_pipeline, as_usual
 from stages.data.boxes import Box, corners
 from stages.data.images import probe_image
+from stages.data.tables import Dataset
 from stages.demo.scene import SIZE_HW, Sample
 from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
@@ -72,7 +73,7 @@ def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
     """
     shutil.rmtree(store.folder, ignore_errors=True)
     threads = torch.get_num_threads()
-    answers = Answers(SamTeacher(sam), store, work.root, PARAMS.model_copy(update={"view": how}))
+    answers = Answers(SamTeacher(sam), store, Dataset(work.root, ()), PARAMS.model_copy(update={"view": how}))
     found = list(answers.of(work.images, work.boxes))
     torch.set_num_threads(threads)
     return [row for _, rows in found for row in rows]

@@ -102,7 +102,7 @@ def predicted(
     """Predict the images of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
     rows = images.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
     for row in progress(rows, title, "images"):
-        rgb = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        rgb = read_image(source, row)
         labels, confidence = predict(student, at_resolution(rgb, values))
         scores = regions(labels).means(confidence).tolist()
         counts = None

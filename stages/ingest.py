@@ -51,10 +51,11 @@ def main(
 ) -> None:
     """Read the data set at data.root into tables."""
     values = load_params(Params, params)
-    grouped = values.ingest.split.group is not None
+    ingest = values.ingest
+    grouped = ingest.split.group is not None
     layout, groups = read_layout(Path(values.data.root), train_alone=grouped), None
     if grouped:
-        layout, groups = split_by_group(layout, values.ingest.split)
+        layout, groups = split_by_group(layout, ingest.split)
     absent = [split for split, images in layout.splits.items() if images is None]
     census = Census(layout.names, absent, layout.ignored + orphans(layout), groups)
     total = sum(len(images or ()) for images in layout.splits.values())
@@ -64,15 +65,15 @@ def main(
             progress((), "ingest", "images", total=total) as bar,
         ):
             for split in SPLITS:
-                ingest_split(layout, split, part / split, truth_part / f"{split}.parquet", census, pool, bar)
-        census.find_near_duplicates(values.ingest.near_duplicates)
-        problems = census.problems(values.ingest, strict)
+                ingest_split(layout, split, ingest, part / split, truth_part / f"{split}.parquet", census, pool, bar)
+        census.find_near_duplicates(ingest.near_duplicates)
+        problems = census.problems(ingest, strict)
         if problems:
             for split in SPLITS:
                 shutil.rmtree(part / split)
                 (truth_part / f"{split}.parquet").unlink()
         else:
-            write_dataset(part / "dataset.json", Dataset(layout.root, layout.names))
+            write_dataset(part / "dataset.json", Dataset(layout.root, layout.names, ingest.white_level))
             if groups:
                 write_groups(part / "groups.csv", groups)
         write_rejects(part, census.rejects)
@@ -90,11 +91,18 @@ def main(
 
 
 def ingest_split(
-    layout: Layout, split: str, tables: Path, truth: Path, census: Census, pool: ThreadPoolExecutor, bar: tqdm
+    layout: Layout,
+    split: str,
+    params: IngestParams,
+    tables: Path,
+    truth: Path,
+    census: Census,
+    pool: ThreadPoolExecutor,
+    bar: tqdm,
 ) -> None:
     """Read one split: write its tables into folder `tables` and file `truth`, sorted by image id; add to `census`."""
     images = layout.splits[split] or []
-    read = partial(read_sample, layout.root, class_count=len(layout.names))
+    read = partial(read_sample, layout.root, class_count=len(layout.names), white_level=params.white_level)
     with (
         open_table(tables / "images.parquet", IMAGES) as image_table,
         open_table(tables / "boxes.parquet", BOXES) as box_table,

@@ -19,7 +19,7 @@ import typer
 from stages.common.errors import run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
-from stages.data.images import BadImage
+from stages.data.decoding import BadImage
 from stages.formats.inputs import Source, file_in, find_images, read
 from stages.formats.measured_defects import Record, record_of
 from stages.formats.outputs import existing_records, remove_outputs, write_output
@@ -57,7 +57,7 @@ def main(
     skipped = {}
     for source in progress(todo, "predict", "images"):
         try:
-            sha256, image = read(source)
+            sha256, image = read(source, network.config.white_level)
         except BadImage as error:
             skipped[source.file] = str(error)
             continue

@@ -45,10 +45,10 @@ def main(
     """Write pseudo-masks, and the candidates that they were chosen from, for every split."""
     values = load_params(Params, params).rasterize
     make_deterministic()
-    root = read_dataset(tables / "dataset.json").root
+    source = read_dataset(tables / "dataset.json")
     teacher = SamTeacher(load_sam(weights)[0].to(device_of(device)))
     store = Store(work_folder() / "candidates", teacher, weights, values)
-    answers = Answers(teacher, store, root, values)
+    answers = Answers(teacher, store, source, values)
     for split in SPLITS:
         images, boxes = read_split(tables / split)
         with (

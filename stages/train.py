@@ -64,10 +64,11 @@ def main(
         network=parse(network.Params, values.network, f"{plan}: network").model_dump(),
         view=values.view,
         backbone=None,
+        white_level=source.white_level,
         plan_sha256=sha256_file(plan),
     )
     student = network.untrained(config, backbone)
-    split = TrainSplit(source.root, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
+    split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
     method = supervision.Method(parse(supervision.Params, values.supervision, f"{plan}: supervision"), split)
     samples = Samples(split, values.train.augment, values.train.defect_share, method.reads_boxes)
     val_masks = read_masks(val)
@@ -76,7 +77,7 @@ def main(
         """miou_anom against the SAM teacher: no human mask takes part in choosing."""
         total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
         for row in val_masks.to_pylist():
-            image = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
+            image = read_image(source, row)
             predicted = predict(candidate, image).labels
             total += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, len(source.names) + 1)
         score = scores(total, source.names)["miou_anom"]

@@ -172,7 +172,7 @@ def test_the_bank_admits_by_its_rules(tables, fusion):
     assert (first.class_id, second.class_id) == (0, 1)
     assert first.mask.shape == (15, 15)
     assert second.box_xyxy.tolist() == [0, 0, 20, 20]
-    image = np.array(Image.open(tables.root / "0.png"))
+    image = np.array(Image.open(tables.source.root / "0.png"))
     assert torch.equal((second.rgb * 255).round().byte().permute(1, 2, 0), torch.from_numpy(image[10:30, 30:50]))
     assert first.chosen == 1
 

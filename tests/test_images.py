@@ -1,8 +1,6 @@
 """Image files become upright RGB pixels, or are refused with a reason."""
 
 import hashlib
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import stages.data.images as module
+import stages.data.decoding as module
 from stages.common.errors import UserError
-from stages.data.images import BadImage, probe_image, read_image
-from stages.data.root_files import Unreadable, inside, read_file
+from stages.data.decoding import BadImage
+from stages.data.images import MIN_SIDE, probe_image, read_image
+from stages.data.tables import Dataset
 from tests.support.bad_sets import encoded
 
 SIZE_HW = (12, 20)
@@ -26,10 +25,11 @@ def pattern() -> np.ndarray:
     return np.stack([rows * 20, columns * 12, 7 * (rows > 8) * (columns > 14) + 0 * rows], axis=-1).astype(np.uint8)
 
 
-def read(folder: Path, data: bytes) -> np.ndarray:
+def read(folder: Path, data: bytes, white_level: float | None = None) -> np.ndarray:
     (folder / "a").write_bytes(data)
-    probe = probe_image(data)
-    pixels = read_image(folder, "a", probe.sha256, probe.exif_orientation)
+    probe = probe_image(data, white_level)
+    row = {"path": "a", "sha256": probe.sha256, "exif_orientation": probe.exif_orientation}
+    pixels = read_image(Dataset(folder, (), white_level), row)
     assert pixels.shape == (*probe.size_hw, 3)
     assert pixels.dtype == np.uint8
     assert pixels.flags.writeable
@@ -104,7 +104,8 @@ def test_a_float_image_with_nan_is_read(tmp_path):
 def test_the_format_is_found_by_content_not_by_suffix(tmp_path):
     data = encoded(Image.fromarray(pattern()), "bmp")
     (tmp_path / "a.jpg").write_bytes(data)
-    pixels = read_image(tmp_path, "a.jpg", hashlib.sha256(data).hexdigest(), 1)
+    row = {"path": "a.jpg", "sha256": hashlib.sha256(data).hexdigest(), "exif_orientation": 1}
+    pixels = read_image(Dataset(tmp_path, ()), row)
     np.testing.assert_array_equal(pixels, pattern())
 
 
@@ -146,69 +147,14 @@ def test_damaged_files_are_read_or_raise_bad_image(data):
     except BadImage:
         return
     assert probe.exif_orientation in range(1, 9)
-    assert min(probe.size_hw) >= module.MIN_SIDE
+    assert min(probe.size_hw) >= MIN_SIDE
 
 
 def test_a_changed_or_missing_image_is_refused(tmp_path):
     data = encoded(Image.fromarray(pattern()))
     (tmp_path / "a.png").write_bytes(data)
+    row = {"path": "a.png", "sha256": hashlib.sha256(b"other").hexdigest(), "exif_orientation": 1}
     with pytest.raises(UserError, match=r"a\.png: changed since it was ingested"):
-        read_image(tmp_path, "a.png", hashlib.sha256(b"other").hexdigest(), 1)
+        read_image(Dataset(tmp_path, ()), row)
     with pytest.raises(UserError, match=r"b\.png: not found"):
-        read_image(tmp_path, "b.png", hashlib.sha256(data).hexdigest(), 1)
-
-
-def test_nothing_outside_the_root_is_read(tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    (tmp_path / "secret").write_text("x")
-    (root / "link").symlink_to(tmp_path / "secret")
-    (root / "inner").symlink_to(root)
-    (root / "loop").symlink_to(root / "loop")
-    for path in ("../secret", "link", str(tmp_path / "secret"), "inner/../../secret"):
-        with pytest.raises(UserError, match="leads out of the data root"):
-            inside(root, path)
-    for path in ("a\0b", "loop"):
-        with pytest.raises(UserError, match="not a usable path"):
-            inside(root, path)
-    assert inside(root, "inner/a") == (root / "a").resolve()
-
-
-def test_a_link_into_the_projects_dvc_cache_is_inside_and_no_other_link(tmp_path, monkeypatch):
-    """As `dvc config --local cache.type symlink` makes them, with the cache where the configuration says."""
-    root, cache = tmp_path / "project/data", tmp_path / "store"
-    for folder in (root, cache / "files/md5/ab", tmp_path / "project/.dvc"):
-        folder.mkdir(parents=True)
-    (cache / "files/md5/ab/cdef").write_bytes(b"cached")
-    (cache / "other").write_bytes(b"not a cached file")
-    (root / "a").symlink_to(cache / "files/md5/ab/cdef")
-    (root / "b").symlink_to(cache / "other")
-    (root / "folder").symlink_to(cache / "files/md5")
-    monkeypatch.chdir(tmp_path / "project")
-    with pytest.raises(Unreadable, match="a leads out of the data root"):
-        read_file(root, "a")
-    (tmp_path / "project/.dvc/config").write_text("[core]\n    analytics = false\n")
-    (tmp_path / "project/.dvc/config.local").write_text("[cache]\n    dir = ../../store\n    type = symlink\n")
-    assert read_file(root, "a") == b"cached"
-    for path in ("b", "folder/ab/cdef", str(cache / "files/md5/ab/cdef"), "../../store/files/md5/ab/cdef"):
-        with pytest.raises(Unreadable, match="leads out of the data root"):
-            read_file(root, path)
-
-
-def test_only_regular_files_of_bounded_size_are_opened(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    (tmp_path / "folder").mkdir()
-    with socket.socket(socket.AF_UNIX) as server, (tmp_path / "sparse").open("wb") as sparse:
-        sparse.truncate(20 << 30)
-        server.bind(str(tmp_path / "socket"))
-        for path, reason in {
-            "pipe": "is not a regular file",
-            "folder": "is not a regular file",
-            "socket": "is not a regular file",
-            "zero": "leads out of the data root",
-            "sparse": "has 21,474,836,480 bytes, allowed are 1,073,741,824",
-        }.items():
-            with pytest.raises(Unreadable, match=f"^{path} {reason}"):
-                read_file(tmp_path, path)
-    assert read_file(tmp_path, "gone") is read_file(tmp_path, "sparse/x") is None
+        read_image(Dataset(tmp_path, ()), row | {"path": "b.png"})

@@ -316,7 +316,7 @@ def test_ten_thousand_boxes_in_one_image(root):
 def test_the_command_ends_in_one_clear_line(root):
     (root.parent / "params.yaml").write_text(
         "data: {root: nowhere}\ningest: {duplicates: error, near_duplicates: 40, max_bad_share: 0.05, "
-        "split: {group: null, val: 0.15, test: 0.15, seed: 0}}\n"
+        "white_level: null, split: {group: null, val: 0.15, test: 0.15, seed: 0}}\n"
     )
     command = [sys.executable, "-m", "stages.ingest", "--params", str(root.parent / "params.yaml")]
     command += ["--tables", str(root / "t"), "--truth", str(root / "u"), "--metrics", str(root / "m.json")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.images import BadImage
+from stages.data.decoding import BadImage
 from stages.formats.inputs import Source, find_images, named, read
 
 

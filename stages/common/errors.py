@@ -32,8 +32,8 @@ class Stopped(BaseException):
 def run(command: Callable[..., None]) -> None:
     """Run a stage's `main` as a command line program.
 
-    A UserError or an OSError becomes one line on stderr and exit status 1; Ctrl-C and SIGTERM become one line and exit
-    status 130 or 143, after all `with` and `finally` blocks have been left.
+    A UserError, an OSError or a MemoryError becomes one line on stderr and exit status 1; Ctrl-C and SIGTERM become one
+    line and exit status 130 or 143, after all `with` and `finally` blocks have been left.
     """
     owner = os.getpid()
 
@@ -52,6 +52,8 @@ def run(command: Callable[..., None]) -> None:
         _exit(f"error: {error}", 1)
     except OSError as error:
         _exit(f"error: {explain(error)}", 1)
+    except MemoryError:
+        _exit("error: out of memory; run it with fewer workers or smaller batches, or on a machine with more", 1)
     except Stopped as stopped:
         _exit(f"stopped by {stopped}; run it again to resume", stopped.status)
 

@@ -16,6 +16,42 @@ MAX_BYTES = 1 << 30
 """Larger files are not read: no file of a data set needs a gigabyte, and a sparse file can have any size."""
 
 
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+"""Suffixes, in lower case, by which images are found in folders."""
+
+UNREAD_SUFFIXES = tuple(
+    [
+        ".arw",
+        ".avif",
+        ".cr2",
+        ".cr3",
+        ".dcm",
+        ".dng",
+        ".exr",
+        ".gif",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jxl",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pgm",
+        ".ppm",
+        ".psd",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".svg",
+        ".tga",
+    ]
+)
+"""Suffixes of images that are not read: they are named and counted as lost, so that nobody believes they are used."""
+
+
 class Unreadable(ValueError):
     """A file that is there and must not or cannot be read; the message is the reason, without absolute paths."""
 

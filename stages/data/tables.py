@@ -76,22 +76,28 @@ TRUTH = _schema(image_id=pa.string(), height=pa.int32(), width=pa.int32(), mask_
 
 @dataclass(frozen=True)
 class Dataset:
-    """`root`: folder of the images, as given by `data.root`. `names`: of the classes; class id = index."""
+    """`root`: folder of the images, as given by `data.root`. `names`: of the classes; class id = index.
+
+    `white_level`: what becomes 255 in images of more than 8 bits; None: what their type says, see data/decoding.py.
+    """
 
     root: Path
     names: tuple[str, ...]
+    white_level: float | None = None
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
     """Write `dataset` as JSON."""
-    write_json(path, {"root": dataset.root.as_posix(), "names": list(dataset.names)})
+    write_json(
+        path, {"root": dataset.root.as_posix(), "names": list(dataset.names), "white_level": dataset.white_level}
+    )
 
 
 def read_dataset(path: Path) -> Dataset:
     """Read what `write_dataset` wrote. Raises UserError when the file is missing or invalid."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Dataset(Path(values["root"]), tuple(values["names"]))
+        return Dataset(Path(values["root"]), tuple(values["names"]), values["white_level"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
 

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.data.images import SUFFIXES, BadImage, probe_image, read_image
-from stages.data.root_files import visible_files
+from stages.data.decoding import BadImage
+from stages.data.images import probe_image, read_image
+from stages.data.root_files import SUFFIXES, visible_files
+from stages.data.tables import Dataset
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 """Output folder to the suffix of the file that each image has in it."""
@@ -83,8 +85,11 @@ def file_in(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX_IN[folder.name]}"
 
 
-def read(source: Source) -> tuple[str, np.ndarray]:
-    """SHA-256 and upright (H, W, 3) uint8 RGB pixels. Raises BadImage with the reason when there are none."""
+def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndarray]:
+    """SHA-256 and upright (H, W, 3) uint8 RGB pixels; `white_level` is that of the model's data set.
+
+    Raises BadImage with the reason when there are none.
+    """
     try:
         source.file.encode()
         if found := NOT_XML.search(source.file):
@@ -92,8 +97,9 @@ def read(source: Source) -> tuple[str, np.ndarray]:
         if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
             raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the output files")
         path = source.path.resolve()
-        probe = probe_image(path.read_bytes())
-        return probe.sha256, read_image(path.parent, path.name, probe.sha256, probe.exif_orientation)
+        probe = probe_image(path.read_bytes(), white_level)
+        row = {"path": path.name, "sha256": probe.sha256, "exif_orientation": probe.exif_orientation}
+        return probe.sha256, read_image(Dataset(path.parent, (), white_level), row)
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror})") from None
     except (UnicodeEncodeError, UserError) as error:

@@ -50,9 +50,12 @@ class IngestParams(Section):
     listed; None: no comparison. Different images differ in about half of the bits.
     `max_bad_share`: greatest share of unusable images, of label files without a usable row, and of unusable masks;
     above it the stage stops.
+    `white_level`: what becomes 255 in images of more than 8 bits (4095 for 12-bit cameras); None: what their type says,
+    65535 for 16-bit grey and 1 for floating-point numbers.
     """
 
     duplicates: Literal["error", "report"]
     near_duplicates: Annotated[int, Field(ge=0, le=127)] | None
     max_bad_share: float = Field(ge=0, le=1)
+    white_level: Annotated[float, Field(gt=0)] | None
     split: SplitParams

@@ -24,6 +24,8 @@ def read_data_yaml(root: Path) -> dict:
     inside(root, path.name)
     try:
         config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
+    except MemoryError:
+        raise
     except Exception as error:
         # besides YAMLError the parser raises ValueError on a date, RecursionError on deep nesting, and more
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
-from stages.data.images import SUFFIXES
-from stages.data.root_files import inside, visible_files
+from stages.data.root_files import SUFFIXES, inside, visible_files
 from stages.data.tables import SPLITS
 from stages.ingestion.data_yaml import class_names, existing_path, read_data_yaml, relative_path
 from stages.ingestion.rejects import Reject

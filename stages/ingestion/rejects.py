@@ -8,7 +8,14 @@ from stages.common.files import write_csv
 from stages.data.tables import REJECTS, write_table
 
 Action = Literal[
-    "row dropped", "box clipped", "image dropped", "mask dropped", "file ignored", "image kept", "stage stopped"
+    "row dropped",
+    "box clipped",
+    "image dropped",
+    "mask dropped",
+    "file ignored",
+    "image kept",
+    "stage stopped",
+    "noted",
 ]
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.data.images import BadImage, probe_image
+from stages.data.decoding import FLAT, BadImage
+from stages.data.images import probe_image
 from stages.data.root_files import Unreadable, read_file
 from stages.data.tables import encode_label_map
 from stages.ingestion.duplicates import perceptual_hash
@@ -17,7 +18,7 @@ from stages.ingestion.truth import BadMask, parse_mask
 class Sample:
     """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
 
-    `truth_values`: values in the mask; `phash`: see `perceptual_hash`.
+    `truth_values`: values in the mask; `phash`: see `perceptual_hash`; `peak`: see `Decoded`.
     """
 
     image: dict | None
@@ -26,9 +27,10 @@ class Sample:
     rejects: list[Reject]
     truth_values: frozenset[int] = frozenset()
     phash: bytes | None = None
+    peak: float | None = None
 
 
-def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
+def read_sample(root: Path, image_file: ImageFile, class_count: int, white_level: float | None = None) -> Sample:
     """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
 
     An image whose labels exist but cannot be read is rejected: without them its defects would be background.
@@ -39,7 +41,9 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
         data = read_file(root, image_file.path)
         if data is None:
             raise Unreadable("image file not found")
-        probe = probe_image(data)
+        probe = probe_image(data, white_level)
+        if probe.spread <= FLAT:
+            raise BadImage(f"all pixels are alike (up to {FLAT} of 255 levels): it shows nothing")
         label_data = read_file(root, label_path(image_file.path))
     except (BadImage, Unreadable) as error:
         return Sample(None, [], None, [Reject(image_file.path, None, "image", str(error), "image dropped")])
@@ -56,6 +60,8 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
     boxes, rejects = [], []
     if label_data is not None:
         boxes, rejects, image["label_status"] = _read_boxes(image_file, label_data, probe.size_hw, class_count)
+    if probe.restored:
+        rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
     truth, values, mask_file = None, frozenset(), mask_path(image_file.path)
     try:
         mask_data = None if mask_file is None else read_file(root, mask_file)
@@ -65,7 +71,7 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int) -> Sample:
             truth["mask_png"] = encode_label_map(mask)
     except (BadMask, Unreadable) as error:
         rejects.append(Reject(mask_file, None, "mask", str(error), "mask dropped"))
-    return Sample(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail))
+    return Sample(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail), probe.peak)
 
 
 def _read_boxes(

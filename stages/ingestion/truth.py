@@ -29,7 +29,7 @@ def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple
                 f"allowed are 8-bit grey and palette indices"
             )
         labels = np.array(image)
-    except BadMask:
+    except (BadMask, MemoryError):
         raise
     except Exception as error:
         # decoders raise nearly any exception on hostile bytes

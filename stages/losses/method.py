@@ -5,7 +5,6 @@ called `fine`, `binary`, `beta` or `selfcorr` is filled from the sections `loss`
 others come from the run's `supervision`. No method imports another: what several need lives in `stages/losses/`.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from stages.common.params import Section
+from stages.data.tables import Dataset
 from stages.losses.batch import Batch, Moment
 from stages.student.config import ViewParams
 from stages.student.segmenter import Logits
@@ -24,7 +24,7 @@ Named = dict[str, Tensor]
 class TrainSplit(NamedTuple):
     """What a run learns from, for a method that prepares something before the first step."""
 
-    root: Path  # of the data set
+    source: Dataset
     classes: int  # K defect classes
     masks: pa.Table  # see stages/masks/shards.py
     candidates: pa.Table

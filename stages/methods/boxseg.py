@@ -139,7 +139,7 @@ def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[P
         )
     bank = []
     for image, instances in entries:
-        rgb = read_image(split.root, image["path"], image["sha256"], image["exif_orientation"])
+        rgb = read_image(split.source, image)
         stretched = split.view.scale == "stretch"
         scale_yx = tuple(split.view.size_px / image[side] if stretched else 1.0 for side in ("height", "width"))
         bank.append([at_scale(_piece(rows, rgb, fusion), scale_yx) for rows in instances])

@@ -126,7 +126,7 @@ def cases(
     boxes = read_table(tables / split / "boxes.parquet", BOXES)
     for image_id in image_ids:
         row = pseudo[image_id]
-        rgb = read_image(source.root, row["path"], row["sha256"], row["exif_orientation"])
+        rgb = read_image(source, row)
         teacher = decode_label_map(row["label_map"]["bytes"])
         student = at_size(decode_label_map(predicted[image_id]["mask_png"]), rgb.shape[:2])
         label_map = decode_label_map(human[image_id]["mask_png"]) if image_id in human else None

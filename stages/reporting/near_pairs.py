@@ -60,7 +60,7 @@ def near_pairs(source: Dataset, tables: Path) -> tuple[list[NearPair], int]:
 
 
 def _side(source: Dataset, split: str, image: dict) -> Side:
-    rgb = read_image(source.root, image["path"], image["sha256"], image["exif_orientation"])
+    rgb = read_image(source, image)
     scale = SIDE_PX / max(rgb.shape[:2])
     size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return Side(split, image["path"], data_uri("image/jpeg", jpeg_of(rgb, size_wh)))

@@ -20,12 +20,12 @@ def sample_tiles(tables: Path, split: str, view: ViewParams) -> Iterator[np.ndar
     """(S, S, 3) float32 RGB, 0 to 255, as the network gets them: spread evenly over the split's images, sorted by id,
     and over each image; always the same. With view.scale `stretch` each image is one tile. Raises UserError when the
     split has no image."""
-    root = read_dataset(tables / "dataset.json").root
+    source = read_dataset(tables / "dataset.json")
     rows = read_table(tables / split / "images.parquet", IMAGES).sort_by("image_id").to_pylist()
     if not rows:
         raise UserError(f"{tables / split}: no image to compare the export on")
     for row in spread(rows, IMAGES_USED):
-        image = read_image(root, row["path"], row["sha256"], row["exif_orientation"])
+        image = read_image(source, row)
         if view.scale == "stretch":
             yield to_square(image, view.size_px)
         else:

@@ -58,13 +58,14 @@ class NetworkConfig(Section):
     """All that rebuilds and runs a trained network; saved beside its weights as `student.json`.
 
     `network` are the `Params` of `stages/networks/<architecture>.py`. `backbone` is None for a network that needs none.
-    `plan_sha256` is that of the plan it was trained by.
+    `white_level` is the data set's it was trained on. `plan_sha256` is that of the plan it was trained by.
     """
 
     names: list[str] = Field(min_length=1)
     network: dict[str, Any]
     view: ViewParams
     backbone: BackboneConfig | None
+    white_level: float | None = Field(default=None, gt=0)
     plan_sha256: str
 
 

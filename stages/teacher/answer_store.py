@@ -1,10 +1,10 @@
 """The teacher's answers, cached on disk: no image is prompted twice for the same answer.
 
 One file per image, in 256 folders by the first letters of its key. The key is made of everything that the answer
-depends on: the image's bytes, its boxes in order, the teacher's weights, how it is prompted, the code in between and
-the libraries below it. Which candidate is chosen, clipping and the overlap rule come later, so changing them needs no
-network; nor do images that are renamed or moved to another split, or boxes whose class is corrected. On a CPU the
-number of threads may change a last bit: it is not part of the key.
+depends on: the image's bytes and white level, its boxes in order, the teacher's weights, how it is prompted, the code
+in between and the libraries below it. Which candidate is chosen, clipping and the overlap rule come later, so changing
+them needs no network; nor do images that are renamed or moved to another split, or boxes whose class is corrected. On a
+CPU the number of threads may change a last bit: it is not part of the key.
 """
 
 import json
@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
-from stages.data import boxes, images
+from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
 from stages.teacher import candidates, promptable, prompting, windows
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 
-CODE = (boxes, candidates, images, promptable, prompting, rle, windows)
+CODE = (boxes, candidates, decoding, images, promptable, prompting, rle, windows)
 """Modules that an answer depends on, beside that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "torch")
@@ -47,9 +47,9 @@ class Store:
             }
         )
 
-    def path(self, sha256: str, boxes_xyxy: Sequence[Box]) -> Path:
+    def path(self, sha256: str, boxes_xyxy: Sequence[Box], white_level: float | None = None) -> Path:
         """The file of the answer for these boxes of the image whose bytes have this SHA-256."""
-        key = fingerprint([self.identity, sha256, [list(box) for box in boxes_xyxy]])
+        key = fingerprint([self.identity, sha256, [list(box) for box in boxes_xyxy], white_level])
         return self.folder / key[:2] / key[2:]
 
     def get(self, path: Path) -> list[dict] | None:

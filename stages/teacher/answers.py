@@ -12,6 +12,7 @@ import torch
 from stages.common.errors import cancelling
 from stages.data.boxes import Box, corners
 from stages.data.images import read_image
+from stages.data.tables import Dataset
 from stages.teacher.answer_store import Store
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
@@ -37,13 +38,13 @@ class _Request(NamedTuple):
 
 
 class Answers:
-    """Answers of `teacher`, cached in `store`, for images below the folder `root`.
+    """Answers of `teacher`, cached in `store`, for images of `source`.
 
     A small teacher sets the number of PyTorch's threads to one, for the whole process.
     """
 
-    def __init__(self, teacher: Teacher, store: Store, root: Path, params: RasterizeParams) -> None:
-        self.teacher, self.store, self.root, self.params = teacher, store, root, params
+    def __init__(self, teacher: Teacher, store: Store, source: Dataset, params: RasterizeParams) -> None:
+        self.teacher, self.store, self.source, self.params = teacher, store, source, params
         self.chunks = Chunks(params.batch_size)
         small = teacher.frame.side_px <= SMALL_INPUT_PX
         if small:
@@ -74,10 +75,10 @@ class Answers:
 
     def _read(self, image: dict, rows: Sequence[dict]) -> _Request:
         boxes_xyxy = [corners(row) for row in rows]
-        path = self.store.path(image["sha256"], boxes_xyxy)
+        path = self.store.path(image["sha256"], boxes_xyxy, self.source.white_level)
         cached, rgb = self.store.get(path) if rows else [], None
         if cached is None:
-            rgb = read_image(self.root, image["path"], image["sha256"], image["exif_orientation"])
+            rgb = read_image(self.source, image)
         return _Request(image, boxes_xyxy, path, cached, rgb)
 
     def _answer(self, request: _Request) -> tuple[dict, list[dict]]:

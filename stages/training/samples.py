@@ -49,7 +49,7 @@ class Samples(TorchDataset[Sample]):
         masks = split.masks
         if masks.num_rows == 0:
             raise UserError("the train split has no image to train on")
-        self.root, self.view, self.augment = split.root, split.view, augment
+        self.source, self.view, self.augment = split.source, split.view, augment
         self.seed, self.defect_share = split.seed, defect_share
         self.images = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
         self.cached_all = sum(row["height"] * row["width"] * 4 for row in self.images) <= CACHE_BYTES
@@ -78,11 +78,8 @@ class Samples(TorchDataset[Sample]):
 
     def _image(self, index: int) -> Tensor:
         """(1, 3, H, W) uint8."""
-        row = self.images[index]
-        return self._once(
-            ("image", index),
-            lambda: read_image(self.root, row["path"], row["sha256"], row["exif_orientation"]).transpose(2, 0, 1),
-        )[None]
+        decode = lambda: read_image(self.source, self.images[index]).transpose(2, 0, 1)  # noqa: E731
+        return self._once(("image", index), decode)[None]
 
     def _label_map(self, index: int) -> Tensor:
         """(H, W) uint8."""

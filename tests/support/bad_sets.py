@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.support.tiff import tiff
+
 SIZE_WH = (40, 24)
 BASE_IDS = {"train/a", "train/b", "train/c", "train/d", "val/e", "val/f", "test/g", "test/h"}
 OUT = "leads out of the data root"
@@ -205,7 +207,24 @@ kind("alpha", image_file("x.png", encoded(ALPHA)), counts=FINE)
 kind("grey with alpha", image_file("x.png", encoded(ALPHA.convert("LA"))), counts=FINE)
 kind("grey", image_file("x.jpg", encoded(GREY, "jpeg")), counts=FINE)
 kind("black and white", image_file("x.png", encoded(GREY.convert("1"))), counts=FINE)
-kind("floating-point TIFF", image_file("x.tif", encoded(GREY.convert("F"), "tiff")), counts=FINE)
+FLOATS = np.asarray(GREY).astype(np.float32)
+kind("floating-point TIFF", image_file("x.tif", tiff(FLOATS / 255)), counts=FINE)
+kind("floats up to 255", image_file("x.tif", tiff(FLOATS)), dropped("tif", "floating-point values up to 2"))
+WHITE = {"white_level": 255.0, "max_bad_share": 0.0}
+kind("floats up to 255, with a white level", image_file("x.tif", tiff(FLOATS)), counts=FINE, settings=WHITE)
+kind("32-bit integers", image_file("x.tif", tiff(FLOATS.astype("i4"))), dropped("tif", "set by ingest.white_level"))
+FIVE = tiff(np.dstack([FLOATS.astype("u1")] * 5), 1, extra=[0] * 4)
+kind("five bands", image_file("x.tif", FIVE), dropped("tif", "TIFF of 5 bands; allowed are 1 to 4"))
+PLANAR = tiff(np.asarray(picture(50)).astype("u2"), planar=True)
+kind("planar 16-bit colour", image_file("x.tif", PLANAR), dropped("tif", "this layout cannot be decoded"))
+kind(
+    "JPEG without its last two bytes",
+    image_file("x.jpg", JPEG[:-2]),
+    (X.format("jpg"), None, "JPEG without its end marker", "noted"),
+    counts=FINE,
+)
+ONE_COLOUR = encoded(Image.new("RGB", SIZE_WH, (9, 99, 199)))
+kind("image of one colour", image_file("x.png", ONE_COLOUR), dropped("png", "all pixels are alike"))
 kind("LAB TIFF", image_file("x.tif", encoded(Image.new("LAB", SIZE_WH), "tiff")), dropped("tif", "colour mode LAB"))
 kind(
     "several pages in a TIFF",
@@ -596,13 +615,18 @@ kind(
     counts={"near_duplicates": 1, "test.images": 3},
 )
 kind("nearly the same image twice in train", retaken("images/train/again.jpg"), counts={"near_duplicates": 0})
+
+
+def plain(level: int) -> bytes:
+    """One grey, but for a corner of ten more levels: there is too little to compare."""
+    image = Image.new("L", SIZE_WH, level)
+    image.putpixel((0, 0), level + 10)
+    return encoded(image)
+
+
+PLAIN = (lambda r, s=s, i=i: put(r / f"images/{s}/blank.png", plain(i)) for i, s in enumerate(("train", "val", "test")))
 kind(
-    "blank images in every split",
-    both(
-        *(
-            lambda r, s=s, i=i: put(r / f"images/{s}/blank.png", encoded(Image.new("L", SIZE_WH, i)))
-            for i, s in enumerate(("train", "val", "test"))
-        )
-    ),
+    "nearly blank images in every split",
+    both(*PLAIN),
     counts={"near_duplicates": 0, "too_plain_to_compare": 3},
 )

@@ -115,5 +115,5 @@ def total(named) -> float:
 
 def losses_of(module, logits, batch, params, moment, ema=None):
     """What the method in `module` makes of a batch, in a training of its own of two classes."""
-    split = TrainSplit(root=None, classes=2, masks=None, candidates=None, view=None, seed=0)
+    split = TrainSplit(source=None, classes=2, masks=None, candidates=None, view=None, seed=0)
     return module.Method(params, split).losses(logits, batch, moment, ema)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from stages.data.tables import encode_label_map
+from stages.data.tables import Dataset, encode_label_map
 from stages.losses.method import TrainSplit
 from stages.masks import rle
 from stages.student.config import ViewParams
@@ -65,7 +65,8 @@ def make_split(root, scale="native", seed=0) -> TrainSplit:
         shared = {"box_id": f"train/{image}:1", "image_id": f"train/{image}", "class_id": class_id, **corners}
         boxes += [{**shared, **candidate(image, index)} for index in range(4)]
     view = ViewParams(scale=scale, size_px=56)
-    return TrainSplit(root, 2, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes), view, seed)
+    source = Dataset(root, ("dirt", "damage"))
+    return TrainSplit(source, 2, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes), view, seed)
 
 
 def samples_of(split, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False) -> Samples:

@@ -46,7 +46,7 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
 def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
     """The plan's method, for `split` or, where it reads none, for two classes."""
     module = plugins.load("methods", plan.supervision["method"], "supervision.method")
-    nothing = TrainSplit(root=None, classes=2, masks=None, candidates=None, view=None, seed=0)
+    nothing = TrainSplit(source=None, classes=2, masks=None, candidates=None, view=None, seed=0)
     return module.Method(module.Params.model_validate(plan.supervision), split or nothing)
 
 
