@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from stages.common.errors import run
+from stages.common.errors import printable, run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.data.decoding import BadImage
@@ -57,7 +57,7 @@ def main(
     skipped = {}
     for source in progress(todo, "predict", "images"):
         try:
-            sha256, image = read(source, network.config.white_level)
+            sha256, image = read(source, network.white_level)
         except BadImage as error:
             skipped[source.file] = str(error)
             continue
@@ -69,7 +69,7 @@ def main(
             write_output(file_in(out / "records", source.name), text.encode(), force)
         write_files(known[source.name], image, out, folders, force)
     for file, reason in skipped.items():
-        print(f"skipped: {file}: {reason}", file=sys.stderr)
+        print(printable(f"skipped: {file}: {reason}"), file=sys.stderr)
     records = [known[source.name] for source in sources if source.name in known]
     for name, data in collections(records, network.names, format, scales).items():
         write_output(out / name, data, force)

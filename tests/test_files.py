@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.errors import explain
+from stages.common.errors import explain, printable
 from stages.common.files import new_file, new_folder, sha256_file, write_csv, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -98,3 +98,14 @@ def test_sha256_of_a_file(tmp_path):
 def test_csv_quotes_only_where_needed(tmp_path):
     write_csv(tmp_path / "a.csv", ("name", "value"), [('a, "b"', None), ("été\nx", 0.1)])
     assert (tmp_path / "a.csv").read_bytes() == 'name,value\n"a, ""b""",\n"été\nx",0.1\n'.encode()
+
+
+def test_csv_runs_nothing_in_a_spreadsheet(tmp_path):
+    rows = [("=cmd|' /C calc'!A0", -1.5), ("@x", -1), ("a=b", 0), ("-\x07", "+1")]
+    write_csv(tmp_path / "a.csv", ("name", "value"), rows)
+    written = (tmp_path / "a.csv").read_bytes().decode().splitlines()
+    assert written[1:] == ["'=cmd|' /C calc'!A0,-1.5", "'@x,-1", "a=b,0", "'-\x07,'+1"]
+
+
+def test_no_escape_sequence_reaches_the_terminal():
+    assert printable("a\x1b[2J\nb\udcff é\x9b") == r"a\x1b[2J b\udcff é\x9b"

@@ -135,6 +135,7 @@ def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_p
     network = Network(
         student.config.names,
         student.config.view,
+        None,
         "x",
         lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32),
     )

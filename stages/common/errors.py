@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -99,8 +100,16 @@ def ignore_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def printable(text: str) -> str:
+    """`text` as one line without control characters and lone surrogates: a file's name or content may hold any."""
+    return "".join(
+        " " if letter in "\n\r" else repr(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cs") else letter
+        for letter in text
+    )
+
+
 def _exit(line: str, status: int) -> None:
-    line = " ".join(line.splitlines())  # a file name may hold a line break
+    line = printable(line)
     # a new line, because a progress bar may occupy the current one
     print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
     sys.exit(status)

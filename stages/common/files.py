@@ -7,6 +7,7 @@ import csv
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part"
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that spreadsheets run."""
 
 
 def sha256_file(path: Path) -> str:
@@ -117,11 +121,23 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a header and `rows` as CSV: UTF-8, LF, quotes only where needed, None as an empty field."""
-    with new_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    """Write `csv_text` as UTF-8."""
+    with new_file(path) as part:
+        part.write_bytes(csv_text(columns, rows).encode())
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A header and `rows` as CSV: LF, quotes only where needed, None as an empty field, `unexecuted` texts."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([unexecuted(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def unexecuted(value: object) -> object:
+    """`value`; a text that a spreadsheet would run as a formula gets an apostrophe in front, which it does not show."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def _umask() -> int:

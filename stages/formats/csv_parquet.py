@@ -1,12 +1,12 @@
 """One row per defect, as CSV and Parquet."""
 
-import csv
 import io
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.common.files import csv_text
 from stages.formats.measured_defects import Defect, Record
 
 TYPES = {
@@ -58,9 +58,7 @@ def tables(records: Iterable[Record], names: list[str], scales: Mapping[str, flo
         for record in records
         for defect in record.defects
     ]
-    text, parquet = io.StringIO(), io.BytesIO()
-    writer = csv.DictWriter(text, columns.names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    text = csv_text(columns.names, ([row[name] for name in columns.names] for row in rows))
+    parquet = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=columns), parquet, compression="zstd")
-    return {"defects.csv": text.getvalue().encode(), "defects.parquet": parquet.getvalue()}
+    return {"defects.csv": text.encode(), "defects.parquet": parquet.getvalue()}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, printable
 from stages.data.decoding import BadImage
 from stages.data.images import probe_image, read_image
 from stages.data.root_files import SUFFIXES, visible_files
@@ -135,7 +135,7 @@ def _outside(files: set[Path], out: Path) -> set[Path]:
 
 
 def _below(folder: Path) -> set[Path]:
-    warn = lambda link: print(f"{link}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
+    warn = lambda link: print(f"{printable(str(link))}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
     return _images(visible_files(folder, warn))
 
 

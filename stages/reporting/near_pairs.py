@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.common.errors import UserError
+from stages.common.files import unexecuted
 from stages.data.images import read_image
 from stages.data.tables import IMAGES, Dataset, stream_rows
 from stages.reporting.layers import data_uri, jpeg_of
@@ -49,8 +50,8 @@ def near_pairs(source: Dataset, tables: Path) -> tuple[list[NearPair], int]:
     sides = {}
     for split in sorted({split for split, _ in wanted}):
         for image in stream_rows(tables / split / "images.parquet", IMAGES, "ingest"):
-            if (split, image["path"]) in wanted:
-                sides[split, image["path"]] = _side(source, split, image)
+            if (key := (split, unexecuted(image["path"]))) in wanted:
+                sides[key] = _side(source, split, image)
     if missing := sorted(wanted - sides.keys()):
         raise UserError(f"{path}: the images table has no {missing[0][1]}; run the ingest stage")
     return [

@@ -24,6 +24,7 @@ class Metadata(Section):
 
     `identity`: equal for a student and its float32 exports. `batch`: tiles per call, None: any number. With `scale`
     native the image is cut into tiles as `overlap` and `blending` say; with stretch it is resized to one.
+    `white_level`: what becomes 255 in images of more than 8 bits; None: 65535 for 16-bit grey, 1 for floating-point.
     """
 
     metadata_version: Literal[1] = 1
@@ -37,6 +38,7 @@ class Metadata(Section):
     )
     input: str = "images: (B, size_px, size_px, 3) float32 RGB, 0 to 255; normalisation is inside the graph"
     output: str = "logits: (B, len(names) + 1, size_px, size_px) float32; label 0 is background, then names in order"
+    white_level: float | None = None
     batch: int | None
     precision: Literal["float32", "int8"]
     identity: str
@@ -61,6 +63,7 @@ def metadata_of(
         names=config.names,
         scale=config.view.scale,
         size_px=config.view.size_px,
+        white_level=config.white_level,
         batch=batch,
         precision="int8" if int8 else "float32",
         identity=identity + ("-int8" if int8 else ""),

@@ -23,10 +23,11 @@ class Runtime(StrEnum):
 
 @dataclass(frozen=True)
 class Network:
-    """A network ready to run. `identity`: of weights and precision, equal for a student and its float32 exports."""
+    """A network ready to run. `white_level` and `identity`: see `Metadata`."""
 
     names: list[str]
     view: ViewParams
+    white_level: float | None
     identity: str
     run: RunTiles
 
@@ -39,9 +40,11 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
     if runtime is Runtime.torch:
         folder = student_folder(folder)
         config = read_config(folder)
-        return Network(config.names, config.view, identity_of_student(folder), torch_runner(folder, device))
+        return Network(
+            config.names, config.view, config.white_level, identity_of_student(folder), torch_runner(folder, device)
+        )
     about, run = {Runtime.onnx: open_onnx, Runtime.openvino: open_openvino}[runtime](folder)
-    return Network(about.names, about.view, about.identity, run)
+    return Network(about.names, about.view, about.white_level, about.identity, run)
 
 
 def student_folder(folder: Path) -> Path:
