@@ -101,7 +101,7 @@ def predict_rows(
     for name, run in found.items():
         if name in (PLAIN, "compiled"):
             continue
-        network = Network(student.config.names, student.config.view, "benchmark", run)
+        network = Network(student.config.names, student.config.view, None, "benchmark", run)
         out = folder / "predicted" / name
         total, inside = warmed(
             lambda network=network, out=out: from_jpeg_to_png(network, folder / "images", out), rounds
