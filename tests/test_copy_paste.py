@@ -159,6 +159,7 @@ def tables(tmp_path):
             score = 0.3 if (number, line) == (2, 0) else 0.9
             code = rle.encode(np.ones((y2 - y1, x2 - x1), bool), (x1, y1), size_hw)
             figures = {"sam_pred_iou": score, "stability": 0.9, "mean_prob_in": 0.9, "box_iou": 0.95, "rle": code}
+            figures |= {"separation": 0.9, "agreement": 0.9}
             rows += [{**shared, **figures, "cand_idx": index, "chosen": index == 1} for index in range(4)]
     view = ViewParams(scale="native", size_px=112)
     return TrainSplit(tmp_path, 2, pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0)

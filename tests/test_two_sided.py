@@ -47,7 +47,8 @@ def at(invented=0.1, beyond=1.0, classes=2) -> Thresholds:
 
 
 def params(**changes) -> Params:
-    values = {"fine": 0.5, "binary": 0.5, "beta": 0.4, "tau": "typical", "warmup": 0.3, **changes}
+    values = {"fine": 0.5, "binary": 0.5, "beta": 0.4, "tau": "typical", "warmup": 0.3, "believed": 0.5}
+    values |= {"stride": 2, "projection": 1.0, "pairwise": 1.0, "colour": 0.3, **changes}
     return Params(method="two_sided", **values)
 
 

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SCORES = {"sam_pred_iou": "predicted_iou", "stability": "stability", "mean_prob_in": "mean_prob", "box_iou": "box_iou"}
+SCORES = {
+    "sam_pred_iou": "predicted_iou",
+    "stability": "stability",
+    "mean_prob_in": "mean_prob",
+    "box_iou": "box_iou",
+    "separation": "separation",
+    "agreement": "agreement",
+}
 """Columns of the candidates table that are scores, and the fields of `Boxes` that hold them."""
 
 
@@ -23,6 +30,8 @@ class Boxes(NamedTuple):
     stability: Tensor  # (N, C) float32
     mean_prob: Tensor  # (N, C) float32, mean probability over the mask's pixels
     box_iou: Tensor  # (N, C) float32, of the mask's bounding box with the box
+    separation: Tensor  # (N, C) float32, how far the mask differs in brightness from its surroundings
+    agreement: Tensor  # (N, C) float32, mean IoU of the mask with all candidates of its box
     chosen: Tensor  # (N,) int64, the candidate that rasterize labelled
 
     def of_chosen(self, values: Tensor) -> Tensor:

@@ -50,8 +50,7 @@ class BoxLossParams(HeadWeights):
 
 def box_losses(seen: list[Head], on: Scene, batch: Batch, params: BoxLossParams, progress: float) -> Named:
     """What boxes teach without any mask: the three terms of BoxInst, weighted, summed over the heads."""
-    similarity = similar(on, batch.clean)
-    alike = similarity >= params.colour
+    alike = similar(on, batch.clean) >= params.colour
     rise = ramp(progress, params.warmup)
     return {
         "projection": params.projection * sum(head.weight * projection_loss(head, on) for head in seen),
@@ -65,10 +64,10 @@ def similar(on: Scene, clean: Tensor) -> Tensor:
     return colour_similarity(pool_mean(clean, on.stride))[on.boxes.image_index]
 
 
-def projection_loss(head: Head, on: Scene) -> Tensor:
-    """Mean over boxes of both Dice losses; zero of them without a box."""
-    p = head.logits.sigmoid() * head.visible
-    return projection(p, on.inside, on.whole_xy).sum() / max(len(p), 1)
+def projection_loss(head: Head, on: Scene, counted: Tensor | None = None) -> Tensor:
+    """Mean over boxes of both Dice losses; 0 without a box. Only boxes `counted`, (N,) bool, have a loss."""
+    each = projection(head.logits.sigmoid() * head.visible, on.inside, on.whole_xy)
+    return (each if counted is None else each * counted).sum() / max(len(each), 1)
 
 
 def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:

@@ -17,6 +17,11 @@ After the warm-up:
   outnumbers them at every level, never. The rule opens by itself once the student tells clutter from defects.
 - unknown: background in a box whose mask is empty teaches nothing, because a person saw a defect there.
 
+A mask is believed only if there is evidence for it: if separation times agreement (stages/teacher/evidence.py) is at
+least one half, that is, if its pixels differ in brightness from the box around them and SAM's candidates agree on it.
+Where it is not, all pixels of the box are unknown from the first step on, and the box teaches by itself, through
+BoxInst's projection and pairwise terms (CVPR 2021, stages/losses/instance.py).
+
 Medians and quantiles are of the last hundred steps or so, so a student that is never surer than 0.5 of a true pixel
 still has a tau. With `tau` a number, background anywhere is corrected as in the paper, by the student's own p_k above
 tau, and false positives by the rule above. What was measured and what was tried without success stands in RESULTS.md.
@@ -29,8 +34,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.data.tables import IGNORE
-from stages.losses.batch import Batch, Moment
-from stages.losses.config import HeadWeights, Share
+from stages.losses.batch import Batch, Boxes, Moment, ramp
+from stages.losses.config import HeadWeights, Share, Weight
+from stages.losses.grid import heads, scene
+from stages.losses.instance import pairwise_loss, projection_loss, similar
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named, TrainSplit
 from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
@@ -54,13 +61,20 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 class Params(HeadWeights):
     """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected.
+    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence
+    for a mask (0.5); 0 believes all. `stride`, `projection`, `pairwise`, `colour`: of BoxInst's terms, see
+    `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
     beta: float | None = Field(ge=0)
     tau: Literal["typical"] | Annotated[float, Field(gt=0, lt=1)]
     warmup: Share
+    believed: Share
+    stride: Literal[1, 2, 4]
+    projection: Weight
+    pairwise: Weight
+    colour: float = Field(gt=0, le=1)
 
 
 class Method(BaseMethod):
@@ -76,8 +90,12 @@ class Method(BaseMethod):
         self.histograms = RunningHistograms(split.classes)
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
-        self.histograms.update(observe(batch, ema, self.histograms.pixels.shape[1]))
-        return losses(logits, batch, self.params, moment, ema, self.histograms.thresholds())
+        doubted = doubted_boxes(batch.boxes, self.params.believed)
+        known = batch._replace(labels=without(batch, doubted), boxes=batch.boxes.where(~doubted))
+        self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]))
+        named, shown = losses(logits, known, self.params, moment, ema, self.histograms.thresholds())
+        named |= box_terms(logits, batch, doubted, self.params, moment.progress)
+        return named, shown | {"doubted_share": doubted.sum() / max(len(doubted), 1)}
 
 
 class Thresholds(NamedTuple):
@@ -110,6 +128,35 @@ def losses(
         "corrected_share": result.missed.sum() / (batch.labels == 0).sum().clamp(min=1),
         "dropped_share": result.invented.sum() / _labelled(batch).sum().clamp(min=1),
     }
+
+
+def doubted_boxes(boxes: Boxes, believed: float) -> Tensor:
+    """(N,) bool: the evidence for the chosen mask is less than `believed`."""
+    return boxes.of_chosen(boxes.separation) * boxes.of_chosen(boxes.agreement) < believed
+
+
+def without(batch: Batch, doubted: Tensor) -> Tensor:
+    """(B, S, S) labels with the pixels of doubted boxes, (N,) bool, unknown, but for those that a believed mask
+    labels.
+    """
+    boxes, inside = batch.boxes, box_pixels(batch, batch.boxes)
+    masks = boxes.of_chosen(boxes.candidates) & inside
+    unknown = _any(inside[doubted], boxes.image_index[doubted], len(batch.labels))
+    sure = _any(masks[~doubted], boxes.image_index[~doubted], len(batch.labels))
+    return torch.where(unknown & ~sure, IGNORE, batch.labels)
+
+
+def box_terms(logits: Logits, batch: Batch, doubted: Tensor, params: Params, progress: float) -> Named:
+    """BoxInst's terms of doubted boxes, (N,) bool, as means over all boxes."""
+    on = scene(batch._replace(boxes=batch.boxes._replace(valid=doubted[:, None])), params.stride)
+    counted = on.boxes.valid[:, 0]
+    alike = similar(on, batch.clean) >= params.colour
+    seen = heads(logits, on, params.fine, params.binary)
+    share = counted.sum() / max(len(counted), 1)
+    pairs = sum(head.weight * pairwise_loss(head, on, alike & counted[:, None, None, None]) for head in seen)
+    sides = sum(head.weight * projection_loss(head, on, counted) for head in seen)
+    rise = ramp(progress, params.warmup)
+    return {"projection": params.projection * sides, "pairwise": rise * params.pairwise * share * pairs}
 
 
 def defect_probability(ema: Logits) -> Tensor:

@@ -18,11 +18,11 @@ from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerpr
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
-from stages.teacher import candidates, promptable, prompting, windows
+from stages.teacher import candidates, evidence, promptable, prompting, windows
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 
-CODE = (boxes, candidates, decoding, images, promptable, prompting, rle, windows)
+CODE = (boxes, candidates, decoding, evidence, images, promptable, prompting, rle, windows)
 """Modules that an answer depends on, beside that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "torch")

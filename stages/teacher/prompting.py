@@ -17,6 +17,7 @@ from stages.data.boxes import Box, Window, box_iou, pixels_of_box
 from stages.masks import rle
 from stages.teacher.candidates import Candidate, describe, join
 from stages.teacher.config import RasterizeParams
+from stages.teacher.evidence import evidence
 from stages.teacher.promptable import Proposals, Teacher
 from stages.teacher.windows import View, to_input, views_of
 
@@ -63,12 +64,12 @@ def prompted(
     """
     size_hw = image.shape[:2]
     views = [views_of(box, size_hw, params, teacher.frame) for box in boxes_xyxy]
-    found = predict(teacher, image, views, chunks)
-    return [
-        _row(index, candidate, box, size_hw)
-        for box, candidates in zip(boxes_xyxy, found, strict=True)
-        for index, candidate in enumerate(candidates)
-    ]
+    rows = []
+    for box, candidates in zip(boxes_xyxy, predict(teacher, image, views, chunks), strict=True):
+        masks, origins_xy = zip(*((one.mask, one.tight[:2]) for one in candidates), strict=True)
+        seen = evidence(image, box, masks, origins_xy)
+        rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate(candidates)]
+    return rows
 
 
 @torch.inference_mode()

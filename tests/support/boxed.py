@@ -2,7 +2,7 @@
 
 import torch
 
-from stages.losses.batch import Batch, Boxes
+from stages.losses.batch import SCORES, Batch, Boxes
 from stages.losses.method import TrainSplit
 from stages.student.segmenter import Logits
 
@@ -24,14 +24,21 @@ def boxes_of(xyxy, masks, class_id=None, image_index=None, candidates=None, **sc
     xyxy = torch.as_tensor(xyxy, dtype=torch.float32).reshape(count, 4)
     candidates = masks[:, None].repeat(1, 4, 1, 1) if candidates is None else candidates
     ones = torch.ones(candidates.shape[:2])
-    values = {"predicted_iou": 0.9, "stability": 0.9, "mean_prob": 0.9, "box_iou": 0.9} | scores
+    values = {
+        "predicted_iou": 0.9,
+        "stability": 0.9,
+        "mean_prob": 0.9,
+        "box_iou": 0.9,
+        "separation": 0.9,
+        "agreement": 0.9,
+    } | scores
     return Boxes(
         torch.zeros(count, dtype=torch.long) if image_index is None else torch.as_tensor(image_index),
         torch.zeros(count, dtype=torch.long) if class_id is None else torch.as_tensor(class_id),
         xyxy,
         candidates,
         candidates.flatten(2).any(2),
-        *(ones * values[name] for name in ("predicted_iou", "stability", "mean_prob", "box_iou")),
+        *(ones * values[name] for name in SCORES.values()),
         torch.zeros(count, dtype=torch.long),
     )
 
@@ -72,7 +79,7 @@ def random_batch(seed: int, count: int = 4, images: int = 2, classes: int = 2, s
         torch.randint(0, images, (count,), generator=draw),
         candidates,
     )
-    names = ("predicted_iou", "stability", "mean_prob", "box_iou")
+    names = tuple(SCORES.values())
     boxes = boxes._replace(**{name: torch.rand(count, 4, generator=draw) for name in names})
     return batch_of(boxes, images, size_hw, seed)
 

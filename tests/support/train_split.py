@@ -38,6 +38,7 @@ def candidate(image: int, index: int) -> dict:
     """A row of the candidates table, less its box."""
     mask = candidate_mask(image, index)
     scores = {"sam_pred_iou": 0.9 - index / 10, "stability": 0.8, "mean_prob_in": 0.7, "box_iou": 0.9 - index / 20}
+    scores |= {"separation": 0.95, "agreement": 0.85}
     code = rle.encode(mask, (0, 0), mask.shape)
     return {"cand_idx": index, "chosen": index == 0, "rle": code, "area": int(mask.sum()), **scores}
 
