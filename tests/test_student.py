@@ -1,5 +1,7 @@
 """The student: the paper's size to the parameter, BitFit's exact set, nothing built that nobody reads."""
 
+import json
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -223,3 +225,12 @@ def test_between_taps_of_falling_resolution_the_decoder_upsamples_and_halves_its
 def test_a_size_that_a_vit_cannot_cut_into_patches_is_refused():
     with pytest.raises(UserError, match=r"view\.size_px = 60: the backbone test needs a multiple of 14"):
         VitBackbone(backbone_config(), size_px=60)
+
+
+def test_a_student_of_an_older_version_is_refused_with_what_to_run(tmp_path):
+    save_student(student(), tmp_path / "model")
+    path = tmp_path / "model/student.json"
+    old = {"names": ["dirt"], "student": {"width": 16, "detail": True, "binary": True}, "view": {}, "backbone": {}}
+    path.write_text(json.dumps(old))
+    with pytest.raises(UserError, match=r"student\.json: written by a version before 0\.2; train again \(dvc repro\)"):
+        load_student(tmp_path / "model")

@@ -5,21 +5,22 @@ import torch
 
 from stages.data.tables import IGNORE
 from stages.losses.batch import Moment
+from stages.losses.grid import heads, scene
+from stages.losses.histogram import BINS, REACH, count_probabilities
+from stages.losses.instance import pairwise_loss, similar
 from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.losses.terms import projection
 from stages.methods import two_sided
 from stages.methods.two_sided import (
     BEYOND,
-    BINS,
     DECAY,
     DEFECT,
     INSIDE,
-    REACH,
     SOUND,
     Params,
     RunningHistograms,
     Thresholds,
     correct,
-    count_probabilities,
     observe,
 )
 from stages.student.segmenter import Logits
@@ -30,6 +31,7 @@ from tests.support.boxed import (
     flipped,
     flipped_logits,
     frozen,
+    losses_of,
     no_boxes,
     random_batch,
     random_logits,
@@ -281,3 +283,66 @@ def test_where_clutter_is_always_more_nothing_beyond_the_boxes_is_believed():
     typical.pixels[INSIDE, 0] = count_probabilities(torch.full((30,), 0.7))
     typical.pixels[BEYOND, 0] = count_probabilities(torch.cat([torch.full((40,), 0.7), torch.full((5,), 0.99)]))
     assert typical.thresholds().beyond.item() == 1
+
+
+def doubtful(separation=(0.2, 0.9), agreement=0.9):
+    """Two boxes of class 0 side by side, with these separations; their masks fill the middle."""
+    corners = [(2, 4, 10, 16), (13, 4, 22, 16)]
+    masks = torch.cat([filled((4, 6, 8, 14)), filled((15, 6, 20, 14))])
+    boxes = boxes_of(corners, masks)
+    scores = torch.tensor(separation)[:, None].expand(2, 4)
+    return batch_of(boxes._replace(separation=scores, agreement=torch.full((2, 4), agreement)))
+
+
+def test_a_mask_is_doubted_where_separation_times_agreement_is_under_the_least_evidence():
+    batch = doubtful((0.5, 0.6), agreement=0.9)
+    assert two_sided.doubted_boxes(batch.boxes, 0.5).tolist() == [True, False]
+    assert two_sided.doubted_boxes(batch.boxes, 0.0).tolist() == [False, False]
+
+
+def test_all_pixels_of_a_doubted_box_are_unknown_but_those_of_a_believed_mask():
+    batch = doubtful()
+    overlapping = batch.boxes.xyxy.clone()
+    overlapping[0, 2] = 17  # reaches into the other one, and its mask
+    batch = batch._replace(boxes=batch.boxes._replace(xyxy=overlapping))
+    labels = two_sided.without(batch, torch.tensor([True, False]))[0]
+    unknown = filled((2, 4, 17, 16))[0] & ~filled((15, 6, 20, 14))[0]
+    assert torch.equal(labels == IGNORE, unknown)
+    assert torch.equal(labels[~unknown], batch.labels[0][~unknown])
+
+
+def trained_by(batch, logits, **changes):
+    return losses_of(two_sided, logits, batch, params(**changes), moment(0.5)[0], frozen(random_logits(9, images=1)))
+
+
+def test_doubted_boxes_teach_by_their_sides_and_colours_and_believed_ones_by_their_masks():
+    batch, logits = doubtful(), random_logits(3, images=1)
+    named, shown = trained_by(batch, logits)
+    assert shown["doubted_share"] == 0.5
+    on = scene(batch, 2)
+    alike = similar(on, batch.clean) >= 0.3
+    first = torch.tensor([True, False])
+    seen = heads(logits, on, 0.5, 0.5)
+    of_first = sum(
+        head.weight * projection(head.logits.sigmoid() * head.visible, on.inside, on.whole_xy)[0] / 2 for head in seen
+    )
+    assert named["projection"].item() == pytest.approx(of_first.item(), rel=1e-5)
+    pairs = sum(head.weight * pairwise_loss(head, on, alike & first[:, None, None, None]) for head in seen)
+    assert named["pairwise"].item() == pytest.approx(0.5 * pairs.item(), rel=1e-5)
+
+
+def test_where_all_masks_are_believed_boxes_add_nothing():
+    named, shown = trained_by(doubtful((0.9, 0.9)), random_logits(3, images=1))
+    assert (named["projection"].item(), named["pairwise"].item(), shown["doubted_share"].item()) == (0, 0, 0)
+
+
+def test_what_a_doubted_mask_says_changes_nothing():
+    """Another mask in the doubted box: the same losses."""
+    batch, logits = doubtful(), random_logits(3, images=1)
+    moved = batch.boxes.candidates.clone()
+    moved[0] = filled((3, 5, 9, 9))
+    other = batch._replace(boxes=batch.boxes._replace(candidates=moved), labels=batch.labels.clone())
+    other.labels[0][filled((2, 4, 10, 16))[0]] = 0
+    other.labels[0][filled((3, 5, 9, 9))[0]] = 1
+    first, second = trained_by(batch, logits)[0], trained_by(other, logits)[0]
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}

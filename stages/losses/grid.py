@@ -32,6 +32,7 @@ class Scene(NamedTuple):
 
     stride: int
     boxes: Boxes
+    kept: Tensor  # (M,) bool, which boxes of the batch these are
     known: Tensor  # (B, h, w) bool: some pixel of the cell is image, not padding
     inside: Tensor  # (N, h, w) bool: the box touches the cell
     whole_xy: Tensor  # (N, 2) bool: the box ends inside the window on its x axis, on its y axis
@@ -45,7 +46,7 @@ def scene(batch: Batch, stride: int) -> Scene:
     inside = box_cells(batch.boxes.xyxy, size_hw, stride) & known[batch.boxes.image_index]
     there = inside.flatten(1).any(dim=1)
     boxes = batch.boxes.where(there)
-    return Scene(stride, boxes, known, inside[there], whole_axes(boxes.xyxy, size_hw))
+    return Scene(stride, boxes, there, known, inside[there], whole_axes(boxes.xyxy, size_hw))
 
 
 def heads(logits: Logits, on: Scene, fine: float, binary: float | None) -> list[Head]:

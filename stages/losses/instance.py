@@ -50,12 +50,24 @@ class BoxLossParams(HeadWeights):
 
 def box_losses(seen: list[Head], on: Scene, batch: Batch, params: BoxLossParams, progress: float) -> Named:
     """What boxes teach without any mask: the three terms of BoxInst, weighted, summed over the heads."""
-    alike = similar(on, batch.clean) >= params.colour
-    rise = ramp(progress, params.warmup)
+    outside = params.outside * sum(head.weight * outside_loss(head, on) for head in seen)
+    return projection_and_pairs(seen, on, batch, params, progress) | {"outside": outside}
+
+
+def projection_and_pairs(
+    seen: list[Head], on: Scene, batch: Batch, params, progress: float, counted: Tensor | None = None
+) -> Named:
+    """BoxInst's `projection` and `pairwise`; with `counted`, (N,) bool, of these boxes alone, as means over all boxes.
+
+    `params` has `projection`, `pairwise`, `colour` and `warmup`, as in `BoxLossParams`.
+    """
+    alike, share = similar(on, batch.clean) >= params.colour, 1.0
+    if counted is not None:
+        alike, share = alike & counted[:, None, None, None], counted.sum() / max(len(counted), 1)
+    rise = ramp(progress, params.warmup) * share
     return {
-        "projection": params.projection * sum(head.weight * projection_loss(head, on) for head in seen),
+        "projection": params.projection * sum(head.weight * projection_loss(head, on, counted) for head in seen),
         "pairwise": rise * params.pairwise * sum(head.weight * pairwise_loss(head, on, alike) for head in seen),
-        "outside": params.outside * sum(head.weight * outside_loss(head, on) for head in seen),
     }
 
 

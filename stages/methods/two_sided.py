@@ -34,10 +34,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.data.tables import IGNORE
-from stages.losses.batch import Batch, Boxes, Moment, ramp
+from stages.losses.batch import Batch, Boxes, Moment
 from stages.losses.config import HeadWeights, Share, Weight
 from stages.losses.grid import heads, scene
-from stages.losses.instance import pairwise_loss, projection_loss, similar
+from stages.losses.histogram import BINS, bin_edges, count_probabilities, quantile
+from stages.losses.instance import projection_and_pairs
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named, TrainSplit
 from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
@@ -46,9 +47,6 @@ from stages.student.segmenter import Logits
 
 DECAY = 0.99
 """Of the counts before, per step: about the last hundred steps count."""
-
-REACH, BINS = 20.0, 160
-"""Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
 
 DOUBTED = 0.05
 """Share of the labelled pixels on which all candidates agree that may be called a false positive, and that exceeds
@@ -94,23 +92,27 @@ class Method(BaseMethod):
         known = batch._replace(labels=without(batch, doubted), boxes=batch.boxes.where(~doubted))
         self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]))
         named, shown = losses(logits, known, self.params, moment, ema, self.histograms.thresholds())
-        named |= box_terms(logits, batch, doubted, self.params, moment.progress)
+        on = scene(batch, self.params.stride)
+        seen = heads(logits, on, self.params.fine, self.params.binary)
+        named |= projection_and_pairs(seen, on, batch, self.params, moment.progress, doubted[on.kept])
         return named, shown | {"doubted_share": doubted.sum() / max(len(doubted), 1)}
 
 
 class Thresholds(NamedTuple):
-    """Of s, per class."""
+    """(K,) of s: a labelled pixel below `invented` becomes background, one outside all boxes above `beyond` the
+    class.
+    """
 
-    invented: Tensor  # (K,) in [0, 1): below it, a labelled pixel becomes background
-    beyond: Tensor  # (K,) in (0, 1]: above it, background outside all boxes becomes the class
+    invented: Tensor
+    beyond: Tensor
 
 
 class Corrected(NamedTuple):
-    """Labels to learn from."""
+    """(B, S, S) each: labels to learn from, background that became a defect, labelled pixels that became background."""
 
-    labels: Tensor  # (B, S, S) int64
-    missed: Tensor  # (B, S, S) bool: background that became a defect
-    invented: Tensor  # (B, S, S) bool: labelled pixels that became background
+    labels: Tensor
+    missed: Tensor
+    invented: Tensor
 
 
 def losses(
@@ -144,19 +146,6 @@ def without(batch: Batch, doubted: Tensor) -> Tensor:
     unknown = _any(inside[doubted], boxes.image_index[doubted], len(batch.labels))
     sure = _any(masks[~doubted], boxes.image_index[~doubted], len(batch.labels))
     return torch.where(unknown & ~sure, IGNORE, batch.labels)
-
-
-def box_terms(logits: Logits, batch: Batch, doubted: Tensor, params: Params, progress: float) -> Named:
-    """BoxInst's terms of doubted boxes, (N,) bool, as means over all boxes."""
-    on = scene(batch._replace(boxes=batch.boxes._replace(valid=doubted[:, None])), params.stride)
-    counted = on.boxes.valid[:, 0]
-    alike = similar(on, batch.clean) >= params.colour
-    seen = heads(logits, on, params.fine, params.binary)
-    share = counted.sum() / max(len(counted), 1)
-    pairs = sum(head.weight * pairwise_loss(head, on, alike & counted[:, None, None, None]) for head in seen)
-    sides = sum(head.weight * projection_loss(head, on, counted) for head in seen)
-    rise = ramp(progress, params.warmup)
-    return {"projection": params.projection * sides, "pairwise": rise * params.pairwise * share * pairs}
 
 
 def defect_probability(ema: Logits) -> Tensor:
@@ -240,19 +229,15 @@ class RunningHistograms(nn.Module):
 
     def thresholds(self) -> Thresholds:
         """The thresholds that follow; nothing is corrected for a class that was not seen."""
-        edges = self._edges()
-        typical_background = _quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
-        least_doubted = _quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
+        edges = bin_edges(self.pixels.device)
+        typical_background = quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
+        least_doubted = quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
         invented = torch.minimum(typical_background, least_doubted)
         return Thresholds(invented, beyond(self.pixels, self.tau(), edges))
 
     def tau(self) -> Tensor:
         """(K,) in (0, 1]: the 95 % quantile of DEFECT; 1 for a class that was not seen."""
-        return _quantile(self.pixels[DEFECT], self._edges(), 1 - DOUBTED, empty=1.0)
-
-    def _edges(self) -> Tensor:
-        """(BINS + 1,) probabilities between which the bins of pixels lie."""
-        return torch.linspace(-REACH, REACH, BINS + 1, device=self.pixels.device).sigmoid()
+        return quantile(self.pixels[DEFECT], bin_edges(self.pixels.device), 1 - DOUBTED, empty=1.0)
 
 
 def beyond(pixels: Tensor, tau: Tensor, edges: Tensor) -> Tensor:
@@ -260,19 +245,3 @@ def beyond(pixels: Tensor, tau: Tensor, edges: Tensor) -> Tensor:
     above = pixels.flip(-1).cumsum(-1).flip(-1)
     allowed = (above[BEYOND] <= above[INSIDE]) & (above[INSIDE] > 0) & (edges[:-1] >= tau[:, None])
     return torch.where(allowed, edges[:-1], 1.0).amin(dim=1)
-
-
-def count_probabilities(p: Tensor) -> Tensor:
-    """(BINS,) histogram of probabilities, any shape."""
-    p = p.flatten().clamp(1e-9, 1 - 1e-7)
-    bins = ((p.log() - (-p).log1p() + REACH) / (2 * REACH) * BINS).long().clamp(0, BINS - 1)
-    return torch.bincount(bins, minlength=BINS).float()
-
-
-def _quantile(counts: Tensor, edges: Tensor, share: float, empty: float) -> Tensor:
-    """(N,) quantiles of histograms (N, bins), even within a bin; `empty` of one without a count."""
-    total, below = counts.sum(-1), counts.cumsum(-1)
-    at = (below < share * total[:, None]).sum(-1).clamp(max=counts.shape[1] - 1)
-    own = counts.gather(1, at[:, None])[:, 0]
-    part = (share * total - (below.gather(1, at[:, None])[:, 0] - own)) / own.clamp(min=1e-9)
-    return torch.where(total > 0, edges[at] + part * (edges[at + 1] - edges[at]), empty)
