@@ -92,9 +92,11 @@ class Method(BaseMethod):
         known = batch._replace(labels=without(batch, doubted), boxes=batch.boxes.where(~doubted))
         self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]))
         named, shown = losses(logits, known, self.params, moment, ema, self.histograms.thresholds())
-        on = scene(batch, self.params.stride)
-        seen = heads(logits, on, self.params.fine, self.params.binary)
-        named |= projection_and_pairs(seen, on, batch, self.params, moment.progress, doubted[on.kept])
+        named |= {"projection": logits.fine.new_zeros(()), "pairwise": logits.fine.new_zeros(())}
+        if doubted.any():
+            on = scene(batch, self.params.stride)
+            seen = heads(logits, on, self.params.fine, self.params.binary)
+            named |= projection_and_pairs(seen, on, batch, self.params, moment.progress, doubted[on.kept])
         return named, shown | {"doubted_share": doubted.sum() / max(len(doubted), 1)}
 
 
