@@ -28,7 +28,7 @@ from stages.masks.shards import write_shard
 from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
-from stages.teacher.sam import SamTeacher, load_sam
+from stages.teacher.loading import load_teacher
 
 
 class Params(Section):
@@ -46,7 +46,7 @@ def main(
     values = load_params(Params, params).rasterize
     make_deterministic()
     source = read_dataset(tables / "dataset.json")
-    teacher = SamTeacher(load_sam(weights)[0].to(device_of(device)))
+    teacher = load_teacher(weights, device_of(device))
     store = Store(work_folder() / "candidates", teacher, weights, values)
     answers = Answers(teacher, store, source, values)
     for split in SPLITS:

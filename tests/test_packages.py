@@ -47,9 +47,9 @@ def mistakes(
 ) -> list[str]:
     """What is wrong, one line per finding; empty when all is well.
 
-    pyproject: the parsed pyproject.toml. product: texts of the files of `stages/`, which may import `dependencies`
-    alone. development: texts of tests and benchmarks, which may import those and the group `dev`. without_import: the
-    packages that are listed for another reason than an import.
+    pyproject: the parsed pyproject.toml. product: texts of the files of `stages/`, which may import `dependencies` and,
+    for those who installed it, the group `transformers`. development: texts of tests and benchmarks, which may import
+    those and the group `dev`. without_import: the packages that are listed for another reason than an import.
     """
     groups = pyproject["dependency-groups"]
     names = {"dependencies": pyproject["project"]["dependencies"], "dev": groups["dev"]}
@@ -57,7 +57,8 @@ def mistakes(
         key: {IMPORTED_AS.get(package, package.replace("-", "_")): package for package in map(package_of, lines)}
         for key, lines in names.items()
     }
-    needed = {"dependencies": imported(product)}
+    optional = groups.get("transformers", [])
+    needed = {"dependencies": imported(product) - set(map(package_of, optional))}
     needed["dev"] = imported(development) - set(listed["dependencies"])
     found = []
     for key in listed:
@@ -75,6 +76,9 @@ def mistakes(
         f"group edge has {line}, which is not a line of dependencies"
         for line in groups["edge"]
         if line not in names["dependencies"]
+    ]
+    found += [
+        f"group transformers has {line}, which is not a line of dev" for line in optional if line not in groups["dev"]
     ]
     return found
 

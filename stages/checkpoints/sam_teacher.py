@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from stages.checkpoints.fetch import copy_folder, fetch
+from stages.checkpoints.hub_teacher import HUB, install_from_hub
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
+from stages.teacher.loading import load_teacher
+from stages.teacher.sam import OFFICIAL, build_sam, save_sam
 
 SHA256 = {
     "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
@@ -25,16 +27,18 @@ def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
     """Write the teacher that `weights.teacher` names to the folder `out`. Raises UserError for an unknown name."""
     if name == "embedded" or Path(name).is_dir():
         folder = embedded if name == "embedded" else Path(name)
-        load_sam(folder)
+        load_teacher(folder, torch.device("cpu"))
         copy_folder(folder, out)
     elif name in OFFICIAL:
         url, digest = OFFICIAL[name].source, SHA256[name]
         offline = f"Without a network: fetch it elsewhere and give the file as weights.teacher (SHA-256 {digest})"
         convert(fetch(url, cache / url.rsplit("/", 1)[-1], digest, offline), name, out)
+    elif name in HUB:
+        install_from_hub(name, cache, out)
     elif Path(name).is_file():
         convert(Path(name), _official_name(Path(name)), out)
     else:
-        allowed = f"embedded, {', '.join(OFFICIAL)}, an official .pth or a folder of weights"
+        allowed = f"embedded, {', '.join([*OFFICIAL, *HUB])}, an official .pth or a folder of weights"
         raise UserError(f"weights.teacher = {name!r}: no such file or folder; allowed are {allowed}")
 
 

@@ -1,0 +1,67 @@
+"""Install a teacher from the Hugging Face hub: config.json and model.safetensors of one revision, never a pickle.
+
+No SHA-256 of these files is published. The revision and the SHA-256 are recorded at the first download, in
+`pinned.json` beside the files in the cache; later installations take that revision and refuse other bytes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from stages.checkpoints.fetch import FILES, fetch
+from stages.common.errors import UserError
+from stages.common.files import new_file, new_folder, sha256_file
+from stages.teacher.loading import load_teacher
+
+URL = "https://huggingface.co"
+
+HUB = {
+    "sam2.1_tiny": "facebook/sam2.1-hiera-tiny",
+    "sam2.1_small": "facebook/sam2.1-hiera-small",
+    "sam2.1_base_plus": "facebook/sam2.1-hiera-base-plus",
+    "sam2.1_large": "facebook/sam2.1-hiera-large",
+    "sam_hq_vit_b": "syscv-community/sam-hq-vit-base",
+    "sam_hq_vit_l": "syscv-community/sam-hq-vit-large",
+    "sam_hq_vit_h": "syscv-community/sam-hq-vit-huge",
+    "slimsam": "Zigeng/SlimSAM-uniform-77",
+    "edgetam": "yonigozlan/EdgeTAM-hf",
+}
+"""Name in `weights.teacher` -> repository, all Apache-2.0. SAM 3 has a licence of its own: a local folder only."""
+
+
+def install_from_hub(name: str, cache: Path, out: Path) -> None:
+    """Write the teacher of this name in HUB to the folder `out`. Raises UserError where it cannot be had."""
+    repository, folder = HUB[name], cache / name
+    offline = (
+        f"Without a network: fetch {' and '.join(FILES)} of {URL}/{repository} elsewhere and give their folder as "
+        "weights.teacher"
+    )
+    pinned = folder / "pinned.json"
+    if not pinned.exists():
+        _pin(repository, folder, pinned, offline)
+    revision, digests = (json.loads(pinned.read_text(encoding="utf-8"))[key] for key in ("revision", "sha256"))
+    with new_folder(out) as part:
+        for file in FILES:
+            path = fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, digests[file], offline)
+            shutil.copyfile(path, part / file)
+        load_teacher(part, torch.device("cpu"))
+
+
+def _pin(repository: str, folder: Path, pinned: Path, offline: str) -> None:
+    """Download the newest revision's files, and record it."""
+    listing = fetch(f"{URL}/api/models/{repository}", folder / "listing.json", None, offline)
+    try:
+        revision = str(json.loads(listing.read_text(encoding="utf-8"))["sha"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{URL}/api/models/{repository}: does not name a revision (sha)") from None
+    finally:
+        listing.unlink()
+    found = {
+        file: sha256_file(fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, None, offline))
+        for file in FILES
+    }
+    with new_file(pinned) as part:
+        record = {"repository": repository, "revision": revision, "sha256": found}
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

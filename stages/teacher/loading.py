@@ -1,0 +1,16 @@
+"""The teacher in a folder of weights, of whichever kind."""
+
+from pathlib import Path
+
+import torch
+
+from stages.teacher.promptable import Teacher
+from stages.teacher.sam import SamTeacher, load_sam
+from stages.teacher.transformers_sam import family_of, load_transformers
+
+
+def load_teacher(folder: Path, device: torch.device) -> Teacher:
+    """For inference on `device`. Raises UserError where the folder is not readable or a package is missing."""
+    if family_of(folder / "config.json") is None:
+        return SamTeacher(load_sam(folder)[0].to(device))
+    return load_transformers(folder).to(device)
