@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from stages.common.errors import UserError, cancelling, run
+from stages.common.errors import UserError, cancelling, printable, run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Metrics, ParamsFile, Tables, Truth, Workers
 from stages.common.params import Section, load_params
@@ -26,8 +26,10 @@ from stages.common.progress import progress
 from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
 from stages.ingestion.census import Census
 from stages.ingestion.config import DataParams, IngestParams
+from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import write_near_duplicates
 from stages.ingestion.groups import split_by_group, write_groups
+from stages.ingestion.labels import RowFormat
 from stages.ingestion.layout import Layout, orphans, read_layout
 from stages.ingestion.rejects import write_rejects
 from stages.ingestion.sample import read_sample
@@ -67,6 +69,7 @@ def main(
             for split in SPLITS:
                 ingest_split(layout, split, ingest, part / split, truth_part / f"{split}.parquet", census, pool, bar)
         census.find_near_duplicates(ingest.near_duplicates)
+        census.note(ingest.white_level)
         problems = census.problems(ingest, strict)
         if problems:
             for split in SPLITS:
@@ -79,8 +82,8 @@ def main(
         write_rejects(part, census.rejects)
         write_near_duplicates(part / "near_duplicates.csv", census.pairs)
     write_json(metrics, census.metrics())
-    for line in census.lines():
-        typer.echo(line, err=True)
+    for line in census.lines() + [f"note: {reject.reason}" for reject in census.rejects if reject.action == "noted"]:
+        typer.echo(printable(line), err=True)
     if census.rejects:
         typer.echo(f"{len(census.rejects)} findings in {tables / 'rejects.csv'}", err=True)
     if census.pairs:
@@ -102,7 +105,8 @@ def ingest_split(
 ) -> None:
     """Read one split: write its tables into folder `tables` and file `truth`, sorted by image id; add to `census`."""
     images = layout.splits[split] or []
-    read = partial(read_sample, layout.root, class_count=len(layout.names), white_level=params.white_level)
+    format = RowFormat(len(layout.names), layout.keypoints, params.confidence)
+    read = partial(read_sample, Counterparts(layout.root), format=format, white_level=params.white_level)
     with (
         open_table(tables / "images.parquet", IMAGES) as image_table,
         open_table(tables / "boxes.parquet", BOXES) as box_table,

@@ -7,8 +7,9 @@ import pytest
 from stages.common.errors import UserError
 from stages.data.tables import SPLITS
 from stages.ingestion.config import SplitParams
+from stages.ingestion.counterparts import image_id
 from stages.ingestion.groups import split_by_group
-from stages.ingestion.layout import ImageFile, Layout, image_id, read_layout
+from stages.ingestion.layout import ImageFile, Layout, read_layout
 from tests.support.bad_sets import encoded, picture, put, sound
 from tests.support.ingesting import images_by_id, ingest
 

@@ -6,18 +6,19 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stages.ingestion.labels import OVERHANG, BadRow, parse_labels, parse_row
+from stages.ingestion.labels import OVERHANG, BadRow, RowFormat, count_rows, parse_labels, parse_row
 
 SIZE_HW = (100, 200)
+FOUR = RowFormat(4)
 
 
 def kinds(data: bytes, class_count: int = 4) -> list[tuple[int, str]]:
-    return [(line, bad.kind) for line, bad in parse_labels(data, SIZE_HW, class_count).bad]
+    return [(line, bad.kind) for line, bad in parse_labels(data, SIZE_HW, RowFormat(class_count)).bad]
 
 
 def test_a_row_becomes_upright_pixels():
-    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, 4).xyxy == pytest.approx((90, 10, 110, 40))
-    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, 4).class_id == 2
+    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, FOUR).xyxy == pytest.approx((90, 10, 110, 40))
+    assert parse_row("2 0.5 0.25 0.1 0.3", SIZE_HW, FOUR).class_id == 2
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,9 @@ def test_a_row_becomes_upright_pixels():
         ("-1 0.5 0.5 0.1 0.1", "class", "negative label class -1"),
         ("1.5 0.5 0.5 0.1 0.1", "class", "label class 1.5 is not an integer"),
         ("1 0.5 0.5 0.1", "columns", "labels require 5 columns, 4 columns detected"),
-        ("1 0.5 0.5 0.1 0.1 0.9", "columns", "labels require 5 columns, 6 columns detected"),
-        ("1 .1 .1 .9 .1 .9 .9", "columns", "7 columns detected (a polygon or an oriented box"),
+        ("1 0.5 0.5 0.1 0.1 0.9", "confidence", "6 columns detected: the last, 0.9, looks like a confidence"),
+        ("1 .1 .1 .9 .1 .9 .9 .1", "columns", "8 columns detected; keypoints need kpt_shape in data.yaml"),
+        ("4 .5 .5 .1 .1", "class_one_more", "label class 4 exceeds dataset class count 4"),
         ("1 0.5 0.5 abc 0.1", "not_a_number", "'abc' is not a number"),
         ("1 0.5 0.5 1_0 0.1", "not_a_number", "'1_0'"),
         ("1 0.5 ٣ 0.1 0.1", "not_a_number", "'٣'"),
@@ -44,42 +46,42 @@ def test_a_row_becomes_upright_pixels():
 )
 def test_a_bad_row_is_refused_with_its_value_and_what_is_allowed(row, kind, message):
     with pytest.raises(BadRow) as caught:
-        parse_row(row, SIZE_HW, 4)
+        parse_row(row, SIZE_HW, FOUR)
     assert caught.value.kind == kind
     assert message in str(caught.value)
 
 
 def test_overhang_up_to_one_per_cent_is_clipped():
-    box = parse_row("0 0.955 0.5 0.11 0.2", SIZE_HW, 1)
+    box = parse_row("0 0.955 0.5 0.11 0.2", SIZE_HW, RowFormat(1))
     assert box.xyxy == pytest.approx((180, 40, 200, 60))
     assert box.xyxy[2] == 200
     assert box.overhang == pytest.approx(OVERHANG)
     with pytest.raises(BadRow):
-        parse_row("0 0.9551 0.5 0.11 0.2", SIZE_HW, 1)
+        parse_row("0 0.9551 0.5 0.11 0.2", SIZE_HW, RowFormat(1))
 
 
 def test_byte_order_mark_crlf_tabs_and_blank_lines_are_tolerated():
-    labels = parse_labels(b"\xef\xbb\xbf0 .5 .5 .1 .1\r\n\r\n1\t.5\t.5\t.1\t.1 \n   \n2 .5 .5 .1 .1", SIZE_HW, 4)
+    labels = parse_labels(b"\xef\xbb\xbf0 .5 .5 .1 .1\r\n\r\n1\t.5\t.5\t.1\t.1 \n   \n2 .5 .5 .1 .1", SIZE_HW, FOUR)
     assert [(line, box.class_id) for line, box in labels.boxes] == [(1, 0), (3, 1), (5, 2)]
     assert not labels.bad
 
 
 def test_a_bad_row_rejects_no_other():
     data = b"0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n\xff\xfe .5 .5 .1 .1\n1 .5 .5 .1 .1\n"
-    assert [line for line, _ in parse_labels(data, SIZE_HW, 4).boxes] == [1, 4]
+    assert [line for line, _ in parse_labels(data, SIZE_HW, FOUR).boxes] == [1, 4]
     assert kinds(data) == [(2, "class"), (3, "not_a_number")]
 
 
 def test_a_repeated_row_is_removed_and_another_class_there_is_not():
     data = b"0 .5 .5 .1 .1\n1 .5 .5 .1 .1\n0 0.50 .5 .1 .1\n"
-    labels = parse_labels(data, SIZE_HW, 4)
+    labels = parse_labels(data, SIZE_HW, FOUR)
     assert [line for line, _ in labels.boxes] == [1, 2]
     assert [(line, str(bad)) for line, bad in labels.bad] == [(3, "duplicate label removed, same as line 1")]
 
 
 def test_an_empty_file_has_neither_boxes_nor_bad_rows():
     for data in (b"", b"\n\n", b"\xef\xbb\xbf", b" \t\r\n"):
-        labels = parse_labels(data, SIZE_HW, 4)
+        labels = parse_labels(data, SIZE_HW, FOUR)
         assert not labels.boxes and not labels.bad
 
 
@@ -96,7 +98,7 @@ sizes_hw = st.tuples(st.integers(10, 5000), st.integers(10, 5000))
 
 @given(st.one_of(st.binary(max_size=300), st.lists(rows, max_size=6).map("\n".join).map(str.encode)), sizes_hw)
 def test_any_bytes_give_boxes_inside_the_image_or_reasons(data, size_hw):
-    labels = parse_labels(data, size_hw, 3)
+    labels = parse_labels(data, size_hw, RowFormat(3))
     height, width = size_hw
     for _, box in labels.boxes:
         x1, y1, x2, y2 = box.xyxy
@@ -118,8 +120,42 @@ def test_a_written_box_is_read_back(class_id, corners, size_hw):
     assume(right - left > 1e-6 and bottom - top > 1e-6)
     height, width = size_hw
     row = f"{class_id} {(left + right) / 2!r} {(top + bottom) / 2!r} {right - left!r} {bottom - top!r}"
-    box = parse_row(row, size_hw, 3)
+    box = parse_row(row, size_hw, RowFormat(3))
     expected = (left * width, top * height, right * width, bottom * height)
     assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(box.xyxy, expected, strict=True))
     assert box.class_id == class_id
     assert box.overhang < 1e-12
+
+
+def test_rows_of_other_tasks_give_their_box():
+    """By hand, in 200 x 100 pixels: corners from (.2, .1) to (.8, .5) are (40, 10, 160, 50)."""
+    polygon = parse_row("1 .2 .5 .8 .4 .5 .1", SIZE_HW, FOUR)
+    assert (polygon.form, polygon.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
+    oriented = parse_row("1 .2 .3 .5 .1 .8 .3 .5 .5", SIZE_HW, FOUR)
+    assert (oriented.form, oriented.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
+    pose = parse_row("1 .5 .3 .6 .4 .1 .1 2 .9 .9 1", SIZE_HW, RowFormat(4, keypoints=6))
+    assert (pose.form, pose.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
+    sure = parse_row("1 .5 .3 .6 .4 .87", SIZE_HW, RowFormat(4, confidence=0.5))
+    assert (sure.form, sure.xyxy) == ("confidence", pytest.approx((40, 10, 160, 50)))
+    assert parse_row("1 .5 .3 .6 .4 .02", SIZE_HW, RowFormat(4, confidence=0.0)).form == "confidence"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("1 .5 .3 .6 .4 .49", "below_confidence"),
+        ("1 .5 .3 .6 .4 7", "columns"),
+        ("1 .5 .3 .6 .4 nan", "not_finite"),
+        ("1 .2 .5 .8 .5 .5 .5", "zero_area"),
+        ("1 .2 .5 1.2 .4 .5 .1", "out_of_bounds"),
+    ],
+)
+def test_a_row_of_another_task_without_a_usable_box_is_refused(row, kind):
+    with pytest.raises(BadRow) as caught:
+        parse_row(row, SIZE_HW, RowFormat(4, confidence=0.5))
+    assert caught.value.kind == kind
+
+
+def test_rows_are_counted_in_any_format_and_prose_is_not():
+    assert count_rows(b"0 .5 .5 .1 .1\r\n\n1,.5,.5,.1,.1\n 2\t.1 .1 .9 .1 .9 .9") == 3
+    assert count_rows(b"This data set\nwas exported in 2024 by a tool\n2024 a b\n") == 0

@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
-from stages.ingestion.layout import class_names, image_id, label_path, mask_path, orphans, read_layout
+from stages.ingestion.counterparts import image_id, label_path, mask_path
+from stages.ingestion.data_yaml import OUTSIDE, class_names
+from stages.ingestion.layout import orphans, read_layout
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -74,7 +76,7 @@ def test_a_list_file_names_images(tmp_path):
     assert {image.path: image.problem for image in images} == {
         "images/train/a.jpg": None,
         "lists/near.jpg": None,
-        "../x.jpg": "leads out of the data root",
+        "../x.jpg": OUTSIDE,
         "missing.jpg": None,
         "images/\\udcff.jpg": "file name is not valid UTF-8",
     }
@@ -92,9 +94,11 @@ def test_files_that_are_no_images_are_listed_and_hidden_ones_skipped(tmp_path):
     touch(tmp_path, "images/train/a.txt", "elsewhere/z.jpg")
     (tmp_path / "images/train/linked").symlink_to(tmp_path / "elsewhere")
     layout = read_layout(tmp_path)
-    assert len(layout.splits["train"]) == 2
+    assert [image.path for image in layout.splits["train"] if not image.problem] == [
+        "images/train/a.jpg",
+        "images/train/deep/b.PNG",
+    ]
     assert sorted((reject.file, reject.kind) for reject in layout.ignored) == [
-        ("images/train/d.heic", "not_an_image"),
         ("images/train/linked", "linked_folder"),
     ]
 
@@ -120,15 +124,13 @@ def test_a_split_folder_may_be_a_link_inside_the_root_only(tmp_path):
         ({"val": "absent"}, "no `val`"),
         ({"train": None}, "no `train`"),
         ({"train": "images/nowhere"}, "train = 'images/nowhere': .* does not exist"),
-        ({"test": "images/test"}, "test = 'images/test': .* does not exist"),
-        ({"train": 3}, "train = 3: expected a path"),
+        ({"train": 3}, "train = '3': .* does not exist"),
         ({"train": []}, r"train = \[\]: no images found"),
         ({"train": ["images/train", {}]}, r"train = {}: expected a path"),
         ({"train": "data.yaml"}, "expected a folder or a .txt list"),
         ({"train": "/etc"}, "train = '/etc': leads out of the data root"),
         ({"train": "../../up"}, "train = '../../up': leads out of the data root"),
-        ({"path": "../datasets"}, "path = '../datasets': .*relative to data.yaml's folder"),
-        ({"path": 7}, "path = 7: expected a path"),
+        ({"path": ["a"]}, r"path = \['a'\]: expected a path"),
         ({"names": "absent"}, "names = None: expected a list"),
         ({"nc": 3}, "nc = 3, but names has 2"),
     ],
@@ -140,9 +142,22 @@ def test_a_wrong_data_yaml_is_refused_by_key_and_value(tmp_path, keys, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_split_is_refused(tmp_path):
-    (lay(tmp_path, test="images/test") / "images/test").mkdir()
-    with pytest.raises(UserError, match="test = 'images/test': no images found"):
+@pytest.mark.parametrize("test", ["images/test", "../test/images", "test.txt"])
+def test_a_test_split_that_is_not_there_or_empty_is_none_and_noted(tmp_path, test):
+    lay(tmp_path / "set", test=test)
+    for reason in ("not there", "no images found"):
+        layout = read_layout(tmp_path / "set")
+        assert layout.splits["test"] is None
+        assert [(note.file, note.reason) for note in layout.ignored] == [
+            ("data.yaml", f"test = {test!r}: {reason}, so there is no test split")
+        ]
+        place = tmp_path / "set" / test.removeprefix("../")
+        place.touch() if place.suffix else place.mkdir(parents=True, exist_ok=True)
+
+
+def test_an_empty_val_is_refused(tmp_path):
+    (lay(tmp_path, val="images/none") / "images/none").mkdir()
+    with pytest.raises(UserError, match="val = 'images/none': no images found"):
         read_layout(tmp_path)
 
 
@@ -159,13 +174,11 @@ def test_validation_is_a_synonym_of_val(tmp_path):
 def test_class_names_as_list_mapping_or_count():
     for config in (
         {"names": ["a", "b"]},
-        {"names": {1: "b", 0: "a"}},
-        {"names": {"0": "a", "1": "b"}},
-        {"names": ["a", "b"], "nc": 2},
+        {"names": {"1": "b", "0": "a"}},
+        {"names": ["a", "b"], "nc": "2"},
     ):
         assert class_names(config, "x") == ("a", "b")
-    assert class_names({"names": [1, 2.5]}, "x") == ("1", "2.5")
-    assert class_names({"nc": 2}, "x") == ("class_0", "class_1")
+    assert class_names({"nc": "2"}, "x") == ("class_0", "class_1")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +215,8 @@ def test_more_classes_than_a_label_map_holds_are_refused():
     [
         ("images/test/a/b.01.jpg", "test/a/b.01", "labels/test/a/b.01.txt", "masks/test/a/b.01.png"),
         ("test/images/b.png", "test/b", "test/labels/b.txt", "test/masks/b.png"),
-        ("images/x/images/b.png", "test/b", "images/x/labels/b.txt", "images/x/masks/b.png"),
+        ("siteA/images/b.png", "test/siteA/b", "siteA/labels/b.txt", "siteA/masks/b.png"),
+        ("images/x/images/b.png", "test/images/x/b", "images/x/labels/b.txt", "images/x/masks/b.png"),
         ("images/test2/b.png", "test/test2/b", "labels/test2/b.txt", "masks/test2/b.png"),
         ("images/images.png", "test/images", "labels/images.txt", "masks/images.png"),
         ("images/test.png", "test/test", "labels/test.txt", "masks/test.png"),
@@ -225,12 +239,12 @@ def test_labels_and_masks_without_an_image_are_found(tmp_path):
     touch(tmp_path, "labels/train/a.TXT", "masks/val/c.PNG", "masks/val/c.jpg")
     found = [(reject.file, reject.reason) for reject in orphans(read_layout(tmp_path))]
     assert sorted(found) == [
-        ("labels/train/a.TXT", "labels are read from files that end in .txt"),
-        ("labels/train/gone/a.txt", "label file without an image"),
-        ("labels/train/x.txt", "label file without an image"),
-        ("masks/val/c.PNG", "masks are read from files that end in .png"),
+        ("labels/train/a.TXT", "a.txt is read instead"),
+        ("labels/train/gone/a.txt", "label file without an image: there is no image images/train/gone/a.*"),
+        ("labels/train/x.txt", "label file without an image: there is no image images/train/x.*"),
+        ("masks/val/c.PNG", "c.png is read instead"),
         ("masks/val/c.jpg", "masks are read from files that end in .png"),
-        ("masks/val/y.png", "mask file without an image"),
+        ("masks/val/y.png", "mask file without an image: there is no image images/val/y.*"),
     ]
 
 

@@ -5,6 +5,7 @@ Whoever opens a file of a data set does it here: ingest, the fingerprint of the 
 
 import configparser
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,10 @@ UNREAD_SUFFIXES = tuple(
     ]
 )
 """Suffixes of images that are not read: they are named and counted as lost, so that nobody believes they are used."""
+
+
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Characters that names must not hold: XML, terminals or UTF-8 cannot carry them."""
 
 
 class Unreadable(ValueError):

@@ -3,15 +3,16 @@
 from collections import Counter
 
 from stages.data.tables import IGNORE, SPLITS
+from stages.ingestion.budget import SHOWN, examples, losses, over_budget
 from stages.ingestion.config import IngestParams
+from stages.ingestion.counterparts import label_path
 from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates, near_duplicates
 from stages.ingestion.groups import Group
-from stages.ingestion.layout import label_path
 from stages.ingestion.rejects import Reject
 from stages.ingestion.sample import Sample
 
-SHOWN = 3
-"""Examples in an error line and in the metrics; rejects.csv has all."""
+WHITE = 65535
+"""White of 16 bits, which most images of more than 8 have."""
 
 
 class Census:
@@ -28,6 +29,8 @@ class Census:
         self.kinds: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         self.unusable_labels: list[Reject] = []
+        self.forms: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.peaks: list[float] = []
         self.images: list[HashedImage] = []
         self.pairs: list[Pair] = []
 
@@ -37,16 +40,18 @@ class Census:
         self.rejects += sample.rejects
         for reject in sample.rejects:
             counts[reject.action] += 1
-            if reject.action == "row dropped":
-                self.kinds[split][reject.kind] += 1
+        self.kinds[split].update(sample.dropped)
+        self.forms[split].update(sample.forms)
         if sample.image is None:
             return
         counts["images"] += 1
         counts[sample.image["label_status"]] += 1
-        if sample.image["label_status"] == "labelled" and not sample.boxes:
+        if not sample.boxes and (lost := [reject for reject in sample.rejects if reject.rows]):
             counts["all_rows_rejected"] += 1
-            self.unusable_labels.append(next(reject for reject in sample.rejects if reject.action == "row dropped"))
+            self.unusable_labels.append(lost[0])
         self.classes[split].update(box["class_id"] for box in sample.boxes)
+        counts["tiny_boxes"] += sum(max(box["x2"] - box["x1"], box["y2"] - box["y1"]) < 1 for box in sample.boxes)
+        self.peaks += [] if sample.peak is None else [sample.peak]
         self.images.append(HashedImage(split, sample.image["path"], sample.image["sha256"], sample.phash))
         if sample.truth is not None:
             counts["with_truth"] += 1
@@ -85,6 +90,7 @@ class Census:
             "labels_missing": counts["missing"],
             "boxes": sum(self.classes[split].values()),
             "boxes_by_class": {name: self.classes[split][index] for index, name in enumerate(self.names)},
+            "boxes_by_form": {form: self.forms[split][form] for form in ("confidence", "polygon", "pose")},
             "clipped_boxes": counts["box clipped"],
             "duplicates_removed": kinds.pop("duplicate", 0),
             "rejected_rows": sum(kinds.values()),
@@ -104,12 +110,13 @@ class Census:
                 lines.append(f"{split}: no such split")
                 continue
             counts = self._split(split)
+            forms = "".join(f" ({n} of {form} rows)" for form, n in counts["boxes_by_form"].items() if n)
             truth = f"{counts['truth']} with truth" if counts["truth"] else "no pixel truth"
             made = "" if self.groups is None else f" from {self._groups()[split]} groups"
             lines.append(
                 f"{split}: {counts['images']} images{made} ({counts['labels_labelled']} labelled, "
                 f"{counts['labels_missing']} missing, {counts['labels_empty']} empty, "
-                f"{counts['rejected_images']} corrupt), {counts['boxes']} boxes, "
+                f"{counts['rejected_images']} corrupt), {counts['boxes']} boxes{forms}, "
                 f"{counts['rejected_rows']} rows rejected, {truth}"
             )
         return lines
@@ -118,27 +125,18 @@ class Census:
         """Reasons why the data set must not be used; empty when it may. Adds exact duplicates to the rejects."""
         found = []
         totals = sum(self.counts.values(), Counter())
+        totals["boxes"] = sum(sum(classes.values()) for classes in self.classes.values())
         limit = f"ingest.max_bad_share = {params.max_bad_share}"
-        masks = [reject for reject in self.rejects if reject.action == "mask dropped"]
-        for what, bad, among in (
-            ("masks are unusable", masks, len(masks) + totals["with_truth"]),
-            ("label files hold no usable row", self.unusable_labels, totals["labelled"]),
-        ):
-            if len(bad) > params.max_bad_share * among:
-                found.append(f"{len(bad)} of {among} {what} ({limit}): {_examples(bad)}")
+        empty = [split for split in SPLITS if split not in self.absent and not self.counts[split]["images"]]
+        for what, bad, lost, among in losses(self.rejects, totals, self.unusable_labels):
+            alone = empty and what.startswith("images")
+            if lost > params.max_bad_share * among or alone:
+                found.append(over_budget(what, bad, lost, among, f"{empty[0]} has no other" if alone else limit))
         if totals["with_ignored_truth"] and not totals["with_defect_truth"]:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
             )
-        bad, among = totals["image dropped"], totals["image dropped"] + totals["images"]
-        empty = [split for split in SPLITS if split not in self.absent and not self.counts[split]["images"]]
-        if bad > params.max_bad_share * among or empty:
-            allowed = limit if not empty else f"{empty[0]} has no other"
-            dropped = [reject for reject in self.rejects if reject.action == "image dropped"]
-            found.append(f"{bad} of {among} images are unusable ({allowed}): {_examples(dropped)}")
-        if totals["images"] and not self.classes["train"]:
-            example = next((image.path for image in self.images if image.split == "train"), "images/train/x.jpg")
-            found.append(f"train has no usable box; the label file of {example} would be {label_path(example)}")
+        found += self._suspicious(params, totals, limit)
         groups, stops = exact_duplicates(self.images), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
@@ -151,15 +149,38 @@ class Census:
                 f"(ingest.duplicates: report lets them pass)"
             )
         if strict and self.rejects:
-            found.append(f"--strict: {len(self.rejects)} findings, first: {_examples(self.rejects)}")
+            found.append(f"--strict: {len(self.rejects)} findings, first: {examples(self.rejects)}")
         if strict and self.pairs:
             pairs = [f"{pair.image.path} ~ {pair.twin.path}" for pair in self.pairs[:SHOWN]]
             found.append(f"--strict: {len(self.pairs)} near duplicates across splits, first: {'; '.join(pairs)}")
         return found
 
+    def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str) -> list[str]:
+        """What would only show after hours of training."""
+        found = []
+        for split, why in (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by")):
+            example = next((image.path for image in self.images if image.split == split), None)
+            if example is not None and not self.classes[split]:
+                place = f"the label file of {example} would be {label_path(example)}"
+                found.append(f"{split} has no usable box, so that {why}; {place}")
+        if totals["tiny_boxes"] > params.max_bad_share * totals["boxes"]:
+            share = f"{totals['tiny_boxes']} of {totals['boxes']} boxes are smaller than a pixel ({limit})"
+            found.append(f"{share}: coordinates look normalised twice")
+        beyond = [reject for reject in self.rejects if reject.kind == "class_one_more"]
+        if beyond and not any(classes[0] for classes in self.classes.values()):
+            found.append(f"class ids look counted from 1: class 0 never occurs, and {examples(beyond[:1])}")
+        return found
 
-def _examples(rejects: list[Reject]) -> str:
-    """The first few as `file:line: reason`."""
-    places = (reject.file if reject.line is None else f"{reject.file}:{reject.line}" for reject in rejects[:SHOWN])
-    shown = [f"{place}: {reject.reason}" for place, reject in zip(places, rejects, strict=False)]
-    return "; ".join(shown) + (" …" if len(rejects) > SHOWN else "")
+    def note(self, white_level: float | None) -> None:
+        """Add what is odd about the data set as a whole to the rejects."""
+        reasons = []
+        if self.peaks and max(self.peaks) <= 0.5:
+            high = max(self.peaks) * (white_level or WHITE)
+            fits = next(2**bits - 1 for bits in range(1, 64) if 2**bits - 1 >= high - 0.5)
+            told = f"{len(self.peaks)} images of more than 8 bits reach {max(self.peaks):.1%} of white and become dark"
+            reasons.append(f"{told}: set ingest.white_level, such as {fits} for values up to {high:.0f}")
+        for index, name in enumerate(self.names):
+            others = [split for split in SPLITS[1:] if self.classes[split][index]]
+            if others and self.classes["train"] and not self.classes["train"][index]:
+                reasons.append(f"class {index} ({name}) has boxes in {' and '.join(others)}, and none in train")
+        self.rejects += [Reject("data.yaml", None, "noted", reason, "noted") for reason in reasons]

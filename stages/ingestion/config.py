@@ -50,6 +50,9 @@ class IngestParams(Section):
     listed; None: no comparison. Different images differ in about half of the bits.
     `max_bad_share`: greatest share of unusable images, of label files without a usable row, and of unusable masks;
     above it the stage stops.
+    `polygons`: what becomes of a row with the corners of a polygon or an oriented box: its enclosing box is taken.
+    `confidence`: least value of a sixth column, as detectors write it, from which a row is taken, the column dropped;
+    None: such a row is lost.
     `white_level`: what becomes 255 in images of more than 8 bits (4095 for 12-bit cameras); None: what their type says,
     65535 for 16-bit grey and 1 for floating-point numbers.
     """
@@ -57,5 +60,7 @@ class IngestParams(Section):
     duplicates: Literal["error", "report"]
     near_duplicates: Annotated[int, Field(ge=0, le=127)] | None
     max_bad_share: float = Field(ge=0, le=1)
+    polygons: Literal["box"]
+    confidence: Annotated[float, Field(ge=0, le=1)] | None
     white_level: Annotated[float, Field(gt=0)] | None
     split: SplitParams

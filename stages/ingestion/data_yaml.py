@@ -1,37 +1,71 @@
-"""Ultralytics' data.yaml: read, its class names, and its entries as paths below the data root.
+"""Ultralytics' data.yaml: found, read, its class names, and its entries as paths below the data root.
 
 The data root is the folder that holds data.yaml. Nothing outside of it is read.
 """
 
+import json
 import os
+import posixpath
+import re
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
-from stages.data.root_files import inside
+from stages.data.root_files import UNWRITABLE, Unreadable, inside, read_file
 
 MAX_CLASSES = 254
 """Label maps hold class id + 1 in a byte, and 255 means ignored."""
 
+MAX_YAML_BYTES = 1 << 18
+MAX_CLASSES_BYTES = 1 << 16
+NULL = ("", "~", "null", "Null", "NULL")
+OUTSIDE = "leads out of the data root (of another machine? make it relative to data.yaml's folder)"
 
-def read_data_yaml(root: Path) -> dict:
-    """`root`/data.yaml as a mapping. Raises UserError."""
-    path = root / "data.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: not found; data.root must be the folder that holds Ultralytics' data.yaml")
-    inside(root, path.name)
+
+class Missing(UserError):
+    """A folder or a list that data.yaml names and that is not there, or has no image."""
+
+
+def find_data_yaml(root: Path) -> Path:
+    """The YAML file of `data.root`: the file itself, or a folder's data.yaml, dataset.yaml or only YAML file.
+
+    Raises UserError; where a folder has images and no YAML file, the error says what to write.
+    """
+    if root.suffix in (".yaml", ".yml") and root.is_file():
+        return root
+    visible = sorted(path for path in root.iterdir() if not path.name.startswith(".")) if root.is_dir() else []
+    found = [path for path in visible if path.suffix in (".yaml", ".yml") and path.is_file()]
+    for name in ("data.yaml", "dataset.yaml"):
+        if root / name in found:
+            return root / name
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{root}: holds {len(found)} YAML files ({names}): set data.root to the one to use")
+    if not found:
+        must = "not found; data.root must be the folder that holds Ultralytics' data.yaml"
+        raise UserError(f"{root / 'data.yaml'}: {must}{_to_write(root)}")
+    return found[0]
+
+
+def read_data_yaml(path: Path) -> dict:
+    """The YAML file as a mapping of texts, lists and mappings: `true` stays a text. Raises UserError."""
     try:
-        config = YAML(typ="safe").load(path.read_text(encoding="utf-8-sig"))
+        data = read_file(path.parent, path.name, MAX_YAML_BYTES)
+    except Unreadable as error:
+        raise UserError(f"{path.parent}: {error}") from None
+    try:
+        # the base loader gives texts as written, and follows no merge keys, which can hold gigabytes in a few lines
+        config = YAML(typ="base").load(data.decode("utf-8-sig"))
     except MemoryError:
         raise
     except Exception as error:
-        # besides YAMLError the parser raises ValueError on a date, RecursionError on deep nesting, and more
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        # besides YAMLError the parser raises RecursionError on deep nesting, and more
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())[:500]}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected a mapping with `names`, `train` and `val`")
-    return config
+    return {key: value for key, value in config.items() if value not in NULL}
 
 
 def class_names(config: dict, where: str) -> tuple[str, ...]:
@@ -40,53 +74,144 @@ def class_names(config: dict, where: str) -> tuple[str, ...]:
     Raises UserError that starts with `where`.
     """
     names, count = config.get("names"), config.get("nc")
-    if names is None and type(count) is int and 0 < count <= MAX_CLASSES:
-        return tuple(f"class_{index}" for index in range(count))
+    number = int(count) if isinstance(count, str) and re.fullmatch("[0-9]{1,9}", count) else count
+    if names is None and type(number) is int and 0 < number <= MAX_CLASSES:
+        return tuple(f"class_{index}" for index in range(number))
     if isinstance(names, dict):
-        keyed = {int(key) if type(key) is str and key.isdecimal() else key: name for key, name in names.items()}
+        keyed = {int(key) if re.fullmatch("[0-9]{1,9}", str(key)) else key: name for key, name in names.items()}
         if len(keyed) == len(names) and set(keyed) == set(range(len(names))):
             names = [keyed[index] for index in range(len(keyed))]
     usable = isinstance(names, list) and names
-    if not usable or not all(type(name) in (str, int, float) and str(name).strip() for name in names):
+    if not usable or not all(isinstance(name, str) and name.strip() for name in names):
         raise UserError(
             f"{where}: names = {SHORT.repr(names)}: expected a list of class names, or a mapping from 0, 1, 2, …"
         )
-    found = tuple(str(name).strip() for name in names)
+    found = tuple(name.strip() for name in names)
+    if wrong := next((name for name in found if UNWRITABLE.search(name)), None):
+        raise UserError(f"{where}: names: {SHORT.repr(wrong)} holds a control character or half a surrogate pair")
     if len(set(found)) < len(found):
         raise UserError(f"{where}: names = {SHORT.repr(list(found))}: two classes have one name")
     if len(found) > MAX_CLASSES:
         raise UserError(f"{where}: {len(found)} classes; at most {MAX_CLASSES} are possible")
-    if count is not None and count != len(found):
-        raise UserError(f"{where}: nc = {SHORT.repr(count)}, but names has {len(found)} classes")
+    if count is not None and number != len(found):
+        raise UserError(f"{where}: nc = {SHORT.repr(number)}, but names has {len(found)} classes")
     return found
 
 
-def existing_path(root: Path, base: str, entry: object, key: str) -> str:
-    """`entry` of data.yaml below folder `base`, as an existing path relative to `root`; links are not resolved.
+def keypoint_columns(config: dict, where: str) -> int | None:
+    """Columns that pose labels have beyond a box: the product of `kpt_shape`; None without it. Raises UserError."""
+    shape = config.get("kpt_shape")
+    if shape is None:
+        return None
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(re.fullmatch("[1-9][0-9]{0,3}", str(n)) for n in shape)
+    ):
+        raise UserError(f"{where}: kpt_shape = {SHORT.repr(shape)}: expected two whole numbers, such as [17, 3]")
+    return int(shape[0]) * int(shape[1])
 
-    A leading `../` that would leave the root is dropped, as Ultralytics does for exports that write it.
-    Raises UserError naming `key`.
+
+def base_folder(where: Path, config: dict) -> str:
+    """`path` of data.yaml, relative to its folder. Ultralytics looks for it below its own folder of data sets, and
+    others leave in it a path of their machine: where it does not exist and the splits lie beside data.yaml, it is `.`.
     """
-    where = f"{root / 'data.yaml'}: {key} = {SHORT.repr(entry)}"
+    root, entry, train = where.parent, config.get("path", "."), config.get("train")
+    if isinstance(entry, str):
+        path = relative_path(root, ".", entry)
+        elsewhere = path is None and _is_there(root / entry)
+        first = train[0] if isinstance(train, list) and train else train
+        beside = relative_path(root, ".", first) if isinstance(first, str) else None
+        if not elsewhere and not _is_there(root / (path or entry)) and _is_there(root / (beside or entry)):
+            return "."
+    return existing_path(where, ".", entry, "path")
+
+
+def existing_path(where: Path, base: str, entry: object, key: str) -> str:
+    """`entry` of data.yaml, which is the file `where`, below folder `base`, as an existing path relative to its folder.
+
+    Links are not resolved. A leading `../` that would leave the root is dropped, as Ultralytics does for exports that
+    write it. Raises UserError naming `key`, Missing where there is no such path.
+    """
+    root, prefix = where.parent, f"{where}: {key} = {SHORT.repr(entry)}"
     if not isinstance(entry, str) or not entry.strip():
-        raise UserError(f"{where}: expected a path")
-    for attempt in (entry, entry.removeprefix("../")):
-        path = relative_path(root, base, attempt)
-        if path is not None:
-            break
-    else:
-        raise UserError(f"{where}: leads out of the data root, {root}; paths are relative to data.yaml's folder")
+        raise UserError(f"{prefix}: expected a path")
+    path = relative_path(root, base, entry) or relative_path(root, base, _slashes(entry).removeprefix("../"))
+    if path is None:
+        raise UserError(f"{prefix}: {OUTSIDE}")
     try:
         target = inside(root, path)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{prefix}: {error}") from None
     if not target.exists():
-        raise UserError(f"{where}: {root / path} does not exist; paths are relative to data.yaml's folder")
+        raise Missing(f"{prefix}: {root / path} does not exist; paths are relative to data.yaml's folder")
     return path
 
 
 def relative_path(root: Path, base: str, entry: str) -> str | None:
-    """`entry` below folder `base` as a path relative to `root`, without looking at the disk; None when outside."""
+    """`entry` below folder `base` as a path relative to `root`; None when it is outside.
+
+    Inside or outside is judged with and without the links in both. Backslashes separate folders where that gives an
+    existing path, and of an absolute path that does not exist here the end counts that exists below `root`, if it is
+    the only one: so are paths of another system or machine read.
+    """
     top = Path(os.path.normpath(root.absolute()))
-    path = Path(os.path.normpath(top / base / entry))
-    return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
+    plain = _below(top, top / base / entry)
+    if plain is not None and ("\\" not in entry or _is_there(top / plain)):
+        return plain
+    slashed = _slashes(entry)
+    other = _below(top, top / base / slashed)
+    if other is not None and _is_there(top / other):
+        return other
+    if re.match("[A-Za-z]:/|/", slashed) and not _is_there(Path(entry)):
+        parts = posixpath.normpath(slashed).split("/")
+        ends = ["/".join(parts[start:]) for start in range(1, len(parts) - 1)]
+        found = [end for end in ends if _is_there(top / end)]
+        return found[0] if len(found) == 1 else None
+    return other
+
+
+def _below(top: Path, path: Path) -> str | None:
+    path = Path(os.path.normpath(path))
+    for above in (top, Path(os.path.realpath(top))):
+        for same in (path, Path(os.path.realpath(path.parent), path.name)) if "\0" not in str(path) else (path,):
+            if same.is_relative_to(above):
+                return same.relative_to(above).as_posix()
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False  # a name that is too long, or holds a zero byte
+
+
+def _slashes(entry: str) -> str:
+    return entry.replace("\\", "/")
+
+
+def _to_write(root: Path) -> str:
+    """What to write into data.yaml, for a folder with images and without one; else an empty text."""
+    if not (root / "images").is_dir():
+        return ""
+    splits = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+    lines = {
+        split: f"images/{name}"
+        for split, names in splits.items()
+        for name in names
+        if (root / "images" / name).is_dir()
+    }
+    lines = lines or {"train": "images"}
+    names = '["name of class 0", "name of class 1"]'
+    for place in ("classes.txt", "labels/classes.txt"):
+        try:
+            text = (read_file(root, place, MAX_CLASSES_BYTES) or b"").decode("utf-8-sig")
+        except (Unreadable, UnicodeDecodeError):
+            continue
+        if listed := [line.strip() for line in text.splitlines() if line.strip()]:
+            names = json.dumps(listed, ensure_ascii=False)
+            break
+    pairs = ", ".join([*(f"{key}: {value}" for key, value in lines.items()), f"names: {names}"])
+    group = "" if "val" in lines else "; and set ingest.split.group, which makes val and test"
+    return f"; for the folder images write into it: {{{pairs}}}{group}"

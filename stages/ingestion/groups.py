@@ -14,7 +14,8 @@ from stages.common.errors import UserError
 from stages.common.files import write_csv
 from stages.data.tables import SPLITS
 from stages.ingestion.config import SplitParams
-from stages.ingestion.layout import ImageFile, Layout, image_id, with_problems
+from stages.ingestion.counterparts import image_id
+from stages.ingestion.layout import ImageFile, Layout, with_problems
 
 
 @dataclass(frozen=True)

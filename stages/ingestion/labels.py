@@ -1,10 +1,14 @@
 """YOLO label files: rows of `class cx cy w h`, normalised to the upright image, become boxes in its pixels.
 
+Rows of other tasks hold a box too: a sixth column is a confidence, corners of a polygon or an oriented box have an
+enclosing box, and of pose labels the first five columns are one.
+
 Upright means after applying the EXIF orientation, as annotation tools show the image and as Ultralytics assumes.
 Errors use Ultralytics' words, but reject only the row, where Ultralytics rejects the image.
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 from stages.data.boxes import Box
@@ -14,6 +18,12 @@ OVERHANG = 0.01
 
 ROUNDING = 1e-5
 """Overhang up to this is the rounding of six decimals, and not reported."""
+
+MAX_LABEL_BYTES = 1 << 23
+MAX_ROWS = 100_000
+"""Bounds of a label file; beyond them the image is rejected, because its defects would be background."""
+
+ROW = re.compile(rb"^[ \t]*-?[0-9.][^ \t,;\r\n]*(?:[ \t,;]+[^ \t,;\r\n]+){4}", re.MULTILINE)
 
 SHOWN_LETTERS = 40
 """Characters of a value that an error message shows."""
@@ -29,11 +39,24 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped."""
+    """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped.
+
+    `form`: what the row held: box, confidence, polygon or pose.
+    """
 
     class_id: int
     xyxy: Box
     overhang: float = 0.0
+    form: str = "box"
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """`keypoints`: columns that pose labels have beyond a box, or None; `confidence`: see `IngestParams`."""
+
+    class_count: int
+    keypoints: int | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,12 @@ class Labels:
     bad: list[tuple[int, BadRow]]
 
 
-def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Labels:
+def count_rows(data: bytes) -> int:
+    """Lines that begin with a number and have at least five columns: README.txt beside labels holds none."""
+    return sum(1 for _ in ROW.finditer(data))
+
+
+def parse_labels(data: bytes, size_hw: tuple[int, int], format: RowFormat) -> Labels:
     """All rows of a label file. A byte-order mark, CRLF, tabs and blank lines are allowed."""
     labels, seen = Labels([], []), {}
     for line, row in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
@@ -52,7 +80,7 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Lab
         if not text:
             continue
         try:
-            box = parse_row(text, size_hw, class_count)
+            box = parse_row(text, size_hw, format)
             first = seen.setdefault((box.class_id, box.xyxy), line)
             if first != line:
                 raise BadRow("duplicate", f"duplicate label removed, same as line {first}")
@@ -62,40 +90,69 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], class_count: int) -> Lab
     return labels
 
 
-def parse_row(text: str, size_hw: tuple[int, int], class_count: int) -> LabelledBox:
-    """`class cx cy w h` to a box in an image of `size_hw` pixels. Raises BadRow."""
+def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> LabelledBox:
+    """One row to a box in an image of `size_hw` pixels. Raises BadRow."""
     columns = text.split()
-    if len(columns) != 5:
-        shape = " (a polygon or an oriented box; only boxes are read)" if len(columns) > 6 else ""
-        raise BadRow("columns", f"labels require 5 columns, {len(columns)} columns detected{shape}")
-    class_value, cx, cy, width, height = map(_number, columns)
-    if class_value != int(class_value):
-        raise BadRow("class", f"label class {_brief(columns[0])} is not an integer")
-    if class_value < 0:
-        raise BadRow(
-            "class", f"negative label class {_brief(columns[0])}, possible class labels are 0-{class_count - 1}"
-        )
-    if class_value >= class_count:
-        raise BadRow(
-            "class",
-            f"label class {_brief(columns[0])} exceeds dataset class count {class_count}, "
-            f"possible class labels are 0-{class_count - 1}",
-        )
+    form = _form_of(len(columns), format.keypoints)
+    class_value, *numbers = map(_number, columns)
+    _check_class(class_value, columns[0], format.class_count)
+    if form == "confidence":
+        _check_confidence(numbers.pop(), columns[5], format.confidence)
+    if form == "polygon":
+        left, top, right, bottom = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+        numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    cx, cy, width, height = numbers[:4]
     if width <= 0 or height <= 0:
-        raise BadRow("zero_area", f"box size {_brief(columns[3])} x {_brief(columns[4])} is not positive")
+        raise BadRow("zero_area", f"box size {_brief(*columns[3:5], between=' x ')} is not positive")
     x1, y1, x2, y2 = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
     overhang = max(-x1, -y1, x2 - 1, y2 - 1, 0.0)
     if overhang > OVERHANG + 1e-12:
         raise BadRow(
             "out_of_bounds",
-            f"non-normalized or out of bounds coordinates {_brief(*columns[1:])}: the box reaches from "
+            f"non-normalized or out of bounds coordinates {_brief(*columns[1:9])}: the box reaches from "
             f"({x1:.4g}, {y1:.4g}) to ({x2:.4g}, {y2:.4g}), allowed is 0 to 1, and {OVERHANG} beyond is clipped",
         )
     image_h, image_w = size_hw
     xyxy = (_clip(x1) * image_w, _clip(y1) * image_h, _clip(x2) * image_w, _clip(y2) * image_h)
     if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
-        raise BadRow("zero_area", f"box {_brief(*columns[1:])} has no area inside the image")
-    return LabelledBox(int(class_value), xyxy, overhang)
+        raise BadRow("zero_area", f"box {_brief(*columns[1:9])} has no area inside the image")
+    return LabelledBox(int(class_value), xyxy, overhang, form)
+
+
+def _form_of(columns: int, keypoints: int | None) -> str:
+    """What a row of so many columns holds. Raises BadRow."""
+    if columns == 5:
+        return "box"
+    if columns == 6:
+        return "confidence"
+    if keypoints is not None and columns == 5 + keypoints:
+        return "pose"
+    if columns >= 7 and columns % 2:
+        return "polygon"
+    pose = "; keypoints need kpt_shape in data.yaml" if columns > 6 else ""
+    raise BadRow("columns", f"labels require 5 columns, {columns} columns detected{pose}")
+
+
+def _check_confidence(value: float, column: str, least: float | None) -> None:
+    if least is None:
+        raise BadRow(
+            "confidence", f"6 columns detected: the last, {_brief(column)}, looks like a confidence (ingest.confidence)"
+        )
+    if not 0 <= value <= 1:
+        raise BadRow("columns", f"confidence {_brief(column)}, allowed is 0 to 1")
+    if value < least:
+        raise BadRow("below_confidence", f"confidence {_brief(column)} is below ingest.confidence = {least}")
+
+
+def _check_class(value: float, column: str, class_count: int) -> None:
+    possible = f"possible class labels are 0-{class_count - 1}"
+    if value != int(value):
+        raise BadRow("class", f"label class {_brief(column)} is not an integer")
+    if value < 0:
+        raise BadRow("class", f"negative label class {_brief(column)}, {possible}")
+    if value >= class_count:
+        kind = "class_one_more" if value == class_count else "class"
+        raise BadRow(kind, f"label class {_brief(column)} exceeds dataset class count {class_count}, {possible}")
 
 
 def _number(column: str) -> float:
@@ -111,9 +168,9 @@ def _number(column: str) -> float:
     return value
 
 
-def _brief(*columns: str) -> str:
+def _brief(*columns: str, between: str = " ") -> str:
     """`columns` for an error message, each shortened: a number may have a million digits."""
-    return " ".join(column if len(column) <= SHOWN_LETTERS else f"{column[:SHOWN_LETTERS]}…" for column in columns)
+    return between.join(column if len(column) <= SHOWN_LETTERS else f"{column[:SHOWN_LETTERS]}…" for column in columns)
 
 
 def _clip(share: float) -> float:

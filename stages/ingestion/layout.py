@@ -1,4 +1,4 @@
-"""Which images each split has, and where their labels and masks belong, by Ultralytics' naming rules."""
+"""Which images each split has, and which files in their folders are no images."""
 
 import os
 from collections import Counter
@@ -6,15 +6,31 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, printable
 from stages.common.params import SHORT
-from stages.data.root_files import SUFFIXES, inside, visible_files
+from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, UNWRITABLE, Unreadable, inside, read_file, visible_files
 from stages.data.tables import SPLITS
-from stages.ingestion.data_yaml import class_names, existing_path, read_data_yaml, relative_path
+from stages.ingestion.counterparts import Counterparts, counterpart, image_id, key_of, label_path
+from stages.ingestion.data_yaml import (
+    OUTSIDE,
+    Missing,
+    base_folder,
+    class_names,
+    existing_path,
+    find_data_yaml,
+    keypoint_columns,
+    read_data_yaml,
+    relative_path,
+)
+from stages.ingestion.labels import count_rows
 from stages.ingestion.rejects import Reject
 
 COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
 """Suffixes of files that labelling tools write beside images; they are skipped without a finding."""
+
+MAX_LIST_BYTES = 1 << 26
+MAX_LIST_LINES = 1_000_000
+"""Bounds of a .txt list of images."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +47,24 @@ class ImageFile:
 class Layout:
     """`splits`: images of each split, sorted by id; None where data.yaml names no such split.
 
-    `ignored`: files in the image folders that are not images.
+    `keypoints`: columns of pose labels beyond a box, or None. `ignored`: findings about other files.
     """
 
     root: Path
     names: tuple[str, ...]
     splits: dict[str, list[ImageFile] | None]
     ignored: list[Reject]
+    keypoints: int | None = None
 
 
-def read_layout(root: Path, train_alone: bool = False) -> Layout:
-    """Read `root`/data.yaml and list its images; `train_alone`: `val` may be absent.
+def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
+    """Read data.yaml in or at `data_root` and list its images; `train_alone`: `val` may be absent.
 
     Raises UserError naming key, value and what is allowed.
     """
-    config = read_data_yaml(root)
-    base = existing_path(root, ".", config.get("path") or ".", "path")
+    where = find_data_yaml(data_root)
+    config = read_data_yaml(where)
+    base = base_folder(where, config)
     if "val" not in config and "validation" in config:
         config["val"] = config["validation"]
     ignored: dict[str, Reject] = {}
@@ -56,121 +74,148 @@ def read_layout(root: Path, train_alone: bool = False) -> Layout:
         if entries is None and (split == "train" or (split == "val" and not train_alone)):
             hint = "; or let ingest.split.group make one out of train" if split == "val" else ""
             allowed = f"a folder, a list of folders or a .txt list of images{hint}"
-            raise UserError(f"{root / 'data.yaml'}: no `{split}`: {allowed}")
-        splits[split] = None if entries is None else _images_of(root, base, split, entries, ignored)
-    return Layout(root, class_names(config, str(root / "data.yaml")), splits, list(ignored.values()))
-
-
-def label_path(image: str) -> str:
-    """Path of an image's label file: the last folder `images` becomes `labels`, the suffix .txt (Ultralytics)."""
-    return _counterpart(image, "labels", ".txt") or PurePosixPath(image).with_suffix(".txt").as_posix()
-
-
-def mask_path(image: str) -> str | None:
-    """The same for its mask: `masks` and .png. None without a folder `images`: the path would be the image's own."""
-    return _counterpart(image, "masks", ".png")
-
-
-def image_id(split: str, image: str) -> str:
-    """`<split>/<path below the last folder `images`, without a leading <split> and without suffix>`."""
-    parts = PurePosixPath(image).with_suffix("").parts
-    above = _images_folder(parts)
-    parts = parts if above is None else parts[above + 1 :]
-    return "/".join((split, *(parts[1:] if len(parts) > 1 and parts[0] == split else parts)))
+            raise UserError(f"{where}: no `{split}`: {allowed}")
+        try:
+            splits[split] = None if entries is None else _images_of(where, base, split, entries, ignored)
+        except Missing as error:
+            if split != "test":
+                raise
+            splits[split] = None
+            reason = f"test = {SHORT.repr(entries)}: {'no images found' if 'no images' in str(error) else 'not there'}"
+            ignored[where.name] = Reject(where.name, None, "no_test", f"{reason}, so there is no test split", "noted")
+    names = class_names(config, str(where))
+    return Layout(where.parent, names, splits, list(ignored.values()), keypoint_columns(config, str(where)))
 
 
 def orphans(layout: Layout) -> list[Reject]:
-    """Labels and masks without an image, and those with a suffix that is not read (`.TXT`, a mask saved as JPEG).
+    """Labels and masks without an image, and masks with a suffix that is not read.
 
     Searched are the folders where labels and masks of the layout's images belong, and those below.
     """
-    folders = {PurePosixPath(image.path).parent for images in layout.splits.values() for image in images or []}
-    found = []
+    listed = [image for images in layout.splits.values() for image in images or []]
     # a list may name images that do not exist, or that are outside of the root
-    folders = {folder for folder in folders if _is_folder_inside(layout.root, str(folder))}
+    named = {PurePosixPath(image.path).parent for image in listed}
+    folders = {folder for folder in named if _is_folder_inside(layout.root, str(folder))}
+    found, on_read = [], Counterparts(layout.root)
     for folder in sorted(folders - {folder for folder in folders if folders.intersection(folder.parents)}):
-        images = (path for path, _ in _files_below(layout.root, str(folder), {}) if _is_image(path))
-        stems = {PurePosixPath(path).relative_to(folder).with_suffix("") for path in images}
+        on_disk = (path for path, _ in _files_below(layout.root, str(folder), {}) if _is_image(path, UNREAD_SUFFIXES))
+        paths = [*on_disk, *(i.path for i in listed if folder in PurePosixPath(i.path).parents)]
+        stems = {_stem(path, folder) for path in paths}
         for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
-            place = _counterpart(f"{folder}/x", kind, "")
+            place = counterpart(f"{folder}/x", kind, "")
             beside = None if place is None else PurePosixPath(place).parent
             if beside is None or not _is_folder_inside(layout.root, str(beside)):
                 continue
             for path in sorted(path for path, _ in _files_below(layout.root, str(beside), {})):
-                stem = PurePosixPath(path).relative_to(beside).with_suffix("")
+                stem = _stem(path, beside)
                 # labelling tools write classes.txt beside the labels
-                if path.endswith(suffix) and stem not in stems and stem.name != "classes":
-                    reason = f"{kind.removesuffix('s')} file without an image"
-                elif not path.endswith(suffix) and path.lower().endswith(meant):
+                if path.lower().endswith(suffix) and stem not in stems and PurePosixPath(stem).name != "classes":
+                    reason = f"{kind.removesuffix('s')} file without an image: there is no image {folder}/{stem}.*"
+                elif path.lower().endswith(suffix) and on_read.actual(path) != path:
+                    reason = f"{PurePosixPath(on_read.actual(path)).name} is read instead"
+                elif kind == "masks" and path.lower().endswith(meant) and not path.lower().endswith(suffix):
                     reason = f"{kind} are read from files that end in {suffix}"
                 else:
                     continue
-                found.append(Reject(path, None, f"orphan_{kind}", reason, "file ignored"))
+                rows = _rows_of(layout.root, path) if kind == "labels" else 0
+                found.append(Reject(path, None, f"orphan_{kind}", reason, "file ignored", rows))
     return found
 
 
 def with_problems(images: Iterable[ImageFile]) -> list[ImageFile]:
-    """`images` of one split, sorted by id; those that share an id, and so a label file, get that as their problem."""
-    ordered = sorted(images, key=lambda image: (image.image_id, image.path))
-    ids = Counter(image.image_id for image in ordered)
-    return [
-        image
-        if ids[image.image_id] == 1
-        else replace(image, problem=f"{ids[image.image_id]} images share one name stem")
-        for image in ordered
-    ]
+    """`images` of one split, sorted by id. Those that share a label file get that as their problem; those that share
+    an id alone keep all of their path as id."""
+    images = list(images)
+    labels = Counter(key_of(label_path(image.path)) for image in images)
+    ids = Counter(image.image_id for image in images)
+    made = []
+    for image in images:
+        shared = labels[key_of(label_path(image.path))]
+        if shared > 1:
+            image = replace(image, problem=image.problem or f"{shared} images share one name stem")
+        elif ids[image.image_id] > 1:
+            image = replace(image, image_id=f"{image.split}/{PurePosixPath(image.path).with_suffix('')}")
+        made.append(image)
+    return sorted(made, key=lambda image: (image.image_id, image.path))
 
 
-def _images_of(root: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[ImageFile]:
+def _images_of(where: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[ImageFile]:
     """Images of one split, sorted by id; other files go into `ignored`."""
-    found: dict[str, ImageFile] = {}
+    root, found, unread = where.parent, {}, {}
+    beside = Counterparts(root)
     for entry in entries if isinstance(entries, list) else [entries]:
-        target = existing_path(root, base, entry, split)
+        target = existing_path(where, base, entry, split)
         if (root / target).is_dir():
             files = _files_below(root, target, ignored)
         elif target.endswith(".txt") and (root / target).is_file():
             files = _listed(root, base, target)
         else:
-            raise UserError(
-                f"{root / 'data.yaml'}: {split} = {SHORT.repr(entry)}: expected a folder or a .txt list of images"
-            )
+            raise UserError(f"{where}: {split} = {SHORT.repr(entry)}: expected a folder or a .txt list of images")
         for path, problem in files:
             if _is_image(path):
                 found[path] = ImageFile(split, image_id(split, path), path, problem)
+            elif _is_image(path, UNREAD_SUFFIXES) or (
+                not path.lower().endswith(COMPANIONS) and beside.is_listed(beside.label(path))
+            ):
+                reason = f"{PurePosixPath(path).suffix or 'a name without suffix'} is not read"
+                reason = f"{reason}: convert it to one of {' '.join(SUFFIXES)}"
+                unread[path] = ImageFile(split, image_id(split, path), path, reason)
             elif not path.lower().endswith(COMPANIONS):
                 reason = f"not an image suffix, read are {' '.join(SUFFIXES)}"
                 ignored[path] = Reject(path, None, "not_an_image", reason, "file ignored")
-    if not found:
-        raise UserError(
-            f"{root / 'data.yaml'}: {split} = {SHORT.repr(entries)}: no images found ({' '.join(SUFFIXES)})"
-        )
-    return with_problems(found.values())
+    ids = {image.image_id for image in found.values()}
+    for path, image in unread.items():
+        if image.image_id in ids:
+            reason = "not read; the image of the same name beside it is"
+            ignored[path] = Reject(path, None, "not_an_image", reason, "file ignored")
+    images = with_problems([*found.values(), *(image for image in unread.values() if image.image_id not in ids)])
+    if not images:
+        raise Missing(f"{where}: {split} = {SHORT.repr(entries)}: no images found ({' '.join(SUFFIXES)})")
+    return images
 
 
 def _files_below(root: Path, folder: str, ignored: dict[str, Reject]) -> Iterator[tuple[str, str | None]]:
     """Relative path and problem of each visible file below `folder`; links to folders go into `ignored`."""
 
     def ignore(link: Path) -> None:
-        path, _ = _printable(os.path.relpath(link, root))
+        path, _ = _writable(os.path.relpath(link, root))
         ignored[path] = Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored")
 
     for file in visible_files(root / folder, ignore):
-        yield _printable(os.path.relpath(file, root))
+        yield _writable(os.path.relpath(file, root))
 
 
 def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:
     """The same for each line of a .txt list: `./x` is relative to the list's folder, `x` to data.yaml's `path`."""
-    for line in (root / target).read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+    try:
+        data = (read_file(root, target, MAX_LIST_BYTES) or b"").removeprefix(b"\xef\xbb\xbf")
+    except Unreadable as error:
+        raise UserError(f"{root}: {error}") from None
+    if (lines := data.count(b"\n") + 1) > MAX_LIST_LINES:
+        raise UserError(f"{root / target}: {lines:,} lines, allowed are {MAX_LIST_LINES:,}")
+    for line in data.splitlines():
         entry = os.fsdecode(line.strip())
         if entry:
             path = relative_path(root, str(Path(target).parent) if entry.startswith("./") else base, entry)
-            yield (_printable(entry)[0], "leads out of the data root") if path is None else _printable(path)
+            yield (_writable(entry)[0], OUTSIDE) if path is None else _writable(path)
 
 
-def _printable(path: str) -> tuple[str, str | None]:
-    """`path` as valid UTF-8, which tables need, and a problem if that changed it."""
-    text = path.encode("utf-8", "backslashreplace").decode()
-    return text, None if text == path else "file name is not valid UTF-8"
+def _writable(path: str) -> tuple[str, str | None]:
+    """`path` as tables, XML and terminals can hold it, and a problem if that changed it."""
+    if not UNWRITABLE.search(path):
+        return path, None
+    try:
+        path.encode()
+        return printable(path.replace("\n", "\\n").replace("\r", "\\r")), "file name holds a control character"
+    except UnicodeEncodeError:
+        return printable(path), "file name is not valid UTF-8"
+
+
+def _rows_of(root: Path, path: str) -> int:
+    try:
+        return count_rows(read_file(root, path) or b"")
+    except Unreadable:
+        return 1
 
 
 def _is_folder_inside(root: Path, path: str) -> bool:
@@ -180,17 +225,9 @@ def _is_folder_inside(root: Path, path: str) -> bool:
         return False
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _is_image(name: str, suffixes: tuple[str, ...] = ()) -> bool:
+    return name.lower().endswith(SUFFIXES + suffixes)
 
 
-def _counterpart(image: str, folder: str, suffix: str) -> str | None:
-    """`image` with its last folder `images` replaced by `folder`, and `suffix`; None without such a folder."""
-    parts = PurePosixPath(image).with_suffix(suffix).parts
-    index = _images_folder(parts)
-    return None if index is None else "/".join((*parts[:index], folder, *parts[index + 1 :]))
-
-
-def _images_folder(parts: tuple[str, ...]) -> int | None:
-    """Index of the last folder `images` among the parts of a path."""
-    return max((index for index, part in enumerate(parts[:-1]) if part == "images"), default=None)
+def _stem(path: str, folder: PurePosixPath) -> str:
+    return key_of(PurePosixPath(path).relative_to(folder).with_suffix("").as_posix() + ".")[:-1]

@@ -21,13 +21,17 @@ Action = Literal[
 
 @dataclass(frozen=True)
 class Reject:
-    """One finding. `file` is relative to the data root, `line` counts from 1; findings are counted by `kind`."""
+    """One finding. `file` is relative to the data root, `line` counts from 1; findings are counted by `kind`.
+
+    `rows`: rows of labels that are lost by it.
+    """
 
     file: str
     line: int | None
     kind: str
     reason: str
     action: Action
+    rows: int = 0
 
 
 def write_rejects(folder: Path, rejects: list[Reject]) -> None:

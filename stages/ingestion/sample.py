@@ -1,23 +1,32 @@
 """Read and check one image with its labels and its mask."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.data.decoding import FLAT, BadImage
-from stages.data.images import probe_image
+from stages.data.images import Probe, probe_image
 from stages.data.root_files import Unreadable, read_file
 from stages.data.tables import encode_label_map
+from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import perceptual_hash
-from stages.ingestion.labels import ROUNDING, parse_labels
-from stages.ingestion.layout import ImageFile, label_path, mask_path
+from stages.ingestion.labels import MAX_LABEL_BYTES, MAX_ROWS, ROUNDING, RowFormat, count_rows, parse_labels
+from stages.ingestion.layout import ImageFile
 from stages.ingestion.rejects import Reject
 from stages.ingestion.truth import BadMask, parse_mask
+
+LISTED = 100
+"""Bad rows of one label file that are listed one by one; the rest is one finding more."""
+
+NOT_LOST = ("duplicate", "below_confidence")
+"""Kinds of rows that are dropped and not lost."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
 
+    `dropped`: rows of the label file that were dropped, by kind; `forms`: rows that were taken, by what they held.
     `truth_values`: values in the mask; `phash`: see `perceptual_hash`; `peak`: see `Decoded`.
     """
 
@@ -25,28 +34,32 @@ class Sample:
     boxes: list[dict]
     truth: dict | None
     rejects: list[Reject]
+    dropped: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
     truth_values: frozenset[int] = frozenset()
     phash: bytes | None = None
     peak: float | None = None
 
 
-def read_sample(root: Path, image_file: ImageFile, class_count: int, white_level: float | None = None) -> Sample:
+def read_sample(
+    beside: Counterparts, image_file: ImageFile, format: RowFormat, white_level: float | None = None
+) -> Sample:
     """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
 
     An image whose labels exist but cannot be read is rejected: without them its defects would be background.
     """
+    source, label_data, problem = beside.label(image_file.path), None, None
     try:
-        if image_file.problem:
-            raise Unreadable(image_file.problem)
-        data = read_file(root, image_file.path)
-        if data is None:
-            raise Unreadable("image file not found")
-        probe = probe_image(data, white_level)
-        if probe.spread <= FLAT:
-            raise BadImage(f"all pixels are alike (up to {FLAT} of 255 levels): it shows nothing")
-        label_data = read_file(root, label_path(image_file.path))
+        label_data = _read_labels(beside, source)
+    except Unreadable as error:
+        problem = str(error)
+    try:
+        probe = _probe(beside.root, image_file, white_level)
+        if problem:
+            raise Unreadable(problem)
     except (BadImage, Unreadable) as error:
-        return Sample(None, [], None, [Reject(image_file.path, None, "image", str(error), "image dropped")])
+        kind, rows = "unread_suffix" if "convert it" in str(error) else "image", count_rows(label_data or b"")
+        return Sample(None, [], None, [Reject(image_file.path, None, kind, str(error), "image dropped", rows)])
     image = {
         "image_id": image_file.image_id,
         "split": image_file.split,
@@ -57,28 +70,9 @@ def read_sample(root: Path, image_file: ImageFile, class_count: int, white_level
         "width": probe.size_hw[1],
         "label_status": "missing",
     }
-    boxes, rejects = [], []
+    labels = parse_labels(label_data or b"", probe.size_hw, format)
     if label_data is not None:
-        boxes, rejects, image["label_status"] = _read_boxes(image_file, label_data, probe.size_hw, class_count)
-    if probe.restored:
-        rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
-    truth, values, mask_file = None, frozenset(), mask_path(image_file.path)
-    try:
-        mask_data = None if mask_file is None else read_file(root, mask_file)
-        if mask_data is not None:
-            mask, values = parse_mask(mask_data, probe.size_hw, class_count)
-            truth = {key: image[key] for key in ("image_id", "height", "width")}
-            truth["mask_png"] = encode_label_map(mask)
-    except (BadMask, Unreadable) as error:
-        rejects.append(Reject(mask_file, None, "mask", str(error), "mask dropped"))
-    return Sample(image, boxes, truth, rejects, frozenset(values), perceptual_hash(probe.thumbnail), probe.peak)
-
-
-def _read_boxes(
-    image_file: ImageFile, data: bytes, size_hw: tuple[int, int], class_count: int
-) -> tuple[list[dict], list[Reject], str]:
-    """Rows of the boxes table, rejects, and the label status of the images table."""
-    source, labels = label_path(image_file.path), parse_labels(data, size_hw, class_count)
+        image["label_status"] = "labelled" if labels.boxes or labels.bad else "empty"
     boxes = [
         {
             "box_id": f"{image_file.image_id}:{line}",
@@ -90,10 +84,52 @@ def _read_boxes(
         }
         for line, box in labels.boxes
     ]
-    rejects = [Reject(source, line, bad.kind, str(bad), "row dropped") for line, bad in labels.bad]
+    rejects = [
+        Reject(source, line, bad.kind, str(bad), "row dropped", int(bad.kind not in NOT_LOST))
+        for line, bad in labels.bad[:LISTED]
+    ]
+    if rest := labels.bad[LISTED:]:
+        lost, reason = sum(bad.kind not in NOT_LOST for _, bad in rest), f"{len(rest):,} rows more, from this one on"
+        rejects.append(Reject(source, rest[0][0], rest[0][1].kind, f"{reason}: {rest[0][1]}", "row dropped", lost))
     rejects += [
         Reject(source, line, "clipped", f"box reaches {box.overhang:.2%} out of the image", "box clipped")
         for line, box in labels.boxes
         if box.overhang > ROUNDING
     ]
-    return boxes, rejects, "labelled" if boxes or labels.bad else "empty"
+    if probe.restored:
+        rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
+    truth, values = None, frozenset()
+    mask_file = beside.mask(image_file.path)
+    try:
+        mask_data = None if mask_file is None else read_file(beside.root, mask_file)
+        if mask_data is not None:
+            mask, values = parse_mask(mask_data, probe.size_hw, format.class_count)
+            truth = {key: image[key] for key in ("image_id", "height", "width")}
+            truth["mask_png"] = encode_label_map(mask)
+    except (BadMask, Unreadable) as error:
+        rejects.append(Reject(mask_file, None, "mask", str(error), "mask dropped"))
+    dropped, forms = Counter(bad.kind for _, bad in labels.bad), Counter(box.form for _, box in labels.boxes)
+    phash = perceptual_hash(probe.thumbnail)
+    return Sample(image, boxes, truth, rejects, dropped, forms, frozenset(values), phash, probe.peak)
+
+
+def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Probe:
+    if image_file.problem:
+        raise Unreadable(image_file.problem)
+    data = read_file(root, image_file.path)
+    if data is None:
+        raise Unreadable("image file not found")
+    probe = probe_image(data, white_level)
+    if probe.spread <= FLAT:
+        raise BadImage(f"all pixels are alike (up to {FLAT} of 255 levels): it shows nothing")
+    return probe
+
+
+def _read_labels(beside: Counterparts, path: str) -> bytes | None:
+    """Bytes of a label file, None without one. Raises Unreadable, also for a link to nothing."""
+    data = read_file(beside.root, path, MAX_LABEL_BYTES)
+    if data is None and beside.is_listed(path):
+        raise Unreadable(f"{path} is a link to nothing")
+    if data is not None and (rows := max(data.count(b"\n"), data.count(b"\r"))) > MAX_ROWS:
+        raise Unreadable(f"{path} has {rows:,} rows, allowed are {MAX_ROWS:,}")
+    return data

@@ -71,8 +71,8 @@ def sound(root: Path) -> Path:
     put(root / "labels/train/a.txt", "0 .5 .5 .25 .25\n1 .25 .25 .1 .1\n")
     put(root / "labels/train/b.txt", "1 .5 .5 .25 .25\n")
     put(root / "labels/train/c.txt", "")
-    put(root / "labels/val/e.txt", "0 .5 .5 .25 .25\n")
-    put(root / "labels/test/g.txt", "0 .5 .5 .25 .25\n")
+    put(root / "labels/val/e.txt", "1 .5 .5 .25 .25\n")
+    put(root / "labels/test/g.txt", "1 .5 .5 .25 .25\n")
     put(root / "masks/test/g.png", encoded(Image.fromarray(truth())))
     put(root / "data.yaml", DATA_YAML)
     return root
@@ -194,8 +194,8 @@ kind("PostScript called JPEG", image_file("x.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n")
 kind(
     "suffix that is not read",
     lambda root: put(root / X.format("heic"), b"x"),
-    (X.format("heic"), None, "not an image suffix", "file ignored"),
-    counts={"ignored_files": 1},
+    dropped("heic", ".heic is not read: convert it to one of"),
+    counts={"train.rejected_images": 1},
 )
 kind("suffix in capitals", image_file("x.JPG", JPEG), counts=FINE)
 kind("16-bit grey PNG", image_file("x.png", encoded(WIDE)), counts=FINE)
@@ -294,9 +294,9 @@ def row(text: str, reason: str, action: str = "row dropped", **more: object) -> 
 
 
 ROWS = {
-    "extra column": row("0 .5 .5 .1 .1 .9", "labels require 5 columns, 6 columns detected"),
+    "confidence": row("0 .5 .5 .1 .1 .9", "6 columns detected: the last, .9, looks like a confidence"),
     "column too few": row("0 .5 .5 .1", "labels require 5 columns, 4 columns detected"),
-    "polygon among boxes": row("0 .1 .1 .9 .1 .9 .9 .1 .9", "9 columns detected (a polygon or an oriented box"),
+    "even number of columns": row("0 .1 .1 .9 .1 .9 .9 .1", "8 columns detected; keypoints need kpt_shape"),
     "commas for spaces": row("0,.5,.5,.1,.1", "labels require 5 columns, 1 columns detected"),
     "decimal commas": row("0 0,5 0,5 0,1 0,1", "'0,5' is not a number"),
     "negative coordinate": row("0 -.5 .5 .1 .1", "non-normalized or out of bounds coordinates -.5"),
@@ -324,7 +324,7 @@ for name, made in ROWS.items():
     kind(name, made["build"], made["finding"], counts=made["counts"])
 
 TWO = {"train.boxes": 3, "train.labels_labelled": 2, "train.rejected_rows": 0}
-MANY = "".join(f"0 {0.1 + 0.008 * (i % 100):.6f} {0.1 + 0.008 * (i // 100):.6f} .01 .01\n" for i in range(10_000))
+MANY = "".join(f"0 {0.1 + 0.008 * (i % 100):.6f} {0.1 + 0.008 * (i // 100):.6f} .03 .05\n" for i in range(10_000))
 kind("byte-order mark", labels("\ufeff0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n"), counts=TWO)
 kind("CRLF", labels("0 .5 .5 .2 .2\r\n1 .5 .5 .2 .2\r\n"), counts=TWO)
 kind("CR alone", labels("0 .5 .5 .2 .2\r1 .5 .5 .2 .2\r"), counts=TWO)
@@ -372,13 +372,13 @@ kind(
     both(labels("0 20 12 9 9\n"), lambda root: put(root / "labels/train/b.txt", "0 20 12 9 9\n")),
     (A, 1, "non-normalized", "row dropped"),
     ("labels/train/b.txt", 1, "non-normalized", "row dropped"),
-    refused="2 of 4 label files hold no usable row (ingest.max_bad_share = 0.05): labels/train/a.txt:1: non-normalized",
+    refused="2 of 4 label files are unusable (ingest.max_bad_share = 0.05): labels/train/a.txt:1: non-normalized",
     settings={"max_bad_share": 0.05},
 )
 kind(
     "labels in a folder of another name",
     lambda root: (root / "labels").rename(root / "annotations"),
-    refused="train has no usable box; the label file of images/train/a.png would be labels/train/a.txt",
+    refused="nothing to learn; the label file of images/train/a.png would be labels/train/a.txt",
 )
 
 # Masks. A wrong one would give wrong scores: it is dropped and counted.
@@ -429,7 +429,7 @@ kind("quotes and commas in names", image_file("a \"b\", 'c'.png", PNG), counts=N
 kind(
     "line break in a name",
     image_file("new\nline.png", b""),
-    ("images/train/new\nline.png", None, "empty", "image dropped"),
+    ("images/train/new\\nline.png", None, "file name holds a control character", "image dropped"),
 )
 kind(
     "name that is no UTF-8",
@@ -511,7 +511,7 @@ kind(
     ),
     ("../o.png", None, OUT, "image dropped"),
     ("/etc/o.png", None, OUT, "image dropped"),
-    ("ima\0ge.png", None, "is not a usable path", "image dropped"),
+    ("ima\\x00ge.png", None, "file name holds a control character", "image dropped"),
     ("images/gone.png", None, "image file not found", "image dropped"),
     counts=LIST,
 )
@@ -523,11 +523,14 @@ kind(
 )
 kind("absolute path inside", lambda r: put(r / "data.yaml", DATA_YAML.replace("path: .", f"path: {r}")), counts=LIST)
 refused("absolute path outside", "path: .", "path: /etc", "path = '/etc': leads out of the data root")
-refused("path that leads out", "path: .", "path: ../datasets/x", "path = '../datasets/x': ")
+accepted("path of Ultralytics' own folder", "path: .", "path: ../datasets/x")
+accepted("path of another machine", "path: .", "path: /content/set")
+accepted("path of Windows", "path: .", "path: C:\\data\\set")
+accepted("path that is the folder's own name", "path: .", "path: set")
 refused("split that leads out", "train: images/train", "train: ../../../etc", f"train = '../../../etc': {OUT}")
 refused("split that is not there", "train: images/train", "train: images/trian", "trian does not exist")
 refused("split that is a file", "train: images/train", "train: data.yaml", "expected a folder or a .txt list of images")
-refused("split that is a number", "train: images/train", "train: 7", "train = 7: expected a path")
+refused("split that is a number", "train: images/train", "train: 7", "train = '7': ")
 refused("no train", "train: images/train\n", "", "no `train`: a folder, a list of folders or a .txt list of images")
 refused("no val", "val: images/val\n", "", "no `val`: ")
 refused("no names", "names: [dirt, damage]", "", "names = None: expected a list of class names")
@@ -542,7 +545,7 @@ refused(
     "nc: 255\nnames: [" + ", ".join(f"c{i}" for i in range(255)) + "]",
     "at most 254",
 )
-refused("data.yaml that runs code", "names: [dirt, damage]", "names: !!python/object/apply:os.system [id]", "as YAML")
+accepted("tag that would run code", "names: [dirt, damage]", "names: !!python/object/apply:os.system [id, ls]")
 refused("data.yaml with one key twice", "path: .", "path: .\npath: .", "cannot be read as YAML")
 refused("empty data.yaml", DATA_YAML, "", "expected a mapping with `names`, `train` and `val`")
 refused("data.yaml that is no YAML", DATA_YAML, "{[", "cannot be read as YAML")

@@ -14,7 +14,14 @@ def ingest(root: Path, out: Path | None = None, strict: bool = False, workers: i
     """Run the stage into `out`, with `changes` in section ingest; returns its metrics."""
     out = out or root.parent / "out"
     out.mkdir(exist_ok=True)
-    settings = {"duplicates": "error", "near_duplicates": 40, "max_bad_share": 0.05, "white_level": None} | changes
+    settings = {
+        "duplicates": "error",
+        "near_duplicates": 40,
+        "max_bad_share": 0.05,
+        "polygons": "box",
+        "confidence": None,
+        "white_level": None,
+    } | changes
     settings["split"] = {"group": None, "val": 0.15, "test": 0.15, "seed": 0} | changes.get("split", {})
     YAML().dump({"data": {"root": str(root)}, "ingest": settings}, out / "params.yaml")
     main(out / "tables", out / "truth", out / "ingest.json", out / "params.yaml", strict=strict, workers=workers)

@@ -1,0 +1,63 @@
+"""How much of a data set may be lost: one share, `ingest.max_bad_share`, bounds every way to lose an image or a label.
+
+A lost label is the worst that can happen: its defect becomes background. So rows count wherever they are lost: in a
+label file, with their image, or in a label file without an image.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from stages.ingestion.rejects import Reject
+
+SHOWN = 3
+"""Examples in an error line; rejects.csv has all."""
+
+WAYS_OUT = {
+    "class": "`names` in data.yaml must name every class",
+    "class_one_more": "`names` in data.yaml must name every class, and ids count from 0",
+    "confidence": "ingest.confidence: 0 takes these rows, a higher number those from it on; the column is dropped",
+    "columns": "a row is `class cx cy w h`, or a class and the corners of a polygon",
+    "not_a_number": "a row is `class cx cy w h`, separated by spaces, with decimal points",
+    "out_of_bounds": "coordinates are shares of the image's sides, from 0 to 1",
+    "orphan_labels": "give them the name of their image, or remove them",
+    "orphan_masks": "give them the name of their image",
+    "unread_suffix": "convert them to JPEG or PNG",
+}
+"""Kind of finding to what a user can do about it."""
+
+
+def losses(rejects: list[Reject], counts: Mapping[str, int], unusable_labels: list[Reject]) -> list[tuple]:
+    """What is lost: (what, findings, number lost, number in all), for images, rows, label files and masks.
+
+    `counts`: numbers of images, boxes, labelled images and masks (`with_truth`) that are used.
+    """
+    images = [reject for reject in rejects if reject.action == "image dropped"]
+    rows = [reject for reject in rejects if reject.rows]
+    orphaned = [reject for reject in rejects if reject.kind == "orphan_labels" or reject.action == "image dropped"]
+    files = [*unusable_labels, *(reject for reject in orphaned if reject.rows)]
+    masks = [reject for reject in rejects if reject.action == "mask dropped" or reject.kind == "orphan_masks"]
+    lost = sum(reject.rows for reject in rows)
+    read = counts["labelled"] - len(unusable_labels)
+    return [
+        ("images are unusable", images, len(images), len(images) + counts["images"]),
+        ("label files are unusable", files, len(files), len(files) + read),
+        ("label rows are lost", rows, lost, lost + counts["boxes"]),
+        ("masks are unusable", masks, len(masks), len(masks) + counts["with_truth"]),
+    ]
+
+
+def over_budget(what: str, found: list[Reject], lost: int, among: int, limit: str) -> str:
+    """One problem: the numbers, the limit, examples of the largest cause, and the way out where there is one."""
+    weights: Counter[str] = Counter()
+    for reject in found:
+        weights[reject.kind] += max(reject.rows, 1)
+    cause = max(weights, key=lambda kind: (weights[kind], kind), default=None)
+    way_out = f" ({WAYS_OUT[cause]})" if cause in WAYS_OUT else ""
+    return f"{lost} of {among} {what} ({limit}): {examples([r for r in found if r.kind == cause])}{way_out}"
+
+
+def examples(rejects: list[Reject]) -> str:
+    """The first few as `file:line: reason`."""
+    places = (reject.file if reject.line is None else f"{reject.file}:{reject.line}" for reject in rejects[:SHOWN])
+    shown = [f"{place}: {reject.reason}" for place, reject in zip(places, rejects, strict=False)]
+    return "; ".join(shown) + (" …" if len(rejects) > SHOWN else "")

@@ -1,0 +1,93 @@
+"""Where an image's label file and mask belong, by Ultralytics' naming rules, where they really are, and its id.
+
+Names are compared in Unicode's form NFC (a Mac writes NFD) and the suffix in any case, so that `ä.TXT` is the label
+file of `ä.jpg`.
+"""
+
+import posixpath
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+from stages.common.errors import UserError
+from stages.data.root_files import inside
+
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Folders beside `images` that say no more than the split, and are left out of an id."""
+
+
+def label_path(image: str) -> str:
+    """Path of an image's label file: the last folder `images` becomes `labels`, the suffix .txt (Ultralytics)."""
+    return counterpart(image, "labels", ".txt") or PurePosixPath(image).with_suffix(".txt").as_posix()
+
+
+def mask_path(image: str) -> str | None:
+    """The same for its mask: `masks` and .png. None without a folder `images`: the path would be the image's own."""
+    return counterpart(image, "masks", ".png")
+
+
+def counterpart(image: str, folder: str, suffix: str) -> str | None:
+    """`image` with its last folder `images` replaced by `folder`, and `suffix`; None without such a folder."""
+    parts = PurePosixPath(image).with_suffix(suffix).parts
+    index = _images_folder(parts)
+    return None if index is None else "/".join((*parts[:index], folder, *parts[index + 1 :]))
+
+
+def image_id(split: str, image: str) -> str:
+    """`<split>/<path without the last folder `images`, a folder beside it that names the split, and the suffix>`."""
+    parts = PurePosixPath(normalize("NFC", image)).with_suffix("").parts
+    index = _images_folder(parts)
+    above, below = (parts[:index], parts[index + 1 :]) if index is not None else ((), parts)
+    if len(below) > 1 and below[0] in SPLIT_FOLDERS[split]:
+        below = below[1:]
+    elif above and above[-1] in SPLIT_FOLDERS[split]:
+        above = above[:-1]
+    return "/".join((split, *above, *below))
+
+
+def key_of(name: str) -> str:
+    """What two names of one file have in common: NFC, and the suffix in lower case."""
+    stem, suffix = posixpath.splitext(normalize("NFC", name))
+    return stem + suffix.lower()
+
+
+class Counterparts:
+    """The label file and the mask of each image below `root`, as they are named on disk. Each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.listed: dict[str, dict[str, str]] = {}
+
+    def label(self, image: str) -> str:
+        """The label file, or where it would be."""
+        return self.actual(label_path(image))
+
+    def mask(self, image: str) -> str | None:
+        """The mask, or where it would be; None where it has no place."""
+        path = mask_path(image)
+        return None if path is None else self.actual(path)
+
+    def is_listed(self, path: str) -> bool:
+        """Whether there is something of that name, which may be a link to nothing."""
+        folder, name = posixpath.split(path)
+        return name in self._names(folder).values()
+
+    def actual(self, plain: str) -> str:
+        """`plain` as it is named on disk, which is what is read of several files with one key."""
+        folder, name = posixpath.split(plain)
+        return posixpath.join(folder, self._names(folder).get(key_of(name), name))
+
+    def _names(self, folder: str) -> dict[str, str]:
+        """Key to name of the files in `folder`; of two names with one key the one that is its own key."""
+        if folder not in self.listed:
+            try:
+                names = [path.name for path in inside(self.root, folder).iterdir()]
+            except (OSError, UserError):
+                names = []
+            found = {key_of(name): name for name in sorted(names)}
+            self.listed[folder] = found | {name: name for name in names if key_of(name) == name}
+        return self.listed[folder]
+
+
+def _images_folder(parts: tuple[str, ...]) -> int | None:
+    """Index of the last folder `images` among the parts of a path."""
+    return max((index for index, part in enumerate(parts[:-1]) if part == "images"), default=None)
