@@ -30,7 +30,7 @@ UNUSED_LINES = {
         "stages/common/params.py": 56,
         "stages/data/decoding.py": 221,
         "stages/data/images.py": 86,
-        "stages/data/root_files.py": 157,
+        "stages/data/root_files.py": 162,
     },
     "train": {"stages/masks/labelmap.py": 85},
     "evaluate": {"stages/compute/workdir.py": 69, "stages/masks/labelmap.py": 85, "stages/evaluation/palette.py": 34},
