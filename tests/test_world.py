@@ -15,7 +15,7 @@ from stages.pretraining.world.materials import light, material
 from stages.pretraining.world.primitives import blend, fractal, rotated, smooth
 from stages.pretraining.world.procedural_scene import FREQUENCIES, MIN_PIXELS, _blended, camera, scene
 from stages.pretraining.world.procedural_shapes import KINDS, blob, crack, speck
-from stages.pretraining.world.prompt_samples import drawn_box, prompt
+from stages.pretraining.world.prompt_samples import THIN, drawn_box, piece, prompt
 
 SIZE_HW = (60, 97)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -241,3 +241,22 @@ def test_prompts_show_every_kind_and_some_are_not_square():
     again = prompt(draw(7), 32)
     assert np.array_equal(again.image, made[7].image)
     assert np.array_equal(again.box_xyxy, made[7].box_xyxy)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_piece_has_its_mask_inside_its_box_and_shows_the_defect_beyond_it(seed):
+    made = piece(draw(seed), 64)
+    assert made.image.shape == (64, 64, 3) and made.size_hw == (64, 64)
+    x1, y1, x2, y2 = made.box_xyxy
+    assert 0 <= x1 < x2 <= 64 and 0 <= y1 < y2 <= 64
+    outside = made.mask.copy()
+    outside[max(int(y1) - 1, 0) : int(y2) + 2, max(int(x1) - 1, 0) : int(x2) + 2] = False
+    assert not outside.any()
+
+
+def test_some_pieces_are_empty_most_are_thin_and_all_are_repeatable():
+    made = [piece(draw(seed), 48) for seed in range(80)]
+    empty = [not one.mask.any() for one in made]
+    assert 0.1 < np.mean(empty) < 0.5
+    assert np.mean([one.kind in THIN for one in made]) > 0.5
+    assert np.array_equal(piece(draw(3), 48).image, made[3].image)

@@ -1,7 +1,7 @@
 """The embedded SAM teacher and how it is pre-trained: a small `Sam` that turns a box into a mask.
 
-Its samples are what rasterize shows it, crops around a box, from the procedural world. Trained as SAM was
-(arXiv 2304.02643, appendix A), except that every candidate learns a little.
+Its samples are what rasterize shows it, crops around a box and pieces of large boxes, from the procedural world.
+Trained as SAM was (arXiv 2304.02643, appendix A), except that every candidate learns a little.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stages.data.boxes import pixels_of_box
 from stages.pretraining.pretrain_loop import HELD_OUT_SEED, Task
-from stages.pretraining.world.prompt_samples import prompt
+from stages.pretraining.world.prompt_samples import piece, prompt
 from stages.teacher.sam import SamConfig, build_sam, predict_masks, save_sam
 
 CONFIG = SamConfig(
@@ -35,6 +35,9 @@ CONFIG = SamConfig(
     source="stages/pretrain.py teacher: procedural world only, no image, no human label",
 )
 
+PIECES = 0.5
+"""Share of prompts that are pieces of boxes that are larger than the view."""
+
 
 class Prompts(Dataset):
     """Prompt i of the procedural world under `seed`: see `Prompt`, the image as float32 (3, S, S) in 0..255."""
@@ -43,7 +46,8 @@ class Prompts(Dataset):
         self.seed = seed
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor, str]:
-        made = prompt(np.random.default_rng([self.seed, number]), CONFIG.image_size)
+        draw = np.random.default_rng([self.seed, number])
+        made = (piece if draw.random() < PIECES else prompt)(draw, CONFIG.image_size)
         image = torch.from_numpy(made.image).permute(2, 0, 1).float()
         box, mask = torch.from_numpy(made.box_xyxy), torch.from_numpy(made.mask)
         return image, torch.tensor(made.size_hw), box, mask, made.kind

@@ -10,7 +10,7 @@ def material(draw: Draw, size_hw: Size, contrasts: tuple[float, ...] = (0.01, 0.
 
     The standard deviation of its grain, relative to the colour, is 0.5 to 1.5 times one of `contrasts`.
     """
-    kinds = (_brushed, _brushed, _grain, _mottled, _painted, _fibrous, _tiled)
+    kinds = (_brushed, _brushed, _grain, _mottled, _painted, _fibrous, _tiled, _pavement)
     texture = kinds[draw.integers(len(kinds))](draw, size_hw)
     colour = _colour(draw)
     contrast = np.float32(draw.choice(contrasts) * draw.uniform(0.5, 1.5))
@@ -53,6 +53,13 @@ def _fibrous(draw: Draw, size_hw: Size) -> np.ndarray:
 
 def _grain(draw: Draw, size_hw: Size) -> np.ndarray:
     return draw.standard_normal(size_hw, dtype=np.float32) * 0.7 + 0.5 * fractal(draw, size_hw, 8)
+
+
+def _pavement(draw: Draw, size_hw: Size) -> np.ndarray:
+    """Stones of a few pixels in a darker binder, on large patches of wear: asphalt, concrete, plaster."""
+    stones = smooth(draw, size_hw, (draw.uniform(1.5, 5),) * 2)
+    rough = np.clip(stones - draw.uniform(-0.5, 0.5), -0.7, 2) + 0.4 * draw.standard_normal(size_hw, dtype=np.float32)
+    return draw.uniform(1, 2.5) * (rough - rough.mean()) + 0.3 * fractal(draw, size_hw, 60)
 
 
 def _mottled(draw: Draw, size_hw: Size) -> np.ndarray:

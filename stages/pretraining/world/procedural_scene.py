@@ -38,22 +38,28 @@ class Scene(NamedTuple):
     clutter: np.ndarray
 
 
-def scene(draw: Draw, size_hw: Size, wanted: list[tuple[float, tuple[float, float]]], lettered: float = 0.0) -> Scene:
+def scene(
+    draw: Draw,
+    size_hw: Size,
+    wanted: list[tuple[float, tuple[float, float]]],
+    lettered: float = 0.0,
+    kind: str | None = None,
+) -> Scene:
     """An image with a defect for each of `wanted`, (long side, centre xy) in px; those too small to show are left out.
 
-    `lettered`: see `clutter`.
+    `lettered`: see `clutter`. `kind`: of all defects; None: drawn for each.
     """
     surface, cluttered = clutter(draw, material(draw, size_hw), lettered)
     frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
-        kind = str(draw.choice(list(FREQUENCIES), p=frequencies))
-        coverage = _moved(KINDS[kind](draw, size_hw, long_px), centre_xy)
+        shape = kind or str(draw.choice(list(FREQUENCIES), p=frequencies))
+        coverage = _moved(KINDS[shape](draw, size_hw, long_px), centre_xy)
         mask = coverage >= 0.5
         if mask.sum() < MIN_PIXELS:
             continue
-        surface = _blended(draw, surface, coverage, kind)
-        defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(kind, mask)]
+        surface = _blended(draw, surface, coverage, shape)
+        defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(shape, mask)]
         cluttered &= ~mask
     image = camera(draw, surface)
     return Scene(image, [each for each in defects if each.mask.sum() >= MIN_PIXELS], cluttered)

@@ -1,4 +1,5 @@
-"""Samples for the teacher: one defect with its box, in a crop around the box as rasterize makes it."""
+"""Samples for the teacher: one defect with its box, in a crop around the box as rasterize makes it, or a piece of a
+defect that is larger than the teacher's view."""
 
 from typing import NamedTuple
 
@@ -49,6 +50,41 @@ def prompt(draw: Draw, side_px: int) -> Prompt:
         if mask.any():
             factors = np.array([width / size_hw[1], height / size_hw[0]] * 2)
             return Prompt(image, (height, width), (box * factors).astype(np.float32), mask, defect.kind)
+
+
+THIN, LARGE = ("crack", "crack", "streak", "pieces"), ("chip", "fray", "stain", "blob")
+"""Kinds of shapes that are cut into pieces: mostly cracks, whose boxes are large for the few pixels that they have."""
+
+EMPTY = 0.2
+"""Share of pieces in which there is no defect: most of the box around a long crack is sound surface."""
+
+
+def piece(draw: Draw, side_px: int) -> Prompt:
+    """A piece of the box of a long defect, in a view around the piece: `mask` ends at the piece, and may be empty.
+
+    The view is seldom scaled: prompting in pieces keeps the scale of the image.
+    """
+    side = round(side_px * draw.choice([1.0, 1.0, draw.uniform(0.6, 1.5)]))
+    canvas = side + 2 * (side // 4)
+    thin, empty = draw.random() < 0.75, draw.random() < EMPTY
+    kind = str(draw.choice(THIN if thin else LARGE))
+    long_px = side * float(draw.uniform(0.8, 2.5) if thin else draw.uniform(0.5, 1.4))
+    made = scene(draw, (canvas, canvas), [] if empty else [(long_px, (canvas / 2, canvas / 2))], kind=kind)
+    left, top = draw.integers(0, canvas - side + 1, 2)
+    image = made.image[top : top + side, left : left + side]
+    defect = made.defects[-1].mask if made.defects else np.zeros((canvas, canvas), bool)
+    scale = side_px / side
+    extent = side_px / draw.uniform(1.15, 2.0, 2)
+    x1, y1 = (side_px - extent) * np.clip(draw.normal(0.5, 0.25, 2), 0, 1)
+    box = np.array([x1, y1, x1 + extent[0], y1 + extent[1]], np.float32)
+    (low_x, low_y), (high_x, high_y) = np.floor(box[:2] / scale).astype(int), np.ceil(box[2:] / scale).astype(int)
+    cut = (slice(low_y, high_y), slice(low_x, high_x))
+    mask = np.zeros((side, side), np.float32)
+    mask[cut] = defect[top : top + side, left : left + side][cut]
+    resized = [
+        np.array(Image.fromarray(each).resize((side_px, side_px), Image.Resampling.BILINEAR)) for each in (image, mask)
+    ]
+    return Prompt(resized[0], (side_px, side_px), box, resized[1] >= 0.5, kind)
 
 
 def drawn_box(draw: Draw, mask: np.ndarray) -> np.ndarray:
