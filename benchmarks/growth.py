@@ -86,7 +86,7 @@ def write_project(project: Path, count: int) -> None:
     YAML().dump(params, project / "params.yaml")
     torch.manual_seed(0)
     save_sam(project / "data/weights/teacher", build_sam(TINY_SAM), TINY_SAM)
-    save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/models/{RUN}/0")
+    save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/students/{RUN}/0")
 
 
 def command(stage: str) -> list[str]:

@@ -31,6 +31,7 @@ from stages.demo.scene import Sample
 from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.runtime.parity import compare
+from stages.student.decision import ARGMAX
 from stages.student.tiling import RunTiles
 from stages.teacher.sam import load_sam
 
@@ -101,7 +102,7 @@ def predict_rows(
     for name, run in found.items():
         if name in (PLAIN, "compiled"):
             continue
-        network = Network(student.config.names, student.config.view, None, "benchmark", run)
+        network = Network(student.config.names, student.config.view, None, ARGMAX, "benchmark", run)
         out = folder / "predicted" / name
         total, inside = warmed(
             lambda network=network, out=out: from_jpeg_to_png(network, folder / "images", out), rounds

@@ -15,6 +15,7 @@ from stages.networks.student import Network as Student
 from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
 from stages.runtime.network import open_onnx, open_openvino, torch_runner
+from stages.student.decision import ARGMAX
 from stages.student.inference import TileNetwork
 from stages.student.segmenter import save_student
 from stages.student.tiling import RunTiles
@@ -42,7 +43,10 @@ def forms(
     to_onnx(student, None, folder / "onnx/student.onnx")
     to_int8(folder / "onnx/student.onnx", None, calibration, folder / "onnx_int8/student.onnx")
     for name, int8 in (("", False), ("_int8", True)):
-        about, path = metadata_of(student.config, "benchmark", int8, None, {}), folder / f"onnx{name}/student.onnx"
+        about, path = (
+            metadata_of(student.config, ARGMAX, "benchmark", int8, None, {}),
+            folder / f"onnx{name}/student.onnx",
+        )
         embed(path, about)
         to_openvino(path, about, folder / f"openvino{name}/student.xml")
     plain = plain_of(student)

@@ -25,6 +25,7 @@ from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
 from stages.runtime.network import identity_of_student, open_onnx, open_openvino, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
+from stages.student.decision import read_decision
 from stages.student.segmenter import load_student
 
 
@@ -50,8 +51,9 @@ def main(
     folder = student_folder(model)
     student = load_student(folder)
     view = student.config.view
+    decision = read_decision(folder, len(student.config.names))
     versions = {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)}
-    about = metadata_of(student.config, identity_of_student(folder), int8, batch, versions)
+    about = metadata_of(student.config, decision, identity_of_student(folder), int8, batch, versions)
     with new_folder(out) as part:
         to_onnx(student, batch, part / "student.onnx")
         if int8:

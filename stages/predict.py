@@ -25,7 +25,7 @@ from stages.formats.measured_defects import Record, record_of
 from stages.formats.outputs import existing_records, remove_outputs, write_output
 from stages.formats.scale import scales_of
 from stages.formats.writers import FOLDER_OF, Format, collections, write_files
-from stages.runtime.network import Runtime, open_network
+from stages.runtime.network import OperatingPoint, Runtime, open_network
 
 SOME_SKIPPED = 3
 
@@ -45,11 +45,14 @@ def main(
     mm_per_px: Annotated[
         str | None, typer.Option(help="Adds millimetres to `table`: a number, `exif`, or a CSV: file,mm_per_px.")
     ] = None,
+    operating_point: Annotated[
+        OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
+    ] = OperatingPoint.saved,
 ) -> None:
     """Predict the masks of images of any size, and write them in the formats of annotation tools."""
     sources = find_images(inputs, out)
     scales = None if mm_per_px is None else scales_of(mm_per_px, sources)
-    network = open_network(model, runtime, device)
+    network = open_network(model, runtime, device, operating_point)
     out.mkdir(parents=True, exist_ok=True)
     folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
     known = existing_records(sources, out, folders, network.identity, force)

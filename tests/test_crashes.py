@@ -143,7 +143,7 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     before = checkpoint.stat().st_mtime_ns
     said = end(Forked(project, "train"), lambda: checkpoint.stat().st_mtime_ns > before, 0, signal.SIGKILL)
     assert "going on from step" in said
-    assert not (out / "models").exists(), "it was to be killed"
+    assert not (out / "students").exists(), "it was to be killed"
     assert "going on from step" in forked_to_the_end(project, "train")
     assert not files(work, "*.pt")
     assert same_so_far(project, wanted)

@@ -22,9 +22,11 @@ from stages.data.tables import (
     write_dataset,
     write_table,
 )
+from stages.evaluation import predicting
 from stages.evaluation.predictions import stream_predictions
 from stages.masks.shards import MASKS
 from stages.student.tiling import Prediction
+from tests.support.tiny_student import decided_student
 
 NAMES = ("dirt", "damage")
 SIZES_HW = [(40, 56), (33, 72), (60, 31)]
@@ -47,13 +49,14 @@ class RedAndBlue:
     def to(self, _device) -> "RedAndBlue":
         return self
 
-    def predict(self, image: np.ndarray) -> Prediction:
+    def predict(self, image: np.ndarray, watch) -> Prediction:
         self.seen_hw.append(image.shape[:2])
         dirt, damage = image[..., 0] > 128, (image[..., 2] > 128) & (self.seed != 5)
         probabilities = np.stack([~(dirt | damage), dirt, damage]).astype(np.float32)
         # of dirt, in images of a certain size
         sure = next((sure for key, sure in self.sure.items() if SIZES_HW[int(key[-1])] == image.shape[:2]), 1.0)
         probabilities[1] *= sure
+        watch(slice(0, len(image)), np.log(probabilities + 1e-6))
         return Prediction(probabilities.argmax(0).astype(np.uint8), probabilities.max(0))
 
 
@@ -100,21 +103,23 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
     write_params(root, "native")
 
 
-def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,)) -> None:
+def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,), point: str = "argmax") -> None:
     for seed in seeds:
         for name in evaluate.STUDENT_FILES:
             path = root / "model" / str(seed) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{name} of {seed}")
-    text = f"evaluate: {{resolution: {resolution}, bootstrap: {{samples: 200, seed: 3}}}}\nseeds: {list(seeds)}\n"
+    text = f"evaluate: {{resolution: {resolution}, operating_point: {point}, bootstrap: {{samples: 200, seed: 3}}}}\n"
+    text += f"seeds: {list(seeds)}\n"
     (root / "params.yaml").write_text(text)
 
 
 @pytest.fixture
 def student(monkeypatch):
     fake = RedAndBlue()
-    monkeypatch.setattr(evaluate, "load_student", lambda folder: fake.of_seed(int(folder.name)))
-    monkeypatch.setattr(evaluate, "predict", lambda student, image: student.predict(image))
+    monkeypatch.setattr(predicting, "load_student", lambda folder: fake.of_seed(int(folder.name)))
+    monkeypatch.setattr(predicting, "predict", lambda student, image, watch: student.predict(image, watch))
+    monkeypatch.setattr(evaluate, "read_config", lambda _: decided_student("native").config)
     return fake
 
 
@@ -123,6 +128,7 @@ def run(root: Path, out: str = "out") -> dict:
         model=root / "model",
         metrics=root / out / "metrics.json",
         predictions=root / out / "predictions",
+        models=root / out / "models",
         tables=root / "tables",
         masks=root / "masks",
         truth=root / "truth",
@@ -318,3 +324,34 @@ def test_predictions_of_another_kind_are_refused(tmp_path):
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "test.parquet")
     with pytest.raises(UserError, match="expected"):
         list(stream_predictions(tmp_path / "test.parquet"))
+
+
+def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, student):
+    student.sure = {"test/p1": 0.66}
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", point="{recall: 1.0}")
+    metrics = run(tmp_path)
+    point = metrics["operating_point"]
+    assert (point["wish"], point["chosen_on"]) == ({"recall": 1.0}, "SAM's masks of val")
+    (own,) = point["by_seed"]
+    saved = json.loads((tmp_path / "out/models/4/operating_point.json").read_text())
+    assert saved == {key: own[key] for key in saved}
+    assert own["fulfilled"] == {"dirt": True, "damage": True}
+    # val's smallest regions: 140 px of dirt, 120 px of damage; half of them
+    assert own["least_area_px"] == [70, 60]
+    assert point["test"]["defects"]["recall_defects_iou10"] == 1
+    assert metrics["test"]["recall_bin"] == 1
+    curves = json.loads((tmp_path / "out/predictions/curves.json").read_text())
+    assert curves["test"]["classes"]["dirt"]["recall_px"][0] == 1
+    card = (tmp_path / "out/models/card.md").read_text()
+    assert "recall 1, chosen on SAM's masks of val" in card
+    assert "| score | argmax | operating point |" in card
+
+
+def test_without_a_wish_argmax_stays_and_is_scored_once(tmp_path, student):
+    build(tmp_path, exact_truth() | {f"val/p{i}": labels_of(i, size) for i, size in enumerate(SIZES_HW[:2])})
+    point = run(tmp_path)["operating_point"]
+    assert (point["wish"], point["chosen_on"], point["test"]) == ("argmax", "human masks of val", None)
+    assert point["by_seed"][0]["thresholds"] is None
+    assert (tmp_path / "out/models/4/student.json").read_text() == "student.json of 4"
+    assert "Not tested" in (tmp_path / "out/models/card.md").read_text()

@@ -39,6 +39,11 @@ UNUSED_LINES = {
         "stages/masks/rle.py": 62,
         "stages/evaluation/split_metrics.py": 68,
         "stages/evaluation/average_precision.py": 103,
+        "stages/evaluation/card.py": 92,
+        "stages/evaluation/confidence.py": 67,
+        "stages/evaluation/operating_points.py": 157,
+        "stages/evaluation/predicting.py": 72,
+        "stages/evaluation/tally.py": 91,
     },
 }
 """Lines of code in the folders that a stage declares and does not import: an edit there reruns it without need.

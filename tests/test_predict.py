@@ -1,5 +1,6 @@
 """The predict command on real files: what is written, cached, overwritten and skipped."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from stages.data.tables import decode_label_map
 from stages.formats import measured_defects, writers
 from stages.formats.measured_defects import Record
 from stages.formats.writers import Format
-from stages.runtime.network import Runtime, open_network
+from stages.runtime.network import OperatingPoint, Runtime, open_network
 from stages.student import tiling
+from stages.student.decision import DECISION, Decision
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import decided_student, image_of
 
@@ -44,9 +46,9 @@ def runs(monkeypatch) -> list:
     """The images that the network saw."""
     seen = []
 
-    def counting(run, image: np.ndarray, view):
+    def counting(run, image: np.ndarray, *how):
         seen.append(image.shape[:2])
-        return real(run, image, view)
+        return real(run, image, *how)
 
     real = measured_defects.predict
     monkeypatch.setattr(measured_defects, "predict", counting)
@@ -255,3 +257,32 @@ def test_an_image_without_a_scale_is_an_error_before_any_work(model, images, tmp
     with pytest.raises(UserError, match=r"scales\.csv: no line for 2 of the images, the first is x/a\.bmp"):
         run(model, images, tmp_path / "out", Format.table, mm_per_px=str(scales))
     assert runs == []
+
+
+def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_for(model, images, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    decision = Decision(thresholds=[0.3, 0.98], least_area_px=[40, 1], temperature=2.0)
+    (tmp_path / "model/0" / DECISION).write_text(decision.model_dump_json())
+    network = open_network(tmp_path / "model", Runtime.torch, "cpu")
+    assert network.decision == decision
+    for name, point in (("saved", OperatingPoint.saved), ("argmax", OperatingPoint.argmax)):
+        words = [str(images)], tmp_path / "model", tmp_path / name, [Format.masks], Runtime.torch, "cpu"
+        predict.main(*words, False, None, point)
+    run(model, images, tmp_path / "plain", Format.masks)
+    for name, file in (("x/a.png", "x/a.png"), ("y/a", "y/a.png")):
+        image = np.asarray(Image.open(images / file))
+        saved, argmax, plain = (
+            (tmp_path / f"{out}/masks/{name}.png").read_bytes() for out in ("saved", "argmax", "plain")
+        )
+        wanted = tiling.predict(network.run, image, network.view, decision).labels
+        np.testing.assert_array_equal(decode_label_map(saved), wanted)
+        assert argmax == plain != saved
+    with pytest.raises(UserError, match=r"made from another model"):
+        run(model, images, tmp_path / "saved", Format.masks)
+
+
+def test_an_operating_point_for_other_classes_is_an_error(model, images, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model/0" / DECISION).write_text(Decision(thresholds=[0.3]).model_dump_json())
+    with pytest.raises(UserError, match=r"operating_point\.json: thresholds holds 1 values, the student has 2 classes"):
+        run(tmp_path / "model", images, tmp_path / "out")

@@ -22,6 +22,7 @@ from stages.demo.scene import SIZE_HW
 from stages.masks import rle
 from stages.networks.student import Network as Student
 from stages.runtime.network import Network
+from stages.student.decision import ARGMAX
 from stages.teacher.sam import save_sam
 from stages.training import loop
 from tests.support.tiny_student import TINY
@@ -136,6 +137,7 @@ def test_end_to_end_writes_a_mask_per_image_and_spends_time_in_the_network(tmp_p
         student.config.names,
         student.config.view,
         None,
+        ARGMAX,
         "x",
         lambda tiles: np.zeros((len(tiles), 3, SIZE_PX, SIZE_PX), np.float32),
     )
@@ -152,7 +154,7 @@ def test_no_benchmark_imports_a_test():
 
 def test_growth_runs_the_commands_of_dvc_yaml():
     words = growth.command("evaluate")
-    assert words[:4] == [sys.executable, "-m", "stages.evaluate", "data/models/boxes2pixels"]
+    assert words[:4] == [sys.executable, "-m", "stages.evaluate", "data/students/boxes2pixels"]
     assert not any("${" in word for word in words)
 
 

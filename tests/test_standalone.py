@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,11 @@ from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx, to_openvino
 from stages.runtime.metadata import SECTION, Metadata, metadata_of, read_metadata
 from stages.runtime.network import Runtime, open_network
+from stages.student.decision import ARGMAX, Decision
 from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/predict.md").read_text()
 PROGRAM = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
 
 
@@ -30,7 +33,7 @@ PROGRAM = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 def models(tmp_path_factory) -> tuple[Path, Metadata]:
     """Folders `onnx` and `openvino`, without the files that `export` writes beside the model."""
     root, student = tmp_path_factory.mktemp("models"), decided_student("native")
-    about = metadata_of(student.config, "0123456789ab", False, None, {"torch": "1"})
+    about = metadata_of(student.config, ARGMAX, "0123456789ab", False, None, {"torch": "1"})
     for name in ("onnx", "openvino"):
         (root / name).mkdir()
     to_onnx(student, None, root / "onnx/student.onnx")
@@ -45,7 +48,22 @@ def test_the_program_in_the_readme_writes_the_mask_that_predict_writes(models, t
     assert set(re.findall(r"(?:^|import |from |, )(numpy|onnxruntime|PIL|stages|torch)\b", PROGRAM)) <= {
         *("numpy", "onnxruntime", "PIL")
     }
-    (tmp_path / "program.py").write_text(PROGRAM)
+    same_masks(PROGRAM, models[0] / "onnx", tmp_path)
+
+
+def test_with_the_lines_in_the_docs_it_follows_an_operating_point(models, tmp_path):
+    decision = Decision(thresholds=[0.2, 0.7], temperature=2.0)
+    model = tmp_path / "model/student.onnx"
+    model.parent.mkdir()
+    shutil.copy(models[0] / "onnx/student.onnx", model)
+    embed(model, models[1].model_copy(update=decision.model_dump()))
+    assert open_network(model.parent, Runtime.onnx, "cpu").decision == decision
+    more = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL).group(1)
+    same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + more, model.parent, tmp_path)
+
+
+def same_masks(program: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(program)
     (tmp_path / "images").mkdir()
     for index, size_hw in enumerate(SIZES_HW):
         image = Image.fromarray(image_of(size_hw, seed=index))
@@ -54,7 +72,6 @@ def test_the_program_in_the_readme_writes_the_mask_that_predict_writes(models, t
         exif = image.getexif()
         exif[0x0112] = 6 if index == 3 else 1
         image.save(tmp_path / f"images/{index}.png", exif=exif)
-    model = models[0] / "onnx"
     predict.main(
         [str(tmp_path / "images")], model, tmp_path / "ours", [Format.masks], Runtime.onnx, device="cpu", force=False
     )
@@ -79,7 +96,8 @@ def test_both_files_carry_all_that_is_needed(models):
     assert about.plan_sha256 == "0" * 64
     for runtime in (Runtime.onnx, Runtime.openvino):
         network = open_network(root / runtime.value, runtime, "cpu")
-        assert (network.names, network.view, network.identity) == (about.names, about.view, about.identity)
+        found = network.names, network.view, network.decision, network.identity
+        assert found == (about.names, about.view, ARGMAX, about.identity)
 
 
 def test_a_file_without_our_metadata_is_one_clear_error(models, tmp_path):
@@ -96,3 +114,7 @@ def test_a_file_without_our_metadata_is_one_clear_error(models, tmp_path):
         read_metadata({**properties, "size_px": "5 5"}, "m")
     with pytest.raises(UserError, match=r"^m: metadata: names is missing"):
         read_metadata({"size_px": "56"}, "m")
+    with pytest.raises(UserError, match=r"^m: metadata: thresholds holds 3 values, the student has 2 classes"):
+        read_metadata({**properties, "thresholds": "[0.1, 0.2, 0.3]"}, "m")
+    with pytest.raises(UserError, match=r"^m: metadata: thresholds\.1 = 1\.5: "):
+        read_metadata({**properties, "thresholds": "[0.1, 1.5]"}, "m")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.common.params import Section
 from stages.evaluation.bootstrap import BootstrapParams
@@ -22,8 +22,31 @@ Rows = Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
 """Section `rows`: the runs that are trained and compared; the first is the one that the others are compared with."""
 
 
+class Wish(Section):
+    """What an operating point is chosen for, per class; exactly one of three.
+
+    `recall`: least share of the defects that are detected. `false_positives_per_image`: most of them. `cost`: of a
+    defect that is not detected, in false positives.
+    """
+
+    recall: float | None = Field(default=None, gt=0, le=1)
+    false_positives_per_image: float | None = Field(default=None, ge=0)
+    cost: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> "Wish":
+        if len(self.model_fields_set) != 1:
+            raise ValueError("exactly one of recall, false_positives_per_image and cost is needed")
+        return self
+
+
+OperatingPoint = Literal["argmax"] | Wish
+
+
 class EvaluateParams(Section):
-    """`resolution`: score label maps at the image's own size, or as published, stretched to 518 x 518."""
+    """`resolution`: score label maps at the image's own size, or as published, stretched to 518 x 518.
+    `operating_point`: argmax, or what thresholds are chosen for."""
 
     resolution: Literal["native", "stretched_518"]
+    operating_point: OperatingPoint
     bootstrap: BootstrapParams

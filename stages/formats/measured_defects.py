@@ -56,7 +56,7 @@ class Record(Section):
 
 def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
     """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
-    labels, confidence = predict(network.run, image, network.view)
+    labels, confidence = predict(network.run, image, network.view, network.decision)
     return Record(
         file=source.file,
         name=source.name,

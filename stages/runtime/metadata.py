@@ -13,6 +13,7 @@ from pydantic import Field
 from stages.common.errors import UserError
 from stages.common.params import Section, parse
 from stages.student.config import NetworkConfig, ViewParams
+from stages.student.decision import Decision, checked
 from stages.student.tiling import OVERLAP
 
 SECTION = "boxes2pixels"
@@ -42,8 +43,16 @@ class Metadata(Section):
     batch: int | None
     precision: Literal["float32", "int8"]
     identity: str
+    thresholds: list[float] | None
+    least_area_px: list[int] | None
+    temperature: float
     plan_sha256: str
     versions: dict[str, str]
+
+    @property
+    def decision(self) -> Decision:
+        """The operating point: see `stages.student.decision`."""
+        return Decision(thresholds=self.thresholds, least_area_px=self.least_area_px, temperature=self.temperature)
 
     @property
     def view(self) -> ViewParams:
@@ -56,9 +65,9 @@ class Metadata(Section):
 
 
 def metadata_of(
-    config: NetworkConfig, identity: str, int8: bool, batch: int | None, versions: dict[str, str]
+    config: NetworkConfig, decision: Decision, identity: str, int8: bool, batch: int | None, versions: dict[str, str]
 ) -> Metadata:
-    """Of an export of the student with `config`."""
+    """Of an export of the student with `config` and `decision`."""
     return Metadata(
         names=config.names,
         scale=config.view.scale,
@@ -67,6 +76,7 @@ def metadata_of(
         batch=batch,
         precision="int8" if int8 else "float32",
         identity=identity + ("-int8" if int8 else ""),
+        **decision.model_dump(),
         plan_sha256=config.plan_sha256,
         versions=versions,
     )
@@ -80,4 +90,7 @@ def read_metadata(properties: Mapping[str, str], where: str) -> Metadata:
         raise UserError(f"{where}: its metadata is not JSON ({error}); export the student again") from None
     if not values:
         raise UserError(f"{where}: holds no metadata of this project; export the student again")
-    return parse(Metadata, values, f"{where}: metadata")
+    about = parse(Metadata, values, f"{where}: metadata")
+    decision = {name: values[name] for name in Decision.model_fields}
+    checked(parse(Decision, decision, f"{where}: metadata"), len(about.names), f"{where}: metadata")
+    return about

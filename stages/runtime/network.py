@@ -1,5 +1,6 @@
 """A trained student as a function of tiles, run by PyTorch, ONNX Runtime or OpenVINO; each is imported when used."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
 from stages.student.config import ViewParams, read_config
+from stages.student.decision import ARGMAX, Decision, read_decision
 from stages.student.tiling import RunTiles
 
 
@@ -23,16 +25,25 @@ class Runtime(StrEnum):
 
 @dataclass(frozen=True)
 class Network:
-    """A network ready to run. `white_level` and `identity`: see `Metadata`."""
+    """A network ready to run. `white_level`: see `Metadata`. `identity`: of weights, precision and decision,
+    equal for a student and its float32 exports."""
 
     names: list[str]
     view: ViewParams
     white_level: float | None
+    decision: Decision
     identity: str
     run: RunTiles
 
 
-def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
+class OperatingPoint(StrEnum):
+    """How probabilities become masks: as was chosen for the student, or by argmax."""
+
+    saved = "saved"
+    argmax = "argmax"
+
+
+def open_network(folder: Path, runtime: Runtime, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
     """The network in `folder`, ready to run. Raises UserError where the folder holds none for `runtime`.
 
     `device` is for torch: auto, cpu or cuda. The other runtimes use the CPU.
@@ -40,11 +51,18 @@ def open_network(folder: Path, runtime: Runtime, device: str) -> Network:
     if runtime is Runtime.torch:
         folder = student_folder(folder)
         config = read_config(folder)
-        return Network(
-            config.names, config.view, config.white_level, identity_of_student(folder), torch_runner(folder, device)
-        )
-    about, run = {Runtime.onnx: open_onnx, Runtime.openvino: open_openvino}[runtime](folder)
-    return Network(about.names, about.view, about.white_level, about.identity, run)
+        decision, identity = read_decision(folder, len(config.names)), identity_of_student(folder)
+        names, view, white = config.names, config.view, config.white_level
+        run = torch_runner(folder, device)
+    else:
+        about, run = {Runtime.onnx: open_onnx, Runtime.openvino: open_openvino}[runtime](folder)
+        names, view, white = about.names, about.view, about.white_level
+        decision, identity = about.decision, about.identity
+    if point is OperatingPoint.argmax:
+        decision = Decision(temperature=decision.temperature)
+    if decision != ARGMAX:
+        identity += "-" + hashlib.sha256(decision.model_dump_json().encode()).hexdigest()[:6]
+    return Network(names, view, white, decision, identity, run)
 
 
 def student_folder(folder: Path) -> Path:

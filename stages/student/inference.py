@@ -1,5 +1,7 @@
 """The network in PyTorch as a function of tiles, and the padding and stretching of training samples."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,9 +39,14 @@ def tile_runner(student: Segmenter) -> RunTiles:
     return run
 
 
-def predict(student: Segmenter, image: np.ndarray) -> Prediction:
-    """Labels and confidence of `image`, (H, W, 3) uint8 RGB, as `student` is configured to view it."""
-    return tiling.predict(tile_runner(student), image, student.config.view)
+def predict(
+    student: Segmenter, image: np.ndarray, watch: Callable[[slice, np.ndarray], None] | None = None
+) -> Prediction:
+    """Labels by argmax and confidence of `image`, (H, W, 3) uint8 RGB, as `student` is configured to view it.
+
+    `watch`: see `tiling.predict`.
+    """
+    return tiling.predict(tile_runner(student), image, student.config.view, watch=watch)
 
 
 def to_square(image: Tensor, size_px: int) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from stages.student.config import ViewParams
+from stages.student.decision import ARGMAX, Decision, decide, drop_small
 
 RunTiles = Callable[[np.ndarray], np.ndarray]
 """(N, S, S, 3) float32 RGB, 0 to 255, to (N, K+1, S, S) float32 logits, label 0 = background; S = view.size_px."""
@@ -40,25 +41,28 @@ class Prediction(NamedTuple):
     confidence: np.ndarray
 
 
-def predict(run: RunTiles, image: np.ndarray, view: ViewParams) -> Prediction:
-    """Label map of `image`, (H, W, 3) uint8 RGB. Takes five bytes per pixel besides the image, and one strip."""
+def predict(
+    run: RunTiles,
+    image: np.ndarray,
+    view: ViewParams,
+    decision: Decision = ARGMAX,
+    watch: Callable[[slice, np.ndarray], None] | None = None,
+) -> Prediction:
+    """Label map of `image`, (H, W, 3) uint8 RGB. Takes five bytes per pixel besides the image, and one strip.
+
+    `watch` is called with the rows of each strip and its logits (K+1, h, W), which it must not change.
+    """
     height, width = image.shape[:2]
     labels, confidence = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
     strips = _stretched if view.scale == "stretch" else _tiled
     for top, logits in strips(run, image, view.size_px):
-        probabilities = softmax(logits[:, : height - top, :width])
-        rows = slice(top, top + probabilities.shape[1])
-        labels[rows] = probabilities.argmax(0)
-        confidence[rows] = probabilities.max(0)
+        logits = logits[:, : height - top, :width]
+        rows = slice(top, top + logits.shape[1])
+        if watch:
+            watch(rows, logits)
+        labels[rows], confidence[rows] = decide(logits, decision)
+    drop_small(labels, decision)
     return Prediction(labels, confidence)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the first axis; overwrites `logits`."""
-    logits -= logits.max(0)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(0)
-    return logits
 
 
 def tile_starts(length_px: int, tile_px: int) -> list[int]:

@@ -87,14 +87,14 @@ def command(project: Path, stage: str) -> list[str]:
     tables, masks = ["--tables", f"{out}/tables"], f"{out}/masks"
     learn = ["--seed", "0", "--train", f"{masks}/train", "--val", f"{masks}/val"]
     learn += [*params, "--backbone", f"{project}/weights/backbone"]
-    learn += ["--out", f"{out}/models/0", "--curves", f"{out}/curves"]
-    score = ["--metrics", f"{out}/scores.json", "--predictions", f"{out}/predictions"]
+    learn += ["--out", f"{out}/students/0", "--curves", f"{out}/curves"]
+    score = ["--metrics", f"{out}/scores.json", "--predictions", f"{out}/predictions", "--models", f"{out}/models"]
     words = {
         "ingest": [*tables, "--truth", f"{out}/truth", "--metrics", f"{out}/ingest.json", *params],
         "rasterize": [*tables, "--weights", f"{project}/weights/teacher", "--out", masks, *params],
         "plan": ["--out", f"{out}/plan", *params],
         "train": [f"{out}/plan/boxes2pixels.json", "--dataset", f"{out}/tables/dataset.json", *learn],
-        "evaluate": [f"{out}/models", *tables, "--masks", masks, "--truth", f"{out}/truth", *score, *params],
+        "evaluate": [f"{out}/students", *tables, "--masks", masks, "--truth", f"{out}/truth", *score, *params],
     }
     return [sys.executable, "-m", f"stages.{stage}", *words[stage]]
 

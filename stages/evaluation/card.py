@@ -1,0 +1,92 @@
+"""The model card of a run: what was trained on what, how well it does, and what that does not say."""
+
+from collections.abc import Mapping
+
+from stages.student.config import NetworkConfig
+
+SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
+SHOWN_DEFECTS = ("recall_defects_iou10", "recall_defects_iou50", "false_positives_per_image_iou10")
+EMBEDDED = "embedded"
+
+
+def card(run: str, config: NetworkConfig, result: Mapping) -> str:
+    """Markdown. `result`: what `evaluate` writes into metrics/RUN.json."""
+    view, point, test = config.view, result["operating_point"], result["test"]
+    lines = [
+        f"# Model card: {run}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| task | semantic segmentation of defects: {', '.join(config.names)} |",
+        f"| network | {config.network['architecture']}, input {view.size_px} px, scale {view.scale} |",
+        f"| weights it started from | {_backbone(config)} |",
+        "| learned from | masks that a SAM teacher made of bounding boxes (`data/masks`); no human mask |",
+        f"| plan (SHA-256) | `{config.plan_sha256}` |",
+        f"| seeds | {', '.join(map(str, result['seeds']))} |",
+        f"| operating point | {_point(point)} |",
+        f"| calibration error of test | {_calibration(point['test_expected_calibration_error'])} |",
+        "",
+        "## Scores",
+        "",
+    ]
+    if test is None:
+        lines += [f"Not tested: {result['test_not_scored']}.", ""]
+    else:
+        lines += [
+            f"{test['images']} test images with human masks, resolution {result['resolution']}; 95 % intervals.",
+            "",
+            "| score | argmax |" + (" operating point |" if point["test"] else ""),
+            "|---|---|" + ("---|" if point["test"] else ""),
+        ]
+        columns = [test, *([point["test"]] if point["test"] else [])]
+        for key in SHOWN:
+            lines.append(f"| `{key}` | " + " | ".join(_interval(own, key) for own in columns) + " |")
+        for key in SHOWN_DEFECTS:
+            lines.append(f"| `{key}` | " + " | ".join(_interval(own["defects"], key) for own in columns) + " |")
+        lines.append("")
+    return "\n".join(lines + _limits(config, result))
+
+
+def _backbone(config: NetworkConfig) -> str:
+    backbone = config.backbone
+    if backbone is None:
+        return "see `encoder_weights` of its plan; their licence is that of their publisher"
+    if backbone.name == EMBEDDED:
+        return "the embedded backbone, trained on rendered images only; Apache-2.0, as this project"
+    return f"{backbone.name} ({backbone.source}); its licence is that of its publisher"
+
+
+def _point(point: Mapping) -> str:
+    if point["wish"] == "argmax":
+        return "argmax"
+    wish = ", ".join(f"{key} {value:g}" for key, value in point["wish"].items())
+    each = [f"{own['thresholds']}, at least {own['least_area_px']} px" for own in point["by_seed"]]
+    missed = sorted({name for own in point["by_seed"] for name, reached in own["fulfilled"].items() if not reached})
+    unmet = f"; **not reached on val by {', '.join(missed)}**" if missed else ""
+    return f"{wish}, chosen on {point['chosen_on']}: thresholds {'; '.join(each)}{unmet}"
+
+
+def _calibration(error: Mapping | None) -> str:
+    if error is None or error["before"] is None:
+        return "not known"
+    return f"{error['before']:.3f}, with the temperature chosen on val {error['after']:.3f}"
+
+
+def _interval(scores: Mapping, key: str) -> str:
+    if scores[key] is None:
+        return "undefined"
+    return f"{scores[key]:.3f} ({scores[f'{key}_low']:.3f} to {scores[f'{key}_high']:.3f})"
+
+
+def _limits(config: NetworkConfig, result: Mapping) -> list[str]:
+    one_seed = ["- Other training seeds: the intervals are of images alone."] if len(result["seeds"]) == 1 else []
+    return [
+        "## Not tested",
+        "",
+        "- Surfaces, cameras, lighting and scales other than those of the test images; any other defect than "
+        f"{', '.join(config.names)}.",
+        *one_seed,
+        "- Absence of defects: an empty mask is no certificate.",
+        "- Sizes in millimetres, which are as good as the mask and the scale that `predict` is given.",
+        "",
+    ]

@@ -1,0 +1,67 @@
+"""Calibration: whether pixels said to be a defect with probability p are one in a share p of the cases.
+
+C. Guo et al., "On calibration of modern neural networks", ICML 2017: expected calibration error over equal bins of the
+confidence, and temperature scaling. Computed on pixels that are predicted to be a defect, because background, nearly
+everywhere and always sure, would hide them; the negative log likelihood is over all pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.data.tables import IGNORE
+from stages.metrics.scores import defined, ratio
+
+TEMPERATURES = tuple(float(2.0 ** (step / 4)) for step in range(-4, 9))
+"""0.5 to 4; the fifth is 1."""
+BINS = 10
+
+
+class Confidence(NamedTuple):
+    """Sums over pixels, for each of the T TEMPERATURES. `likelihood`: (T,) negative log likelihoods of the truth;
+    `bins`: (T, BINS, 3) predicted defect pixels by confidence: number, sum of confidences, correct ones."""
+
+    likelihood: np.ndarray
+    bins: np.ndarray
+
+    def __add__(self, other: "Confidence") -> "Confidence":
+        return Confidence(self.likelihood + other.likelihood, self.bins + other.bins)
+
+    def error(self, temperature: float) -> float:
+        """Expected calibration error; NaN where no pixel was predicted to be a defect."""
+        count, sure, correct = self.bins[TEMPERATURES.index(temperature)].T
+        return float(ratio(np.abs(sure - correct).sum(), count.sum()))
+
+    def best_temperature(self) -> float:
+        """Of the least likelihood loss; 1 unless that lowers the calibration error."""
+        best = TEMPERATURES[int(self.likelihood.argmin())]
+        return best if self.error(best) < self.error(1.0) else 1.0
+
+    def curve(self, temperature: float) -> dict[str, object]:
+        """For JSON: mean confidence and share of correct pixels per bin, None where it is empty; and the error."""
+        count, sure, correct = self.bins[TEMPERATURES.index(temperature)].T
+        return {
+            "confidence": [defined(value) for value in ratio(sure, count)],
+            "correct": [defined(value) for value in ratio(correct, count)],
+            "pixels": count.astype(int).tolist(),
+            "expected_calibration_error": defined(self.error(temperature)),
+        }
+
+
+def confidence_of(logits: np.ndarray, truth: np.ndarray) -> Confidence:
+    """Of (K+1, h, w) logits and (h, w) uint8 truth, 255 ignored."""
+    counted = truth != IGNORE
+    logits, truth = logits[:, counted].astype(np.float64), truth[counted].astype(np.int64)
+    predicted = logits.argmax(0)
+    likelihood, bins = np.zeros(len(TEMPERATURES)), np.zeros((len(TEMPERATURES), BINS, 3))
+    defect = predicted > 0
+    for place, temperature in enumerate(TEMPERATURES):
+        scaled = logits / temperature
+        scaled -= scaled.max(0)
+        logs = scaled - np.log(np.exp(scaled).sum(0))
+        likelihood[place] = -np.take_along_axis(logs, truth[None], 0).sum()
+        sure = np.exp(logs.max(0)[defect])
+        own = np.minimum((sure * BINS).astype(int), BINS - 1)
+        for column, weights in enumerate((np.ones(len(sure)), sure, (predicted == truth)[defect].astype(float))):
+            bins[place, :, column] = np.bincount(own, weights, minlength=BINS)
+    return Confidence(likelihood, bins)

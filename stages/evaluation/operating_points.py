@@ -1,0 +1,157 @@
+"""Operating points: per class, what a threshold on its probability finds and costs; the one that fulfils a wish.
+
+Counted per image and class at each of THRESHOLDS, in pixels and in defects (connected regions, detected at an IoU of at
+least 0.1, a region without such a match is a false positive). Classes are taken one by one: where two reach their
+thresholds, `stages.student.decision` decides. The wish is fulfilled for each class on val; test reports what it gives.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from stages.common.errors import UserError
+from stages.data.tables import IGNORE
+from stages.evaluation.confidence import Confidence, confidence_of
+from stages.evaluation.config import OperatingPoint, Wish
+from stages.evaluation.defect_metrics import IOUS, outcome
+from stages.metrics.scores import defined, ratio
+from stages.student.decision import ARGMAX, Decision, decide, drop_small, softmax
+
+THRESHOLDS = (0.02, 0.05, *(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.98)
+SAMPLED_PX = 40_000
+"""Pixels per image, at most and evenly spread, of which the calibration is computed."""
+
+
+class Counts(NamedTuple):
+    """Of one or several images, K classes and G thresholds. `pixels`: (K, G, 2) true and false positives; `true_px`:
+    (K,); `defects`: (K, G, 2) detected and false positives; `true_defects`: (K,); `smallest_px`: (K, G) area of the
+    smallest predicted region that detects a defect, infinite without one."""
+
+    images: int
+    pixels: np.ndarray
+    true_px: np.ndarray
+    defects: np.ndarray
+    true_defects: np.ndarray
+    smallest_px: np.ndarray
+    confidence: Confidence
+
+    def __add__(self, other: "Counts") -> "Counts":
+        sums = [a + b for a, b in zip(self, other, strict=True)]
+        return Counts(*sums)._replace(smallest_px=np.minimum(self.smallest_px, other.smallest_px))
+
+
+class Watch:
+    """Called with each strip of an image while it is predicted (`tiling.predict`): keeps what `counts` needs.
+
+    One byte per pixel and class, and with a `decision` one more for the labels that it gives.
+    """
+
+    def __init__(self, size_hw: tuple[int, int], classes: int, decision: Decision | None = None) -> None:
+        self.levels = np.zeros((classes, *size_hw), np.uint8)
+        self.labels = None if decision is None else np.zeros(size_hw, np.uint8)
+        self.decision = decision
+        self.step = max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / SAMPLED_PX))))
+        self.sampled: list[np.ndarray] = []
+
+    def __call__(self, rows: slice, logits: np.ndarray) -> None:
+        self.sampled.append(logits[:, -rows.start % self.step :: self.step, :: self.step].copy())
+        self.levels[:, rows] = np.searchsorted(THRESHOLDS, softmax(logits.copy())[1:], side="right")
+        if self.labels is not None:
+            self.labels[rows] = decide(logits.copy(), self.decision)[0]
+
+    def decided(self) -> np.ndarray:
+        """(H, W) labels that `decision` gives the whole image."""
+        drop_small(self.labels, self.decision)
+        return self.labels
+
+    def counts(self, truth: np.ndarray) -> Counts:
+        """Of the image, whose (H, W) uint8 `truth` has 255 where ignored."""
+        classes, levels = [], len(THRESHOLDS)
+        counted = truth != IGNORE
+        for label, own in enumerate(self.levels, start=1):
+            # pixels that reach a threshold: those of its level and of all above
+            reach = [
+                np.bincount(own[mask], minlength=levels + 1)[::-1].cumsum()[::-1][1:]
+                for mask in (truth == label, counted & (truth != label))
+            ]
+            classes.append((np.stack(reach, 1), (truth == label).sum(), *_defects(own, truth, label)))
+        pixels, true_px, defects, true_defects, smallest = (np.array(each) for each in zip(*classes, strict=True))
+        sampled = np.concatenate(self.sampled, axis=1), truth[:: self.step, :: self.step]
+        return Counts(1, pixels, true_px, defects, true_defects, smallest, confidence_of(*sampled))
+
+
+def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """Fields `defects`, `true_defects` and `smallest_px` of one class."""
+    found, smallest = np.zeros((len(THRESHOLDS), 2), np.int64), np.full(len(THRESHOLDS), np.inf)
+    here = ndimage.find_objects(((own > 0) | (truth == label)).astype(np.uint8))
+    if not here:
+        return found, 0, smallest
+    own, truth = own[here[0]], truth[here[0]]
+    reference = np.where(truth == IGNORE, IGNORE, truth == label).astype(np.uint8)
+    true = 0
+    for place in range(len(THRESHOLDS)):
+        result = outcome(reference, (own > place).astype(np.uint8))
+        good = result.predicted_iou >= IOUS[0]
+        true = len(result.true)
+        found[place] = (result.true_iou >= IOUS[0]).sum(), (~good).sum()
+        smallest[place] = result.predicted.areas_px[good].min(initial=np.iinfo(np.int64).max)
+    return found, true, np.where(found[:, 0] > 0, smallest, np.inf)
+
+
+def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[Decision, list[bool]]:
+    """The decision that fulfils `wish` on the counted images, and for which classes it does.
+
+    recall: the highest threshold with at least that share of the defects, or the best share; false_positives_per_image:
+    the lowest threshold with no more than that; cost: the threshold with the least missed defects * cost + false
+    positives. A class without a true defect keeps 0.5. Regions of less than half the smallest one that detected a
+    defect are dropped. The temperature is that of the least negative log likelihood if it lowers the calibration error.
+    """
+    if counts is None:
+        if isinstance(wish, Wish):
+            raise UserError("evaluate.operating_point: no image of val has a mask to choose thresholds on; use argmax")
+        return ARGMAX, [True] * classes
+    temperature = counts.confidence.best_temperature()
+    if not isinstance(wish, Wish):
+        return Decision(temperature=temperature), [True] * classes
+    chosen = [_place(counts, class_id, wish) for class_id in range(classes)]
+    smallest = [counts.smallest_px[class_id, place] for class_id, (place, _) in enumerate(chosen)]
+    decision = Decision(
+        thresholds=[THRESHOLDS[place] for place, _ in chosen],
+        least_area_px=[max(1, int(area / 2)) if np.isfinite(area) else 1 for area in smallest],
+        temperature=temperature,
+    )
+    return decision, [reached for _, reached in chosen]
+
+
+def _place(counts: Counts, class_id: int, wish: Wish) -> tuple[int, bool]:
+    detected, false = counts.defects[class_id].T
+    true = counts.true_defects[class_id]
+    if not true:
+        return THRESHOLDS.index(0.5), False
+    if wish.recall is not None:
+        enough = np.flatnonzero(detected >= wish.recall * true)
+        return (int(enough[-1]), True) if len(enough) else (int(np.flatnonzero(detected == detected.max())[-1]), False)
+    if wish.false_positives_per_image is not None:
+        few = np.flatnonzero(false <= wish.false_positives_per_image * counts.images)
+        return (int(few[0]), True) if len(few) else (int(false.argmin()), False)
+    price = (true - detected) * wish.cost + false
+    return int(np.flatnonzero(price == price.min())[-1]), True
+
+
+def curves(counts: Counts, names: Sequence[str]) -> dict[str, object]:
+    """For JSON: `thresholds`, and per class the lists that belong to them; calibration as `Confidence.as_json`."""
+    found = {}
+    for class_id, name in enumerate(names):
+        true_pos, false_pos = counts.pixels[class_id].T
+        detected, false = counts.defects[class_id].T
+        lists = {
+            "precision_px": ratio(true_pos, true_pos + false_pos),
+            "recall_px": ratio(true_pos, np.full(true_pos.shape, counts.true_px[class_id])),
+            "precision_defects": ratio(detected, detected + false),
+            "recall_defects": ratio(detected, np.full(detected.shape, counts.true_defects[class_id])),
+            "false_positives_per_image": false / counts.images,
+        }
+        found[name] = {key: [defined(value) for value in values] for key, values in lists.items()}
+    return {"thresholds": list(THRESHOLDS), "classes": found, "images": counts.images}

@@ -1,0 +1,172 @@
+"""Decisions by threshold, what thresholds find and cost, the choice among them, and calibration: by hand."""
+
+import numpy as np
+import pytest
+
+from stages.common.errors import UserError
+from stages.evaluation.confidence import BINS, TEMPERATURES, Confidence, confidence_of
+from stages.evaluation.config import Wish
+from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves
+from stages.student.decision import ARGMAX, Decision, decide, drop_small
+from stages.student.inference import tile_runner
+from stages.student.tiling import predict
+from tests.support.tiny_student import decided_student, image_of
+
+NAMES = ("dirt", "damage")
+
+
+def logits_of(*probabilities: float) -> np.ndarray:
+    """(K+1, 1, 1) logits of the probabilities of one pixel."""
+    return np.log(np.array(probabilities, np.float32))[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "thresholds", "label", "confidence"),
+    [
+        ((0.6, 0.3, 0.1), None, 0, 0.6),
+        ((0.6, 0.3, 0.1), [0.25, 0.5], 1, 0.3),
+        ((0.6, 0.3, 0.1), [0.35, 0.5], 0, 0.6),
+        ((0.1, 0.5, 0.4), [0.5, 0.2], 2, 0.4),
+        ((0.1, 0.5, 0.4), [0.9, 0.9], 0, 0.1),
+    ],
+)
+def test_of_the_classes_that_reach_their_threshold_the_largest_ratio_wins(probabilities, thresholds, label, confidence):
+    labels, sure = decide(logits_of(*probabilities), Decision(thresholds=thresholds))
+    assert labels.item() == label
+    assert sure.item() == pytest.approx(confidence)
+
+
+def test_a_temperature_changes_the_confidence_and_no_label():
+    labels, sure = decide(logits_of(0.8, 0.2), Decision(temperature=2.0))
+    assert labels.item() == 0
+    assert sure.item() == pytest.approx(0.8**0.5 / (0.8**0.5 + 0.2**0.5))
+
+
+def test_small_regions_are_dropped_per_class_and_touching_corners_belong_together():
+    labels = np.zeros((6, 9), np.uint8)
+    labels[0, 0] = labels[1, 1] = labels[2, 2] = 1
+    labels[4, 4:6] = 1
+    labels[0, 7] = 2
+    drop_small(labels, Decision(least_area_px=[3, 1]))
+    assert np.argwhere(labels == 1).tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert (labels == 2).sum() == 1
+
+
+def watched(probabilities: np.ndarray, truth: np.ndarray, decision: Decision | None = None) -> tuple[Watch, Counts]:
+    """From (K+1, H, W), given in two strips."""
+    watch = Watch(truth.shape, len(probabilities) - 1, decision)
+    for rows in (slice(0, 4), slice(4, truth.shape[0])):
+        watch(rows, np.log(probabilities[:, rows]).astype(np.float32))
+    return watch, watch.counts(truth)
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """One class. True defects: 2 x 3 px said with 0.85, 1 x 4 px with 0.45. Not true: 2 px with 0.65; 1 px ignored."""
+    truth, sure = np.zeros((7, 12), np.uint8), np.full((7, 12), 0.01)
+    truth[1:3, 1:4], sure[1:3, 1:4] = 1, 0.85
+    truth[5, 2:6], sure[5, 2:6] = 1, 0.45
+    sure[3:5, 9] = 0.65
+    truth[0, 11], sure[0, 11] = 255, 0.99
+    return np.stack([1 - sure, sure]), truth
+
+
+def test_pixels_and_defects_are_counted_at_every_threshold():
+    _, counts = watched(*scene())
+    by = {threshold: place for place, threshold in enumerate(THRESHOLDS)}
+    for threshold, pixels, defects in (
+        (0.02, [10, 2], [2, 1]),
+        (0.4, [10, 2], [2, 1]),
+        (0.5, [6, 2], [1, 1]),
+        (0.7, [6, 0], [1, 0]),
+        (0.9, [0, 0], [0, 0]),
+    ):
+        assert counts.pixels[0, by[threshold]].tolist() == pixels, threshold
+        assert counts.defects[0, by[threshold]].tolist() == defects, threshold
+    assert (counts.true_px[0], counts.true_defects[0]) == (10, 2)
+    assert (counts.smallest_px[0, by[0.4]], counts.smallest_px[0, by[0.7]], counts.smallest_px[0, by[0.9]]) == (
+        *(4, 6),
+        np.inf,
+    )
+    drawn = curves(counts + counts, ["dirt"])
+    assert drawn["images"] == 2
+    assert drawn["classes"]["dirt"]["precision_px"][by[0.5]] == 0.75
+    assert drawn["classes"]["dirt"]["recall_defects"][by[0.5]] == 0.5
+    assert drawn["classes"]["dirt"]["false_positives_per_image"][by[0.5]] == 1
+    assert drawn["classes"]["dirt"]["precision_px"][by[0.9]] is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "threshold", "least_area_px", "fulfilled"),
+    [
+        ({"recall": 1.0}, 0.4, 2, True),
+        ({"recall": 0.5}, 0.8, 3, True),
+        ({"false_positives_per_image": 0.0}, 0.7, 3, True),
+        ({"false_positives_per_image": 1.0}, 0.02, 2, True),
+        ({"cost": 10.0}, 0.4, 2, True),
+        ({"cost": 0.5}, 0.8, 3, True),
+    ],
+)
+def test_the_wish_decides(wish, threshold, least_area_px, fulfilled):
+    _, counts = watched(*scene())
+    decision, reached = choose(counts, Wish(**wish), 1)
+    assert (decision.thresholds, decision.least_area_px, reached) == ([threshold], [least_area_px], [fulfilled])
+
+
+def test_a_wish_that_cannot_be_fulfilled_gets_the_best_there_is_and_says_so():
+    probabilities, truth = scene()
+    truth[6, 9:11] = 1  # nothing is said there
+    _, counts = watched(probabilities, truth)
+    decision, reached = choose(counts, Wish(recall=0.9), 1)
+    assert (decision.thresholds, reached) == ([0.4], [False])
+    _, empty = watched(probabilities, np.zeros_like(truth))
+    assert choose(empty, Wish(recall=0.9), 1)[0].thresholds == [0.5]
+    with pytest.raises(UserError, match=r"operating_point: no image of val has a mask"):
+        choose(None, Wish(recall=0.9), 1)
+    assert choose(None, "argmax", 1) == (ARGMAX, [True])
+
+
+@pytest.mark.parametrize("values", [{}, {"recall": 0.5, "cost": 2.0}, {"recall": 1.5}, {"cost": 0.0}])
+def test_a_wish_is_exactly_one(values):
+    with pytest.raises(ValueError):
+        Wish(**values)
+
+
+def test_the_decision_of_the_strips_is_that_of_the_whole_image():
+    decision = Decision(thresholds=[0.3, 0.6], least_area_px=[5, 9])
+    student = decided_student("native")
+    for size_hw in ((57, 200), (300, 90)):
+        image, run = image_of(size_hw), tile_runner(student)
+        watch = Watch(size_hw, 2, decision)
+        predict(run, image, student.config.view, watch=watch)
+        np.testing.assert_array_equal(watch.decided(), predict(run, image, student.config.view, decision).labels)
+
+
+def test_calibration_is_counted_by_hand_on_predicted_defects():
+    """Four defect pixels said with 0.9, three of them right: an error of 0.15. Background does not count."""
+    probabilities = np.array([[0.1] * 4 + [0.99] * 4, [0.9] * 4 + [0.01] * 4])[:, None, :]
+    truth = np.array([[1, 1, 1, 0, 0, 0, 0, 255]], np.uint8)
+    found = confidence_of(np.log(probabilities), truth)
+    place = TEMPERATURES.index(1.0)
+    assert found.bins[place].sum(0).tolist() == pytest.approx([4, 3.6, 3])
+    assert found.error(1.0) == pytest.approx(0.15)
+    assert found.likelihood[place] == pytest.approx(-3 * np.log(0.9) - np.log(0.1) - 3 * np.log(0.99))
+    assert found.curve(1.0)["pixels"][BINS - 1] == 4
+    assert (found + found).error(1.0) == pytest.approx(0.15)
+
+
+def test_the_temperature_that_made_the_logits_too_sure_is_found():
+    generator = np.random.default_rng(0)
+    honest = generator.normal(0, 2, (3, 200, 150))
+    probabilities = np.exp(honest) / np.exp(honest).sum(0)
+    truth = (generator.random((200, 150)) > probabilities.cumsum(0)[:, :, :]).sum(0).astype(np.uint8)
+    found = confidence_of(honest * 2, truth)
+    assert found.best_temperature() == 2.0
+    assert found.error(2.0) < 0.02 < found.error(1.0)
+    assert confidence_of(honest, truth).best_temperature() == 1.0
+
+
+def test_no_predicted_defect_leaves_the_temperature_alone():
+    found = confidence_of(np.log(np.array([[[0.9]], [[0.1]]])), np.zeros((1, 1), np.uint8))
+    assert isinstance(found, Confidence)
+    assert np.isnan(found.error(1.0))
+    assert found.best_temperature() == 1.0
