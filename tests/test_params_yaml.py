@@ -8,7 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
-from stages.common.params import load_params
+from stages.common.params import Section, load_params
+from stages.ingestion.config import DataParams
 from stages.plan import main
 
 ROOT = Path(__file__).parent.parent
@@ -113,3 +114,16 @@ def test_every_stage_refuses_what_it_reads_when_it_runs_alone(tmp_path, name):
         write(tmp_path, {**PARAMS, section: wrong})
         with pytest.raises(UserError, match=rf"params\.yaml: {section}"):
             load_params(model, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "root", ["/my sets/a b", "/sets/[north], (2)", "/sets/it's {here}=1", 'sets/12" pipes', "/a:b#c"]
+)
+def test_a_root_of_any_name_reaches_the_stage_through_dvcs_own_option(tmp_path, root):
+    """What `-S 'data.root="..."'` does, by the function of DVC that does it."""
+    from dvc.utils.hydra import apply_overrides
+
+    write(tmp_path, PARAMS)
+    escaped = root.replace("\\", "\\\\").replace('"', '\\"')
+    apply_overrides(tmp_path / "params.yaml", [f'data.root="{escaped}"'])
+    assert load_params(DataOnly, tmp_path / "params.yaml").data.root == root

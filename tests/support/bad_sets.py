@@ -381,6 +381,131 @@ kind(
     refused="nothing to learn; the label file of images/train/a.png would be labels/train/a.txt",
 )
 
+# Losses. One budget bounds them; what can be known is said, with the way out.
+
+STRICT = {"max_bad_share": 0.05}
+
+
+def every(*paths: str, text: str) -> Callable[[Path], None]:
+    return both(*(lambda root, path=path: put(root / path, text) for path in paths))
+
+
+def renamed(old: str, new: str) -> Callable[[Path], object]:
+    return lambda root: (root / old).rename(root / new)
+
+
+FOUR_LABELS = (A, "labels/train/b.txt", "labels/val/e.txt", "labels/test/g.txt")
+POLYGON = "0 .1 .2 .5 .1 .6 .7 .2 .8\n"
+kind("polygons alone", every(*FOUR_LABELS, text=POLYGON), settings=STRICT, counts={"train.boxes_by_form.polygon": 2})
+kind("a box and a polygon", labels(GOOD + POLYGON), settings=STRICT, counts={"train.boxes": 3})
+kind(
+    "confidences",
+    every(*FOUR_LABELS, text="0 .5 .5 .3 .3 .87\n"),
+    *((path, 1, "looks like a confidence", "row dropped") for path in sorted(FOUR_LABELS)),
+    refused="ingest.confidence: 0 takes these rows",
+    settings=STRICT,
+)
+TAKEN = STRICT | {"confidence": 0.0}
+kind("confidences taken", every(*FOUR_LABELS, text="0 .5 .5 .3 .3 .87\n"), settings=TAKEN, counts={"train.boxes": 2})
+kind(
+    "poses",
+    both(config(DATA_YAML + "kpt_shape: [2, 3]\n"), labels("0 .5 .5 .3 .3 .4 .4 2 .6 .6 1\n")),
+    settings=STRICT,
+    counts={"train.boxes_by_form.pose": 1},
+)
+kind(
+    "half of the rows lost in one file",
+    labels(GOOD + "0 .5 .5 7 7\n"),
+    (A, 2, "non-normalized", "row dropped"),
+    refused="1 of 5 label rows are lost (ingest.max_bad_share = 0.05): labels/train/a.txt:2: non-normalized",
+    settings=STRICT,
+)
+kind(
+    "labels without an image",
+    both(renamed(A, "labels/train/z.txt")),
+    ("labels/train/z.txt", None, "there is no image images/train/z.*", "file ignored"),
+    refused="2 of 5 label rows are lost (ingest.max_bad_share = 0.05): labels/train/z.txt: label file without an image",
+    settings=STRICT,
+)
+kind("label file called .TXT", renamed(A, "labels/train/a.TXT"), settings=STRICT, counts={"train.boxes": 3})
+NFD, NFC = "scha\u0308den", "sch\u00e4den"
+kind(
+    "image in NFD, label in NFC",
+    both(renamed("images/train/a.png", f"images/train/{NFD}.png"), renamed(A, f"labels/train/{NFC}.txt")),
+    settings=STRICT,
+    counts={"train.boxes": 3},
+    gone={"train/a"},
+)
+kind(
+    "labelled HEIC",
+    both(image_file("x.heic", b"x"), image_file("y.HEIC", b"y")),
+    (X.format("heic"), None, ".heic is not read: convert it", "image dropped"),
+    ("images/train/y.HEIC", None, ".HEIC is not read: convert it", "image dropped"),
+    refused="2 of 10 images are unusable (ingest.max_bad_share = 0.05): images/train/x.heic: .heic is not read",
+    settings=STRICT,
+)
+kind(
+    "HEIC beside the JPEG made of it",
+    both(image_file("x.jpg", JPEG), image_file("x.heic", b"x")),
+    (X.format("heic"), None, "the image of the same name beside it is", "file ignored"),
+    settings=STRICT,
+    counts=FINE,
+)
+kind(
+    "suffix that nobody knows, labelled",
+    image_file("x.camera7", b"x"),
+    (X.format("camera7"), None, ".camera7 is not read: convert it", "image dropped"),
+    refused="1 of 9 images are unusable",
+    settings=STRICT,
+)
+label_trouble(
+    "link to a label that is gone",
+    "is a link to nothing",
+    both(lambda r: (r / A).unlink(), lambda r: (r / A).symlink_to("gone")),
+)
+label_trouble("label file of millions of rows", "has 200,000 rows, allowed are 100,000", labels("x\n" * 200_000))
+kind(
+    "label file of many bad rows",
+    labels(GOOD + "x\n" * 1000),
+    *((A, line, "columns detected", "row dropped") for line in range(2, 102)),
+    (A, 102, "900 rows more, from this one on", "row dropped"),
+    counts={"train.rejected_rows": 1000},
+    settings={"max_bad_share": 0.999},
+)
+kind(
+    "normalised twice",
+    every(*FOUR_LABELS, text="0 .0125 .02 .006 .01\n"),
+    refused="4 of 4 boxes are smaller than a pixel (ingest.max_bad_share = 0.05): coordinates look normalised twice",
+    settings=STRICT,
+)
+kind("val without a box", lambda r: put(r / "labels/val/e.txt", ""), refused="val has no usable box, so that")
+kind(
+    "class ids from 1",
+    both(labels(GOOD.replace("0", "1", 1) + "2 .2 .2 .1 .1\n")),
+    (A, 2, "label class 2 exceeds dataset class count 2", "row dropped"),
+    refused="class ids look counted from 1: class 0 never occurs, and labels/train/a.txt:2",
+)
+kind(
+    "class in test alone",
+    both(labels("1 .5 .5 .3 .3\n"), lambda r: put(r / "labels/test/g.txt", GOOD)),
+    ("data.yaml", None, "class 0 (dirt) has boxes in test, and none in train", "noted"),
+)
+kind(
+    "masks of another name",
+    both(renamed("masks/test/g.png", "masks/test/g_mask.png")),
+    ("masks/test/g_mask.png", None, "there is no image images/test/g_mask.*", "file ignored"),
+    refused="1 of 1 masks are unusable (ingest.max_bad_share = 0.05): masks/test/g_mask.png: mask file",
+    settings=STRICT,
+)
+TWELVE = encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 16))
+kind(
+    "12 bits in 16",
+    image_file("x.png", TWELVE),
+    ("data.yaml", None, "set ingest.white_level, such as 4095", "noted"),
+    counts=FINE,
+)
+kind("12 bits in 16, told", image_file("x.png", TWELVE), counts=FINE, settings=STRICT | {"white_level": 4095.0})
+
 # Masks. A wrong one would give wrong scores: it is dropped and counted.
 
 H = "masks/test/h.png"
@@ -565,6 +690,63 @@ kind(
 )
 kind("no data.yaml", lambda r: (r / "data.yaml").unlink(), refused="not found; data.root must be the folder that holds")
 kind("data.yaml that is a pipe", pipe("data.yaml"), refused="not found; data.root must be the folder that holds")
+
+# Paths, optional things, and files of other names.
+
+kind(
+    "list from Windows",
+    both(config(LISTED), lambda r: put(r / "train.txt", NAMES.replace("{}", "").replace("/", "\\"))),
+    counts=LIST,
+)
+kind(
+    "list of another machine",
+    both(config(LISTED), lambda r: put(r / "train.txt", NAMES.replace("{}", "/content/set/"))),
+    counts=LIST,
+)
+accepted("split from Windows", "train: images/train", "train: images\\train")
+accepted("names of truth values", "names: [dirt, damage]", "names: [true, false]")
+NO_TEST = {"counts": {"test": None}, "gone": {"test/g", "test/h"}}
+kind(
+    "test that is not there",
+    config(DATA_YAML.replace("test: images/test", "test: ../test/images")),
+    ("data.yaml", None, "not there, so there is no test split", "noted"),
+    **NO_TEST,
+)
+kind("dataset.yaml", renamed("data.yaml", "dataset.yaml"), settings=STRICT)
+kind("a YAML file of any name", renamed("data.yaml", "cracks.yml"), settings=STRICT)
+kind(
+    "two YAML files",
+    both(renamed("data.yaml", "a.yaml"), lambda r: put(r / "b.yaml", DATA_YAML)),
+    refused="holds 2 YAML files (a.yaml, b.yaml): set data.root to the one to use",
+)
+kind(
+    "images, labels and classes.txt alone",
+    both(lambda r: (r / "data.yaml").unlink(), lambda r: put(r / "classes.txt", "dirt\ndamage\n")),
+    refused='{train: images/train, val: images/val, test: images/test, names: ["dirt", "damage"]}',
+)
+refused("class name with an escape sequence", "[dirt, damage]", '["di\\e[2Jrt", damage]', "holds a control character")
+refused("class name of half a pair", "[dirt, damage]", '["di\\ud800rt", damage]', "data.yaml")
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 30))
+kind("data.yaml of merge keys without end", config(MERGED + DATA_YAML), counts=LIST)
+kind("data.yaml of a megabyte", config(DATA_YAML + "#" * (1 << 20)), refused="bytes, allowed are 262,144")
+kind(
+    "list of millions of lines",
+    both(config(LISTED), lambda r: put(r / "train.txt", "x\n" * 1_100_000)),
+    refused="1,100,001 lines, allowed are 1,000,000",
+)
+
+
+def two_sites(root: Path) -> None:
+    for class_id, site in enumerate("AB"):
+        for number in range(4):
+            put(root / f"site{site}/images/img_{number}.png", encoded(picture(ord(site) * 10 + number)))
+            put(root / f"site{site}/labels/img_{number}.txt", f"{class_id} .5 .5 .3 .3\n")
+    put(root / "data.yaml", DATA_YAML.replace("images/train", "[siteA/images, siteB/images]"))
+
+
+SITES = {"gone": {f"train/{stem}" for stem in "abcd"}, "counts": {"train.images": 8, "train.boxes": 8}}
+kind("the same names in two folders", two_sites, settings=STRICT, **SITES)
+
 
 # Leakage.
 
