@@ -116,6 +116,10 @@ def test_every_stage_refuses_what_it_reads_when_it_runs_alone(tmp_path, name):
             load_params(model, tmp_path / "params.yaml")
 
 
+class DataOnly(Section):
+    data: DataParams
+
+
 @pytest.mark.parametrize(
     "root", ["/my sets/a b", "/sets/[north], (2)", "/sets/it's {here}=1", 'sets/12" pipes', "/a:b#c"]
 )
