@@ -20,7 +20,7 @@ from stages.common.errors import printable, run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.data.decoding import BadImage
-from stages.formats.inputs import Source, file_in, find_images, read
+from stages.formats.inputs import Source, file_in, find_images, read, unread_images
 from stages.formats.measured_defects import Record, record_of
 from stages.formats.outputs import existing_records, remove_outputs, write_output
 from stages.formats.scale import scales_of
@@ -57,7 +57,7 @@ def main(
     folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
     known = existing_records(sources, out, folders, network.identity, force)
     todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
-    skipped = {}
+    skipped = unread_images(inputs, out)
     for source in progress(todo, "predict", "images"):
         try:
             sha256, image = read(source, network.white_level)

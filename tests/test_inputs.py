@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.decoding import BadImage
-from stages.formats.inputs import Source, find_images, named, read
+from stages.formats.inputs import Source, find_images, named, read, unread_images
 
 
 def touch(root: Path, *files: str) -> None:
@@ -88,6 +88,9 @@ def test_bad_images_say_why(tmp_path):
         read(Source(tmp_path / "a.jpg", "a.jpg", "a"))
     with pytest.raises(BadImage, match="cannot be read"):
         read(Source(tmp_path / "gone.jpg", "gone.jpg", "gone"))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadImage, match="is not a regular file"):
+        read(Source(tmp_path / "pipe.jpg", "pipe.jpg", "pipe"))
     with pytest.raises(BadImage, match="surrogates"):
         read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))
     with pytest.raises(BadImage, match=r"its name contains '\\x07', which XML cannot hold"):
@@ -106,11 +109,17 @@ def test_outputs_are_never_inputs_even_through_links(tmp_path, monkeypatch):
         find_images(["b.jpg"], Path(".."))
 
 
-def test_hidden_files_and_linked_folders_are_left_out_and_links_are_named(tmp_path, capsys):
+def test_hidden_files_and_linked_folders_are_left_out_and_unread_images_named(tmp_path):
     touch(tmp_path, "in/a.jpg", "in/._a.jpg", "in/.trash/b.jpg", "elsewhere/c.jpg")
     (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
     assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}
-    assert capsys.readouterr().err == f"{tmp_path}/in/more: a link to a folder, not followed\n"
+    touch(tmp_path, "in/b.HEIC", "in/deep/c.gif", "in/out/d.gif", "in/notes.txt")
+    found = unread_images([str(tmp_path / "in"), str(tmp_path / "in/*.HEIC")], tmp_path / "in/out")
+    assert {path: reason.split(":")[0] for path, reason in found.items()} == {
+        f"{tmp_path}/in/b.HEIC": ".HEIC is not read",
+        f"{tmp_path}/in/deep/c.gif": ".gif is not read",
+        f"{tmp_path}/in/more": "a link to a folder, not followed",
+    }
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):

@@ -286,3 +286,13 @@ def test_an_operating_point_for_other_classes_is_an_error(model, images, tmp_pat
     (tmp_path / "model/0" / DECISION).write_text(Decision(thresholds=[0.3]).model_dump_json())
     with pytest.raises(UserError, match=r"operating_point\.json: thresholds holds 1 values, the student has 2 classes"):
         run(tmp_path / "model", images, tmp_path / "out")
+
+
+def test_what_looks_like_an_image_and_is_not_read_is_listed_with_status_3(model, images, tmp_path, capsys):
+    (images / "x/phone.HEIC").write_bytes(b"x")
+    with pytest.raises(typer.Exit) as caught:
+        run(model, images, tmp_path / "out", Format.masks)
+    assert caught.value.exit_code == 3
+    said = capsys.readouterr().err
+    assert f"skipped: {images}/x/phone.HEIC: .HEIC is not read: convert it" in said
+    assert "1 of 4 images were skipped" in said

@@ -3,18 +3,17 @@
 import glob
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.common.errors import UserError, printable
+from stages.common.errors import UserError
 from stages.data.decoding import BadImage
 from stages.data.images import probe_image, read_image
-from stages.data.root_files import SUFFIXES, visible_files
+from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, Unreadable, read_file, visible_files
 from stages.data.tables import Dataset
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
@@ -42,8 +41,8 @@ class Source(NamedTuple):
 def find_images(inputs: list[str], out: Path) -> list[Source]:
     """The images that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
 
-    Folders and patterns give files with the suffix of an image, without hidden files and without files in `out`.
-    Links to folders are not followed; each is named on stderr. Raises UserError for an input that names no image, and
+    Folders and patterns give files with the suffix of an image, without hidden files and without files in `out`; see
+    `unread_images` for those that they do not give. Raises UserError for an input that names no image, and
     for a folder that cannot be listed.
     """
     paths: set[Path] = set()
@@ -97,27 +96,42 @@ def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndar
         if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
             raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the output files")
         path = source.path.resolve()
-        probe = probe_image(path.read_bytes(), white_level)
+        data = read_file(path.parent, path.name)
+        if data is None:
+            raise BadImage("cannot be read (No such file or directory)")
+        probe = probe_image(data, white_level)
         row = {"path": path.name, "sha256": probe.sha256, "exif_orientation": probe.exif_orientation}
         return probe.sha256, read_image(Dataset(path.parent, (), white_level), row)
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror})") from None
-    except (UnicodeEncodeError, UserError) as error:
+    except (UnicodeEncodeError, UserError, Unreadable) as error:
         # a name that is not UTF-8; a file that changes while it is read
         raise BadImage(str(error)) from None
 
 
-def _named_by(text: str) -> tuple[set[Path], set[Path]]:
+def unread_images(inputs: list[str], out: Path) -> dict[str, str]:
+    """Path to reason of what looks like an image in the folders and patterns of `inputs` and is not read: files of
+    other suffixes, and all that is behind links to folders."""
+    links: set[Path] = set()
+    files = {path for text in inputs for path in _named_by(text, UNREAD_SUFFIXES, links.add)[0]}
+    reason = f"{{}} is not read: convert it to one of {' '.join(SUFFIXES)}"
+    found = {str(path): reason.format(path.suffix) for path in _outside(files, out) if _is_one(path, UNREAD_SUFFIXES)}
+    return dict(sorted({**found, **{str(link): "a link to a folder, not followed" for link in links}}.items()))
+
+
+def _named_by(
+    text: str, suffixes: tuple[str, ...] = SUFFIXES, linked: Callable[[Path], None] = lambda link: None
+) -> tuple[set[Path], set[Path]]:
     """Absolute paths of the images that one input names, and the folders in which it names them."""
     path = _absolute(text)
     if path.is_dir():
-        return _below(path), {path}
+        return _below(path, suffixes, linked), {path}
     if path.exists():
         return {path}, {path.parent}
     files, roots = set(), set()
     for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 pathlib takes no absolute pattern
         found = _absolute(match)
-        files |= _below(found) if found.is_dir() else _images([found])
+        files |= _below(found, suffixes, linked) if found.is_dir() else {found} if _is_one(found, suffixes) else set()
         roots.add(found if found.is_dir() else found.parent)
     return files, roots
 
@@ -134,10 +148,9 @@ def _outside(files: set[Path], out: Path) -> set[Path]:
     return {path for path in files if path.parent not in ours}
 
 
-def _below(folder: Path) -> set[Path]:
-    warn = lambda link: print(f"{printable(str(link))}: a link to a folder, not followed", file=sys.stderr)  # noqa: E731
-    return _images(visible_files(folder, warn))
+def _below(folder: Path, suffixes: tuple[str, ...], linked: Callable[[Path], None]) -> set[Path]:
+    return {path for path in visible_files(folder, linked) if _is_one(path, suffixes)}
 
 
-def _images(paths: Iterable[Path]) -> set[Path]:
-    return {path for path in paths if path.suffix.lower() in SUFFIXES}
+def _is_one(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes
