@@ -7,7 +7,9 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .PHONY: repro test lint lock weights
 
+# The first line mends what a killed DVC has left half-written.
 repro: $(READY)
+	$(RUN) python -m stages.repair
 	$(RUN) dvc repro
 
 test: $(READY) lint

@@ -3,7 +3,7 @@
     python -m stages.cache
     python -m stages.cache --older-than 30 --larger-than 20
 
-It only saves time: what is missing is computed again. See stages/compute/workdir.py.
+It only saves time: what is missing is computed again. See stages/common/workdir.py.
 """
 
 import time
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from stages.common.errors import run
-from stages.compute.workdir import work_folder
+from stages.common.workdir import work_folder
 
 DAY, GB = 24 * 3600, 10**9
 
@@ -40,7 +40,7 @@ def main(
             removed.append(path)
     gone = set(removed)
     typer.echo(f"{folder}: {total / GB:.3f} GB" + (f", {len(removed)} removed" if removed else ""))
-    for kind in ("candidates", "training"):
+    for kind in ("candidates", "training", "fingerprints"):
         describe(folder / kind, [path for path in entries if path not in gone and (folder / kind) in path.parents], now)
 
 

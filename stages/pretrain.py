@@ -16,8 +16,8 @@ from stages.common.errors import run
 from stages.common.files import write_json
 from stages.common.options import Device, Metrics, ParamsFile
 from stages.common.params import Section, load_params
+from stages.common.workdir import work_folder
 from stages.compute.device import device_of
-from stages.compute.workdir import work_folder
 from stages.pretraining.config import PretrainParams
 from stages.pretraining.embedded_backbone import backbone_task
 from stages.pretraining.embedded_teacher import teacher_task

@@ -20,8 +20,8 @@ from stages.common.files import new_folder
 from stages.common.options import Device, ParamsFile, Tables
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
+from stages.common.workdir import work_folder
 from stages.compute.device import device_of, make_deterministic
-from stages.compute.workdir import work_folder
 from stages.data.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
 from stages.masks.labelmap import candidate_rows, mask_row
 from stages.masks.shards import write_shard

@@ -3,7 +3,7 @@
     python -m stages.train data/plan/RUN.json --seed 0 --out data/students/RUN/0 --curves metrics/curves/RUN/0 ...
 
 Reads the shards of train and val only: neither a test image nor any human mask can reach it. A killed training resumes
-from its last checkpoint (see stages/compute/workdir.py) and ends at the same bytes.
+from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from stages.common.errors import UserError, run
 from stages.common.files import new_folder, sha256_file, write_csv
 from stages.common.options import Device, ParamsFile
 from stages.common.params import Section, load_params, parse
+from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.compute.device import device_of, make_deterministic
-from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.data.images import read_image
 from stages.data.tables import decode_label_map, read_dataset
 from stages.losses.method import TrainSplit

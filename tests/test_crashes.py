@@ -218,7 +218,7 @@ def test_dvc_repro_after_a_kill_of_everything_gives_the_same_outputs(tmp_path):
     (repo / "data/tables/rejects.csv").unlink()  # so that there is something to do, and nothing to bring back from
     shutil.rmtree(repo / ".dvc/cache")
     killed = subprocess.Popen(["dvc", "repro", "ingest"], cwd=repo, env=environment, start_new_session=True)
-    while not list((repo / "data").glob(".*.part")) and killed.poll() is None:
+    while not list((repo / "data").glob(".t*.part")) and killed.poll() is None:
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stages.common.params import load_params
-from stages.compute.workdir import work_folder
+from stages.common.workdir import work_folder
 from stages.pretrain import Params, main
 from stages.pretraining import embedded_backbone, embedded_teacher
 from stages.pretraining.embedded_backbone import Scenes, backbone_task

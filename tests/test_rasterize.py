@@ -11,7 +11,7 @@ from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
 from stages import rasterize
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.compute.workdir import work_folder
+from stages.common.workdir import work_folder
 from stages.data.boxes import corners
 from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle

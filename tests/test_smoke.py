@@ -76,8 +76,7 @@ def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):
 
 def test_nothing_runs_again_when_nothing_changed(repo):
     said = call(repo, "dvc", "repro")
-    assert "Running stage" not in said
-    assert "Data and pipelines are up to date" in said
+    assert ran(said) == []
 
 
 def test_a_changed_tau_retrains_the_runs_that_self_correct_and_replays_truly(repo):
@@ -133,8 +132,8 @@ def test_a_new_run_runs_alone(repo):
 
 
 def ran(said: str) -> list[str]:
-    """Names of the stages that DVC ran."""
-    return re.findall(r"Running stage '([^']+)'", said)
+    """Names of the stages that DVC ran, but for `fingerprint`, which always runs."""
+    return [name for name in re.findall(r"Running stage '([^']+)'", said) if name != "fingerprint"]
 
 
 def test_editing_a_method_reruns_its_runs_and_nothing_else(repo):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages import cache
-from stages.compute.workdir import code_fingerprint, files_fingerprint, read_cached, work_folder, write_cached
+from stages.common.workdir import code_fingerprint, files_fingerprint, read_cached, work_folder, write_cached
 
 
 def test_experiments_in_copies_share_the_folder_of_their_project(tmp_path, monkeypatch):

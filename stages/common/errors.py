@@ -12,6 +12,8 @@ from types import FrameType
 
 import typer
 
+from stages.common.workdir import keep_lock
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -48,6 +50,7 @@ def run(command: Callable[..., None]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     try:
+        keep_lock()
         app()
     except UserError as error:
         _exit(f"error: {error}", 1)

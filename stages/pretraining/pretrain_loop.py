@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stages.common.progress import progress
+from stages.common.workdir import code_fingerprint
 from stages.compute.device import make_deterministic
-from stages.compute.workdir import code_fingerprint
 from stages.pretraining.config import PretrainParams
 from stages.training.checkpoint import load_state, save_state
 from stages.training.optimizer import muon, weight_average

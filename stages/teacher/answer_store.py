@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from stages.compute.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
+from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle

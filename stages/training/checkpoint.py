@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from stages.compute.workdir import read_cached, write_cached
+from stages.common.workdir import read_cached, write_cached
 
 SHARE = 0.01
 """Largest share of a training's time that is spent on writing checkpoints."""

@@ -61,6 +61,7 @@ def write_params(path: Path, data_root: Path, **train: int) -> None:
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["data"]["root"] = str(data_root)
+    params["synthesize"] |= {"train": 1, "val": 1, "test": 1}
     params["view"]["size_px"] = 56
     params["network"]["width"] = 16
     params["train"] |= {"epochs": 4, "batch_size": 2, "validate_every": 1} | train

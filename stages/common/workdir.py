@@ -63,6 +63,19 @@ def read_cached(path: Path) -> bytes | None:
     return None
 
 
+def keep_lock() -> None:
+    """Keep a copy of dvc.lock, which DVC writes in place and a kill leaves half-written; `stages.repair` restores it.
+
+    Whenever DVC starts a stage the file is whole. In an experiment with `--temp` it is another's, and not kept.
+    """
+    lock, kept = Path("dvc.lock"), work_folder() / "dvc.lock"
+    if not (os.environ.get("DVC_STAGE") and lock.is_file() and Path.cwd() == Path(os.environ["DVC_ROOT"]).resolve()):
+        return
+    data = lock.read_bytes()
+    if not kept.is_file() or read_cached(kept) != data:
+        write_cached(kept, data)
+
+
 def _files(path: Path) -> list[tuple[str, Path]]:
     if path.is_dir():
         return [(file.relative_to(path).as_posix(), file) for file in sorted(path.rglob("*")) if file.is_file()]

@@ -1,0 +1,100 @@
+"""Mend what a killed DVC has left half-written, so that `dvc repro` goes on; `make repro` does this first.
+
+    python -m stages.repair
+
+DVC writes dvc.lock and .dvc/tmp/rwlock in place. A whole dvc.lock is restored from the copy that each stage keeps, or
+from git; an rwlock that is not JSON is removed. What a killed `dvc exp run` leaves is named, with the way back.
+"""
+
+import fcntl
+import json
+import subprocess
+from pathlib import Path
+
+import typer
+from ruamel.yaml import YAML, YAMLError
+
+from stages.common.errors import UserError, run
+from stages.common.files import new_file
+from stages.common.workdir import read_cached, work_folder
+
+
+def main() -> None:
+    """Mend a half-written dvc.lock and rwlock, and name what else a killed DVC has left."""
+    project = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
+    if project is None:
+        raise UserError(f"{Path.cwd()}: not in a DVC project, no folder .dvc here or above")
+    lines = [*mend_lock(project), *mend_rwlock(project / ".dvc/tmp"), *leftovers(project)]
+    typer.echo("\n".join(lines) or "nothing to repair")
+
+
+def mend_lock(project: Path) -> list[str]:
+    """Replace a dvc.lock that is not whole; what was done, in words."""
+    path = project / "dvc.lock"
+    if not path.exists() or whole(path.read_bytes()):
+        return []
+    committed = git(project, "show", "HEAD:./dvc.lock")
+    for source, data in (
+        ("the copy kept by the last stage", read_cached(work_folder() / "dvc.lock")),
+        ("git", committed),
+    ):
+        if data and whole(data):
+            with new_file(path) as part:
+                part.write_bytes(data)
+            return [f"{path}: was half-written, restored from {source}"]
+    path.unlink()
+    return [f"{path}: was half-written, removed; DVC finds what was done in its run cache"]
+
+
+def whole(data: bytes) -> bool:
+    """Whether these are the bytes of a complete dvc.lock: DVC ends it with a line break, after a command per stage."""
+    try:
+        tree = YAML(typ="safe").load(data.decode())
+    except (YAMLError, UnicodeDecodeError):
+        return False
+    stages = tree.get("stages") if isinstance(tree, dict) else None
+    complete = isinstance(stages, dict) and all(isinstance(stage, dict) and "cmd" in stage for stage in stages.values())
+    return complete and data.endswith(b"\n")
+
+
+def mend_rwlock(folder: Path) -> list[str]:
+    """Remove an rwlock that is not JSON, while no DVC process writes it; what was done, in words."""
+    path, guard = folder / "rwlock", folder / "rwlock.lock"
+    if not path.exists():
+        return []
+    with guard.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # DVC's own lock on it, which the kernel takes from a killed process
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            path.unlink()
+            return [f"{path}: was half-written, removed"]
+    return []
+
+
+def leftovers(project: Path) -> list[str]:
+    """What a killed `dvc exp run` may have left, with the command that leads back. Changes nothing."""
+    lines = []
+    if git(project, "rev-parse", "HEAD") and git(project, "symbolic-ref", "--quiet", "HEAD") is None:
+        lines.append("git is on no branch, perhaps by a killed `dvc exp run`: `git switch BRANCH` leads back")
+    if stashed := git(project, "stash", "list"):
+        count = len(stashed.splitlines())
+        lines.append(
+            f"git has {count} stashed changes, perhaps yours from before a killed `dvc exp run`: `git stash pop`"
+        )
+    for folder in sorted((project / ".dvc/tmp/exps/standalone").glob("tmp*")):
+        size = sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6
+        lines.append(
+            f"{folder}: {size:.0f} MB, of a `dvc exp run --temp` that runs or was killed; if killed, remove it"
+        )
+    return lines
+
+
+def git(project: Path, *words: str) -> bytes | None:
+    """What git prints; None where it fails, as outside of a repository."""
+    done = subprocess.run(["git", *words], cwd=project, capture_output=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    run(main)
