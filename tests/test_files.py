@@ -51,19 +51,38 @@ with new_folder(Path(sys.argv[1]) / "folder") as folder, new_file(Path(sys.argv[
 """
 
 
-def test_the_next_write_removes_leftovers_of_a_kill_but_no_file_in_use(tmp_path):
+WRITE = """
+import sys
+from pathlib import Path
+from stages.common.files import new_file, new_folder
+with new_folder(Path(sys.argv[1]) / "folder"), new_file(Path(sys.argv[1]) / "file"):
+    pass
+"""
+
+
+def test_the_next_process_removes_leftovers_of_a_kill_but_no_file_in_use(tmp_path):
+    def write() -> None:
+        subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], cwd=ROOT, check=True)
+
     living = subprocess.Popen([sys.executable, "-c", LEAVE, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
     living.stdout.readline()
     parts = sorted(tmp_path.iterdir())
     assert [path.suffix for path in parts] == [".part", ".part"]
-    with new_folder(tmp_path / "folder"), new_file(tmp_path / "file"):
-        pass
+    write()
     assert sorted(tmp_path.glob(".*")) == parts
     living.kill()
     living.wait()
-    with new_folder(tmp_path / "folder"), new_file(tmp_path / "file"):
-        pass
+    write()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_process_looks_into_a_folder_once_however_many_files_it_writes(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: looked.append(folder) or [])
+    for number in range(30):
+        with new_file(tmp_path / f"{number}.json") as part:
+            part.write_text("{}")
+    assert looked == [tmp_path.resolve()]
 
 
 def test_a_write_error_names_the_output_not_the_temporary_file(tmp_path):

@@ -1,5 +1,6 @@
 """The predict command on real files: what is written, cached, overwritten and skipped."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -167,6 +168,22 @@ def test_bad_images_are_listed_and_the_rest_is_done(model, images, tmp_path, cap
     assert "1 of 4 images were skipped" in error
     assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 3
     assert (tmp_path / "out/defects.csv").is_file()
+
+
+def test_a_pipe_and_a_huge_file_are_skipped_unread_also_when_there_is_a_record(model, images, tmp_path, capsys):
+    run(model, images, tmp_path / "out", Format.masks)
+    (images / "y/a.png").unlink()
+    os.mkfifo(images / "y/a.png")
+    with (images / "x/huge.tif").open("w") as file:
+        file.truncate(30 << 30)
+    with pytest.raises(UserError, match=r"a\.json: made from another image"):
+        run(model, images, tmp_path / "out", Format.masks)
+    with pytest.raises(typer.Exit) as leaving:
+        run(model, images, tmp_path / "other", Format.masks)
+    assert leaving.value.exit_code == predict.SOME_SKIPPED
+    error = capsys.readouterr().err
+    assert "skipped: y/a.png: a.png is not a regular file" in error
+    assert f"skipped: x/huge.tif: huge.tif has {30 << 30:,} bytes, allowed are" in error
 
 
 def test_filled_holes_are_reported(model, images, tmp_path, capsys):

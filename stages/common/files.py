@@ -1,11 +1,11 @@
 """Atomic outputs: written under a temporary name, then renamed, so that a file or folder is complete or absent.
 
-A kill leaves the temporary `.NAME.*.part` behind: git and DVC ignore it, and the next write of NAME removes it.
+A kill leaves the temporary `.NAME.*.part` behind: git and DVC ignore it, and the next process that writes into its
+folder removes it.
 """
 
 import csv
 import fcntl
-import glob
 import hashlib
 import io
 import json
@@ -17,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part"
+
+_swept: set[Path] = set()
+"""Folders in which this process has removed what killed processes left."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a cell that spreadsheets run."""
@@ -66,7 +69,7 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
     file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    _sweep(path.parent.resolve())
     while True:
         part, handle = make(path)
         with suppress(OSError):  # a file system without locks: _sweep removes nothing there
@@ -85,9 +88,15 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
         _remove(part)
 
 
-def _sweep(path: Path) -> None:
-    """Remove temporary files of killed processes beside `path`. Those of running processes are locked and stay."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+def _sweep(folder: Path) -> None:
+    """Remove temporary files of killed processes in `folder`; once per process, for folders hold very many files.
+
+    Those of running processes are locked and stay.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for part in folder.glob(f".*{PART}"):
         with suppress(OSError):
             handle = os.open(part, os.O_RDONLY)
             try:

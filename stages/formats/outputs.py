@@ -1,12 +1,14 @@
 """The output folder: images already predicted are not predicted again, and no file is overwritten without --force."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from stages.common.errors import UserError
-from stages.common.files import new_file, sha256_file
+from stages.common.files import new_file
+from stages.data.root_files import Unreadable, open_file
 from stages.formats.inputs import SUFFIX_IN, Source, file_in
 from stages.formats.measured_defects import Record
 
@@ -66,6 +68,7 @@ def _read(path: Path) -> Record:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return sha256_file(path)
-    except OSError:
+        with open_file(path.parent, path.name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, Unreadable):
         return None
