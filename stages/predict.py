@@ -20,7 +20,7 @@ from stages.common.errors import printable, run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.data.decoding import BadImage
-from stages.formats.inputs import Source, file_in, find_images, read, unread_images
+from stages.formats.inputs import Source, file_in, find_images, read, shared_folder, unread_images
 from stages.formats.measured_defects import Record, record_of
 from stages.formats.outputs import existing_records, remove_outputs, write_output
 from stages.formats.scale import scales_of
@@ -74,7 +74,7 @@ def main(
     for file, reason in skipped.items():
         print(printable(f"skipped: {file}: {reason}"), file=sys.stderr)
     records = [known[source.name] for source in sources if source.name in known]
-    for name, data in collections(records, network.names, format, scales).items():
+    for name, data in collections(records, network.names, format, scales, shared_folder(sources).name).items():
         write_output(out / name, data, force)
     report(records, len(sources) - len(todo), len(skipped), format, out)
 

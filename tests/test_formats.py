@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 from pyarrow import csv
 from pycocotools.coco import COCO
+from ruamel.yaml import YAML
 from scipy import ndimage
 
 from stages.evaluation.palette import colour_of_class
@@ -116,7 +117,7 @@ def test_yolo_rows_parse_and_give_every_part_with_its_holes_filled():
 
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 12))))
-def test_an_inset_outline_is_drawn_as_the_mask_and_keeps_its_area(mask):
+def test_an_inset_outline_is_drawn_as_the_mask_by_truncating_and_by_rounding_readers(mask):
     components, count = ndimage.label(mask, np.ones((3, 3)))
     for number in range(1, count + 1):
         part = ndimage.binary_fill_holes(components == number)
@@ -124,10 +125,19 @@ def test_an_inset_outline_is_drawn_as_the_mask_and_keeps_its_area(mask):
         points = np.array(list(yolo.inset(ring)), dtype=np.float32)
         assert len(points) >= 3
         np.testing.assert_array_equal(drawn_by_ultralytics(points / mask.shape[::-1], mask.shape), part)
+        np.testing.assert_array_equal(np.round(points), np.trunc(points))
         x, y = points.T.astype(float)
-        border = sum(abs(x1 - x2) + abs(y1 - y2) for (x1, y1), (x2, y2) in zip(ring, ring[1:] + ring[:1], strict=True))
-        area = (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2
-        assert 0 < part.sum() - area < 0.06 * border
+        assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() > 0, "also one pixel has an area"
+
+
+def test_a_single_pixel_lies_in_itself_for_every_reader():
+    points = list(yolo.inset(yolo.outline(np.ones((1, 1), bool))))
+    assert sorted(points) == [pytest.approx(corner) for corner in [(0.1, 0.1), (0.1, 0.4), (0.4, 0.1), (0.4, 0.4)]]
+
+
+def test_the_labels_come_with_a_data_yaml_that_names_the_classes():
+    names = ["dirt: a", 'l\'é "x"']
+    assert YAML(typ="safe").load(yolo.data_yaml(names).decode())["names"] == names
 
 
 def test_an_empty_image_has_an_empty_label_file():
@@ -254,10 +264,10 @@ def unpacked(code: bytes) -> np.ndarray:
 
 
 def test_label_studio_s_file_fits_its_schema_and_its_brushes_are_exact():
-    files = label_studio(records(), NAMES)
+    files = label_studio(records(), NAMES, "inputs")
     tasks = json.loads(files["label_studio.json"])
     jsonschema.validate(tasks, LABEL_STUDIO)
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a/rich%20one.jpg"
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=inputs/a/rich%20one.jpg"
     view = ElementTree.fromstring(files["label_studio.xml"])
     brush, image = view.find("BrushLabels"), view.find("Image")
     assert [label.get("value") for label in brush] == NAMES
@@ -275,7 +285,7 @@ def test_label_studio_s_file_fits_its_schema_and_its_brushes_are_exact():
 
 
 def test_the_schema_refuses_a_polygon():
-    tasks = json.loads(label_studio(records(), NAMES)["label_studio.json"])
+    tasks = json.loads(label_studio(records(), NAMES, "inputs")["label_studio.json"])
     tasks[0]["predictions"][0]["result"][0]["type"] = "polygonlabels"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tasks, LABEL_STUDIO)
@@ -319,6 +329,6 @@ def test_an_overlay_outlines_defects_and_leaves_the_rest_alone():
     assert np.abs(view[27:29, 41:43] - np.array(colour_of_class(1))).max() < 60
 
 
-@pytest.mark.parametrize("make", [coco, cvat, lambda *a: label_studio(*a)["label_studio.json"]])
+@pytest.mark.parametrize("make", [coco, cvat, lambda *a: label_studio(*a, "in")["label_studio.json"]])
 def test_the_same_records_give_the_same_bytes(make):
     assert make(records(), NAMES) == make(records(), NAMES)

@@ -69,7 +69,15 @@ def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys)
     run(model, images, tmp_path / "out")
     names = ["x/a.bmp", "x/a.png", "y/a"]
     per_image = {f"{folder}/{name}{suffix}" for name in names for folder, suffix in FOLDERS.items()}
-    whole = {"coco.json", "cvat.xml", "label_studio.json", "label_studio.xml", "defects.csv", "defects.parquet"}
+    whole = {
+        "coco.json",
+        "cvat.xml",
+        "label_studio.json",
+        "data.yaml",
+        "label_studio.xml",
+        "defects.csv",
+        "defects.parquet",
+    }
     assert set(contents(tmp_path / "out")) == per_image | whole
     rows = csv.read_csv(tmp_path / "out/defects.csv").to_pylist()
     network = open_network(model, Runtime.torch, "cpu")

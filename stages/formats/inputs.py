@@ -60,6 +60,11 @@ def find_images(inputs: list[str], out: Path) -> list[Source]:
     return named({path.relative_to(shared).as_posix(): path for path in paths})
 
 
+def shared_folder(sources: list[Source]) -> Path:
+    """The folder that all inputs share."""
+    return sources[0].path.parents[sources[0].file.count("/")]
+
+
 def named(paths: dict[str, Path]) -> list[Source]:
     """Sources of `paths` (by `file`), each with a name of its own; see `Source`."""
     names = {file: file.removesuffix(path.suffix) for file, path in paths.items()}

@@ -16,13 +16,14 @@ from stages.formats.measured_defects import Record
 LONGEST_RUN = 2**16
 
 
-def label_studio(records: Iterable[Record], names: list[str]) -> dict[str, bytes]:
+def label_studio(records: Iterable[Record], names: list[str], folder: str) -> dict[str, bytes]:
     """`label_studio.json` to import, and `label_studio.xml`, the labelling configuration that it needs.
 
-    Images are referenced in Label Studio's local storage; its document root is the folder that all inputs share.
+    Images are referenced in Label Studio's local storage, which must be the folder that all inputs share, called
+    `folder`; the document root must be the folder above: Label Studio refuses a storage at the root itself.
     """
     # each task becomes bytes at once: the run lengths as Python lists take several times the memory
-    tasks = b", ".join(json.dumps(_task(record, names)).encode() for record in records)
+    tasks = b", ".join(json.dumps(_task(record, names, folder)).encode() for record in records)
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image")
     brush = ElementTree.SubElement(view, "BrushLabels", name="label", toName="image")
@@ -35,7 +36,7 @@ def label_studio(records: Iterable[Record], names: list[str]) -> dict[str, bytes
     }
 
 
-def _task(record: Record, names: list[str]) -> dict:
+def _task(record: Record, names: list[str], folder: str) -> dict:
     height, width = record.size_hw
     regions = [
         {
@@ -55,7 +56,7 @@ def _task(record: Record, names: list[str]) -> dict:
         }
         for number, defect in enumerate(record.defects, start=1)
     ]
-    image = f"/data/local-files/?d={quote(record.file)}"
+    image = f"/data/local-files/?d={quote(folder)}/{quote(record.file)}"
     return {"data": {"image": image}, "predictions": [{"model_version": record.model, "result": regions}]}
 
 

@@ -48,13 +48,19 @@ def write_files(record: Record, image: np.ndarray, out: Path, folders: Iterable[
 
 
 def collections(
-    records: list[Record], names: list[str], formats: Iterable[Format], scales: Mapping[str, float] | None
+    records: list[Record],
+    names: list[str],
+    formats: Iterable[Format],
+    scales: Mapping[str, float] | None,
+    folder: str,
 ) -> dict[str, bytes]:
-    """File name to bytes of the outputs with one file for all images. `scales`: see `formats.scale`."""
+    """File name to bytes of the outputs with one file for all images. `scales`: see `formats.scale`; `folder`: name of
+    the folder that all inputs share."""
     makers = {
         Format.table: lambda: tables(records, names, scales),
+        Format.yolo: lambda: {"data.yaml": yolo.data_yaml(names)},
         Format.coco: lambda: {"coco.json": coco(records, names)},
-        Format.label_studio: lambda: label_studio(records, names),
+        Format.label_studio: lambda: label_studio(records, names, folder),
         Format.cvat: lambda: {"cvat.xml": cvat(records, names)},
     }
     return {name: data for kind in formats if kind in makers for name, data in makers[kind]().items()}

@@ -2,11 +2,11 @@
 
 A polygon cannot have holes: they are filled here, and the command reports how many. Each connected region has a line.
 
-Polygons follow the edges of pixels, then each corner is moved a little into its pixel: Ultralytics truncates
-coordinates to whole pixels and draws the border too, which would make the mask of an exact outline one pixel too wide
-and too high. With the inset the mask comes out exact, and the polygon's own area is right to 0.05 px along the border.
+Readers turn corners into whole pixels, by truncation (Ultralytics) or by rounding (supervision), and draw the border
+too. So each corner lies in a pixel of the mask, about a quarter of a pixel after its start, where both give that pixel.
 """
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +16,8 @@ from stages.formats.measured_defects import Record
 Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""
 
-INSET_PX = 0.05
-"""More than the rounding to six decimals, on images of up to 100,000 px."""
+CORNER_PX, SPREAD_PX = 0.25, 0.15
+"""Of a corner from the start of its pixel, less or more on opposite sides, so that a single pixel has an area too."""
 
 
 def lines(record: Record) -> str:
@@ -40,9 +40,19 @@ def inset(ring: Ring) -> Iterator[tuple[float, float]]:
     for before, (x, y), after in zip(ring[-1:] + ring[:-1], ring, ring[1:] + ring[:1], strict=True):
         step, turn = _step(before, (x, y)), _step((x, y), after)
         right = (-step[1], step[0])
-        yield x + INSET_PX * (right[0] - step[0]), y + INSET_PX * (right[1] - step[1])
+        yield _in_pixel(x, right[0] - step[0]), _in_pixel(y, right[1] - step[1])
         if turn != right:  # a left turn: the second pixel is straight ahead
-            yield x + INSET_PX * (step[0] + turn[0]), y + INSET_PX * (step[1] + turn[1])
+            yield _in_pixel(x, step[0] + turn[0]), _in_pixel(y, step[1] + turn[1])
+
+
+def _in_pixel(edge: int, side: int) -> float:
+    """A coordinate in the pixel after (`side` 1) or before (-1) an edge between pixels."""
+    return edge + min(side, 0) + CORNER_PX - side * SPREAD_PX
+
+
+def data_yaml(names: list[str]) -> bytes:
+    """The data.yaml of a data set of these labels, for Ultralytics; the images belong into `images/` beside them."""
+    return f"path: .\ntrain: images\nval: images\nnames: {json.dumps(names, ensure_ascii=False)}\n".encode()
 
 
 def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
