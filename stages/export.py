@@ -73,5 +73,10 @@ def main(
         write_json(part / "export.json", {"format": format.value, **about.model_dump(), "parity": found.as_json()})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The console command."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -95,5 +95,10 @@ def report(records: list[Record], cached: int, skipped: int, formats: Iterable[F
         raise typer.Exit(SOME_SKIPPED)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The console command."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -137,3 +139,38 @@ def test_one_more_package_in_the_real_list_is_a_finding(key):
 def test_the_commands_that_nothing_imports_are_called_somewhere():
     callers = (ROOT / "Makefile").read_text() + (ROOT / ".pre-commit-config.yaml").read_text()
     assert all(re.search(rf"\b{command}\b", callers) for command in ("dvc", "ruff"))
+
+
+def test_it_installs_and_its_commands_run_outside_of_the_repository(tmp_path):
+    """By pip, without its dependencies, into an environment that sees those of this one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "here.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    shutil.copytree(ROOT / "stages", tmp_path / "project/stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "tests", "data", "metrics"):  # pip must find the package beside other folders
+        source = ROOT / name
+        (tmp_path / "project" / name).mkdir() if source.is_dir() else shutil.copy(source, tmp_path / "project")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        tmp_path / "project",
+    ]
+    subprocess.run([*install, "--disable-pip-version-check"], check=True)
+    for command in ("predict", "export"):
+        done = subprocess.run(
+            [tmp_path / f"venv/bin/boxes2pixels-{command}", "--help"], cwd=tmp_path, text=True, capture_output=True
+        )
+        assert done.returncode == 0 and "--model" in done.stdout, done.stderr
+    assert list(packages.glob("stages/reporting/page.html"))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert list(packages.glob(f"boxes2pixels-{version}.dist-info"))
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
