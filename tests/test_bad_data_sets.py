@@ -180,3 +180,33 @@ def test_any_bytes_as_a_list_of_images(tmp_path, listed):
     said = ingest_or_error(root, max_bad_share=0.9)
     assert isinstance(said, dict), said
     assert said["train"]["images"] >= 1
+
+
+ROWS = {
+    "0 .5 .5 .3 .3": 1,
+    "1 .1 .2 .5 .1 .6 .7": 1,
+    "0 .5 .5 .3 .3 .9": 0,
+    "0 .5 .5 7 7": 0,
+    "9 .5 .5 .1 .1": 0,
+    "x": 0,
+}
+"""A row to the number of boxes that it gives."""
+
+
+@any_input
+@given(st.lists(st.tuples(st.sampled_from(sorted(ROWS)), st.sampled_from(["a", "b", "gone"])), max_size=8))
+def test_no_mix_of_rows_and_losses_beyond_the_budget_passes(tmp_path, rows):
+    """Rows of two images and of a label file without an image; each label row is lost or a box."""
+    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
+    rows = list(dict.fromkeys(rows))
+    for stem in ("a", "b", "gone"):
+        text = "".join(f"{row}\n" for row, place in rows if place == stem)
+        put(root / f"labels/train/{stem}.txt", text)
+    boxes = sum(ROWS[row] for row, place in rows if place != "gone") + 2
+    lost = sum(not ROWS[row] for row, place in rows if place != "gone")
+    lost += sum(place == "gone" and row != "x" for row, place in rows)
+    said = ingest_or_error(root, max_bad_share=0.25)
+    if lost > 0.25 * (lost + boxes):
+        assert isinstance(said, str) and f"{lost} of {lost + boxes} label rows are lost" in said, said
+    elif isinstance(said, dict):
+        assert sum(said[split]["boxes"] for split in ("train", "val", "test")) == boxes
