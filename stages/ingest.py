@@ -10,6 +10,7 @@ near duplicates and counts.
 
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import write_near_duplicates
 from stages.ingestion.groups import split_by_group, write_groups
 from stages.ingestion.labels import RowFormat
-from stages.ingestion.layout import Layout, orphans, read_layout
+from stages.ingestion.layout import ImageFile, orphans, read_layout
 from stages.ingestion.rejects import write_rejects
 from stages.ingestion.sample import read_sample
 
@@ -60,14 +61,17 @@ def main(
         layout, groups = split_by_group(layout, ingest.split)
     absent = [split for split, images in layout.splits.items() if images is None]
     census = Census(layout.names, absent, layout.ignored + orphans(layout), groups)
+    format = RowFormat(len(layout.names), layout.keypoints, ingest.confidence)
+    sampled = partial(read_sample, Counterparts(layout.root), format=format, white_level=ingest.white_level)
     total = sum(len(images or ()) for images in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         with (
             cancelling(ThreadPoolExecutor(workers or os.cpu_count())) as pool,
             progress((), "ingest", "images", total=total) as bar,
         ):
+            read = partial(pool.map, sampled)
             for split in SPLITS:
-                ingest_split(layout, split, ingest, part / split, truth_part / f"{split}.parquet", census, pool, bar)
+                ingest_split(layout.splits[split] or [], split, read, part, truth_part, census, bar)
         census.find_near_duplicates(ingest.near_duplicates)
         census.note(ingest.white_level)
         problems = census.problems(ingest, strict)
@@ -94,27 +98,17 @@ def main(
 
 
 def ingest_split(
-    layout: Layout,
-    split: str,
-    params: IngestParams,
-    tables: Path,
-    truth: Path,
-    census: Census,
-    pool: ThreadPoolExecutor,
-    bar: tqdm,
+    images: list[ImageFile], split: str, read: Callable, tables: Path, truth: Path, census: Census, bar: tqdm
 ) -> None:
-    """Read one split: write its tables into folder `tables` and file `truth`, sorted by image id; add to `census`."""
-    images = layout.splits[split] or []
-    format = RowFormat(len(layout.names), layout.keypoints, params.confidence)
-    read = partial(read_sample, Counterparts(layout.root), format=format, white_level=params.white_level)
+    """Read one split by `read` (images to samples, in order) into folders `tables` and `truth`; add to `census`."""
     with (
-        open_table(tables / "images.parquet", IMAGES) as image_table,
-        open_table(tables / "boxes.parquet", BOXES) as box_table,
-        open_table(truth, TRUTH) as truth_table,
+        open_table(tables / split / "images.parquet", IMAGES) as image_table,
+        open_table(tables / split / "boxes.parquet", BOXES) as box_table,
+        open_table(truth / f"{split}.parquet", TRUTH) as truth_table,
     ):
         for start in range(0, len(images), CHUNK):
             samples = []
-            for sample in pool.map(read, images[start : start + CHUNK]):
+            for sample in read(images[start : start + CHUNK]):
                 census.add(split, sample)
                 samples.append(sample)
                 bar.update()
