@@ -107,11 +107,10 @@ def ingest_split(
         open_table(truth / f"{split}.parquet", TRUTH) as truth_table,
     ):
         for start in range(0, len(images), CHUNK):
-            samples = []
-            for sample in read(images[start : start + CHUNK]):
+            samples = list(read(images[start : start + CHUNK]))
+            for sample in samples:
                 census.add(split, sample)
-                samples.append(sample)
-                bar.update()
+            bar.update(len(samples))
             append(image_table, [sample.image for sample in samples if sample.image])
             append(box_table, [box for sample in samples for box in sample.boxes])
             append(truth_table, [sample.truth for sample in samples if sample.truth])
