@@ -35,7 +35,7 @@ def offences(source: str) -> list[str]:
                 found.append("torch.load without weights_only=True")
             if name in ("np.load", "numpy.load") and given.get("allow_pickle", False) is not False:
                 found.append("numpy.load with pickles")
-            if name == "YAML" and given.get("typ") != "safe":
+            if name == "YAML" and given.get("typ") not in ("safe", "base"):
                 found.append("YAML that is not safe")
             if given.get("shell") is True:
                 found.append(f"{name} through a shell")
@@ -71,4 +71,6 @@ def test_the_search_finds_what_it_looks_for(source):
 
 
 def test_the_search_lets_the_safe_forms_pass():
-    assert not offences("torch.load(path, weights_only=True)\nYAML(typ='safe').load(x)\nmodel.eval()\nre.compile('a')")
+    assert not offences(
+        "torch.load(path, weights_only=True)\nYAML(typ='safe').load(x)\nYAML(typ='base').load(x)\nmodel.eval()\nre.compile('a')"
+    )
