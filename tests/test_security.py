@@ -72,5 +72,6 @@ def test_the_search_finds_what_it_looks_for(source):
 
 def test_the_search_lets_the_safe_forms_pass():
     assert not offences(
-        "torch.load(path, weights_only=True)\nYAML(typ='safe').load(x)\nYAML(typ='base').load(x)\nmodel.eval()\nre.compile('a')"
+        "torch.load(path, weights_only=True)\nYAML(typ='safe').load(x)\nYAML(typ='base').load(x)\n"
+        "model.eval()\nre.compile('a')"
     )
