@@ -14,6 +14,7 @@ WITHOUT_EFFECT = {
     "stages.common.errors",
     "stages.common.files",
     "stages.common.params",
+    "stages.common.workdir",  # where answers are cached
     "stages.data.root_files",  # which file is opened; its bytes are part of the key
     "stages.data.tables",
 }

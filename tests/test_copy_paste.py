@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.data.tables import IGNORE
+from stages.data.tables import IGNORE, Dataset
 from stages.losses.batch import SCORES
 from stages.losses.copy_paste import Piece, copy_paste, paste, place
 from stages.losses.method import TrainSplit
@@ -162,7 +162,9 @@ def tables(tmp_path):
             figures |= {"separation": 0.9, "agreement": 0.9}
             rows += [{**shared, **figures, "cand_idx": index, "chosen": index == 1} for index in range(4)]
     view = ViewParams(scale="native", size_px=112)
-    return TrainSplit(tmp_path, 2, pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0)
+    return TrainSplit(
+        Dataset(tmp_path, ("a", "b")), 2, pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0
+    )
 
 
 @pytest.mark.parametrize("fusion", ["published", "released"])

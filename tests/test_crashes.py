@@ -142,9 +142,9 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     (checkpoint,) = files(work, "*.pt")
     before = checkpoint.stat().st_mtime_ns
     said = end(Forked(project, "train"), lambda: checkpoint.stat().st_mtime_ns > before, 0, signal.SIGKILL)
-    assert "going on from step" in said
+    assert "resuming at step" in said
     assert not (out / "students").exists(), "it was to be killed"
-    assert "going on from step" in forked_to_the_end(project, "train")
+    assert "resuming at step" in forked_to_the_end(project, "train")
     assert not files(work, "*.pt")
     assert same_so_far(project, wanted)
 

@@ -93,7 +93,7 @@ def command(project: Path, stage: str) -> list[str]:
     words = {
         "ingest": [*tables, "--truth", f"{out}/truth", "--metrics", f"{out}/ingest.json", *params],
         "rasterize": [*tables, "--weights", f"{project}/weights/teacher", "--out", masks, *params],
-        "plan": ["--out", f"{out}/plan", *params],
+        "plan": ["--out", f"{out}/plan", "--checked", f"{out}/checked.txt", *params],
         "train": [f"{out}/plan/boxes2pixels.json", "--dataset", f"{out}/tables/dataset.json", *learn],
         "evaluate": [f"{out}/students", *tables, "--masks", masks, "--truth", f"{out}/truth", *score, *params],
     }
