@@ -79,7 +79,7 @@ def resolve(params: Params, run_name: str) -> Plan:
         merged[section] = own if replaced else {**values, **own}
     checked = parse(Shared, merged, where)
     network_module = plugins.load("networks", checked.network.get("architecture"), f"{where}: network.architecture")
-    network = parse(network_module.Params, checked.network, f"{where}: network")
+    network = parse(network_module.Params, checked.network, where, "network")
     if checked.train.batch_size < network.least_batch_size:
         least = f"this network normalises over the batch and needs {network.least_batch_size} or more"
         raise UserError(f"{where}: train.batch_size = {checked.train.batch_size}: {least}")
@@ -107,7 +107,7 @@ def _supervision(checked: Shared, network: NetworkSection, model: type[Section],
         raise UserError(f"{where}: loss.binary and loss.beta must be numbers while the network has a binary head")
     selfcorr = checked.selfcorr.model_dump(exclude={"enabled"}) if checked.selfcorr.enabled else None
     used = {key: value for key, value in {**loss, "selfcorr": selfcorr}.items() if key in model.model_fields}
-    return parse(model, used | checked.supervision, f"{where}: supervision").model_dump()
+    return parse(model, used | checked.supervision, where, "supervision").model_dump()
 
 
 def main(

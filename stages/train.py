@@ -61,7 +61,7 @@ def main(
     supervision = plugins.load("methods", values.supervision.get("method"), f"{plan}: supervision.method")
     config = NetworkConfig(
         names=list(source.names),
-        network=parse(network.Params, values.network, f"{plan}: network").model_dump(),
+        network=parse(network.Params, values.network, str(plan), "network").model_dump(),
         view=values.view,
         backbone=None,
         white_level=source.white_level,
@@ -69,7 +69,7 @@ def main(
     )
     student = network.untrained(config, backbone)
     split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
-    method = supervision.Method(parse(supervision.Params, values.supervision, f"{plan}: supervision"), split)
+    method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
     samples = Samples(split, values.train.augment, values.train.defect_share, method.reads_boxes)
     val_masks = read_masks(val)
 

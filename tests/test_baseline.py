@@ -196,7 +196,7 @@ def test_a_configuration_of_neither_kind_is_refused(tmp_path):
     save_student(baseline("unet"), tmp_path / "model")
     path = tmp_path / "model/student.json"
     path.write_text(path.read_text().replace('"unet"', '"unit"'))
-    with pytest.raises(UserError, match=r"student\.json: network: design = 'unit'"):
+    with pytest.raises(UserError, match=r"student\.json: network\.design = 'unit'"):
         load_student(tmp_path / "model")
 
 

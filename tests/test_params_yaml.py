@@ -95,7 +95,7 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
         (("runs",), {}, "runs = {}: "),
         (("runs",), 3, "runs = 3: "),
         (("runs",), {"No Good": {}}, "No Good"),
-        (("runs",), {"a": {"network": {"widht": 8}}}, "runs.a: network: widht = 8: Extra inputs are not permitted"),
+        (("runs",), {"a": {"network": {"widht": 8}}}, "runs.a: network.widht = 8: Extra inputs are not permitted"),
         (("runs",), {"a": {"selfcorr": {"tau": 2}}}, "runs.a: selfcorr.tau = 2: Input should be less than 1"),
         (("runs",), {"a": {"ingest": {}}}, "runs.a: ingest is not a section that a run can override: network, view"),
         (("ingest", "split", "group"), "(", "ingest.split.group = '(': not a regular expression"),

@@ -121,7 +121,7 @@ def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path)
     ("override", "message"),
     [
         ({"studnet": {"width": 64}}, r"runs\.bad: studnet is not a section"),
-        ({"network": {"widht": 64}}, r"runs\.bad: network: widht"),
+        ({"network": {"widht": 64}}, r"runs\.bad: network\.widht"),
         ({"selfcorr": {"tau": 2}}, r"runs\.bad: selfcorr\.tau = 2: .*less than 1"),
         ({"loss": {"beta": None}}, r"loss\.beta must be numbers"),
         (
@@ -129,10 +129,10 @@ def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path)
             r"supervision\.method = 'boxsnake': allowed are boxes2pixels, boxinst",
         ),
         ({"supervision": {"method": ["a"]}}, r"supervision\.method = \['a'\]: allowed are boxes2pixels"),
-        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision: tau is missing"),
-        ({"supervision": {"tau": 0.9}}, r"supervision: tau = 0\.9: Extra inputs"),
+        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.tau is missing"),
+        ({"supervision": {"tau": 0.9}}, r"supervision\.tau = 0\.9: Extra inputs"),
         ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': allowed are baseline, st"),
-        ({"network": {**UNET, "encoder": "resnet19"}}, r"network: encoder = 'resnet19': .*'resnet18'"),
+        ({"network": {**UNET, "encoder": "resnet19"}}, r"network\.encoder = 'resnet19': .*'resnet18'"),
         ({"network": {**UNET, "design": "deeplabv3", "encoder": "mit_b2"}}, r"encoder mit_b2: deeplabv3 needs"),
         (
             {"network": {**UNET, "design": "deeplabv3"}, "train": {"batch_size": 1}},

@@ -171,6 +171,7 @@ def test_a_new_method_is_one_file_and_an_entry_under_runs(repo):
     said = call(repo, "dvc", "exp", "run", "-S", "+runs.plain.supervision.method=plain", "-S", rows)
     assert ran(said) == ["plan", "train@plain-0", "evaluate@plain", "report"]
     (repo / "stages/methods/plain.py").unlink()
+    call(repo, "git", "checkout", "--", "params.yaml")
 
 
 def test_a_second_seed_trains_the_second_seed_alone(repo):

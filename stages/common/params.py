@@ -41,16 +41,19 @@ def load_params(model: type[S], path: Path, whole: bool = False) -> S:
     )
 
 
-def parse(model: type[S], values: object, where: str) -> S:
-    """Check `values` against `model`. Raises UserError that starts with `where` and the dotted key."""
+def parse(model: type[S], values: object, where: str, section: str | None = None) -> S:
+    """Check `values` against `model`, those of `section` where it is given.
+
+    Raises UserError that starts with `where` and the dotted key.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(where, detail) for detail in error.errors())) from None
+        raise UserError("; ".join(_explain(where, section, detail) for detail in error.errors())) from None
 
 
-def _explain(where: str, detail: dict) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def _explain(where: str, section: str | None, detail: dict) -> str:
+    key = ".".join(str(part) for part in ([section] if section else []) + list(detail["loc"]))
     if detail["type"] == "missing":
         return f"{where}: {key} is missing"
     return f"{where}: {key} = {SHORT.repr(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"

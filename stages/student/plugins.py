@@ -25,6 +25,8 @@ def names(kind: Kind) -> list[str]:
 def load(kind: Kind, name: object, where: str) -> ModuleType:
     """The module called `name`. Raises UserError, starting with `where`, for anything but one of `names(kind)`."""
     allowed = names(kind)
+    if name is None:
+        raise UserError(f"{where} is missing: allowed are {', '.join(allowed)}")
     if name not in allowed:
         raise UserError(f"{where} = {name!r}: allowed are {', '.join(allowed)}")
     return import_module(f"stages.{kind}.{name}")

@@ -64,7 +64,7 @@ def load_student(folder: Path) -> Segmenter:
     """A saved network in evaluation mode, on the CPU. Raises UserError for anything else."""
     config, where = read_config(folder), str(folder / CONFIG)
     module = plugins.load("networks", config.network.get("architecture"), f"{where}: network.architecture")
-    parse(module.Params, config.network, f"{where}: network")
+    parse(module.Params, config.network, where, "network")
     try:
         student = module.Network(config)
         student.load_state_dict(load_file(folder / WEIGHTS))
