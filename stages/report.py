@@ -1,7 +1,7 @@
 """All runs side by side, as one HTML page: tables, intervals, charts, defects, and pictures of the worst cases.
 
     python -m stages.report --tables data/tables --masks data/masks --truth data/truth --predictions data/predictions
-        --teacher metrics/rasterize.json --curves metrics/curves --out data/report --summary metrics/summary.json
+        --teacher metrics/rasterize.json --curves data/curves --out data/report --summary metrics/summary.json
         --plots metrics/plots
 
 The runs are those of section `rows` of params.yaml; the others are compared with the first, whose predictions (of the

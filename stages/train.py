@@ -1,6 +1,6 @@
 """Train one run's student on the SAM teacher's pseudo-masks, once for one seed.
 
-    python -m stages.train data/plan/RUN.json --seed 0 --out data/students/RUN/0 --curves metrics/curves/RUN/0 ...
+    python -m stages.train data/plan/RUN.json --seed 0 --out data/students/RUN/0 --curves data/curves/RUN/0 ...
 
 Reads the shards of train and val only: neither a test image nor any human mask can reach it. A killed training resumes
 from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.

@@ -216,15 +216,15 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path):
 
 def test_a_missing_curve_is_named(tmp_path):
     build(tmp_path)
-    (tmp_path / "metrics/curves/worse/7/val.csv").write_text("epoch,val_iou\n1,0.5\n")
+    (tmp_path / "data/curves/worse/7/val.csv").write_text("epoch,val_iou\n1,0.5\n")
     with pytest.raises(UserError, match=r"worse/7/val\.csv: no readable curve with columns epoch and val_miou_anom"):
         run(tmp_path)
 
 
 def test_the_curves_of_a_method_are_those_that_it_recorded(tmp_path):
     build(tmp_path)
-    (tmp_path / "metrics/curves/full/7/method.csv").write_text("epoch\n1\n2\n")
-    (tmp_path / "metrics/curves/worse/7/method.csv").write_text("epoch,own_share\n1,0.5\n2,\n")
+    (tmp_path / "data/curves/full/7/method.csv").write_text("epoch\n1\n2\n")
+    (tmp_path / "data/curves/worse/7/method.csv").write_text("epoch,own_share\n1,0.5\n2,\n")
     text, _ = run(tmp_path)
     captions = re.findall(r"<figcaption>(.*?)\.</figcaption>", section(text, "curves"))
     assert captions == ["Training loss", "mIoU_anom on val, against the pseudo-masks", "own_share"]
@@ -251,7 +251,7 @@ def test_the_report_says_how_many_seeds_it_averages(tmp_path):
     for name in ("full", "worse"):
         folder = tmp_path / "predictions" / name
         shutil.copytree(folder / "7", folder / "8")
-        shutil.copytree(tmp_path / "metrics/curves" / name / "7", tmp_path / "metrics/curves" / name / "8")
+        shutil.copytree(tmp_path / "data/curves" / name / "7", tmp_path / "data/curves" / name / "8")
         scores = json.loads((folder / "scores.json").read_text()) | {"seeds": [7, 8]}
         (folder / "scores.json").write_text(json.dumps(scores))
     params = tmp_path / "params.yaml"

@@ -63,7 +63,7 @@ def scores(repo: Path) -> dict[str, dict]:
 
 
 def curve(repo: Path, name: str) -> str:
-    return (repo / "metrics/curves" / name / "0/loss.csv").read_text()
+    return (repo / "data/curves" / name / "0/loss.csv").read_text()
 
 
 def test_the_dag_runs_from_nothing_to_scores_and_a_report(repo):
