@@ -90,11 +90,12 @@ def build(
                 found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
                 metrics[split] = scores | {"defects": defects | average_precision(found, names)}
         (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
-        curves = root / "metrics" / "curves" / name / "7"
+        curves = root / "data" / "curves" / name / "7"
         curves.mkdir(parents=True)
         (curves / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
         (curves / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
         (curves / "method.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
+    (root / "metrics").mkdir(exist_ok=True)
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
         f"report: {{images: 4, bootstrap: {{samples: 200, seed: 1}}}}\nseeds: [7]\nrows: [{', '.join(runs)}]\n"
