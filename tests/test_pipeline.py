@@ -27,7 +27,7 @@ WITHOUT_EFFECT = {"train": ["loading"]}
 
 UNUSED_LINES = {
     "appraise": {
-        "stages/common/params.py": 56,
+        "stages/common/params.py": 59,
         "stages/data/decoding.py": 221,
         "stages/data/images.py": 86,
         "stages/data/root_files.py": 162,
