@@ -1,4 +1,4 @@
-"""Mend what a killed DVC has left half-written, so that `dvc repro` goes on; `make repro` does this first.
+"""Mend what a killed DVC has left half-written, so that `dvc repro` resumes; `make repro` does this first.
 
     python -m stages.repair
 

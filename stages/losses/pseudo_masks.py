@@ -1,4 +1,4 @@
-"""Masks of boxes at native pixels: what the EMA student and SAM say, and how well their extent fits the box."""
+"""Masks of boxes at native pixels: what the EMA teacher and the SAM teacher say, and how well their extent fits the box."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from stages.student.segmenter import Logits
 
 
 class Pseudo(NamedTuple):
-    """One mask a box, and how far it is to be believed."""
+    """One mask per box, and its confidence."""
 
     mask: Tensor  # (N, H, W) bool, inside the box
     score: Tensor  # (N,) in [0, 1]; 0: teaches nothing
