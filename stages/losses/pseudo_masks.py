@@ -1,4 +1,4 @@
-"""Masks of boxes at native pixels: what the EMA teacher and the SAM teacher say, and how well their extent fits the box."""
+"""Masks of boxes at native pixels: those of the EMA teacher and of SAM, and how well their extent fits the box."""
 
 from typing import NamedTuple
 
