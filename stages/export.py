@@ -30,7 +30,7 @@ from stages.student.segmenter import load_student
 
 
 class Format(StrEnum):
-    """Each is a runtime of `stages.predict`."""
+    """What runs the export."""
 
     onnx = "onnx"
     openvino = "openvino"

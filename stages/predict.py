@@ -3,8 +3,8 @@
     python -m stages.predict INPUT... --model data/models/RUN/SEED --out DIR --format masks --format cvat
 
 No stage depends on it. Per image `records/NAME.json` holds the defects found, and every other output is made from it:
-a further format needs no new prediction, and a killed run resumes. With `--runtime onnx` or `openvino` the model is a
-folder that `stages.export` wrote, and PyTorch is not needed.
+a further format needs no new prediction, and a killed run resumes. With a model that `stages.export` wrote, PyTorch is
+not needed.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for images that cannot be used.
 """
@@ -25,7 +25,7 @@ from stages.formats.measured_defects import Record, record_of
 from stages.formats.outputs import existing_records, remove_outputs, write_output
 from stages.formats.scale import scales_of
 from stages.formats.writers import FOLDER_OF, Format, collections, write_files
-from stages.runtime.network import OperatingPoint, Runtime, open_network
+from stages.runtime.network import OperatingPoint, open_network
 
 SOME_SKIPPED = 3
 
@@ -39,7 +39,6 @@ def main(
         Format.overlays,
         Format.table,
     ),
-    runtime: Annotated[Runtime, typer.Option(help="What runs the network.")] = Runtime.torch,
     device: Device = "auto",
     force: Force = False,
     mm_per_px: Annotated[
@@ -52,7 +51,7 @@ def main(
     """Predict the masks of images of any size, and write them in the formats of annotation tools."""
     sources = find_images(inputs, out)
     scales = None if mm_per_px is None else scales_of(mm_per_px, sources)
-    network = open_network(model, runtime, device, operating_point)
+    network = open_network(model, device, operating_point)
     out.mkdir(parents=True, exist_ok=True)
     folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
     known = existing_records(sources, out, folders, network.identity, force)

@@ -14,7 +14,7 @@ from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Encoder, Network
-from stages.runtime.network import Runtime, open_network
+from stages.runtime.network import open_network
 from stages.student import inference, tiling
 from stages.student.config import NetworkConfig, ViewParams
 from stages.student.segmenter import load_student, save_student
@@ -217,7 +217,7 @@ def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
     with torch.no_grad():
         ours.net.segmentation_head[0].weight.mul_(30)
     save_student(ours, tmp_path / "student")
-    network = open_network(tmp_path / "student", Runtime.torch, "cpu")
+    network = open_network(tmp_path / "student", "cpu")
     for size_hw in SIZES_HW[:3]:
         image = image_of(size_hw)
         wanted = inference.predict(ours, image).labels
@@ -231,6 +231,6 @@ def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
     row |= {"exif_orientation": 1, "height": 57, "width": 99, "label_status": "missing"}
     write_table(tmp_path / "tables/val/images.parquet", IMAGES, [row])
     export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, False, None, tmp_path / "tables", False)
-    exported = open_network(tmp_path / "onnx", Runtime.onnx, "cpu")
+    exported = open_network(tmp_path / "onnx", "cpu")
     assert (exported.names, exported.view) == (ours.config.names, ours.config.view)
     assert exported.identity == network.identity

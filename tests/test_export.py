@@ -22,7 +22,7 @@ from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.formats.writers import Format as Written
 from stages.runtime.calibration import sample_tiles, spread
-from stages.runtime.network import Runtime, in_batches_of, open_network
+from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
 from stages.student import tiling
 from stages.student.segmenter import save_student
@@ -79,7 +79,7 @@ def test_an_exact_export_is_the_student(work):
     assert found["parity"]["mask_agreement"] >= EXACT.agreement
     assert found["parity"]["largest_logit_difference"] <= EXACT.logit
     assert (found["precision"], found["batch"]) == ("float32", None)
-    assert found["identity"] == open_network(work / "student", Runtime.torch, "cpu").identity
+    assert found["identity"] == open_network(work / "student", "cpu").identity
 
 
 def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
@@ -92,9 +92,7 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
 
 
 def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
-    ours, int8 = (
-        open_network(work / name, kind, "cpu") for name, kind in (("onnx", "onnx"), ("openvino8", "openvino"))
-    )
+    ours, int8 = (open_network(work / name, "cpu") for name in ("onnx", "openvino8"))
     image = image_of((60, 190), seed=5)
     ours, int8 = (tiling.predict(network.run, image, network.view).labels for network in (ours, int8))
     agreement = (ours == int8).mean()
@@ -228,11 +226,11 @@ def test_without_pytorch_the_same_files_come_out(work):
     refused = subprocess.run([*start, *command(work, "no", "student")], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "torch is not installed here" in refused.stderr
-    words = command(work, "edge", "onnx", "--runtime", "onnx")
+    words = command(work, "edge", "onnx")
     done = subprocess.run([*start, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kinds = list(Written)
-    predict.main([str(work / "images")], work / "student", work / "torch", kinds, Runtime.torch, "cpu", False)
+    predict.main([str(work / "images")], work / "student", work / "torch", kinds, "cpu", False)
     for folder in ("masks", "labels"):
         for path in sorted((work / "torch" / folder).rglob("*.*")):
             assert (

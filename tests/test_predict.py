@@ -16,7 +16,7 @@ from stages.data.tables import decode_label_map
 from stages.formats import measured_defects, writers
 from stages.formats.measured_defects import Record
 from stages.formats.writers import Format
-from stages.runtime.network import OperatingPoint, Runtime, open_network
+from stages.runtime.network import OperatingPoint, open_network
 from stages.student import tiling
 from stages.student.decision import DECISION, Decision
 from stages.student.segmenter import save_student
@@ -58,7 +58,7 @@ def runs(monkeypatch) -> list:
 
 def run(model: Path, images: Path, out: Path, *formats: Format, force: bool = False, mm_per_px=None) -> None:
     kinds = list(formats or Format)
-    predict.main([str(images)], model, out, kinds, Runtime.torch, "cpu", force, mm_per_px)
+    predict.main([str(images)], model, out, kinds, "cpu", force, mm_per_px)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys)
     }
     assert set(contents(tmp_path / "out")) == per_image | whole
     rows = csv.read_csv(tmp_path / "out/defects.csv").to_pylist()
-    network = open_network(model, Runtime.torch, "cpu")
+    network = open_network(model, "cpu")
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
@@ -209,12 +209,14 @@ def test_a_folder_without_a_model_is_one_clear_error(model, images, tmp_path):
         run(tmp_path / "two", images, tmp_path / "out")
     with pytest.raises(UserError, match="holds no student"):
         run(images, images, tmp_path / "out")
-    with pytest.raises(UserError, match=r"student\.onnx: does not exist; `python -m stages\.export"):
-        open_network(model, Runtime.onnx, "cpu")
-    with pytest.raises(UserError, match=r"python -m stages\.export --model STUDENT "):
-        (tmp_path / "exported").mkdir()
-        (tmp_path / "exported/student.json").write_bytes((model / "0/student.json").read_bytes())
-        open_network(tmp_path / "exported", Runtime.onnx, "cpu")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/student.json").write_bytes((model / "0/student.json").read_bytes())
+    with pytest.raises(UserError, match=r"half/student\.safetensors: does not exist"):
+        open_network(tmp_path / "half", "cpu")
+    for name in ("student.onnx", "student.xml"):
+        (tmp_path / "half" / name).touch()
+    with pytest.raises(UserError, match=r"half: holds student\.onnx and student\.xml: give each model a folder"):
+        open_network(tmp_path / "half", "cpu")
 
 
 def test_an_output_folder_that_is_a_file_is_an_error_before_any_work(model, images, tmp_path, runs):
@@ -288,10 +290,10 @@ def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_f
     shutil.copytree(model, tmp_path / "model")
     decision = Decision(thresholds=[0.3, 0.98], least_area_px=[40, 1], temperature=2.0)
     (tmp_path / "model/0" / DECISION).write_text(decision.model_dump_json())
-    network = open_network(tmp_path / "model", Runtime.torch, "cpu")
+    network = open_network(tmp_path / "model", "cpu")
     assert network.decision == decision
     for name, point in (("saved", OperatingPoint.saved), ("argmax", OperatingPoint.argmax)):
-        words = [str(images)], tmp_path / "model", tmp_path / name, [Format.masks], Runtime.torch, "cpu"
+        words = [str(images)], tmp_path / "model", tmp_path / name, [Format.masks], "cpu"
         predict.main(*words, False, None, point)
     run(model, images, tmp_path / "plain", Format.masks)
     for name, file in (("x/a.png", "x/a.png"), ("y/a", "y/a.png")):

@@ -20,7 +20,7 @@ from stages.data.tables import decode_label_map
 from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx, to_openvino
 from stages.runtime.metadata import SECTION, Metadata, metadata_of, read_metadata
-from stages.runtime.network import Runtime, open_network
+from stages.runtime.network import open_network
 from stages.student.decision import ARGMAX, Decision
 from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
@@ -57,7 +57,7 @@ def test_with_the_lines_in_the_docs_it_follows_an_operating_point(models, tmp_pa
     model.parent.mkdir()
     shutil.copy(models[0] / "onnx/student.onnx", model)
     embed(model, models[1].model_copy(update=decision.model_dump()))
-    assert open_network(model.parent, Runtime.onnx, "cpu").decision == decision
+    assert open_network(model.parent, "cpu").decision == decision
     more = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL).group(1)
     same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + more, model.parent, tmp_path)
 
@@ -72,9 +72,7 @@ def same_masks(program: str, model: Path, tmp_path: Path) -> None:
         exif = image.getexif()
         exif[0x0112] = 6 if index == 3 else 1
         image.save(tmp_path / f"images/{index}.png", exif=exif)
-    predict.main(
-        [str(tmp_path / "images")], model, tmp_path / "ours", [Format.masks], Runtime.onnx, device="cpu", force=False
-    )
+    predict.main([str(tmp_path / "images")], model, tmp_path / "ours", [Format.masks], device="cpu", force=False)
     for index, size_hw in enumerate(SIZES_HW):
         words = [model / "student.onnx", f"images/{index}.png", f"{index}.png"]
         done = subprocess.run(
@@ -94,8 +92,8 @@ def test_both_files_carry_all_that_is_needed(models):
         assert json.loads(properties[name]) == value == json.loads(model.get_rt_info([SECTION, name]).astype(str))
     assert (about.names, about.size_px, about.scale, about.overlap) == (["dirt", "damage"], 56, "native", 0.25)
     assert about.plan_sha256 == "0" * 64
-    for runtime in (Runtime.onnx, Runtime.openvino):
-        network = open_network(root / runtime.value, runtime, "cpu")
+    for name in ("onnx", "openvino"):
+        network = open_network(root / name, "cpu")
         found = network.names, network.view, network.decision, network.identity
         assert found == (about.names, about.view, ARGMAX, about.identity)
 
@@ -106,7 +104,7 @@ def test_a_file_without_our_metadata_is_one_clear_error(models, tmp_path):
     del model.metadata_props[:]
     onnx.save(model, path)
     with pytest.raises(UserError, match=r"student\.onnx: holds no metadata of this project; export the student again"):
-        open_network(tmp_path, Runtime.onnx, "cpu")
+        open_network(tmp_path, "cpu")
     properties = models[1].as_properties()
     with pytest.raises(UserError, match=r"^m: metadata: size_px = 55: "):
         read_metadata({**properties, "size_px": "55"}, "m")

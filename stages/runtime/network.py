@@ -15,14 +15,6 @@ from stages.student.decision import ARGMAX, Decision, read_decision
 from stages.student.tiling import RunTiles
 
 
-class Runtime(StrEnum):
-    """What runs the network. `torch` reads a folder that training wrote, the others one that `stages.export` wrote."""
-
-    torch = "torch"
-    onnx = "onnx"
-    openvino = "openvino"
-
-
 @dataclass(frozen=True)
 class Network:
     """A network ready to run. `white_level`: see `Metadata`. `identity`: of weights, precision and decision,
@@ -43,21 +35,26 @@ class OperatingPoint(StrEnum):
     argmax = "argmax"
 
 
-def open_network(folder: Path, runtime: Runtime, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
-    """The network in `folder`, ready to run. Raises UserError where the folder holds none for `runtime`.
+def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
+    """The network in `folder`, ready to run: a trained student by PyTorch, an export by ONNX Runtime or OpenVINO,
+    whichever its file is for. Raises UserError where the folder holds none, or several.
 
-    `device` is for torch: auto, cpu or cuda. The other runtimes use the CPU.
+    `device` is for PyTorch: auto, cpu or cuda. The other runtimes use the CPU.
     """
-    if runtime is Runtime.torch:
+    openers = {"student.onnx": open_onnx, "student.xml": open_openvino}
+    exported = [name for name in (*openers, "student.safetensors") if (folder / name).is_file()]
+    if len(exported) > 1:
+        raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
+    if exported and exported[0] in openers:
+        about, run = openers[exported[0]](folder)
+        names, view, white = about.names, about.view, about.white_level
+        decision, identity = about.decision, about.identity
+    else:
         folder = student_folder(folder)
         config = read_config(folder)
         decision, identity = read_decision(folder, len(config.names)), identity_of_student(folder)
         names, view, white = config.names, config.view, config.white_level
         run = torch_runner(folder, device)
-    else:
-        about, run = {Runtime.onnx: open_onnx, Runtime.openvino: open_openvino}[runtime](folder)
-        names, view, white = about.names, about.view, about.white_level
-        decision, identity = about.decision, about.identity
     if point is OperatingPoint.argmax:
         decision = Decision(temperature=decision.temperature)
     if decision != ARGMAX:
@@ -80,7 +77,7 @@ def identity_of_student(folder: Path) -> str:
     """First 12 hex digits of the weights' SHA-256. Raises UserError when there are no weights."""
     path = folder / "student.safetensors"
     if not path.is_file():
-        raise UserError(f"{path}: does not exist; an exported folder needs --runtime onnx or openvino")
+        raise UserError(f"{path}: does not exist; the folder of a trained student holds it")
     return sha256_file(path)[:12]
 
 
@@ -92,7 +89,8 @@ def torch_runner(folder: Path, device: str) -> RunTiles:
         from stages.student.inference import tile_runner
         from stages.student.segmenter import load_student
     except ImportError as error:
-        raise UserError(f"--runtime torch needs the pipeline's own environment: {error}") from None
+        export = "run `python -m stages.export` there, and predict with what it writes"
+        raise UserError(f"{folder}: needs PyTorch, as in the pipeline's environment ({error}); {export}") from None
     make_deterministic()
     return tile_runner(load_student(folder).to(device_of(device)))
 
@@ -102,8 +100,8 @@ def open_onnx(folder: Path) -> tuple[Metadata, RunTiles]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"--runtime onnx needs the package onnxruntime: {error}") from None
-    path = _exported(folder, "student.onnx", Runtime.onnx)
+        raise UserError(f"{folder}: needs the package onnxruntime: {error}") from None
+    path = folder / "student.onnx"
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -118,8 +116,8 @@ def open_openvino(folder: Path) -> tuple[Metadata, RunTiles]:
     try:
         import openvino
     except ImportError as error:
-        raise UserError(f"--runtime openvino needs the package openvino: {error}") from None
-    path = _exported(folder, "student.xml", Runtime.openvino)
+        raise UserError(f"{folder}: needs the package openvino: {error}") from None
+    path = folder / "student.xml"
     # By default OpenVINO computes in bfloat16 where the processor has it: other masks on another machine.
     exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     try:
@@ -144,11 +142,3 @@ def in_batches_of(batch: int | None, run: RunTiles) -> RunTiles:
         return np.concatenate(parts)[: len(tiles)]
 
     return run_any
-
-
-def _exported(folder: Path, name: str, runtime: Runtime) -> Path:
-    if not (folder / name).is_file():
-        student = folder if (folder / "student.safetensors").is_file() else "STUDENT"
-        command = f"python -m stages.export --model {student} --out DIR --format {runtime}"
-        raise UserError(f"{folder / name}: does not exist; `{command}` exports a student")
-    return folder / name
