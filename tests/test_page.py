@@ -269,6 +269,8 @@ def test_on_a_phone_the_tables_of_twelve_runs_scroll_by_keyboard_under_the_names
         assert names[-1].rect["x"] == pytest.approx(before["x"], abs=1)
         # what is left for the figures beside the name
         assert before["x"] + before["width"] <= 0.5 * 390
+        caption = box.find_element(By.CSS_SELECTOR, "caption span").rect
+        assert caption["x"] >= 0 and caption["x"] + caption["width"] <= 390
 
 
 def test_twelve_runs_are_told_apart_by_colour_or_dashes_and_the_key_shows_both(browser, pages):
