@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.teacher.evidence import evidence, separation
+from stages.teacher.evidence import evidence, separation, surroundings
 
 
 def test_separation_by_hand():
@@ -42,7 +42,9 @@ def test_candidates_are_compared_inside_the_box_with_its_surroundings():
     image = np.zeros((40, 50, 3), np.uint8)
     image[12:18, 22:30] = 200
     masks = [np.ones((6, 8), bool), np.ones((3, 8), bool), np.zeros((0, 0), bool)]
-    found = evidence(image, (20.0, 10.0, 32.0, 20.0), masks, [(22, 12), (22, 12), (0, 0)])
+    origins = [(22, 12), (22, 12), (0, 0)]
+    place = surroundings(image, (20.0, 10.0, 32.0, 20.0))
+    found = evidence(place.levels, [place.show(mask, origin) for mask, origin in zip(masks, origins, strict=True)])
     assert [one["separation"] for one in found] == [1, pytest.approx(1 - 24 / (16 * 18 - 24)), 0]
     assert [one["agreement"] for one in found] == [pytest.approx(0.5), pytest.approx(0.5), 0]
 
@@ -50,7 +52,7 @@ def test_candidates_are_compared_inside_the_box_with_its_surroundings():
 def test_mask_pixels_outside_the_box_count_as_surroundings():
     image = np.zeros((40, 50, 3), np.uint8)
     image[10:20, 20:32] = 200
-    box = (20.0, 10.0, 32.0, 20.0)
-    larger, exact = np.ones((30, 40), bool), np.ones((10, 12), bool)
-    assert evidence(image, box, [larger], [(5, 5)]) == evidence(image, box, [exact], [(20, 10)])
-    assert evidence(image, box, [exact], [(20, 10)]) == [{"separation": 1.0, "agreement": 1.0}], "a filled box"
+    place = surroundings(image, (20.0, 10.0, 32.0, 20.0))
+    larger, exact = place.show(np.ones((30, 40), bool), (5, 5)), place.show(np.ones((10, 12), bool), (20, 10))
+    assert (larger == exact).all()
+    assert evidence(place.levels, [exact]) == [{"separation": 1.0, "agreement": 1.0}], "a filled box"

@@ -20,6 +20,8 @@ def chosen(x1, y1, x2, y2, class_id=0, box=EVERYWHERE) -> Chosen:
 def test_best_leaves_the_single_output_aside():
     assert choose(np.array([0.9, 0.2, 0.5, 0.5]), "best") == 2
     assert choose(np.array([0.1, 0.2, 0.5, 0.5]), "single") == 0
+    assert choose(np.array([0.1, 0.2, 0.5, 0.5, 0.9]), "best") == 2, "the refined mask is not the teacher's own"
+    assert choose(np.array([0.1, 0.2, 0.5, 0.5, 0.1]), "refined") == 4
 
 
 def test_masks_are_clipped_to_the_box_and_its_margin():

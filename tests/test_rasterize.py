@@ -117,16 +117,16 @@ def test_rows_are_by_image_label_line_and_candidate(rasterized):
     assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
     rows = candidates_of(folder)
     boxes = [f"train/a:{line}" for line in range(1, 12)] + ["train/b:1"]  # 10 after 9, not after 1
-    assert [(row["box_id"], row["cand_idx"]) for row in rows] == [(box, index) for box in boxes for index in range(4)]
+    assert [(row["box_id"], row["cand_idx"]) for row in rows] == [(box, index) for box in boxes for index in range(5)]
 
 
-@pytest.mark.parametrize("candidate", ["single", "best"])
+@pytest.mark.parametrize("candidate", ["single", "best", "refined"])
 def test_one_candidate_per_box_is_chosen_as_the_parameter_says(rasterized, candidate):
     rows = candidates_of(rasterized(candidate=candidate) / "train")
-    for start in range(0, len(rows), 4):
-        scores = [row["sam_pred_iou"] for row in rows[start : start + 4]]
-        expected = 0 if candidate == "single" else 1 + scores[1:].index(max(scores[1:]))
-        assert [row["chosen"] for row in rows[start : start + 4]] == [index == expected for index in range(4)]
+    for start in range(0, len(rows), 5):
+        scores = [row["sam_pred_iou"] for row in rows[start : start + 5]]
+        expected = {"single": 0, "best": 1 + scores[1:4].index(max(scores[1:4])), "refined": 4}[candidate]
+        assert [row["chosen"] for row in rows[start : start + 5]] == [index == expected for index in range(5)]
 
 
 def test_outside_its_crop_a_mask_is_empty(rasterized):

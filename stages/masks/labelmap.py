@@ -15,7 +15,7 @@ from stages.data.boxes import Box, Window, corners, pixels_of_box
 from stages.data.tables import encode_label_map
 from stages.masks import rle
 
-CANDIDATES_PER_BOX = 4
+CANDIDATES_PER_BOX = 5
 
 
 class Chosen(NamedTuple):
@@ -27,19 +27,21 @@ class Chosen(NamedTuple):
 
 
 def candidate_rows(boxes: Sequence[dict], found: Sequence[dict], candidate: str) -> list[dict]:
-    """Rows of the candidates table: four of `found` for each row of the boxes table, in order, one of them chosen."""
+    """Rows of the candidates table: five of `found` for each row of the boxes table, in order, one of them chosen."""
     rows = []
     for number, box in enumerate(boxes):
-        four = found[number * CANDIDATES_PER_BOX : (number + 1) * CANDIDATES_PER_BOX]
-        chosen = choose([one["sam_pred_iou"] for one in four], candidate)
+        five = found[number * CANDIDATES_PER_BOX : (number + 1) * CANDIDATES_PER_BOX]
+        chosen = choose([one["sam_pred_iou"] for one in five], candidate)
         shared = {key: box[key] for key in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")}
-        rows += [shared | one | {"chosen": index == chosen} for index, one in enumerate(four)]
+        rows += [shared | one | {"chosen": index == chosen} for index, one in enumerate(five)]
     return rows
 
 
 def choose(predicted_iou: Sequence[float], candidate: str) -> int:
-    """Index of the chosen candidate: `single` is 0, `best` the highest predicted IoU of 1 to 3 (a tie: the first)."""
-    return 0 if candidate == "single" else 1 + int(np.argmax(predicted_iou[1:]))
+    """Index of the chosen candidate: `single` is 0, `refined` 4, `best` the highest predicted IoU of 1 to 3 (a tie: the
+    first).
+    """
+    return {"single": 0, "refined": 4}.get(candidate, 1 + int(np.argmax(predicted_iou[1:4])))
 
 
 def mask_row(image: dict, candidates: Sequence[dict], clip_margin: float | None) -> dict:

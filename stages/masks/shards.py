@@ -67,10 +67,10 @@ CANDIDATES = pa.schema(
     )
 )
 """One row per box and candidate, in native upright pixels, before clipping. `cand_idx`: 0 is the teacher's single-mask
-output, 1 to 3 its three others. `rle`: COCO's compressed run-length code at native size. `area_in_box`: mask pixels on
-the pixels of the box. `box_iou`: IoU of the mask's bounding box with the box. `sam_pred_iou`: the teacher's own
-estimate. `stability`: IoU of masks at two thresholds. `mean_prob_in`: mean over the mask's pixels. `separation`,
-`agreement`: see stages/teacher/evidence.py."""
+output, 1 to 3 its three others, 4 all of these refined by the image (stages/teacher/refinement.py). `rle`: COCO's
+compressed run-length code at native size. `area_in_box`: mask pixels on the pixels of the box. `box_iou`: IoU of the
+mask's bounding box with the box. `sam_pred_iou`: the teacher's own estimate. `stability`: IoU of masks at two
+thresholds. `mean_prob_in`: mean over the mask's pixels. `separation`, `agreement`: see stages/teacher/evidence.py."""
 
 
 def write_shard(folder: Path, index: int, masks: list[dict], candidates: list[dict]) -> None:

@@ -54,7 +54,7 @@ class Answers:
         self.at_once = min(os.cpu_count() or 1, MAX_IMAGES_AT_ONCE) if parallel else 1
 
     def of(self, images: Sequence[dict], boxes: Mapping[str, Sequence[dict]]) -> Iterator[tuple[dict, list[dict]]]:
-        """Each row of the images table, in order, with its answer: four candidates per box; empty without a box.
+        """Each row of the images table, in order, with its answer: five candidates per box; empty without a box.
 
         `boxes`: image id -> its rows of the boxes table. Each image is prompted alone, so no answer depends on how
         many are processed at once.

@@ -15,7 +15,8 @@ class RasterizeParams(Section):
     `min_scale`: pixels of the teacher's input per pixel of the image: a box whose view is scaled below is prompted in
     overlapping pieces of this scale too, at most 64 (stages/teacher/windows.py), and each of its candidates is that of
     the pieces or of the view, whichever predicts the higher IoU; null: never.
-    `candidate`: the teacher's single-mask output (as in the paper), or the best of its three others by predicted IoU.
+    `candidate`: the teacher's single-mask output (as in the paper), the best of its three others by predicted IoU, or
+    all four refined by the image's brightness (stages/teacher/refinement.py).
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
     `shard_size`: images per file.
@@ -25,7 +26,7 @@ class RasterizeParams(Section):
     context: float = Field(ge=1.0, allow_inf_nan=False)
     min_view_px: int = Field(ge=1)
     min_scale: float | None = Field(gt=0.0, allow_inf_nan=False)
-    candidate: Literal["single", "best"]
+    candidate: Literal["single", "best", "refined"]
     clip_margin: float | None = Field(ge=0.0, allow_inf_nan=False)
     batch_size: int = Field(ge=1)
     shard_size: int = Field(ge=1)

@@ -5,6 +5,7 @@ different from what surrounds them can be seen in the image itself.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,21 +16,41 @@ MARGIN = 0.25
 surroundings to be compared with (our choice)."""
 
 
-def evidence(
-    image: np.ndarray, box_xyxy: Box, masks: Sequence[np.ndarray], origins_xy: Sequence[tuple[int, int]]
-) -> list[dict[str, float]]:
+class Surroundings(NamedTuple):
+    """Where one box is looked at."""
+
+    around: Window  # the box grown by MARGIN
+    inside: Window  # the pixels of the box
+    levels: np.ndarray  # (H, W) float64 brightness of the window `around`, 0 to 255
+
+    def show(self, mask: np.ndarray, origin_xy: tuple[int, int]) -> np.ndarray:
+        """(H, W) bool: on the window `around`, the pixels of the box that belong to `mask`, a part of the image."""
+        shown = np.zeros(self.around.size_hw, bool)
+        x1, y1 = max(origin_xy[0], self.inside.x1), max(origin_xy[1], self.inside.y1)
+        x2, y2 = min(origin_xy[0] + mask.shape[1], self.inside.x2), min(origin_xy[1] + mask.shape[0], self.inside.y2)
+        if x1 < x2 and y1 < y2:
+            part = mask[y1 - origin_xy[1] : y2 - origin_xy[1], x1 - origin_xy[0] : x2 - origin_xy[0]]
+            shown[y1 - self.around.y1 : y2 - self.around.y1, x1 - self.around.x1 : x2 - self.around.x1] = part
+        return shown
+
+
+def surroundings(image: np.ndarray, box_xyxy: Box) -> Surroundings:
+    """`image`: (H, W, 3) uint8 RGB; `box_xyxy`: native pixels."""
+    around = pixels_of_box(box_xyxy, image.shape[:2], MARGIN)
+    levels = image[around.y1 : around.y2, around.x1 : around.x2].mean(axis=2)
+    return Surroundings(around, pixels_of_box(box_xyxy, image.shape[:2]), levels)
+
+
+def evidence(levels: np.ndarray, shown: Sequence[np.ndarray]) -> list[dict[str, float]]:
     """`separation` and `agreement` of each candidate of one box, both in [0, 1]; only pixels of the box count as mask.
 
-    `image`: (H, W, 3) uint8 RGB. `masks`: bool, the parts of the image that start at `origins_xy`.
+    `levels`: (H, W) brightness around the box; `shown`: the candidates, bool of that shape.
     """
-    size_hw = image.shape[:2]
-    around, inside = pixels_of_box(box_xyxy, size_hw, MARGIN), pixels_of_box(box_xyxy, size_hw)
-    levels = np.rint(image[around.y1 : around.y2, around.x1 : around.x2].mean(axis=2)).astype(np.uint8)
-    shown = [_in_window(mask, origin, inside, around) for mask, origin in zip(masks, origins_xy, strict=True)]
+    whole = np.rint(levels).astype(np.uint8)
     return [
         {
-            "separation": separation(levels, mask),
-            "agreement": float(np.mean([_iou(mask, other) for other in shown])) if mask.any() else 0.0,
+            "separation": separation(whole, mask),
+            "agreement": float(np.mean([mask_iou(mask, other) for other in shown])) if mask.any() else 0.0,
         }
         for mask in shown
     ]
@@ -49,17 +70,7 @@ def separation(levels: np.ndarray, mask: np.ndarray) -> float:
     return float(abs(2 * brighter - 1))
 
 
-def _in_window(mask: np.ndarray, origin_xy: tuple[int, int], inside: Window, around: Window) -> np.ndarray:
-    """The pixels of `mask` that lie in the window `inside`, on the window `around`."""
-    shown = np.zeros(around.size_hw, bool)
-    x1, y1 = max(origin_xy[0], inside.x1), max(origin_xy[1], inside.y1)
-    x2, y2 = min(origin_xy[0] + mask.shape[1], inside.x2), min(origin_xy[1] + mask.shape[0], inside.y2)
-    if x1 < x2 and y1 < y2:
-        part = mask[y1 - origin_xy[1] : y2 - origin_xy[1], x1 - origin_xy[0] : x2 - origin_xy[0]]
-        shown[y1 - around.y1 : y2 - around.y1, x1 - around.x1 : x2 - around.x1] = part
-    return shown
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
+def mask_iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two bool masks of one shape; 0 where both are empty."""
     union = (first | second).sum()
     return float((first & second).sum() / union) if union else 0.0

@@ -1,4 +1,4 @@
-"""Prompt a teacher with the boxes of one image: four candidates per box. Everything that needs the network is here.
+"""Prompt a teacher with the boxes of one image: five candidates per box. Everything that needs the network is here.
 
 A window that all boxes share (the whole image) is encoded once; else each box has a window of its own, or several for
 its pieces. The decoder runs once per chunk of prompts, and what it finds for a box does not depend on the other boxes.
@@ -17,8 +17,9 @@ from stages.data.boxes import Box, Window, box_iou, pixels_of_box
 from stages.masks import rle
 from stages.teacher.candidates import Candidate, describe, join
 from stages.teacher.config import RasterizeParams
-from stages.teacher.evidence import evidence
+from stages.teacher.evidence import evidence, surroundings
 from stages.teacher.promptable import Proposals, Teacher
+from stages.teacher.refinement import refine
 from stages.teacher.windows import View, to_input, views_of
 
 T = TypeVar("T")
@@ -58,7 +59,9 @@ class Chunks:
 def prompted(
     teacher: Teacher, image: np.ndarray, boxes_xyxy: Sequence[Box], params: RasterizeParams, chunks: Chunks
 ) -> list[dict]:
-    """Four candidates per box, in the order of the boxes: the columns of the candidates table that the teacher gives.
+    """Five candidates per box, in the order of the boxes: the columns of the candidates table that the teacher gives.
+
+    The teacher's four, and what they and the image's brightness say together (stages/teacher/refinement.py).
 
     `image`: (H, W, 3) uint8 RGB, upright. `boxes_xyxy`: native pixels, at least one.
     """
@@ -66,9 +69,11 @@ def prompted(
     views = [views_of(box, size_hw, params, teacher.frame) for box in boxes_xyxy]
     rows = []
     for box, candidates in zip(boxes_xyxy, predict(teacher, image, views, chunks), strict=True):
-        masks, origins_xy = zip(*((one.mask, one.tight[:2]) for one in candidates), strict=True)
-        seen = evidence(image, box, masks, origins_xy)
-        rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate(candidates)]
+        place = surroundings(image, box)
+        votes = [place.show(one.mask, one.tight[:2]) for one in candidates]
+        refined = refine(place, votes, [one.predicted_iou for one in candidates])
+        seen = evidence(place.levels, [*votes, place.show(refined.mask, refined.tight[:2])])
+        rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate([*candidates, refined])]
     return rows
 
 
