@@ -13,7 +13,7 @@ repro: $(READY)
 	$(RUN) dvc repro
 
 test: $(READY) lint
-	$(RUN) python -m pytest
+	$(RUN) python -m pytest -n logical --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)
 	$(RUN) ruff check .

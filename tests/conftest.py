@@ -1,8 +1,22 @@
 """What every test needs."""
 
+import os
+
 import pytest
 
-from tests.support.train_split import make_split
+SLOWEST_FIRST = ("test_smoke", "test_crashes")
+"""Files that begin before all others where several workers share the tests, so that none works alone in the end."""
+
+
+def pytest_configure(config):
+    if config.getoption("numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers, which have a core each
+
+
+def pytest_collection_modifyitems(items):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
+        items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(autouse=True)
@@ -16,4 +30,6 @@ def own_work_folder(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def split(tmp_path):
     """Three images whose red channel is 100 x their label, so that a window of one can be told from the other."""
+    from tests.support.train_split import make_split  # here, so that no thread is counted before the number is set
+
     return make_split(tmp_path)

