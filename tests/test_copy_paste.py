@@ -71,6 +71,15 @@ def test_the_batch_that_was_given_is_left_as_it_is():
         assert torch.equal(before, after)
 
 
+def test_what_is_pasted_is_not_trusted_and_trusted_labels_beside_it_stay():
+    """Of the instance rows 6 and 7 are left, too few: they are ignored, but for row 7, which is trusted."""
+    batch = batch_of(boxes_of([(2, 2, 8, 8)], filled((2, 2, 8, 8))))
+    trusted = filled((0, 3, 24, 4)) | filled((0, 7, 24, 8))
+    pasted = paste(batch._replace(trusted=trusted), 0, piece(class_id=1), (2, 1), *limits(0.5, 20))
+    assert torch.equal(pasted.trusted, trusted & ~filled((2, 3, 8, 4)))
+    assert pasted.labels[0, 3:8, 4].tolist() == [2, 2, 2, IGNORE, 1]
+
+
 def test_a_box_that_is_partly_covered_follows_its_mask():
     batch = batch_of(boxes_of([(1, 2, 11, 9)], filled((2, 2, 10, 8))))
     pasted = paste(batch, 0, piece(size_hw=(9, 6)), (8, 1), *limits())

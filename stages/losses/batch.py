@@ -71,11 +71,17 @@ class Batch(NamedTuple):
     clean: Tensor  # (B, 3, S, S) float32, the same geometry, not augmented: the EMA teacher's, and for colours
     labels: Tensor  # (B, S, S) int64 in 0..K or IGNORE, 0 = background
     boxes: Boxes | None  # None where the method reads none
+    trusted: Tensor | None = None  # (B, S, S) bool, a person drew this label; None: no label of the split
+
+    def correctable(self) -> Tensor:
+        """(B, S, S) bool: pixels whose label a method may change or leave out."""
+        return torch.ones_like(self.labels, dtype=torch.bool) if self.trusted is None else ~self.trusted
 
     def to(self, device: torch.device) -> "Batch":
         """The same on `device`."""
         boxes = None if self.boxes is None else Boxes(*(values.to(device) for values in self.boxes))
-        return Batch(self.image.to(device), self.clean.to(device), self.labels.to(device), boxes)
+        trusted = None if self.trusted is None else self.trusted.to(device)
+        return Batch(self.image.to(device), self.clean.to(device), self.labels.to(device), boxes, trusted)
 
 
 class Moment(NamedTuple):

@@ -110,16 +110,20 @@ def paste(
     photos = [photo.clone() for photo in (batch.image, batch.clean)]
     for photo in photos:
         photo[image] = torch.where(covered, rgb, photo[image])
-    labels = batch.labels.clone()
+    labels, correctable = batch.labels.clone(), batch.correctable()
     before = batch.boxes
     boxes, keep = erase(before, image, covered, max_shift_px, min_area_px)
     for lost in (~keep).nonzero()[:, 0].tolist():
         rest = before.of_chosen(before.candidates)[lost] & (labels[image] == before.class_id[lost] + 1)
-        labels[image] = torch.where(rest, IGNORE, labels[image])
+        labels[image] = torch.where(rest & correctable[image], IGNORE, labels[image])
     labels[image] = torch.where(covered, piece.class_id + 1, labels[image])
     added = _as_box(piece, image, _onto(piece.candidates, size_hw, corner_xy) & covered, corner_xy, before)
     together = [torch.cat([old, new]) for old, new in zip(boxes.where(keep), added, strict=True)]
-    return Batch(*photos, labels, Boxes(*together))
+    trusted = batch.trusted
+    if trusted is not None:
+        trusted = trusted.clone()
+        trusted[image] &= ~covered
+    return Batch(*photos, labels, Boxes(*together), trusted)
 
 
 def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_area_px: int) -> tuple[Boxes, Tensor]:

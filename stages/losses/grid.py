@@ -36,6 +36,8 @@ class Scene(NamedTuple):
     known: Tensor  # (B, h, w) bool: some pixel of the cell is image, not padding
     inside: Tensor  # (N, h, w) bool: the box touches the cell
     whole_xy: Tensor  # (N, 2) bool: the box ends inside the window on its x axis, on its y axis
+    trusted: Tensor  # (N,) bool: every known pixel of the box is trusted
+    drawn: Tensor | None  # (N, H, W) bool, the labels of the box's class in trusted boxes; None: the split has none
 
 
 def scene(batch: Batch, stride: int) -> Scene:
@@ -46,7 +48,21 @@ def scene(batch: Batch, stride: int) -> Scene:
     inside = box_cells(batch.boxes.xyxy, size_hw, stride) & known[batch.boxes.image_index]
     there = inside.flatten(1).any(dim=1)
     boxes = batch.boxes.where(there)
-    return Scene(stride, boxes, there, known, inside[there], whole_axes(boxes.xyxy, size_hw))
+    trusted, drawn = torch.zeros_like(boxes.class_id, dtype=torch.bool), None
+    if batch.trusted is not None:
+        image = boxes.image_index
+        pixels = box_cells(boxes.xyxy, size_hw, 1) & (batch.labels != IGNORE)[image]
+        trusted = ~(pixels & ~batch.trusted[image]).flatten(1).any(dim=1)
+        own = pixels & (batch.labels[image] == boxes.class_id[:, None, None] + 1)
+        drawn = own & trusted[:, None, None]
+    return Scene(stride, boxes, there, known, inside[there], whole_axes(boxes.xyxy, size_hw), trusted, drawn)
+
+
+def drawn_first(on: Scene, masks: Tensor) -> Tensor:
+    """(N, h, w) masks on the grid, those of trusted boxes replaced by the share of each cell that a person drew."""
+    if on.drawn is None:
+        return masks
+    return torch.where(on.trusted[:, None, None], pool_masks(on.drawn, on.stride), masks)
 
 
 def heads(logits: Logits, on: Scene, fine: float, binary: float | None) -> list[Head]:

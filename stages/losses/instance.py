@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.losses.batch import Batch, ramp
 from stages.losses.config import HeadWeights, Share, Weight
-from stages.losses.grid import Head, Scene, pool_masks, pool_mean
+from stages.losses.grid import Head, Scene, drawn_first, pool_masks, pool_mean
 from stages.losses.method import Named
 from stages.losses.pseudo_masks import Pseudo
 from stages.losses.terms import (
@@ -59,9 +59,11 @@ def projection_and_pairs(
 ) -> Named:
     """BoxInst's `projection` and `pairwise`; with `counted`, (N,) bool, of these boxes alone, as means over all boxes.
 
+    Colours say nothing about a trusted box, whose pixels are known.
     `params` has `projection`, `pairwise`, `colour` and `warmup`, as in `BoxLossParams`.
     """
     alike, share = similar(on, batch.clean) >= params.colour, 1.0
+    alike = alike & ~on.trusted[:, None, None, None]
     if counted is not None:
         alike, share = alike & counted[:, None, None, None], counted.sum() / max(len(counted), 1)
     rise = ramp(progress, params.warmup) * share
@@ -100,11 +102,16 @@ def outside(on: Scene) -> Tensor:
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
-    """Both pseudo-mask losses, times `pixel` and `affinity`, summed over the heads."""
-    masks = pool_masks(pseudo.mask, on.stride)
+    """Both pseudo-mask losses, times `pixel` and `affinity`, summed over the heads.
+
+    A trusted box has the mask that a person drew, with a score of 1.
+    """
+    masks, score = drawn_first(on, pool_masks(pseudo.mask, on.stride)), pseudo.score
+    if on.drawn is not None:
+        score = torch.where(on.trusted, on.drawn.flatten(1).any(dim=1).to(score.dtype), score)
     return {
-        "pixel": pixel * sum(head.weight * pixel_loss(head, masks, pseudo.score) for head in seen),
-        "affinity": affinity * sum(head.weight * affinity_loss(head, on, masks, pseudo.score) for head in seen),
+        "pixel": pixel * sum(head.weight * pixel_loss(head, masks, score) for head in seen),
+        "affinity": affinity * sum(head.weight * affinity_loss(head, on, masks, score) for head in seen),
     }
 
 

@@ -41,6 +41,9 @@ class Method(nn.Module):
     reads_ema = False
     """Whether `losses` is given the logits of the EMA teacher, the moving average of the student."""
 
+    reads_labels = True
+    """Whether `losses` learns the labels pixel by pixel. If not, `trusted_loss` is added where some are trusted."""
+
     def __init__(self, params: Section, split: TrainSplit) -> None:
         super().__init__()
         self.params = params
@@ -53,6 +56,6 @@ class Method(nn.Module):
         """Losses by name, weighted (their sum is minimised), and values for the curves, without gradient.
 
         `logits`: the student's on `batch.image`. `ema`: the EMA teacher's on `batch.clean`, without gradient.
-        A batch without a single box gives finite losses and teaches background.
+        A batch without a single box gives finite losses and teaches background. Trusted labels are never changed.
         """
         raise NotImplementedError

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.data.tables import IGNORE
+from stages.losses.batch import Batch
+from stages.student.segmenter import Logits
 
 EPS = 1e-6
 
@@ -33,14 +35,18 @@ def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
 
 
 @torch.no_grad()
-def correct_labels(logits: Tensor, labels: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def correct_labels(
+    logits: Tensor, labels: Tensor, tau: float, correctable: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """One-sided self-correction: background where a defect class has probability above `tau` becomes that class.
 
     `logits` (B, K+1, H, W); `labels` (B, H, W). Returns the corrected labels and the (B, H, W) bool map of what
-    changed. Labels other than background never change.
+    changed. Labels other than background never change, nor do those outside of `correctable` (B, H, W) bool.
     """
     confidence, best = logits.softmax(dim=1)[:, 1:].max(dim=1)
     changed = (labels == 0) & (confidence > tau)
+    if correctable is not None:
+        changed &= correctable
     return torch.where(changed, best + 1, labels), changed
 
 
@@ -51,3 +57,18 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor
     """
     total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def trusted_loss(logits: Logits, batch: Batch, class_weights: Tensor, fine: float, binary: float | None) -> Tensor:
+    """Cross-entropy of both heads on the trusted pixels, times `fine` and `binary`, over all known pixels of the batch.
+
+    What trusted masks teach in methods that do not learn pixel by pixel; elsewhere it would count them twice.
+    """
+    labels = torch.where(batch.trusted, batch.labels, IGNORE)
+    known = labels != IGNORE
+    share = known.sum() / (batch.labels != IGNORE).sum().clamp(min=1)
+    total = fine * weighted_cross_entropy(logits.fine, labels, class_weights)
+    if logits.binary is not None and binary is not None:
+        defect = torch.where(known, (labels > 0).long(), IGNORE)
+        total = total + binary * weighted_cross_entropy(logits.binary, defect, torch.ones_like(class_weights[:2]))
+    return share * total

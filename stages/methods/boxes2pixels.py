@@ -36,7 +36,7 @@ class Method(BaseMethod):
         if params.selfcorr is not None:
             shown = {"corrected_share": torch.zeros((), device=batch.labels.device)}
             if moment.progress >= params.selfcorr.warmup:
-                targets, changed = correct_labels(logits.fine, batch.labels, params.selfcorr.tau)
+                targets, changed = correct_labels(logits.fine, batch.labels, params.selfcorr.tau, batch.correctable())
                 shown = {"corrected_share": changed.sum() / (batch.labels == 0).sum().clamp(min=1)}
         named = {"fine": params.fine * weighted_cross_entropy(logits.fine, targets, moment.class_weights)}
         if logits.binary is not None:

@@ -32,6 +32,7 @@ class Method(BaseMethod):
     """`projection`, `pairwise` and `outside`."""
 
     reads_boxes = True
+    reads_labels = False
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         on = scene(batch, self.params.stride)

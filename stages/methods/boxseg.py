@@ -70,6 +70,7 @@ class Method(BaseMethod):
     """BoxInst's losses, `pixel` and `affinity`; for the curves `mask_score`, `ranked_share` of boxes."""
 
     reads_boxes = True
+    reads_labels = False
     reads_ema = True
 
     def __init__(self, params: Params, split: TrainSplit) -> None:

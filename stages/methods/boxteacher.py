@@ -47,6 +47,7 @@ class Method(BaseMethod):
     """
 
     reads_boxes = True
+    reads_labels = False
     reads_ema = True
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stages.losses.batch import Batch, Moment, ramp
 from stages.losses.config import Weight
-from stages.losses.grid import Head, heads, scene
+from stages.losses.grid import Head, drawn_first, heads, scene
 from stages.losses.instance import BoxLossParams, box_losses, similar
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named
@@ -39,6 +39,7 @@ class Method(BaseMethod):
     """BoxInst's losses and `refined`; for the curves `refined_share`, of boxes whose refined mask has a cell."""
 
     reads_boxes = True
+    reads_labels = False
     reads_ema = True
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
@@ -47,7 +48,7 @@ class Method(BaseMethod):
         named = box_losses(seen, on, batch, params, moment.progress)
         own = heads(ema, on, params.fine, params.binary)[0]
         pairs = edges(on.inside, own.visible) * similar(on, batch.clean)
-        masks = mean_field(own.logits.detach(), on.inside, pairs, params)
+        masks = drawn_first(on, mean_field(own.logits.detach(), on.inside, pairs, params))
         found = masks.flatten(1).any(dim=1)
         rise = ramp(moment.progress, params.warmup)
         named["refined"] = rise * params.refined * sum(head.weight * _agreement(head, masks) for head in seen)

@@ -123,7 +123,7 @@ def losses(
     """See `Method`."""
     result = correct(batch, ema, params, moment.progress, at)
     if moment.progress >= params.warmup and params.tau != "typical":
-        labels, missed = correct_labels(logits.fine, result.labels, params.tau)
+        labels, missed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
         result = result._replace(labels=labels, missed=missed)
     named = {"fine": params.fine * weighted_cross_entropy(logits.fine, result.labels, moment.class_weights)}
     if logits.binary is not None and params.binary is not None:
@@ -147,7 +147,7 @@ def without(batch: Batch, doubted: Tensor) -> Tensor:
     masks = boxes.of_chosen(boxes.candidates) & inside
     unknown = _any(inside[doubted], boxes.image_index[doubted], len(batch.labels))
     sure = _any(masks[~doubted], boxes.image_index[~doubted], len(batch.labels))
-    return torch.where(unknown & ~sure, IGNORE, batch.labels)
+    return torch.where(unknown & ~sure & batch.correctable(), IGNORE, batch.labels)
 
 
 def defect_probability(ema: Logits) -> Tensor:
@@ -185,10 +185,10 @@ def correct(batch: Batch, ema: Logits, params: Params, progress: float, at: Thre
     nothing = torch.zeros_like(labelled)
     if progress < params.warmup:
         return Corrected(batch.labels, nothing, nothing)
-    inside, s = box_pixels(batch, batch.boxes), defect_probability(ema)
-    invented = labelled & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
+    inside, s, correctable = box_pixels(batch, batch.boxes), defect_probability(ema), batch.correctable()
+    invented = labelled & correctable & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
     empty = ~batch.boxes.of_chosen(batch.boxes.valid)
-    unknown = (batch.labels == 0) & _any(inside[empty], batch.boxes.image_index[empty], len(labelled))
+    unknown = (batch.labels == 0) & correctable & _any(inside[empty], batch.boxes.image_index[empty], len(labelled))
     labels = torch.where(invented, 0, torch.where(unknown, IGNORE, batch.labels))
     if params.tau != "typical":
         return Corrected(labels, nothing, invented)
@@ -198,8 +198,8 @@ def correct(batch: Batch, ema: Logits, params: Params, progress: float, at: Thre
 
 
 def far_from_boxes(batch: Batch, inside: Tensor) -> Tensor:
-    """(B, S, S) bool: background that is in none of the boxes, whose pixels are `inside` (N, S, S) bool."""
-    return (batch.labels == 0) & ~_any(inside, batch.boxes.image_index, len(batch.labels))
+    """(B, S, S) bool: background that nobody drew, in none of the boxes, whose pixels are `inside` (N, S, S) bool."""
+    return (batch.labels == 0) & batch.correctable() & ~_any(inside, batch.boxes.image_index, len(batch.labels))
 
 
 def _labelled(batch: Batch) -> Tensor:

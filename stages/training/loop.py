@@ -20,6 +20,7 @@ from stages.compute.device import multiplies_in_bf16, spell_out_attention
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import ClassWeights
 from stages.losses.method import Method
+from stages.losses.pixel import trusted_loss
 from stages.student.segmenter import Logits, Segmenter
 from stages.training.checkpoint import Pace, load_state, save_state
 from stages.training.config import Plan, TrainParams
@@ -190,6 +191,9 @@ def _step(
         with torch.no_grad():
             ema = logits_of(training.average.eval(), batch.clean)
     named, shown = method.losses(logits, batch, moment, ema)
+    if batch.trusted is not None and not method.reads_labels:
+        weights = method.params.fine, method.params.binary
+        named = named | {"trusted": trusted_loss(logits, batch, moment.class_weights, *weights)}
     loss = sum(named.values())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
