@@ -13,10 +13,11 @@ from stages.common.errors import Stopped, UserError
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
-from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, Encoder, Network
+from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, LITE0, Encoder, Network, untrained
 from stages.runtime.network import open_network
 from stages.student import inference, tiling
 from stages.student.config import NetworkConfig, ViewParams
+from stages.student.efficientnet_lite0 import load_weights
 from stages.student.segmenter import load_student, save_student
 from stages.training import loop
 from tests.support.tiny_student import SIZES_HW, image_of
@@ -75,6 +76,20 @@ def test_logits_are_those_of_the_package_on_the_normalised_image(design):
         assert torch.equal(ours(images, with_binary=False).fine, ours.net((images - mean) / std))
 
 
+@pytest.mark.parametrize("design", ["unet", "deeplabv3"])
+def test_efficientnet_lite0_starts_from_the_installed_imagenet_weights(design):
+    """Statistics of the input too; without `imagenet`, and where a trained one is loaded, from random weights."""
+    asked = config(design, encoder=LITE0)
+    asked = asked.model_copy(update={"network": {**asked.network, "encoder_weights": "imagenet"}})
+    network, imagenet = untrained(asked, backbone=None), load_weights()
+    found = network.net.encoder.state_dict()
+    assert imagenet.keys() - found.keys() == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(value, imagenet[name]) for name, value in found.items())
+    assert network.mean.flatten().tolist() == pytest.approx([127 / 255] * 3)
+    random = Network(asked).net.encoder.state_dict()
+    assert not torch.equal(random["conv_stem.weight"], imagenet["conv_stem.weight"])
+
+
 def test_a_side_that_the_stride_does_not_divide_is_the_image_with_its_rim_repeated():
     ours = baseline("segformer").eval()
     images = torch.rand(1, 3, 50, 70)
@@ -117,7 +132,8 @@ def test_all_of_it_is_trained():
 )
 def test_every_encoder_that_the_plan_lets_through_can_be_built(design, encoder):
     Network(config(design, encoder))
-    assert "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
+    if encoder != LITE0:
+        assert "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
 
 
 def test_the_first_prediction_is_the_prior_where_features_say_nothing():

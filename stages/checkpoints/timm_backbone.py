@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from stages.checkpoints import efficientnet_lite0
 from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
 from stages.common.files import new_folder, sha256_file
+from stages.student import efficientnet_lite0
 from stages.student.backbone import build_backbone, load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
 

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 from stages.common.errors import UserError
 from stages.student.config import NetworkConfig, NetworkSection
+from stages.student.efficientnet_lite0 import MEAN, STD, TIMM_NAME, load_weights
 from stages.student.segmenter import Logits, Segmenter
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
+LITE0 = "efficientnet_lite0"
+"""Its ImageNet weights come from an installed package, so nothing is downloaded."""
+
 Encoder = Literal[
+    "efficientnet_lite0",
     "mobilenet_v2",
     "resnet18",
     "resnet34",
@@ -32,7 +37,8 @@ Encoder = Literal[
 
 
 class Params(NetworkSection):
-    """`encoder_weights`: None trains the encoder from scratch, `imagenet` downloads its weights (paper).
+    """`encoder_weights`: None trains the encoder from scratch, `imagenet` downloads its weights (paper); those of
+    efficientnet_lite0 are installed.
 
     `decoder_width`: channels of the decoder, of U-Net's at its deepest (the package's own: 256).
     """
@@ -62,8 +68,9 @@ class Network(Segmenter):
     """Baselines have no binary head."""
 
     def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
-        super().__init__(config, IMAGENET_MEAN, IMAGENET_STD)
         params = Params.model_validate(config.network)
+        lite0 = params.encoder == LITE0
+        super().__init__(config, MEAN if lite0 else IMAGENET_MEAN, STD if lite0 else IMAGENET_STD)
         self.net = build(params, len(config.names) + 1, pretrained).to(memory_format=torch.channels_last)
         # U-Net's decoder follows the sizes of its encoder's maps, the others need sides that their strides divide
         self.multiple_px = self.net.encoder.output_stride if self.net.requires_divisible_input_shape else 1
@@ -95,17 +102,27 @@ def build(params: Params, classes: int, pretrained: bool) -> nn.Module:
     # it takes a second to import, which plan and a check of the parameters need not wait for
     import segmentation_models_pytorch as smp
 
-    weights, width = params.encoder_weights if pretrained else None, params.decoder_width
-    common = {"encoder_name": params.encoder, "encoder_weights": weights, "classes": classes}
+    lite0, width = params.encoder == LITE0, params.decoder_width
+    weights = params.encoder_weights if pretrained else None
+    common = {
+        "encoder_name": f"timm-{TIMM_NAME}" if lite0 else params.encoder,
+        "encoder_weights": None if lite0 else weights,
+        "classes": classes,
+    }
     try:
         if params.design == "unet":
-            return smp.Unet(**common, decoder_channels=[width // 2**level for level in range(5)])
-        if params.design == "deeplabv3":
+            net = smp.Unet(**common, decoder_channels=[width // 2**level for level in range(5)])
+        elif params.design == "deeplabv3":
             # 16 as the paper trains it; 8 is the package's default and three times as slow
-            return smp.DeepLabV3(**common, decoder_channels=width, encoder_output_stride=16)
-        return smp.Segformer(**common, decoder_segmentation_channels=width)
+            net = smp.DeepLabV3(**common, decoder_channels=width, encoder_output_stride=16)
+        else:
+            net = smp.Segformer(**common, decoder_segmentation_channels=width)
     except OSError as error:  # those of the download are all OSErrors
         raise UserError(
             f"network.encoder_weights = {weights}: the weights of {params.encoder} are not available "
             f"({' '.join(str(error).split())[:200]}); null trains from scratch"
         ) from None
+    if lite0 and weights:
+        # the encoder takes the classifier's weights too, and leaves them out
+        net.encoder.load_state_dict(load_weights())
+    return net
