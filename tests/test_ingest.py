@@ -87,6 +87,7 @@ def test_a_good_data_set_becomes_tables(root):
         "boxes": 2,
         "boxes_by_class": {"dirt": 1, "damage": 1},
         "boxes_by_form": {"confidence": 0, "polygon": 0, "pose": 0},
+        "restored_images": 0,
         "clipped_boxes": 0,
         "duplicates_removed": 0,
         "rejected_rows": 0,
@@ -313,6 +314,25 @@ def test_ten_thousand_boxes_in_one_image(root):
     write(root / "labels/train/a.txt", "\n".join(lines))
     assert ingest(root)["train"]["boxes"] == 10_000
     assert [row["line"] for row in rows(root, "tables/train/boxes", BOXES)] == list(range(1, 10_001))
+
+
+@pytest.mark.parametrize("place", ["link", "link above", "data.yaml", "other.yml"])
+def test_a_root_behind_links_and_a_yaml_file_as_root(root, place):
+    """Inside or outside is judged by resolved paths, whichever way the root, `path` and a list lead to it."""
+    top, config = root.parent, json.loads((root / "data.yaml").read_text())
+    (top / "link").symlink_to(root)
+    (top / "above").symlink_to(top)
+    given = {"link": top / "link", "link above": top / "above/set"}.get(place, root / place)
+    if place == "other.yml":
+        (root / "data.yaml").rename(root / place)
+    ours = ingest(given, out=top / "out")
+    assert ours == ingest(root, out=top / "plain")
+    (root / "train.txt").write_text(f"{root}/images/train/a.png\n{top}/link/images/train/b.png\n")
+    yaml = root / place if given.is_file() else root / "data.yaml"
+    yaml.write_text(json.dumps(config | {"path": f"{top}/above/link", "train": "train.txt"}))
+    listed = ingest(given, out=top / "out")
+    assert listed["train"]["images"] == 2 and listed["orphan_labels"] == 0
+    assert [row[:2] for row in rejects(root)] == []
 
 
 def test_the_command_ends_in_one_clear_line(root):

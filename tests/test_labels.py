@@ -1,6 +1,7 @@
 """YOLO rows become boxes inside the image, or are rejected with a reason."""
 
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import assume, given
@@ -29,7 +30,7 @@ def test_a_row_becomes_upright_pixels():
         ("1.5 0.5 0.5 0.1 0.1", "class", "label class 1.5 is not an integer"),
         ("1 0.5 0.5 0.1", "columns", "labels require 5 columns, 4 columns detected"),
         ("1 0.5 0.5 0.1 0.1 0.9", "confidence", "6 columns detected: the last, 0.9, looks like a confidence"),
-        ("1 .1 .1 .9 .1 .9 .9 .1", "columns", "8 columns detected; keypoints need kpt_shape in data.yaml"),
+        ("1 .1 .1 .9 .1 .9 .9 .1", "confidence", "8 columns detected: the last, .1, looks like a confidence"),
         ("4 .5 .5 .1 .1", "class_one_more", "label class 4 exceeds dataset class count 4"),
         ("1 0.5 0.5 abc 0.1", "not_a_number", "'abc' is not a number"),
         ("1 0.5 0.5 1_0 0.1", "not_a_number", "'1_0'"),
@@ -138,6 +139,32 @@ def test_rows_of_other_tasks_give_their_box():
     sure = parse_row("1 .5 .3 .6 .4 .87", SIZE_HW, RowFormat(4, confidence=0.5))
     assert (sure.form, sure.xyxy) == ("confidence", pytest.approx((40, 10, 160, 50)))
     assert parse_row("1 .5 .3 .6 .4 .02", SIZE_HW, RowFormat(4, confidence=0.0)).form == "confidence"
+    corners = parse_row("1 .2 .5 .8 .4 .5 .1 .9", SIZE_HW, RowFormat(4, confidence=0.5))
+    assert (corners.form, corners.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
+    found = parse_row("1 .5 .3 .6 .4 .3 .3 2 .7 .3 1 .9", SIZE_HW, RowFormat(4, keypoints=6, confidence=0.5))
+    assert (found.form, found.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
+
+
+def test_keypoints_without_kpt_shape_are_told_by_their_visibility_or_look_like_corners():
+    """Three keypoints in the box from (.2, .1) to (.8, .5): the numbers are corners as well, if none says visible."""
+    seen = parse_row("1 .5 .3 .6 .4 .3 .3 2 .7 .3 1 0 0 0", SIZE_HW, FOUR)
+    assert (seen.form, seen.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
+    assert parse_row("1 .5 .3 .6 .4 .3 .3 .7 .3 0 0", SIZE_HW, FOUR).keypoints == 11
+    for polygon in ("1 .5 .3 .6 .4 .3 .3 .7 .3 .9 .3", "1 .8 .8 .9 .8 .9 .9 .8 .9 .8 .85", "1 0 0 1 0 1 1 0 1 0 0"):
+        row = parse_row(polygon, SIZE_HW, FOUR)
+        assert (row.form, row.keypoints) == ("polygon", 0)
+
+
+@pytest.mark.parametrize("row", ["x " * 40, "9" * 79 + " .5 .5 .1 .1", "0 7 7 7 7" + " " * 70, "0 " + ".5 " * 27])
+def test_a_byte_of_labels_costs_a_bounded_number_of_bytes(row):
+    """Label files are bounded, so that this bounds memory: 8 MiB, the most that are read, take 100 MB."""
+    data = "".join(f"{row}\n" for _ in range(2000)).encode()
+    tracemalloc.start()
+    try:
+        parse_labels(data, SIZE_HW, FOUR)
+        assert tracemalloc.get_traced_memory()[1] < 12 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

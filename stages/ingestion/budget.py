@@ -46,18 +46,18 @@ def losses(rejects: list[Reject], counts: Mapping[str, int], unusable_labels: li
     ]
 
 
-def over_budget(what: str, found: list[Reject], lost: int, among: int, limit: str) -> str:
-    """One problem: the numbers, the limit, examples of the largest cause, and the way out where there is one."""
+def cause(found: list[Reject], limit: str) -> str:
+    """Why `found` are too many: the limit, an example of the largest cause, and the way out where there is one."""
     weights: Counter[str] = Counter()
     for reject in found:
         weights[reject.kind] += max(reject.rows, 1)
-    cause = max(weights, key=lambda kind: (weights[kind], kind), default=None)
-    way_out = f" ({WAYS_OUT[cause]})" if cause in WAYS_OUT else ""
-    return f"{lost} of {among} {what} ({limit}): {examples([r for r in found if r.kind == cause])}{way_out}"
+    largest = max(weights, key=lambda kind: (weights[kind], kind), default=None)
+    way_out = f" ({WAYS_OUT[largest]})" if largest in WAYS_OUT else ""
+    return f"({limit}): {examples([reject for reject in found if reject.kind == largest], 1)}{way_out}"
 
 
-def examples(rejects: list[Reject]) -> str:
-    """The first few as `file:line: reason`."""
-    places = (reject.file if reject.line is None else f"{reject.file}:{reject.line}" for reject in rejects[:SHOWN])
+def examples(rejects: list[Reject], count: int = SHOWN) -> str:
+    """The first `count` as `file:line: reason`."""
+    places = (reject.file if reject.line is None else f"{reject.file}:{reject.line}" for reject in rejects[:count])
     shown = [f"{place}: {reject.reason}" for place, reject in zip(places, rejects, strict=False)]
-    return "; ".join(shown) + (" …" if len(rejects) > SHOWN else "")
+    return "; ".join(shown) + (" …" if len(rejects) > count else "")

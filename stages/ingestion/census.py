@@ -3,13 +3,16 @@
 from collections import Counter
 
 from stages.data.tables import IGNORE, SPLITS
-from stages.ingestion.budget import SHOWN, examples, losses, over_budget
+from stages.ingestion.budget import SHOWN, cause, examples, losses
 from stages.ingestion.config import IngestParams
 from stages.ingestion.counterparts import label_path
 from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates, near_duplicates
 from stages.ingestion.groups import Group
 from stages.ingestion.rejects import Reject
 from stages.ingestion.sample import Sample
+
+FEW = 10
+"""Rows below which they cannot be told for keypoints: a few polygons can look so by chance."""
 
 WHITE = 65535
 """White of 16 bits, which most images of more than 8 have."""
@@ -30,6 +33,7 @@ class Census:
         self.classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         self.unusable_labels: list[Reject] = []
         self.forms: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.keypoints: Counter[int] = Counter()
         self.peaks: list[float] = []
         self.images: list[HashedImage] = []
         self.pairs: list[Pair] = []
@@ -42,6 +46,7 @@ class Census:
             counts[reject.action] += 1
         self.kinds[split].update(sample.dropped)
         self.forms[split].update(sample.forms)
+        self.keypoints.update(sample.keypoints)
         if sample.image is None:
             return
         counts["images"] += 1
@@ -69,7 +74,7 @@ class Census:
             **{split: None if split in self.absent else self._split(split) for split in SPLITS},
             "orphan_labels": kinds["orphan_labels"],
             "orphan_masks": kinds["orphan_masks"],
-            "ignored_files": kinds["not_an_image"] + kinds["linked_folder"],
+            "ignored_files": sum(kinds[kind] for kind in ("not_an_image", "linked_folder", "linked_outside")),
             "cross_split_duplicates": len(duplicates),
             "first_duplicates": [[image.path for image in group] for group in duplicates[:SHOWN]],
             "near_duplicates": len({pair.image.path for pair in self.pairs}),
@@ -97,6 +102,7 @@ class Census:
             "rejected_rows_by_reason": kinds,
             "labels_without_usable_row": counts["all_rows_rejected"],
             "rejected_images": counts["image dropped"],
+            "restored_images": counts["noted"],
             "truth": counts["with_truth"],
             "truth_missing": counts["images"] - counts["with_truth"] if counts["with_truth"] else 0,
             "rejected_masks": counts["mask dropped"],
@@ -128,15 +134,19 @@ class Census:
         totals["boxes"] = sum(sum(classes.values()) for classes in self.classes.values())
         limit = f"ingest.max_bad_share = {params.max_bad_share}"
         empty = [split for split in SPLITS if split not in self.absent and not self.counts[split]["images"]]
+        same: dict[str, list[str]] = {}
         for what, bad, lost, among in losses(self.rejects, totals, self.unusable_labels):
             alone = empty and what.startswith("images")
             if lost > params.max_bad_share * among or alone:
-                found.append(over_budget(what, bad, lost, among, f"{empty[0]} has no other" if alone else limit))
+                same.setdefault(cause(bad, f"{empty[0]} has no other" if alone else limit), []).append(
+                    f"{lost} of {among} {what}"
+                )
+        found += [f"{', '.join(shares)} {why}" for why, shares in same.items()]
         if totals["with_ignored_truth"] and not totals["with_defect_truth"]:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
             )
-        found += self._suspicious(params, totals, limit)
+        found += self._suspicious(params, totals, limit, bool(same))
         groups, stops = exact_duplicates(self.images), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
@@ -155,10 +165,12 @@ class Census:
             found.append(f"--strict: {len(self.pairs)} near duplicates across splits, first: {'; '.join(pairs)}")
         return found
 
-    def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str) -> list[str]:
+    def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str, lost: bool) -> list[str]:
         """What would only show after hours of training."""
         found = []
-        for split, why in (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by")):
+        for split, why in (
+            () if lost else (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by"))
+        ):
             example = next((image.path for image in self.images if image.split == split), None)
             if example is not None and not self.classes[split]:
                 place = f"the label file of {example} would be {label_path(example)}"
@@ -166,6 +178,12 @@ class Census:
         if totals["tiny_boxes"] > params.max_bad_share * totals["boxes"]:
             share = f"{totals['tiny_boxes']} of {totals['boxes']} boxes are smaller than a pixel ({limit})"
             found.append(f"{share}: coordinates look normalised twice")
+        corners = sum(forms["polygon"] for forms in self.forms.values())
+        if len(self.keypoints) == 1 and corners == self.keypoints.total() >= FEW:
+            columns = f"all {corners} rows with corners have {min(self.keypoints)} columns and look like keypoints"
+            found.append(f"{columns}: write kpt_shape into data.yaml; or, of one polygon, the first corner once more")
+        if outside := [reject for reject in self.rejects if reject.kind == "linked_outside"]:
+            found.append(f"{examples(outside[:1])}, so that what it holds would be lost: copy it, or remove the link")
         beyond = [reject for reject in self.rejects if reject.kind == "class_one_more"]
         if beyond and not any(classes[0] for classes in self.classes.values()):
             found.append(f"class ids look counted from 1: class 0 never occurs, and {examples(beyond[:1])}")

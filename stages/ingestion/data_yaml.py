@@ -173,8 +173,12 @@ def relative_path(root: Path, base: str, entry: str) -> str | None:
 
 def _below(top: Path, path: Path) -> str | None:
     path = Path(os.path.normpath(path))
+    try:
+        places = (path, Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path)))
+    except ValueError:
+        places = (path,)  # a name with a zero byte or half a surrogate pair
     for above in (top, Path(os.path.realpath(top))):
-        for same in (path, Path(os.path.realpath(path.parent), path.name)) if "\0" not in str(path) else (path,):
+        for same in places:
             if same.is_relative_to(above):
                 return same.relative_to(above).as_posix()
     return None

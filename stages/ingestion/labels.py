@@ -1,7 +1,7 @@
 """YOLO label files: rows of `class cx cy w h`, normalised to the upright image, become boxes in its pixels.
 
-Rows of other tasks hold a box too: a sixth column is a confidence, corners of a polygon or an oriented box have an
-enclosing box, and of pose labels the first five columns are one.
+Rows of other tasks hold a box too: corners of a polygon or an oriented box have an enclosing box, and of pose labels
+the first five columns are one. A column more, as detectors write it, is a confidence.
 
 Upright means after applying the EXIF orientation, as annotation tools show the image and as Ultralytics assumes.
 Errors use Ultralytics' words, but reject only the row, where Ultralytics rejects the image.
@@ -25,6 +25,8 @@ MAX_ROWS = 100_000
 
 ROW = re.compile(rb"^[ \t]*-?[0-9.][^ \t,;\r\n]*(?:[ \t,;]+[^ \t,;\r\n]+){4}", re.MULTILINE)
 
+KEYPOINTS = "; keypoints need kpt_shape in data.yaml"
+
 SHOWN_LETTERS = 40
 """Characters of a value that an error message shows."""
 
@@ -41,13 +43,15 @@ class BadRow(ValueError):
 class LabelledBox:
     """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped.
 
-    `form`: what the row held: box, confidence, polygon or pose.
+    `form`: what the row held: box, confidence, polygon or pose. `keypoints`: of a polygon whose numbers can be a box
+    and keypoints as well, the number of columns; else 0.
     """
 
     class_id: int
     xyxy: Box
     overhang: float = 0.0
     form: str = "box"
+    keypoints: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,20 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], format: RowFormat) -> La
                 raise BadRow("duplicate", f"duplicate label removed, same as line {first}")
             labels.boxes.append((line, box))
         except BadRow as bad:
-            labels.bad.append((line, bad))
+            labels.bad.append((line, bad.with_traceback(None)))  # which would keep the row's columns in memory
     return labels
 
 
 def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> LabelledBox:
     """One row to a box in an image of `size_hw` pixels. Raises BadRow."""
     columns = text.split()
-    form = _form_of(len(columns), format.keypoints)
+    if len(columns) < 5:
+        raise BadRow("columns", f"labels require 5 columns, {len(columns)} columns detected")
     class_value, *numbers = map(_number, columns)
+    form, rated, keypoints = _form_of(numbers, format.keypoints)
     _check_class(class_value, columns[0], format.class_count)
-    if form == "confidence":
-        _check_confidence(numbers.pop(), columns[5], format.confidence)
+    if rated:
+        _check_confidence(numbers.pop(), columns, format.confidence)
     if form == "polygon":
         left, top, right, bottom = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
         numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
@@ -116,32 +122,37 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
     xyxy = (_clip(x1) * image_w, _clip(y1) * image_h, _clip(x2) * image_w, _clip(y2) * image_h)
     if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
         raise BadRow("zero_area", f"box {_brief(*columns[1:9])} has no area inside the image")
-    return LabelledBox(int(class_value), xyxy, overhang, form)
+    return LabelledBox(int(class_value), xyxy, overhang, form, keypoints)
 
 
-def _form_of(columns: int, keypoints: int | None) -> str:
-    """What a row of so many columns holds. Raises BadRow."""
-    if columns == 5:
-        return "box"
-    if columns == 6:
-        return "confidence"
-    if keypoints is not None and columns == 5 + keypoints:
-        return "pose"
-    if columns >= 7 and columns % 2:
-        return "polygon"
-    pose = "; keypoints need kpt_shape in data.yaml" if columns > 6 else ""
-    raise BadRow("columns", f"labels require 5 columns, {columns} columns detected{pose}")
+def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, int]:
+    """What the columns after the class hold, whether the last is a confidence, and `LabelledBox.keypoints`.
+
+    Without kpt_shape in data.yaml, keypoints with a visibility of 0, 1 or 2 each are told from corners by it.
+    """
+    if len(numbers) <= 5:
+        return ("confidence", True, 0) if len(numbers) == 5 else ("box", False, 0)
+    if keypoints is not None and len(numbers) - 4 - keypoints in (0, 1):
+        return "pose", len(numbers) == 5 + keypoints, 0
+    (cx, cy, width, height), points = numbers[:4], numbers[4:]
+    possible = 0 < width <= min(cx, 1 - cx) * 2 + OVERHANG and 0 < height <= min(cy, 1 - cy) * 2 + OVERHANG
+    if possible and len(points) % 3 == 0 and set(points[2::3]) <= {0, 1, 2}:
+        return "pose", False, 0
+    rated = len(numbers) % 2 == 1
+    pairs = zip(points[::2], points[1::2], strict=False)
+    within = all((x, y) == (0, 0) or (abs(x - cx) * 2 <= width and abs(y - cy) * 2 <= height) for x, y in pairs)
+    return "polygon", rated, len(numbers) + 1 if possible and within and not rated and len(points) >= 6 else 0
 
 
-def _check_confidence(value: float, column: str, least: float | None) -> None:
+def _check_confidence(value: float, columns: list[str], least: float | None) -> None:
+    last = _brief(columns[-1])
     if least is None:
-        raise BadRow(
-            "confidence", f"6 columns detected: the last, {_brief(column)}, looks like a confidence (ingest.confidence)"
-        )
+        reason = f"{len(columns)} columns detected: the last, {last}, looks like a confidence (ingest.confidence)"
+        raise BadRow("confidence", f"{reason}{KEYPOINTS if len(columns) > 6 else ''}")
     if not 0 <= value <= 1:
-        raise BadRow("columns", f"confidence {_brief(column)}, allowed is 0 to 1")
+        raise BadRow("columns", f"confidence {last}, allowed is 0 to 1{KEYPOINTS if len(columns) > 6 else ''}")
     if value < least:
-        raise BadRow("below_confidence", f"confidence {_brief(column)} is below ingest.confidence = {least}")
+        raise BadRow("below_confidence", f"confidence {last} is below ingest.confidence = {least}")
 
 
 def _check_class(value: float, column: str, class_count: int) -> None:

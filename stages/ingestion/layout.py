@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +31,8 @@ COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
 MAX_LIST_BYTES = 1 << 26
 MAX_LIST_LINES = 1_000_000
 """Bounds of a .txt list of images."""
+
+BEHIND_LINK = "behind a link to a folder, which is not followed: name that folder in data.yaml"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
     if "val" not in config and "validation" in config:
         config["val"] = config["validation"]
     ignored: dict[str, Reject] = {}
+    linked: dict[str, str] = {}
     splits: dict[str, list[ImageFile] | None] = {}
     for split in SPLITS:
         entries = config.get(split)
@@ -76,13 +79,18 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
             allowed = f"a folder, a list of folders or a .txt list of images{hint}"
             raise UserError(f"{where}: no `{split}`: {allowed}")
         try:
-            splits[split] = None if entries is None else _images_of(where, base, split, entries, ignored)
+            splits[split] = None if entries is None else _images_of(where, base, split, entries, ignored, linked)
         except Missing as error:
             if split != "test":
                 raise
             splits[split] = None
             reason = f"test = {SHORT.repr(entries)}: {'no images found' if 'no images' in str(error) else 'not there'}"
             ignored[where.name] = Reject(where.name, None, "no_test", f"{reason}, so there is no test split", "noted")
+    for link, split in linked.items():
+        used = {image.path for images in splits.values() for image in images or []}
+        ignored[link], behind = _behind(where.parent, link, used)
+        lost = [ImageFile(split, image_id(split, path), path, BEHIND_LINK) for path in behind]
+        splits[split] = sorted([*(splits[split] or []), *lost], key=lambda image: (image.image_id, image.path)) or None
     names = class_names(config, str(where))
     return Layout(where.parent, names, splits, list(ignored.values()), keypoint_columns(config, str(where)))
 
@@ -98,7 +106,7 @@ def orphans(layout: Layout) -> list[Reject]:
     folders = {folder for folder in named if _is_folder_inside(layout.root, str(folder))}
     found, on_read = [], Counterparts(layout.root)
     for folder in sorted(folders - {folder for folder in folders if folders.intersection(folder.parents)}):
-        on_disk = (path for path, _ in _files_below(layout.root, str(folder), {}) if _is_image(path, UNREAD_SUFFIXES))
+        on_disk = (path for path, _ in _files_below(layout.root, str(folder)) if _is_image(path, UNREAD_SUFFIXES))
         paths = [*on_disk, *(i.path for i in listed if folder in PurePosixPath(i.path).parents)]
         stems = {_stem(path, folder) for path in paths}
         for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
@@ -106,7 +114,7 @@ def orphans(layout: Layout) -> list[Reject]:
             beside = None if place is None else PurePosixPath(place).parent
             if beside is None or not _is_folder_inside(layout.root, str(beside)):
                 continue
-            for path in sorted(path for path, _ in _files_below(layout.root, str(beside), {})):
+            for path in sorted(path for path, _ in _files_below(layout.root, str(beside))):
                 stem = _stem(path, beside)
                 # labelling tools write classes.txt beside the labels
                 if path.lower().endswith(suffix) and stem not in stems and PurePosixPath(stem).name != "classes":
@@ -139,14 +147,15 @@ def with_problems(images: Iterable[ImageFile]) -> list[ImageFile]:
     return sorted(made, key=lambda image: (image.image_id, image.path))
 
 
-def _images_of(where: Path, base: str, split: str, entries: object, ignored: dict[str, Reject]) -> list[ImageFile]:
-    """Images of one split, sorted by id; other files go into `ignored`."""
+def _images_of(where: Path, base: str, split: str, entries: object, ignored: dict, linked: dict) -> list[ImageFile]:
+    """Images of one split, sorted by id; findings about other files go into `ignored`, links to folders with `split`
+    into `linked`, each by its path."""
     root, found, unread = where.parent, {}, {}
     beside = Counterparts(root)
     for entry in entries if isinstance(entries, list) else [entries]:
         target = existing_path(where, base, entry, split)
         if (root / target).is_dir():
-            files = _files_below(root, target, ignored)
+            files = _files_below(root, target, lambda link, split=split: linked.setdefault(link, split))
         elif target.endswith(".txt") and (root / target).is_file():
             files = _listed(root, base, target)
         else:
@@ -174,15 +183,22 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
     return images
 
 
-def _files_below(root: Path, folder: str, ignored: dict[str, Reject]) -> Iterator[tuple[str, str | None]]:
-    """Relative path and problem of each visible file below `folder`; links to folders go into `ignored`."""
-
-    def ignore(link: Path) -> None:
-        path, _ = _writable(os.path.relpath(link, root))
-        ignored[path] = Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored")
-
-    for file in visible_files(root / folder, ignore):
+def _files_below(root: Path, folder: str, linked: Callable = lambda link: None) -> Iterator[tuple[str, str | None]]:
+    """Relative path and problem of each visible file below `folder`; `linked` is called with links to folders."""
+    for file in visible_files(root / folder, lambda link: linked(os.path.relpath(link, root))):
         yield _writable(os.path.relpath(file, root))
+
+
+def _behind(root: Path, link: str, used: set[str]) -> tuple[Reject, list[str]]:
+    """The finding about a link to a folder, which is not followed, and the images behind it that are not `used`; of a
+    link that leads out of the root they stay unknown, and the census stops at it."""
+    path, _ = _writable(link)
+    if not _is_folder_inside(root, link):
+        return Reject(path, None, "linked_outside", "link to a folder outside of the data root", "file ignored"), []
+    folder = os.path.relpath(inside(root, link), root.resolve())
+    names = [name for name, _ in _files_below(root, folder) if _is_image(name, UNREAD_SUFFIXES) and name not in used]
+    behind = sorted(_writable(f"{link}/{os.path.relpath(name, folder)}")[0] for name in names)
+    return Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored"), behind
 
 
 def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:

@@ -26,7 +26,8 @@ NOT_LOST = ("duplicate", "below_confidence")
 class Sample:
     """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
 
-    `dropped`: rows of the label file that were dropped, by kind; `forms`: rows that were taken, by what they held.
+    `dropped`: rows of the label file that were dropped, by kind; `forms`: rows that were taken, by what they held;
+    `keypoints`: see `LabelledBox`.
     `truth_values`: values in the mask; `phash`: see `perceptual_hash`; `peak`: see `Decoded`.
     """
 
@@ -36,6 +37,7 @@ class Sample:
     rejects: list[Reject]
     dropped: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
+    keypoints: Counter[int] = field(default_factory=Counter)
     truth_values: frozenset[int] = frozenset()
     phash: bytes | None = None
     peak: float | None = None
@@ -109,8 +111,9 @@ def read_sample(
     except (BadMask, Unreadable) as error:
         rejects.append(Reject(mask_file, None, "mask", str(error), "mask dropped"))
     dropped, forms = Counter(bad.kind for _, bad in labels.bad), Counter(box.form for _, box in labels.boxes)
+    keypoints = Counter(box.keypoints for _, box in labels.boxes if box.keypoints)
     phash = perceptual_hash(probe.thumbnail)
-    return Sample(image, boxes, truth, rejects, dropped, forms, frozenset(values), phash, probe.peak)
+    return Sample(image, boxes, truth, rejects, dropped, forms, keypoints, frozenset(values), phash, probe.peak)
 
 
 def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Probe:

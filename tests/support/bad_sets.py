@@ -269,7 +269,8 @@ kind(
     "too many bad images",
     image_file("x.jpg", b""),
     dropped("jpg", "file is empty"),
-    refused="1 of 9 images are unusable (ingest.max_bad_share = 0.05): images/train/x.jpg: file is empty",
+    refused="1 of 9 images are unusable, 1 of 5 label files are unusable, 1 of 6 label rows are lost "
+    "(ingest.max_bad_share = 0.05): images/train/x.jpg: file is empty",
     settings={"max_bad_share": 0.05},
 )
 kind(
@@ -296,7 +297,9 @@ def row(text: str, reason: str, action: str = "row dropped", **more: object) -> 
 ROWS = {
     "confidence": row("0 .5 .5 .1 .1 .9", "6 columns detected: the last, .9, looks like a confidence"),
     "column too few": row("0 .5 .5 .1", "labels require 5 columns, 4 columns detected"),
-    "even number of columns": row("0 .1 .1 .9 .1 .9 .9 .1", "8 columns detected; keypoints need kpt_shape"),
+    "even number of columns": row(
+        "0 .1 .1 .9 .1 .9 .9 .1", "8 columns detected: the last, .1, looks like a confidence"
+    ),
     "commas for spaces": row("0,.5,.5,.1,.1", "labels require 5 columns, 1 columns detected"),
     "decimal commas": row("0 0,5 0,5 0,1 0,1", "'0,5' is not a number"),
     "negative coordinate": row("0 -.5 .5 .1 .1", "non-normalized or out of bounds coordinates -.5"),
@@ -372,7 +375,8 @@ kind(
     both(labels("0 20 12 9 9\n"), lambda root: put(root / "labels/train/b.txt", "0 20 12 9 9\n")),
     (A, 1, "non-normalized", "row dropped"),
     ("labels/train/b.txt", 1, "non-normalized", "row dropped"),
-    refused="2 of 4 label files are unusable (ingest.max_bad_share = 0.05): labels/train/a.txt:1: non-normalized",
+    refused="2 of 4 label files are unusable, 2 of 4 label rows are lost (ingest.max_bad_share = 0.05): "
+    "labels/train/a.txt:1: non-normalized",
     settings={"max_bad_share": 0.05},
 )
 kind(
@@ -413,6 +417,25 @@ kind(
     settings=STRICT,
     counts={"train.boxes_by_form.pose": 1},
 )
+KEYPOINTS = "0 .5 .5 .3 .3 .45 .45{0} .55 .55{0} .6 .6{0}\n"
+kind(
+    "poses without kpt_shape",
+    labels(KEYPOINTS.format(" 2")),
+    settings=STRICT,
+    counts={"train.boxes_by_form.pose": 1, "train.boxes": 2},
+)
+kind(
+    "poses without kpt_shape and visibility",
+    labels("".join(KEYPOINTS.format("").replace(".3 .3", f".3 .3{i}") for i in range(10))),
+    settings=STRICT,
+    refused="all 10 rows with corners have 11 columns and look like keypoints: write kpt_shape into data.yaml",
+)
+kind(
+    "corners and a confidence",
+    every(*FOUR_LABELS, text=POLYGON.strip() + " .87\n"),
+    settings=TAKEN,
+    counts={"train.boxes_by_form.polygon": 2},
+)
 kind(
     "half of the rows lost in one file",
     labels(GOOD + "0 .5 .5 7 7\n"),
@@ -441,7 +464,8 @@ kind(
     both(image_file("x.heic", b"x"), image_file("y.HEIC", b"y")),
     (X.format("heic"), None, ".heic is not read: convert it", "image dropped"),
     ("images/train/y.HEIC", None, ".HEIC is not read: convert it", "image dropped"),
-    refused="2 of 10 images are unusable (ingest.max_bad_share = 0.05): images/train/x.heic: .heic is not read",
+    refused="2 of 10 images are unusable, 2 of 6 label files are unusable, 2 of 7 label rows are lost "
+    "(ingest.max_bad_share = 0.05): images/train/x.heic: .heic is not read",
     settings=STRICT,
 )
 kind(
@@ -562,11 +586,25 @@ kind(
     ("images/train/\\udcff.png", None, "file name is not valid UTF-8", "image dropped"),
 )
 kind(
-    "link to a folder",
+    "link to a folder outside",
     link("images/train/more", "outside", None),
-    ("images/train/more", None, "link to a folder, not followed", "file ignored"),
-    counts={"ignored_files": 1},
+    ("images/train/more", None, "link to a folder outside of the data root", "file ignored"),
+    refused="images/train/more: link to a folder outside of the data root, so that what it holds would be lost",
 )
+FOLLOWED = ("images/train/more", None, "link to a folder, not followed", "file ignored")
+kind(
+    "link to a folder that no split names",
+    both(
+        lambda r: put(r / "extra/z.png", PNG),
+        lambda r: (r / "images/train/more").symlink_to("../../extra"),
+        lambda r: put(r / "labels/train/more/z.txt", GOOD),
+    ),
+    FOLLOWED,
+    ("images/train/more/z.png", None, "behind a link to a folder, which is not followed", "image dropped"),
+    refused="1 of 9 images are unusable, 1 of 5 label files are unusable, 1 of 6 label rows are lost (",
+    settings=STRICT,
+)
+kind("link to a split", lambda r: (r / "images/train/more").symlink_to("../val"), FOLLOWED, settings=STRICT)
 kind(
     "link to a split's folder outside",
     both(link("images/more", "outside", None), config(DATA_YAML.replace("images/train", "images/more"))),
