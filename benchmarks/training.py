@@ -13,7 +13,7 @@ from benchmarks.plain import plain_of
 from stages.compute.device import spell_out_attention
 from stages.networks.student import Network as Student
 from stages.student.segmenter import Logits
-from stages.training.loop import logits_of
+from stages.training.micro_batches import logits_of
 
 CLIP_NORM = 1.0
 

@@ -80,9 +80,11 @@ def resolve(params: Params, run_name: str) -> Plan:
     checked = parse(Shared, merged, where)
     network_module = plugins.load("networks", checked.network.get("architecture"), f"{where}: network.architecture")
     network = parse(network_module.Params, checked.network, where, "network")
-    if checked.train.batch_size < network.least_batch_size:
+    size, parts = checked.train.batch_size, checked.train.micro_batches
+    if size // parts < network.least_batch_size:
         least = f"this network normalises over the batch and needs {network.least_batch_size} or more"
-        raise UserError(f"{where}: train.batch_size = {checked.train.batch_size}: {least}")
+        divided = f" in {parts} micro_batches" if parts > 1 else ""
+        raise UserError(f"{where}: train.batch_size = {size}{divided}: {least}")
     method_module = plugins.load("methods", checked.supervision.get("method"), f"{where}: supervision.method")
     values = {
         "network": network.model_dump(),

@@ -6,32 +6,31 @@ Reads the shards of train and val only: neither a test image nor any human mask 
 from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 
-from stages.common.errors import UserError, run
+from stages.common.errors import run
 from stages.common.files import new_folder, sha256_file, write_csv
 from stages.common.options import Device, ParamsFile
 from stages.common.params import Section, load_params, parse
 from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.compute.device import device_of, make_deterministic
-from stages.data.images import read_image
-from stages.data.tables import decode_label_map, read_dataset
+from stages.data.tables import read_dataset
 from stages.losses.method import TrainSplit
 from stages.masks.shards import read_candidates, read_masks
-from stages.metrics.scores import confusion, scores
 from stages.student import plugins
 from stages.student.config import NetworkConfig
-from stages.student.inference import predict
-from stages.student.segmenter import Segmenter, save_student
+from stages.student.segmenter import save_student
 from stages.training.config import LoadingParams, Plan
-from stages.training.loop import fit
+from stages.training.loop import History, fit
+from stages.training.processes import joined, relaunch
 from stages.training.samples import Samples
+from stages.training.validation import Validation
 
 
 class Params(Section):
@@ -53,57 +52,51 @@ def main(
     device: Device = "auto",
 ) -> None:
     """Train one run's student."""
-    values, source = load_params(Plan, plan), read_dataset(dataset)
-    workers = load_params(Params, params).loading.workers
+    values, source, place = load_params(Plan, plan), read_dataset(dataset), device_of(device)
+    loading = load_params(Params, params).loading
     make_deterministic()
-    torch.manual_seed(seed)
-    network = plugins.load("networks", values.network.get("architecture"), f"{plan}: network.architecture")
-    supervision = plugins.load("methods", values.supervision.get("method"), f"{plan}: supervision.method")
-    config = NetworkConfig(
-        names=list(source.names),
-        network=parse(network.Params, values.network, str(plan), "network").model_dump(),
-        view=values.view,
-        backbone=None,
-        white_level=source.white_level,
-        plan_sha256=sha256_file(plan),
-    )
-    student = network.untrained(config, backbone)
-    split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
-    method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
-    samples = Samples(split, values.train.augment, values.train.defect_share, method.reads_boxes)
-    val_masks = read_masks(val)
+    with joined(place, values.train.micro_batches) as processes:
+        torch.manual_seed(seed)
+        network = plugins.load("networks", values.network.get("architecture"), f"{plan}: network.architecture")
+        supervision = plugins.load("methods", values.supervision.get("method"), f"{plan}: supervision.method")
+        config = NetworkConfig(
+            names=list(source.names),
+            network=parse(network.Params, values.network, str(plan), "network").model_dump(),
+            view=values.view,
+            backbone=None,
+            white_level=source.white_level,
+            plan_sha256=sha256_file(plan),
+        )
+        student = network.untrained(config, backbone)
+        split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
+        method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
+        samples = Samples(split, values.train.augment, values.train.defect_share, method.reads_boxes)
+        identity = {
+            "plan": values.model_dump(mode="json"),
+            "seed": seed,
+            "inputs": files_fingerprint([dataset, train, val, *([backbone] if student.config.backbone else [])]),
+            "code": code_fingerprint(),
+            "torch": torch.__version__,
+            "device": str(place),
+            # sums are split among the threads, and their last bits with them
+            "threads": torch.get_num_threads(),
+        }
+        checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
+        validate = Validation(source, val, processes)
+        student, history = fit(
+            student, samples, values, method, validate, place, checkpoint, loading.workers, processes
+        )
+        if processes.rank == 0:
+            save_student(student, out)
+            with new_folder(curves) as part:
+                _write_curves(part, history)
+            checkpoint.unlink(missing_ok=True)
 
-    def validate(candidate: Segmenter) -> float:
-        """miou_anom against the SAM teacher: no human mask takes part in choosing."""
-        total = np.zeros((len(source.names) + 1,) * 2, dtype=np.int64)
-        for row in val_masks.to_pylist():
-            image = read_image(source, row)
-            predicted = predict(candidate, image).labels
-            total += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, len(source.names) + 1)
-        score = scores(total, source.names)["miou_anom"]
-        if score is None:
-            raise UserError(f"{val}: no defect pixel in any pseudo-mask, so there is nothing to choose weights by")
-        return score
 
-    place = device_of(device)
-    identity = {
-        "plan": values.model_dump(mode="json"),
-        "seed": seed,
-        "inputs": files_fingerprint([dataset, train, val, *([backbone] if student.config.backbone else [])]),
-        "code": code_fingerprint(),
-        "torch": torch.__version__,
-        "device": str(place),
-        # sums are split among the threads, and their last bits with them
-        "threads": torch.get_num_threads(),
-    }
-    checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
-    student, history = fit(student, samples, values, method, validate, place, checkpoint, workers)
-    save_student(student, out)
-    with new_folder(curves) as part:
-        _write_table(part / "loss.csv", history.epochs, lambda name: name.startswith("loss") or name == "lr")
-        _write_table(part / "method.csv", history.epochs, lambda name: not name.startswith("loss") and name != "lr")
-        _write_table(part / "val.csv", history.validations, lambda name: True)
-    checkpoint.unlink(missing_ok=True)
+def _write_curves(folder: Path, history: History) -> None:
+    _write_table(folder / "loss.csv", history.epochs, lambda name: name.startswith("loss") or name == "lr")
+    _write_table(folder / "method.csv", history.epochs, lambda name: not name.startswith("loss") and name != "lr")
+    _write_table(folder / "val.csv", history.validations, lambda name: True)
 
 
 def _write_table(path: Path, rows: list[dict[str, float]], wanted: Callable[[str], bool]) -> None:
@@ -113,4 +106,5 @@ def _write_table(path: Path, rows: list[dict[str, float]], wanted: Callable[[str
 
 
 if __name__ == "__main__":
+    relaunch("stages.train", sys.argv[1:])
     run(main)

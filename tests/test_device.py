@@ -10,7 +10,7 @@ from stages.common.errors import UserError
 from stages.compute import device
 from stages.compute.device import device_of, multiplies_in_bf16, spell_out_attention
 from stages.training import loop
-from stages.training.loop import logits_of
+from stages.training.micro_batches import logits_of
 from tests.support.tiny_student import student
 
 CPU = torch.device("cpu")

@@ -63,9 +63,12 @@ def run(command: Callable[..., None]) -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM to the end of the block, for changes that belong together. Main thread only."""
-    arrived: list[int] = []
+def held(arrived: list[int] | None = None) -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM to the end of the block, for changes that belong together. Main thread only.
+
+    `arrived` is given the numbers of those that come meanwhile.
+    """
+    arrived = [] if arrived is None else arrived
     before = {number: signal.signal(number, lambda got, _: arrived.append(got)) for number in STOPPING}
     try:
         yield

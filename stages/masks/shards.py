@@ -111,10 +111,10 @@ def read_masks(folder: Path) -> pa.Table:
     )
 
 
-def stream_masks(folder: Path) -> Iterator[dict]:
+def stream_masks(folder: Path, columns: list[str] | None = None) -> Iterator[dict]:
     """The rows of `read_masks` one after another, in memory that does not grow with their number."""
     for index in shard_indices(folder):
-        yield from stream_rows(label_maps_path(folder, index), MASKS, "rasterize")
+        yield from stream_rows(label_maps_path(folder, index), MASKS, "rasterize", columns)
 
 
 def read_candidates(folder: Path) -> pa.Table:

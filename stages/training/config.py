@@ -1,8 +1,8 @@
 """Parameters of training, and the plan of one run."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.common.params import Section
 from stages.losses.config import ClassWeights
@@ -20,10 +20,15 @@ class AugmentParams(Section):
 
 
 class TrainParams(Section):
-    """Section `train`."""
+    """Section `train`. A step is on `batch_size` samples, in `micro_batches` parts of the same size.
+
+    Each part is normalised (batch norm) and has its losses for itself; gradients and buffers are averaged in their
+    order. So the processes of a training, which share them out, change no bit of it.
+    """
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
+    micro_batches: int = Field(gt=0)
     defect_share: float = Field(ge=0, le=1)
     augment: AugmentParams
     optimizer: Literal["muon", "adamw"]
@@ -33,6 +38,12 @@ class TrainParams(Section):
     ema_decay: float = Field(ge=0, lt=1)
     validate_every: int = Field(gt=0)
     patience: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _of_one_size(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"micro_batches = {self.micro_batches} does not divide batch_size = {self.batch_size}")
+        return self
 
 
 class LoadingParams(Section):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,15 +15,16 @@ from torch.utils.data import DataLoader
 
 from stages.common.errors import Stopped, UserError, held
 from stages.common.progress import progress
-from stages.compute.device import multiplies_in_bf16, spell_out_attention
-from stages.losses.batch import Batch, Moment
+from stages.compute.device import spell_out_attention
+from stages.losses.batch import Moment
 from stages.losses.config import ClassWeights
 from stages.losses.method import Method
-from stages.losses.pixel import trusted_loss
-from stages.student.segmenter import Logits, Segmenter
+from stages.student.segmenter import Segmenter
 from stages.training.checkpoint import Pace, load_state, save_state
 from stages.training.config import Plan, TrainParams
+from stages.training.micro_batches import MicroBatches
 from stages.training.optimizer import muon, weight_average
+from stages.training.processes import ALONE, Processes
 from stages.training.samples import Samples, class_frequency, collate
 from stages.training.state import Progress, Training
 
@@ -49,14 +49,16 @@ def fit(
     device: torch.device,
     checkpoint: Path | None = None,
     workers: int = 0,
+    processes: Processes = ALONE,
 ) -> tuple[Segmenter, History]:
     """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
     `validate` scores an EMA student in evaluation mode, higher is better. A killed training resumes from `checkpoint`,
     which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone, what a method
-    draws on (seed, step), and what a network draws in a step (dropout, in some baselines) on torch's seed at the call
-    and the step. The caller removes the file when the result is safe. `workers` processes load samples; with 0 this one
-    does. Raises UserError when the loss is not finite.
+    draws on (seed, step, micro-batch), and what a network draws (dropout, in some baselines) on torch's seed at the
+    call, step and micro-batch. The caller removes the file when the result is safe. `workers` processes load samples;
+    with 0 this one does. `processes` call this alike, share the micro-batches out, and get the same bits for any number
+    of them; the first one reads and writes `checkpoint`. Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
@@ -70,14 +72,22 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace, seed = Progress(), Pace(), torch.initial_seed()
     training = Training(student, ema.module, optimizer, schedule, now, method.to(device))
-    if checkpoint is not None and (state := load_state(checkpoint)):
+    first = processes.rank == 0
+    if checkpoint is not None and (state := processes.of_first(lambda: load_state(checkpoint))):
         training.load(state)
-        print(f"resuming at step {now.step} ({checkpoint})", file=sys.stderr)
+        if first:
+            print(f"resuming at step {now.step} ({checkpoint})", file=sys.stderr)
 
     # one loader for the whole run: sample numbers continue from epoch to epoch, and its workers stay
-    numbers = range(now.step * train.batch_size, steps * train.batch_size)
-    batches = iter(DataLoader(samples, train.batch_size, sampler=numbers, num_workers=workers, collate_fn=collate))
-    with progress((), "train", "step", total=steps, done=now.step) as bar, _saved_when_stopped(checkpoint, training):
+    size, own = train.batch_size // train.micro_batches, processes.share(train.micro_batches)
+    at = range(own.start * size, own.stop * size)
+    numbers = (step * train.batch_size + i for step in range(now.step, steps) for i in at)
+    batches = iter(DataLoader(samples, size, sampler=numbers, num_workers=workers, collate_fn=collate))
+    with (
+        processes.signals_held(),
+        progress((), "train", "step", total=steps, done=now.step, hidden=not first) as bar,
+        _saved_when_stopped(checkpoint, training, processes),
+    ):
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
             if now.step and not steps_into_epoch and _is_due(epoch, now, train):
@@ -87,20 +97,20 @@ def fit(
                     _judge(epoch, score, training)
             if now.step == steps or now.stale >= train.patience:
                 break
-            batch = next(batches)
+            parts = [(number, next(batches)) for number in own]
             with held():
-                torch.manual_seed(_mixed(seed, now.step))
-                # a stream of its own: sample number `step` draws from (seed, step)
-                draw = np.random.default_rng([samples.seed, now.step, 1])
-                moment = Moment(now.step / steps, class_weights)
-                shown = _step(training, batch.to(device), moment, draw, train.clip_norm)
+                step = MicroBatches(training, Moment(now.step / steps, class_weights), (seed, samples.seed), device)
+                shown, stop = step.run(parts, processes)
                 if not math.isfinite(shown["loss"]):
                     raise UserError(f"loss is {shown['loss']} at step {now.step}: lower train.lr (now {train.lr})")
+                torch.nn.utils.clip_grad_norm_(student.trainable().values(), train.clip_norm)
+                optimizer.step()
                 schedule.step()
                 ema.update(student, step=now.step)
                 _count(shown, now, steps_per_epoch, schedule.get_last_lr()[0])
             bar.update()
-            if checkpoint is not None and pace.due():
+            processes.stop_if(stop)
+            if checkpoint is not None and first and pace.due():
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})
     return student.cpu().eval(), History(now.epochs, now.validations)
@@ -114,11 +124,6 @@ def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
     classes = len(student.config.names) + 1
     last = [parameter for parameter in parameters if parameter.ndim > 1 and len(parameter) <= classes]
     return muon(parameters, last, train.lr, train.weight_decay)
-
-
-def _mixed(seed: int, step: int) -> int:
-    """A seed of the step's own."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _count(shown: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:
@@ -149,14 +154,14 @@ def _judge(epoch: int, score: float, training: Training) -> None:
 
 
 @contextmanager
-def _saved_when_stopped(checkpoint: Path | None, training: Training) -> Iterator[None]:
+def _saved_when_stopped(checkpoint: Path | None, training: Training, processes: Processes) -> Iterator[None]:
     """Ctrl-C and SIGTERM come between steps (see `held`), so the state is one to resume from."""
     try:
         yield
     except Stopped:
         if checkpoint is not None:
             with held():
-                save_state(checkpoint, training.state())
+                processes.of_first(lambda: save_state(checkpoint, training.state()))
         raise
 
 
@@ -178,33 +183,3 @@ def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
             f"(background and {len(frequency) - 1} classes), or `frequency`"
         )
     return torch.tensor(wanted)
-
-
-def _step(
-    training: Training, batch: Batch, moment: Moment, draw: np.random.Generator, clip_norm: float
-) -> dict[str, float]:
-    """One optimiser step; returns the values for the curves."""
-    student, method, optimizer = training.student, training.method, training.optimizer
-    batch, ema = method.augment(batch, moment.progress, draw), None
-    logits = logits_of(student, batch.image)
-    if method.reads_ema:
-        with torch.no_grad():
-            ema = logits_of(training.average.eval(), batch.clean)
-    named, shown = method.losses(logits, batch, moment, ema)
-    if batch.trusted is not None and not method.reads_labels:
-        weights = method.params.fine, method.params.binary
-        named = named | {"trusted": trusted_loss(logits, batch, moment.class_weights, *weights)}
-    loss = sum(named.values())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(student.trainable().values(), clip_norm)
-    optimizer.step()
-    values = {"loss": loss} | {f"loss_{name}": value for name, value in named.items()} | shown
-    return {name: value.item() for name, value in values.items()}
-
-
-def logits_of(student: Segmenter, images: Tensor) -> Logits:
-    """float32 logits of both heads, computed in bfloat16 where that is faster."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=multiplies_in_bf16(images.device)):
-        logits = student(images, with_binary=True)
-    return Logits(*(part if part is None else part.float() for part in logits))

@@ -46,6 +46,7 @@ def candidate(image: int, index: int) -> dict:
 def make_split(root, scale="native", seed=0) -> TrainSplit:
     """Three images whose red channel is 100 x their label, so that a cut of one can be told from the other."""
     rows, boxes = [], []
+    root.mkdir(exist_ok=True)
     for number, size_hw in enumerate(SIZES_HW):
         labels = label_map(size_hw, number)
         path = root / f"{number}.png"

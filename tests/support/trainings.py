@@ -12,6 +12,7 @@ from stages.student import plugins
 from stages.student.segmenter import Segmenter
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
+from stages.training.processes import ALONE
 
 CPU = torch.device("cpu")
 NEVER = 10**9
@@ -23,6 +24,7 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
     train = {
         "epochs": epochs,
         "batch_size": 2,
+        "micro_batches": 1,
         "defect_share": 0.5,
         "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
         "optimizer": "muon",
@@ -50,9 +52,9 @@ def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
     return module.Method(module.Params.model_validate(plan.supervision), split or nothing)
 
 
-def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0):
+def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0, processes=ALONE):
     """`fit` on the CPU by the plan's method."""
-    return fit(network, samples, plan, method_of(plan, split), validate, CPU, checkpoint, workers)
+    return fit(network, samples, plan, method_of(plan, split), validate, CPU, checkpoint, workers, processes)
 
 
 def stopped_at(calls: int):

@@ -1,0 +1,143 @@
+"""The processes of one training, and what they exchange: always as values in the order of their ranks.
+
+    torchrun --nproc-per-node 2 -m stages.train data/plan/RUN.json ...
+    BOXES2PIXELS_LAUNCHER="torchrun --nproc-per-node 2" dvc repro
+
+The second line starts each training by the first, so that DVC's commands stay as they are. Nothing is summed on the
+way, since sums would depend on who is added first: each process gets the values of all, and adds them in their order.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stages.common.errors import Stopped, UserError, held
+
+T = TypeVar("T")
+
+LAUNCHER = "BOXES2PIXELS_LAUNCHER"
+"""Environment variable: the command, such as `torchrun --nproc-per-node 2`, that starts a training's processes."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Number `rank` of `size` processes. One process alone exchanges nothing.
+
+    `arrived`: signals that were sent to this process and have not been acted on, see `signals_held`.
+    """
+
+    rank: int = 0
+    size: int = 1
+    arrived: list[int] = field(default_factory=list)
+
+    def share(self, count: int) -> range:
+        """This process's part of `count` things that `size` divides."""
+        each = count // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def stacked(self, own: Tensor) -> Tensor:
+        """(k, n) of each process to (k * size, n) in the order of the ranks, the same in all."""
+        if self.size == 1:
+            return own
+        with _lost_together():
+            every = own.new_empty(self.size * own.shape[0], *own.shape[1:])
+            dist.all_gather_into_tensor(every, own.contiguous())
+        return every
+
+    def total(self, counts: np.ndarray) -> np.ndarray:
+        """Sum of int64 `counts` over the processes. Raises Stopped in all where a signal has arrived in one."""
+        if self.size == 1:
+            return counts
+        flat = torch.from_numpy(np.append(counts.reshape(-1), self.stop_flag))
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        every = self.stacked(flat[None].to(device)).cpu()
+        self.stop_if(int(every[:, -1].max()))
+        return every[:, :-1].sum(0).numpy().reshape(counts.shape)
+
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, in all of them."""
+        if self.size == 1:
+            return make()
+        values = [make() if self.rank == 0 else None]
+        with _lost_together():
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    @property
+    def stop_flag(self) -> int:
+        """Number of the signal that arrived first; 0: none."""
+        return self.arrived[0] if self.arrived else 0
+
+    def stop_if(self, flag: int) -> None:
+        """End the training in all processes at once, where the largest of their flags is no 0."""
+        if flag:
+            raise Stopped(flag)
+
+    @contextmanager
+    def signals_held(self) -> Iterator[None]:
+        """With several processes, let Ctrl-C and SIGTERM wait until all can stop at the same step."""
+        if self.size == 1:
+            yield
+            return
+        with held(self.arrived):
+            yield
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: torch.device, micro_batches: int) -> Iterator[Processes]:
+    """The processes that torchrun has started, in a group of theirs; this one alone without torchrun.
+
+    Raises UserError where their number does not divide `micro_batches`, or a node has fewer GPUs than processes.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield ALONE
+        return
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    problem, gpus = None, torch.cuda.device_count() if device.type == "cuda" else None
+    if micro_batches % size:
+        problem = f"train.micro_batches = {micro_batches}: {size} processes do not divide it"
+    elif gpus is not None and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
+        problem = f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, which has {gpus} GPUs: one for each"
+    if problem:
+        raise UserError(problem) if rank == 0 else SystemExit(1)  # all see the same, one says it
+    if gpus is not None:
+        torch.cuda.set_device(local)
+    with _lost_together():
+        dist.init_process_group("gloo" if gpus is None else "nccl")
+    try:
+        yield Processes(rank, size)
+    finally:
+        dist.destroy_process_group()
+
+
+def relaunch(module: str, words: Sequence[str]) -> None:
+    """Replace this process by the launcher of `python -m MODULE WORDS`, if one is set and has not started it."""
+    launcher = shlex.split(os.environ.get(LAUNCHER, ""))
+    if not launcher or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    try:
+        os.execvp(launcher[0], [*launcher, "-m", module, *words])
+    except OSError as error:
+        sys.exit(f"error: {LAUNCHER} = {shlex.join(launcher)}: {error.strerror}")
+
+
+@contextmanager
+def _lost_together() -> Iterator[None]:
+    """Raises UserError when another process has ended: a training without one of its micro-batches is another."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"another process of this training has ended; run it again to resume ({reason})") from None

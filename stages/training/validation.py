@@ -1,0 +1,45 @@
+"""The score by which a training's best weights are chosen: of val, against the SAM teacher's pseudo-masks."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import UserError
+from stages.data.images import read_image
+from stages.data.tables import Dataset, decode_label_map
+from stages.masks.shards import stream_masks
+from stages.metrics.scores import confusion, scores
+from stages.student.inference import predict
+from stages.student.segmenter import Segmenter
+from stages.training.processes import Processes
+
+MOST = 2048
+"""Images that are looked at; of a larger val these are spaced evenly, the same each time."""
+
+
+class Validation:
+    """miou_anom of an EMA student in evaluation mode; each of the processes looks at its part of the images."""
+
+    def __init__(self, source: Dataset, folder: Path, processes: Processes) -> None:
+        """`folder`: val's shards. Their rows that are looked at are held in memory."""
+        self.source, self.folder, self.processes = source, folder, processes
+        count = sum(1 for _ in stream_masks(folder, ["image_id"]))
+        chosen = {number * count // MOST for number in range(MOST)} if count > MOST else range(count)
+        rows = [row for index, row in enumerate(stream_masks(folder)) if index in chosen]
+        self.rows = rows[processes.rank :: processes.size]
+
+    def __call__(self, student: Segmenter) -> float:
+        """Raises UserError when no pseudo-mask has a defect pixel, and Stopped as `Processes.total`."""
+        classes = len(self.source.names) + 1
+        counts = np.zeros((classes, classes), dtype=np.int64)
+        for row in self.rows:
+            if self.processes.arrived:
+                break
+            predicted = predict(student, read_image(self.source, row)).labels
+            counts += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, classes)
+        score = scores(self.processes.total(counts), self.source.names)["miou_anom"]
+        if score is None:
+            raise UserError(
+                f"{self.folder}: no defect pixel in any pseudo-mask, so there is nothing to choose weights by"
+            )
+        return score
