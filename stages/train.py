@@ -52,10 +52,10 @@ def main(
     device: Device = "auto",
 ) -> None:
     """Train one run's student."""
-    values, source, place = load_params(Plan, plan), read_dataset(dataset), device_of(device)
+    values, source = load_params(Plan, plan), read_dataset(dataset)
     loading = load_params(Params, params).loading
     make_deterministic()
-    with joined(place, values.train.micro_batches) as processes:
+    with joined(device_of(device), values.train.micro_batches) as (processes, place):
         torch.manual_seed(seed)
         network = plugins.load("networks", values.network.get("architecture"), f"{plan}: network.architecture")
         supervision = plugins.load("methods", values.supervision.get("method"), f"{plan}: supervision.method")
@@ -77,7 +77,7 @@ def main(
             "inputs": files_fingerprint([dataset, train, val, *([backbone] if student.config.backbone else [])]),
             "code": code_fingerprint(),
             "torch": torch.__version__,
-            "device": str(place),
+            "device": place.type,
             # sums are split among the threads, and their last bits with them
             "threads": torch.get_num_threads(),
         }

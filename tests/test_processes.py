@@ -2,7 +2,11 @@
 
 import hashlib
 import os
+import shlex
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +18,15 @@ from stages.student import plugins
 from stages.student.config import NetworkConfig
 from stages.training import loop
 from stages.training.micro_batches import mean_in_order
-from stages.training.processes import ALONE, joined
-from tests.support.forked import in_two_processes
+from stages.training.processes import ALONE, LAUNCHER, joined, relaunch
+from tests.support import exchanging
+from tests.support.forked import PATIENCE_S, in_two_processes
 from tests.support.tiny_student import student
 from tests.support.train_split import make_split, samples_of
 from tests.support.trainings import NEVER, Watched, method_of, plan, train
-from tests.test_loop import METHOD_RUNS, of_project
+from tests.test_loop import METHOD_RUNS, ROOT, of_project
 
+EXCHANGING = exchanging.__name__
 NETWORK_RUNS = ("unet", "deeplabv3", "segformer")
 CASES = [
     *((run, 4) for run in ("boxes2pixels", *METHOD_RUNS)),
@@ -196,3 +202,32 @@ def test_processes_that_do_not_divide_the_micro_batches_are_refused_once(monkeyp
     with pytest.raises(expected) as refused, joined(torch.device("cpu"), 4):
         pass
     assert rank or str(refused.value) == f"train.micro_batches = 4: {size} processes do not divide it"
+
+
+def test_a_launcher_starts_the_processes_of_a_command_and_a_signal_ends_them_together(tmp_path):
+    """Real torchrun, as `BOXES2PIXELS_LAUNCHER="torchrun --nproc-per-node 2"` lets `dvc repro` start it."""
+    relaunching = f"from stages.training.processes import relaunch; relaunch({EXCHANGING!r}, [{str(tmp_path)!r}])"
+    launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --nproc-per-node 2"
+    started = subprocess.Popen(
+        [sys.executable, "-c", relaunching],
+        cwd=ROOT,
+        env={**os.environ, LAUNCHER: launcher, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + PATIENCE_S
+    while len(list(tmp_path.glob("started*"))) < 2 and started.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGTERM)
+    said = started.communicate(timeout=PATIENCE_S)[1]
+    assert [path.read_text() for path in sorted(tmp_path.glob("stopped*"))] == ["SIGTERM at True True"] * 2, said
+    assert said.count("stopped by SIGTERM; run it again to resume") == 2
+
+
+def test_a_launcher_that_does_not_exist_is_one_line(monkeypatch):
+    monkeypatch.setenv(LAUNCHER, "torchrum --nproc-per-node 2")
+    with pytest.raises(SystemExit) as refused:
+        relaunch("stages.train", [])
+    assert refused.value.code == f"error: {LAUNCHER} = torchrum --nproc-per-node 2: No such file or directory"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    relaunch("stages.train", [])

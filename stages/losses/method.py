@@ -33,7 +33,11 @@ class TrainSplit(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of every method, made once per training. Its buffers are its memory: a checkpoint carries them."""
+    """Base of every method, made once per training. Its buffers are its memory: a checkpoint carries them.
+
+    `augment` and `losses` see one micro-batch, which starts from the buffers of the step before; the mean of what each
+    leaves is kept. So what a method counts has to mean the same on any scale, as quantiles of a histogram do.
+    """
 
     reads_boxes = False
     """Whether batches hold boxes with the SAM teacher's candidates."""

@@ -96,13 +96,14 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: torch.device, micro_batches: int) -> Iterator[Processes]:
-    """The processes that torchrun has started, in a group of theirs; this one alone without torchrun.
+def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes, torch.device]]:
+    """The processes that torchrun has started, in a group of theirs, and the device of this one: on GPUs each its own.
 
+    Without torchrun this process alone, on `device`.
     Raises UserError where their number does not divide `micro_batches`, or a node has fewer GPUs than processes.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield ALONE
+        yield ALONE, device
         return
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     problem, gpus = None, torch.cuda.device_count() if device.type == "cuda" else None
@@ -117,7 +118,7 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[Processes]:
     with _lost_together():
         dist.init_process_group("gloo" if gpus is None else "nccl")
     try:
-        yield Processes(rank, size)
+        yield Processes(rank, size), device if gpus is None else torch.device("cuda", local)
     finally:
         dist.destroy_process_group()
 
