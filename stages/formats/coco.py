@@ -1,25 +1,39 @@
-"""COCO instances JSON: one annotation per defect, its mask as compressed RLE, which can have holes."""
+"""COCO instances JSON: one annotation per defect, its mask as compressed RLE, which can have holes.
+
+Read back are run lengths, compressed or not, and polygons, as other tools write them.
+"""
 
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 
-from stages.formats.measured_defects import Defect, Record
+import numpy as np
+
+from stages.formats.correction import BadDrawing, Drawing, filled_polygon, value_of
+from stages.formats.regions import Labelled, Region
+from stages.masks import rle
 
 
-def coco(records: Iterable[Record], names: list[str]) -> bytes:
-    """The bytes of an instances file. Category ids are class id + 1, as in the masks; `score` is the confidence."""
-    images, annotations = [], []
-    for image_id, record in enumerate(records, start=1):
-        height, width = record.size_hw
-        images.append({"id": image_id, "file_name": record.file, "width": width, "height": height})
-        for defect in record.defects:
-            annotations.append(_annotation(len(annotations) + 1, image_id, defect, record.size_hw))
+def coco(records: Iterable[Labelled], names: list[str]) -> Iterator[bytes]:
+    """An instances file in parts. Category ids are class id + 1, as in the masks; `score` is the confidence.
+
+    `names`: of the classes. Memory grows by one line per image.
+    """
     categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
-    tree = {"info": {}, "images": images, "categories": categories, "annotations": annotations}
-    return (json.dumps(tree) + "\n").encode()
+    yield f'{{"info": {{}}, "categories": {json.dumps(categories)}, "annotations": ['.encode()
+    images, numbers = [], count(1)
+    for image_id, record in enumerate(records, start=1):
+        about = {"id": image_id, "file_name": record.file, "width": record.size_hw[1], "height": record.size_hw[0]}
+        images.append(json.dumps(about | {"sha256": record.sha256}))
+        for defect in record.defects:
+            number = next(numbers)
+            annotation = json.dumps(_annotation(number, image_id, defect, record.size_hw))
+            yield f"{', ' * (number > 1)}{annotation}".encode()
+    yield f'], "images": [{", ".join(images)}]}}\n'.encode()
 
 
-def _annotation(number: int, image_id: int, defect: Defect, size_hw: tuple[int, int]) -> dict:
+def _annotation(number: int, image_id: int, defect: Region, size_hw: tuple[int, int]) -> dict:
     x1, y1, x2, y2 = defect.box_xyxy
     return {
         "id": number,
@@ -29,5 +43,51 @@ def _annotation(number: int, image_id: int, defect: Defect, size_hw: tuple[int, 
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "area": defect.area_px,
         "iscrowd": 0,
-        "score": defect.confidence,
+        **({} if defect.confidence is None else {"score": defect.confidence}),
     }
+
+
+def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
+    """The images of an instances file, those without annotations as background alone.
+
+    `values`: of labels, see `correction.values_of`; categories are matched by name.
+    """
+    categories = {one["id"]: one["name"] for one in tree.get("categories", [])}
+    by_image = defaultdict(list)
+    for annotation in tree["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    for image in tree["images"]:
+        draw = _drawer(by_image[image["id"]], categories, values)
+        yield Drawing(image["file_name"], (image["height"], image["width"]), draw, image.get("sha256"))
+
+
+def _drawer(
+    annotations: list[dict], categories: Mapping[int, str], values: Mapping[str, int]
+) -> Callable[[tuple[int, int]], np.ndarray]:
+    def draw(size_hw: tuple[int, int]) -> np.ndarray:
+        labels = np.zeros(size_hw, np.uint8)
+        for annotation in annotations:
+            value = value_of(categories.get(annotation["category_id"]), values)
+            for place, mask in _parts(annotation.get("segmentation"), size_hw):
+                labels[place][mask] = value
+        return labels
+
+    return draw
+
+
+def _parts(segmentation: object, size_hw: tuple[int, int]) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Place and (h, w) bool mask of each part. Raises BadDrawing."""
+    if not segmentation:
+        raise BadDrawing("an annotation without segmentation: a box alone does not say which pixels")
+    if isinstance(segmentation, list):
+        for ring in segmentation:
+            yield filled_polygon(np.array(ring, np.float64).reshape(-1, 2), size_hw)
+        return
+    if tuple(segmentation["size"]) != size_hw:
+        raise BadDrawing(f"run lengths for an image of {segmentation['size']}, this one has {list(size_hw)}")
+    counts = segmentation["counts"]
+    runs = rle.counts_of(counts.encode("ascii")) if isinstance(counts, str) else np.array(counts, np.int64)
+    if runs.sum() != size_hw[0] * size_hw[1] or runs.min() < 0:
+        raise BadDrawing(f"run lengths of {runs.sum()} pixels, the image has {size_hw[0] * size_hw[1]}")
+    mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size_hw[::-1]).T
+    yield (slice(None), slice(None)), mask

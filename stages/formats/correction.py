@@ -1,19 +1,29 @@
-"""Label maps that people have corrected, read from what annotation tools write, and the images that they are of."""
+"""Label maps that people have corrected: what each format gives, how it is drawn, and which image it is of."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco
+from scipy import ndimage
+
+from stages.data.tables import IGNORE
+
+UNKNOWN = "unknown"
+"""Label that people give to pixels of which nobody knows the class, where no class has this name."""
+
+FOLDERS = ("images", "labels", "masks")
+"""Folders that tell an image's files apart and do not belong to its name."""
 
 
 class Correction(NamedTuple):
     """The label map of one image as a file holds it, whether or not it differs from what was exported.
 
     `path`: of the image, as in the images table. `image_sha256`: as the file says it; None where it says nothing.
-    `label_map`: (H, W) uint8 at `size_hw`, 0 = background, class id + 1, 255 = unknown. `source`: the file, and the
-    part of it where it has parts. `exported_at`: as the file says it.
+    `label_map`: (H, W) uint8 at `size_hw`, 0 = background, class id + 1, 255 = unknown. `source`: the file.
+    `exported_at`: when, as the file says it. `holes`: whether its format can hold masks with holes.
     """
 
     path: str
@@ -22,6 +32,11 @@ class Correction(NamedTuple):
     label_map: np.ndarray
     source: str
     exported_at: str | None = None
+    holes: bool = True
+
+    def unchanged(self, exported: np.ndarray) -> bool:
+        """Whether this is (H, W) uint8 `exported`, as far as the format can hold it."""
+        return np.array_equal(self.label_map, exported if self.holes else without_holes(exported))
 
 
 class Refused(NamedTuple):
@@ -30,6 +45,73 @@ class Refused(NamedTuple):
     name: str
     reason: str
     source: str
+
+
+class BadDrawing(ValueError):
+    """Shapes that give no label map; the message says what is wrong and what is allowed."""
+
+
+class Drawing(NamedTuple):
+    """One image in a file. `name`: as the file has it. `draw`: label map of an image of (H, W); raises BadDrawing.
+
+    `size_hw`: None where the format does not hold it. The other fields are those of `Correction`.
+    """
+
+    name: str
+    size_hw: tuple[int, int] | None
+    draw: Callable[[tuple[int, int]], np.ndarray]
+    sha256: str | None = None
+    exported_at: str | None = None
+    holes: bool = True
+
+
+def values_of(names: Sequence[str]) -> dict[str, int]:
+    """Label to value in a label map: the classes of the data set, in their order, and then UNKNOWN."""
+    values = {name: index for index, name in enumerate(names, start=1)}
+    return values if UNKNOWN in values else values | {UNKNOWN: IGNORE}
+
+
+def value_of(label: object, values: Mapping[str, int]) -> int:
+    """Raises BadDrawing for a label that is none of the data set's."""
+    if label not in values:
+        raise BadDrawing(f"label {label!r}, allowed are {', '.join(values)}")
+    return values[label]
+
+
+def filled_polygon(points_xy: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The part of an image that a polygon with (N, 2) corners in pixels touches, and its bool mask in that part.
+
+    The pixels are those that pycocotools, datumaro and CVAT give it. Raises BadDrawing for corners far outside.
+    """
+    height, width = size_hw
+    if points_xy.ndim != 2 or points_xy.shape[1] != 2 or len(points_xy) < 3:
+        raise BadDrawing(f"a polygon of {len(points_xy)} corners, needed are 3 or more")
+    inside = (points_xy >= [-width, -height]) & (points_xy <= [2 * width, 2 * height])
+    if not inside.all():  # also NaN and infinity
+        raise BadDrawing(f"a polygon has a corner far outside of the image of {width} x {height} pixels")
+    left, top = np.floor(points_xy.min(0)).clip(0, [width - 1, height - 1]).astype(int).tolist()
+    right, bottom = (np.ceil(points_xy.max(0)) + 1).clip([left + 1, top + 1], [width, height]).astype(int).tolist()
+    part_hw = bottom - top, right - left
+    code = coco.frPyObjects([(points_xy - [left, top]).ravel().tolist()], *part_hw)[0]
+    return (slice(top, bottom), slice(left, right)), coco.decode(code).astype(bool)
+
+
+def without_holes(labels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 `labels` as polygons hold them: every 8-connected region filled, smaller ones on top."""
+    parts = []
+    for value in np.unique(labels[labels > 0]).tolist():
+        regions, _ = ndimage.label(labels == value, np.ones((3, 3)))
+        for number, place in enumerate(ndimage.find_objects(regions), start=1):
+            parts.append((value, place, ndimage.binary_fill_holes(regions[place] == number)))
+    return painted(parts, labels.shape)
+
+
+def painted(parts: Iterable[tuple[int, tuple[slice, slice], np.ndarray]], size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 label map of (value, place, bool mask) in the order of their areas, the smallest on top."""
+    labels = np.zeros(size_hw, np.uint8)
+    for value, place, mask in sorted(parts, key=lambda part: -int(part[2].sum())):
+        labels[place][mask] = value
+    return labels
 
 
 class UnknownImage(ValueError):
@@ -41,26 +123,33 @@ class KnownImages:
 
     def __init__(self, rows: Iterable[Mapping]) -> None:
         """`rows`: path, sha256, height and width of each image, as in the images table."""
-        self._by_last: dict[str, list[tuple[tuple[str, ...], Mapping]]] = defaultdict(list)
-        for row in rows:
-            path = PurePosixPath(row["path"])
+        self._by_path = {row["path"]: row for row in rows}
+        self._by_last: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+        for text in self._by_path:
+            path = PurePosixPath(text)
             for last in {path.name, path.stem}:
-                self._by_last[last].append(((*path.parts[:-1], last), row))
+                self._by_last[last].append((_own_parts((*path.parts[:-1], last)), text))
 
     def find(self, name: str) -> Mapping:
         """The row of the image called `name`: its path, with or without suffix, with folders more or fewer in front.
 
         Raises UnknownImage where there is none, or where several fit equally well.
         """
-        parts = PurePosixPath(name).parts
-        found = [(_common_tail(parts, each), row) for each, row in self._by_last.get(parts[-1] if parts else "", ())]
+        if name in self._by_path:
+            return self._by_path[name]
+        parts = _own_parts(PurePosixPath(name).parts)
+        found = [(_common_tail(parts, each), text) for each, text in self._by_last.get(parts[-1] if parts else "", ())]
         best = max((length for length, _ in found), default=0)
-        paths = {row["path"]: row for length, row in found if length == best > 0}
+        paths = sorted({text for length, text in found if length == best > 0})
         if not paths:
             raise UnknownImage("no image of the data set has this name")
         if len(paths) > 1:
-            raise UnknownImage(f"could be any of {len(paths)} images, such as {' and '.join(sorted(paths)[:2])}")
-        return next(iter(paths.values()))
+            raise UnknownImage(f"could be any of {len(paths)} images, such as {' and '.join(paths[:2])}")
+        return self._by_path[paths[0]]
+
+
+def _own_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return (*(part for part in parts[:-1] if part not in FOLDERS), *parts[-1:])
 
 
 def _common_tail(first: tuple[str, ...], second: tuple[str, ...]) -> int:

@@ -1,18 +1,125 @@
-"""Corrections in any format, by what a file or folder holds."""
+"""Corrections in any format, told apart by what a file, a folder or a ZIP archive holds."""
 
+import json
+import re
+import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
-from stages.formats.correction import Correction, KnownImages, Refused
-from stages.formats.masks_in import read_masks
+from stages.data.root_files import MAX_BYTES, Unreadable, read_file, visible_files
+from stages.formats.coco import read_coco
+from stages.formats.correction import BadDrawing, Correction, Drawing, KnownImages, Refused, UnknownImage, values_of
+from stages.formats.cvat import read_cvat
+from stages.formats.label_studio import read_label_studio
+from stages.formats.yolo import NOT_LABELS, names_in, read_yolo
+from stages.ingestion.truth import BadMask, parse_mask
+
+ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
 
 
 def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> Iterator[Correction | Refused]:
-    """The label maps in `path`, one image after another: a folder of index PNGs.
+    """The label maps in `path`, one image after another; what does not fit an image of `known` is refused.
 
     `names`: of the data set's classes. Raises UserError where `path` as a whole holds nothing that can be read.
     """
-    if path.is_dir() and any(path.rglob("*.png")):
-        return read_masks(path, known, len(names))
-    raise UserError(f"{path}: no corrections here; allowed is a folder of index PNGs")
+    seen = set()
+    for source, drawing in _drawings(_Bundle(path), list(names)):
+        try:
+            row = known.find(drawing.name)
+            size_hw = row["height"], row["width"]
+            if drawing.size_hw not in (None, size_hw):
+                theirs, ours = (f"{width} x {height}" for height, width in (drawing.size_hw, size_hw))
+                raise BadDrawing(f"is {theirs} pixels there, the upright image {ours}")
+            if row["path"] in seen:
+                raise BadDrawing(f"a second one of {row['path']}")
+            labels = drawing.draw(size_hw)
+        except (UnknownImage, BadDrawing, BadMask) as error:
+            yield Refused(drawing.name, str(error), source)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            yield Refused(drawing.name, f"cannot be read ({type(error).__name__}: {error})", source)
+        else:
+            seen.add(row["path"])
+            yield Correction(row["path"], drawing.sha256, size_hw, labels, source, drawing.exported_at, drawing.holes)
+
+
+class _Bundle:
+    """The files in a folder or a ZIP archive, or one file. `names`: with `/`, sorted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._archive = path, None
+        if path.is_dir():
+            self._root = path
+            self.names = sorted(file.relative_to(path).as_posix() for file in visible_files(path, lambda link: None))
+        elif zipfile.is_zipfile(path):
+            self._archive = zipfile.ZipFile(path)
+            self.names = sorted(info.filename for info in self._archive.infolist() if not info.is_dir())
+        else:
+            self._root, self.names = path.parent, [path.name]
+
+    def ending(self, suffix: str) -> list[str]:
+        """The names with this suffix, in whatever case."""
+        return [name for name in self.names if name.lower().endswith(suffix)]
+
+    def read(self, name: str) -> bytes:
+        """Raises UserError for a file that cannot be read or has more than MAX_BYTES."""
+        try:
+            data = read_file(self._root, name) if self._archive is None else self._unpacked(name)
+        except (Unreadable, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{self.source(name)}: {error}") from None
+        if data is None:
+            raise UserError(f"{self.source(name)}: does not exist")
+        return data
+
+    def source(self, name: str) -> str:
+        """What an error says of a file."""
+        return f"{self.path}: {name}" if self._archive else str(self._root / name)
+
+    def _unpacked(self, name: str) -> bytes:
+        with self._archive.open(name) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise Unreadable(f"has more than {MAX_BYTES:,} bytes")
+        return data
+
+
+def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]]:
+    """The images of all files of the first format that the bundle holds, and the file of each."""
+    values = values_of(names)
+    if annotations := [name for name in bundle.ending(".xml") if b"<annotations" in bundle.read(name)[:4096]]:
+        for name in annotations:
+            yield from ((bundle.source(name), one) for one in read_cvat(bundle.read(name), values, bundle.source(name)))
+    elif trees := [tree for name in bundle.ending(".json") if (tree := _tree(bundle, name))]:
+        for source, read, tree in trees:
+            yield from ((source, one) for one in read(tree, values))
+    elif labels := [name for name in bundle.ending(".txt") if PurePosixPath(name).name not in NOT_LABELS]:
+        theirs = names_in({name: bundle.read(name) for name in bundle.names if _names_classes(name)})
+        for name in labels:
+            yield bundle.source(name), read_yolo(name, bundle.read(name), theirs or list(values), values)
+    elif pngs := bundle.ending(".png"):
+        for name in [name for name in pngs if re.search("(^|/)masks/", name)] or pngs:
+            yield bundle.source(name), _index_png(bundle, name, len(names))
+    else:
+        raise UserError(f"{bundle.path}: holds no corrections; allowed are {ALLOWED}")
+
+
+def _tree(bundle: _Bundle, name: str) -> tuple | None:
+    """File, reader and content of a JSON file of annotations; None for another one."""
+    try:
+        tree = json.loads(bundle.read(name))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{bundle.source(name)}: not readable JSON ({error})") from None
+    if isinstance(tree, list) and tree and all(isinstance(task, dict) and "data" in task for task in tree):
+        return bundle.source(name), read_label_studio, tree
+    if isinstance(tree, dict) and isinstance(tree.get("images"), list) and isinstance(tree.get("annotations"), list):
+        return bundle.source(name), read_coco, tree
+    return None
+
+
+def _names_classes(name: str) -> bool:
+    return PurePosixPath(name).name in ("data.yaml", "classes.txt")
+
+
+def _index_png(bundle: _Bundle, name: str, class_count: int) -> Drawing:
+    """As any editor of images saves it: 0 = background, class id + 1, 255 = unknown; called IMAGE.png."""
+    return Drawing(name[: -len(".png")], None, lambda size_hw: parse_mask(bundle.read(name), size_hw, class_count)[0])

@@ -1,29 +1,38 @@
 """Label Studio's import file: one task per image, with one brush region per defect; it can have holes.
 
-Label Studio encodes a brush as RGBA pixels of the whole image in the bit stream of the `rle-pack` library.
+Label Studio encodes a brush as RGBA pixels of the whole image in the bit stream of the `rle-pack` library. Its export
+as JSON is read back: brushes and polygons.
 """
 
 import json
-from collections.abc import Iterable
-from urllib.parse import quote
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
 
+from stages.formats.correction import BadDrawing, Drawing, filled_polygon, value_of
 from stages.formats.cvat import row_runs
-from stages.formats.measured_defects import Record
+from stages.formats.regions import Labelled
 
 LONGEST_RUN = 2**16
 
+NOT_SHAPES = ("choices", "textarea", "rating", "number", "taxonomy", "relation")
+"""Types of results that mark no pixels."""
 
-def label_studio(records: Iterable[Record], names: list[str], folder: str) -> dict[str, bytes]:
-    """`label_studio.json` to import, and `label_studio.xml`, the labelling configuration that it needs.
+UPLOADED = re.compile("^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+def label_studio(records: Iterable[Labelled], names: list[str], folder: str) -> dict[str, Iterator[bytes]]:
+    """`label_studio.json` to import, task by task, and `label_studio.xml`, the labelling configuration that it needs.
 
     Images are referenced in Label Studio's local storage, which must be the folder that all inputs share, called
     `folder`; the document root must be the folder above: Label Studio refuses a storage at the root itself.
     """
-    # each task becomes bytes at once: the run lengths as Python lists take several times the memory
-    tasks = b", ".join(json.dumps(_task(record, names, folder)).encode() for record in records)
+    tasks = (json.dumps(_task(record, names, folder)).encode() for record in records)
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image")
     brush = ElementTree.SubElement(view, "BrushLabels", name="label", toName="image")
@@ -31,12 +40,20 @@ def label_studio(records: Iterable[Record], names: list[str], folder: str) -> di
         ElementTree.SubElement(brush, "Label", value=name)
     ElementTree.indent(view)
     return {
-        "label_studio.json": b"[" + tasks + b"]\n",
-        "label_studio.xml": ElementTree.tostring(view) + b"\n",
+        "label_studio.json": _array(tasks),
+        "label_studio.xml": iter([ElementTree.tostring(view) + b"\n"]),
     }
 
 
-def _task(record: Record, names: list[str], folder: str) -> dict:
+def _array(items: Iterable[bytes]) -> Iterator[bytes]:
+    """A JSON array in parts."""
+    yield b"["
+    for number, item in enumerate(items):
+        yield b", " * (number > 0) + item
+    yield b"]\n"
+
+
+def _task(record: Labelled, names: list[str], folder: str) -> dict:
     height, width = record.size_hw
     regions = [
         {
@@ -47,7 +64,7 @@ def _task(record: Record, names: list[str], folder: str) -> dict:
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": defect.confidence,
+            **({} if defect.confidence is None else {"score": defect.confidence}),
             "value": {
                 "format": "rle",
                 "rle": list(brush_code(defect.mask(record.size_hw), defect.box_xyxy[:2], record.size_hw)),
@@ -57,7 +74,10 @@ def _task(record: Record, names: list[str], folder: str) -> dict:
         for number, defect in enumerate(record.defects, start=1)
     ]
     image = f"/data/local-files/?d={quote(folder)}/{quote(record.file)}"
-    return {"data": {"image": image}, "predictions": [{"model_version": record.model, "result": regions}]}
+    return {
+        "data": {"image": image} | record.about(),
+        "predictions": [{"model_version": record.model, "result": regions}],
+    }
 
 
 def brush_code(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int, int]) -> bytes:
@@ -95,3 +115,70 @@ def _run_head(length: int) -> str:
         if length <= 2**size:
             return f"1{index:02b}{length - 1:0{size}b}"
     raise ValueError(f"a run of {length} values is longer than {LONGEST_RUN}")
+
+
+def read_label_studio(tasks: list[dict], values: Mapping[str, int]) -> Iterator[Drawing]:
+    """The tasks that somebody has submitted. `values`: of labels, see `correction.values_of`."""
+    for task in tasks:
+        submitted = [one for one in task.get("annotations", []) if not one.get("was_cancelled")]
+        if submitted:
+            last = submitted[-1]
+            shapes = [one for one in last["result"] if one.get("type") not in NOT_SHAPES]
+            sizes = {(one["original_height"], one["original_width"]) for one in shapes}
+            size_hw = sizes.pop() if len(sizes) == 1 else None
+            draw = _drawer(shapes, values, len(submitted))
+            sha256, image = task["data"].get("sha256"), image_name(task["data"])
+            yield Drawing(image, size_hw, draw, sha256, last.get("updated_at"))
+
+
+def image_name(data: Mapping[str, object]) -> str:
+    """Path of a task's image: of a file in local storage, of an uploaded one, or of one at an address."""
+    url = urlsplit(str(data.get("image", "")))
+    path = parse_qs(url.query).get("d", [unquote(url.path)])[0]
+    if "upload" in PurePosixPath(path).parts:
+        return UPLOADED.sub("", PurePosixPath(path).name)
+    return path
+
+
+def _drawer(shapes: list[dict], values: Mapping[str, int], annotations: int) -> Callable[[tuple[int, int]], np.ndarray]:
+    def draw(size_hw: tuple[int, int]) -> np.ndarray:
+        if annotations > 1:
+            raise BadDrawing(f"{annotations} annotations of one image: keep one")
+        labels = np.zeros(size_hw, np.uint8)
+        for shape in shapes:
+            place, mask = _shape(shape, size_hw)
+            labels[place][mask] = value_of((shape["value"].get(shape["type"]) or [None])[0], values)
+        return labels
+
+    return draw
+
+
+def _shape(shape: dict, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Place and (h, w) bool mask of a region. Raises BadDrawing."""
+    value = shape["value"]
+    if (shape["original_height"], shape["original_width"]) != size_hw or shape.get("image_rotation"):
+        raise BadDrawing("a region drawn on the image at another size or turned")
+    if shape["type"] == "polygonlabels":
+        return filled_polygon(np.array(value["points"], np.float64) * size_hw[::-1] / 100, size_hw)
+    if shape["type"] != "brushlabels" or value.get("format") != "rle":
+        raise BadDrawing(f"a region of {shape['type']}: only brushlabels and polygonlabels say which pixels")
+    return (slice(None), slice(None)), brush_mask(bytes(value["rle"]), size_hw)
+
+
+def brush_mask(code: bytes, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool mask of an encoded brush, see `brush_code`: where alpha is not 0. Raises BadDrawing."""
+    bits = f"{int.from_bytes(code, 'big'):0{8 * len(code)}b}"
+    total, word = int(bits[:32], 2), int(bits[32:37], 2) + 1
+    widths = [int(bits[place : place + 4], 2) + 1 for place in range(37, 53, 4)]
+    if total != 4 * size_hw[0] * size_hw[1] or word != 8:
+        raise BadDrawing(f"a brush of {total} values of {word} bits, needed are {4 * size_hw[0] * size_hw[1]} of 8")
+    pixels, place, done = np.zeros(total, np.uint8), 53, 0
+    while done < total:
+        width = widths[int(bits[place + 1 : place + 3], 2)]
+        length, is_run = int(bits[place + 3 : place + 3 + width], 2) + 1, bits[place] == "1"
+        place += 3 + width
+        size = 8 if is_run else 8 * length
+        values = int(bits[place : place + size], 2).to_bytes(size // 8, "big")
+        pixels[done : done + length] = values[0] if is_run else np.frombuffer(values, np.uint8)
+        place, done = place + size, done + length
+    return pixels.reshape(*size_hw, 4)[..., 3] > 0

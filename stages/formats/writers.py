@@ -59,8 +59,10 @@ def collections(
     makers = {
         Format.table: lambda: tables(records, names, scales),
         Format.yolo: lambda: {"data.yaml": yolo.data_yaml(names)},
-        Format.coco: lambda: {"coco.json": coco(records, names)},
-        Format.label_studio: lambda: label_studio(records, names, folder),
-        Format.cvat: lambda: {"cvat.xml": cvat(records, names)},
+        Format.coco: lambda: {"coco.json": b"".join(coco(records, names))},
+        Format.label_studio: lambda: {
+            name: b"".join(text) for name, text in label_studio(records, names, folder).items()
+        },
+        Format.cvat: lambda: {"cvat.xml": b"".join(cvat(records, names))},
     }
     return {name: data for kind in formats if kind in makers for name, data in makers[kind]().items()}

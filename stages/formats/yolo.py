@@ -7,11 +7,16 @@ too. So each corner lies in a pixel of the mask, about a quarter of a pixel afte
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
+from PIL import Image, ImageDraw
+from ruamel.yaml import YAML, YAMLError
 
-from stages.formats.measured_defects import Record
+from stages.common.errors import UserError
+from stages.formats.correction import BadDrawing, Drawing, painted, value_of
+from stages.formats.regions import Labelled
 
 Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""
@@ -19,8 +24,11 @@ Ring = list[tuple[int, int]]
 CORNER_PX, SPREAD_PX = 0.25, 0.15
 """Of a corner from the start of its pixel, less or more on opposite sides, so that a single pixel has an area too."""
 
+NOT_LABELS = ("classes.txt", "train.txt", "val.txt", "test.txt")
+"""Text files beside the labels."""
 
-def lines(record: Record) -> str:
+
+def lines(record: Labelled) -> str:
     """The text of a label file; empty without defects, which Ultralytics reads as background."""
     height, width = record.size_hw
     text = ""
@@ -104,3 +112,49 @@ def _ring(follow: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int
         if closed:
             return ring
         step = turn
+
+
+def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str, int]) -> Drawing:
+    """The label file `name`, whose class ids are indices of `names`. `values`: see `correction.values_of`.
+
+    Pixels are those that Ultralytics gives the polygons; smaller ones are on top.
+    """
+
+    def draw(size_hw: tuple[int, int]) -> np.ndarray:
+        parts = []
+        for number, row in enumerate(data.decode("utf-8-sig").splitlines(), start=1):
+            if words := row.split():
+                if len(words) < 7 or len(words) % 2 == 0 or not 0 <= int(words[0]) < len(names):
+                    wanted = f"a class of 0 to {len(names) - 1} and three corners or more"
+                    raise BadDrawing(
+                        f"line {number}: class {words[0]} and {len(words) - 1} numbers, needed are {wanted}"
+                    )
+                points = np.array(words[1:], np.float64).reshape(-1, 2)
+                if not ((points >= 0) & (points <= 1)).all():
+                    raise BadDrawing(f"line {number}: a corner outside of the image; allowed are shares of 0 to 1")
+                parts.append((value_of(names[int(words[0])], values), *_drawn(points, size_hw)))
+        return painted(parts, size_hw)
+
+    return Drawing(name[: -len(".txt")], None, draw, holes=False)
+
+
+def _drawn(points: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Place and (h, w) bool mask of a polygon: corners are truncated, and the border is drawn too."""
+    corners = np.minimum((points * size_hw[::-1]).astype(int), [size_hw[1] - 1, size_hw[0] - 1])
+    (left, top), (right, bottom) = corners.min(0).tolist(), (corners.max(0) + 1).tolist()
+    canvas = Image.new("1", (right - left, bottom - top))
+    ImageDraw.Draw(canvas).polygon([tuple(corner) for corner in (corners - [left, top]).tolist()], fill=1, outline=1)
+    return (slice(top, bottom), slice(left, right)), np.array(canvas)
+
+
+def names_in(files: Mapping[str, bytes]) -> list[str] | None:
+    """Class names of a label folder, by class id, from its data.yaml or classes.txt; None where it has neither."""
+    for name, data in files.items():
+        try:
+            if PurePosixPath(name).name == "classes.txt":
+                return data.decode("utf-8-sig").split("\n")
+            names = YAML(typ="safe").load(data.decode("utf-8-sig"))["names"]
+            return list(names) if isinstance(names, list) else [names[index] for index in range(len(names))]
+        except (UnicodeDecodeError, YAMLError, KeyError, TypeError) as error:
+            raise UserError(f"{name}: no class names can be read ({' '.join(str(error).split())[:200]})") from None
+    return None

@@ -38,13 +38,13 @@ def decode_part(code: bytes, size_hw: tuple[int, int], part: Window) -> np.ndarr
     small boxes of a large image is read without decoding all of it for each.
     """
     height, width = size_hw[0], part.x2 - part.x1
-    edges = (np.cumsum(_counts(code)) - part.x1 * height).clip(0, width * height)
+    edges = (np.cumsum(counts_of(code)) - part.x1 * height).clip(0, width * height)
     lengths = np.diff(edges, prepend=0)
     columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height)
     return columns[:, part.y1 : part.y2].T
 
 
-def _counts(code: bytes) -> np.ndarray:
+def counts_of(code: bytes) -> np.ndarray:
     """Lengths of the runs down the columns, background first, in int64.
 
     As pycocotools' `rleFrString` reads them: 5 bits a character, the lowest first, a sixth that says that more follow,
