@@ -165,7 +165,7 @@ def test_it_installs_and_its_commands_run_outside_of_the_repository(tmp_path):
         tmp_path / "project",
     ]
     subprocess.run([*install, "--disable-pip-version-check"], check=True)
-    for command in ("predict", "export"):
+    for command in ("predict", "export", "review"):
         done = subprocess.run(
             [tmp_path / f"venv/bin/boxes2pixels-{command}", "--help"], cwd=tmp_path, text=True, capture_output=True
         )

@@ -1,4 +1,4 @@
-"""An exported model runs without anything of ours: its metadata, and the program in README that reads it."""
+"""An exported model runs without anything of ours: its metadata, and the program in docs/predict.md that reads it."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/predict.md").read_text()
-PROGRAM = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+PROGRAM, FOR_THRESHOLDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def models(tmp_path_factory) -> tuple[Path, Metadata]:
     return root, about
 
 
-def test_the_program_in_the_readme_writes_the_mask_that_predict_writes(models, tmp_path):
-    """Isolated: nothing of this project can be imported, and only the packages that the README names are."""
+def test_the_program_on_the_page_writes_the_mask_that_predict_writes(models, tmp_path):
+    """Isolated: nothing of this project can be imported, and only the packages that the page names are."""
     assert len([line for line in PROGRAM.splitlines() if line]) <= 20
     assert set(re.findall(r"(?:^|import |from |, )(numpy|onnxruntime|PIL|stages|torch)\b", PROGRAM)) <= {
         *("numpy", "onnxruntime", "PIL")
@@ -58,8 +58,7 @@ def test_with_the_lines_in_the_docs_it_follows_an_operating_point(models, tmp_pa
     shutil.copy(models[0] / "onnx/student.onnx", model)
     embed(model, models[1].model_copy(update=decision.model_dump()))
     assert open_network(model.parent, "cpu").decision == decision
-    more = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL).group(1)
-    same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + more, model.parent, tmp_path)
+    same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + FOR_THRESHOLDS, model.parent, tmp_path)
 
 
 def same_masks(program: str, model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""What is doubtful in the pseudo-mask of an image: how many of its masks are probably wrong or missing, and why.
+
+Each box counts by the largest of its doubts, each defect without a box by its probability; the sum ranks the images.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.data.boxes import corners, pixels_of_box
+from stages.evaluation.components import regions
+from stages.student.tiling import Prediction
+
+FULL = 0.95
+"""A mask fills its box from this share of the box's pixels on (our choice)."""
+
+FULL_SIDE_PX = 4
+"""Boxes with a shorter side are filled by rightful masks too."""
+
+MARGIN = 0.1
+"""Share of a box's sides by which it grows before something counts as outside, as masks may (`clip_margin`)."""
+
+SURE = 0.9
+"""A predicted region is sure from this mean probability on (our choice, as selfcorr.tau)."""
+
+LEAST_PX = 16
+"""Smaller predicted regions are left out."""
+
+WORTH_SAYING = 0.25
+"""Doubts below are counted and not put into words."""
+
+COLUMNS = ("image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "area_in_box", "separation", "agreement")
+"""Of the candidates table."""
+
+
+class Doubt(NamedTuple):
+    """`weight`: probability, roughly, that one mask is wrong or missing, 0 to 1."""
+
+    weight: float
+    reason: str
+
+
+def doubts(
+    image: Mapping, chosen: Sequence[Mapping], names: Sequence[str], labels: np.ndarray | None, seen: Prediction | None
+) -> list[Doubt]:
+    """Those of one image, the heaviest first.
+
+    `image`: a row of the masks table; `chosen`: COLUMNS of the candidates that were chosen for its boxes. `seen`: what
+    a student predicts, None without one; then (H, W) uint8 `labels`, the pseudo-mask, is not needed.
+    """
+    size_hw = image["height"], image["width"]
+    found = [max(_of_box(row, size_hw, labels, seen), key=lambda doubt: doubt.weight) for row in chosen]
+    found = [
+        Doubt(weight, f"{names[row['class_id']]} at {_middle(*corners(row))}: {reason}")
+        for (weight, reason), row in zip(found, chosen, strict=True)
+    ]
+    if seen is not None:
+        found += _without_box(seen, chosen, size_hw, names)
+    return sorted(found, key=lambda doubt: -doubt.weight)
+
+
+def _of_box(
+    row: Mapping, size_hw: tuple[int, int], labels: np.ndarray | None, seen: Prediction | None
+) -> Iterator[Doubt]:
+    box = pixels_of_box(corners(row), size_hw)
+    share = row["area_in_box"] / (box.size_hw[0] * box.size_hw[1])
+    if row["area_in_box"] == 0:
+        yield Doubt(1.0, "empty mask")
+    if share >= FULL and min(box.size_hw) >= FULL_SIDE_PX:
+        yield Doubt(1.0, f"the mask fills {share:.0%} of its box")
+    evidence = row["separation"] * row["agreement"]
+    reason = f"evidence {evidence:.2f} (separation {row['separation']:.2f}, candidates agree {row['agreement']:.2f})"
+    yield Doubt(1 - evidence, reason)
+    if seen is not None:
+        x1, y1, x2, y2 = pixels_of_box(corners(row), size_hw, MARGIN)
+        teacher, student = (map_[y1:y2, x1:x2] == row["class_id"] + 1 for map_ in (labels, seen.labels))
+        union = int((teacher | student).sum())
+        iou = int((teacher & student).sum()) / union if union else 1.0
+        yield Doubt(1 - iou, f"student and SAM have IoU {iou:.2f}")
+
+
+def _without_box(
+    seen: Prediction, boxes: Sequence[Mapping], size_hw: tuple[int, int], names: Sequence[str]
+) -> Iterator[Doubt]:
+    """Sure predicted regions of which half or more lies outside of all boxes."""
+    found = regions(seen.labels)
+    outside = np.ones(size_hw, bool)
+    for row in boxes:
+        x1, y1, x2, y2 = pixels_of_box(corners(row), size_hw, MARGIN)
+        outside[y1:y2, x1:x2] = False
+    shares, means = found.means(outside), found.means(seen.confidence)
+    for number in np.flatnonzero((shares >= 0.5) & (means >= SURE) & (found.areas_px >= LEAST_PX)).tolist():
+        rows, columns = np.nonzero(found.index == number + 1)
+        place = _middle(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        reason = f"{len(rows)} px outside of all boxes, the student is {means[number]:.0%} sure"
+        yield Doubt(float(means[number]), f"{names[found.class_ids[number]]} at {place}: {reason}")
+
+
+def _middle(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f"({(x1 + x2) / 2:.0f}, {(y1 + y2) / 2:.0f})"
+
+
+def in_words(found: Sequence[Doubt], most: int = 5) -> str:
+    """The heaviest of `doubts` as one line."""
+    said = [doubt.reason for doubt in found if doubt.weight >= WORTH_SAYING]
+    more = [f"and {len(said) - most} more"] if len(said) > most else []
+    return "; ".join(said[:most] + more)
