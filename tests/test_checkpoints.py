@@ -14,10 +14,10 @@ from segment_anything import sam_model_registry
 from stages.checkpoints import sam_teacher, timm_backbone
 from stages.checkpoints.fetch import fetch
 from stages.checkpoints.sam_teacher import install_teacher
-from stages.checkpoints.timm_backbone import install_backbone, vit_kwargs
+from stages.checkpoints.timm_backbone import config_of, install_backbone
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.student.backbone import load_backbone
+from stages.student.backbone import build_backbone, load_backbone
 from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
@@ -172,58 +172,74 @@ def test_an_unknown_teacher_is_refused_with_what_is_allowed(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-SMALL = dict(embed_dim=64, depth=8, num_heads=1, img_size=70)
-"""timm's DINOv2 models, narrower and shallower."""
+DINOV2, TINY_VIT = "vit_small_patch14_dinov2.lvd142m", "vit_tiny_patch16_224.augreg_in21k"
 
 
-def timm_file(path: Path, name: str, **changed) -> torch.nn.Module:
-    """A checkpoint as the hub has it: timm's keys, random weights."""
+def timm_file(folder: Path, name: str) -> torch.nn.Module:
+    """A checkpoint as the hub has it, `folder`/NAME.safetensors: timm's keys, random weights, classifier included."""
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=0, **(SMALL | changed)).eval()
-    save_file(model.state_dict(), path)
+    model = timm.create_model(name).eval()
+    save_file(model.state_dict(), folder / f"{name}.safetensors")
     return model
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_reg4_dinov2.lvd142m"])
-def test_a_timm_checkpoint_gives_the_same_features_without_timm_s_name(tmp_path, name):
-    model = timm_file(tmp_path / "dino.safetensors", name)
-    install_backbone(str(tmp_path / "dino.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
-    ours, config = load_backbone(tmp_path / "backbone", 70)
-    assert (config.img_size, config.taps, config.mean) == (70, [1, 2, 4, 7], list(model.pretrained_cfg["mean"]))
-    images = torch.randn(1, 3, 70, 70)
+@pytest.mark.parametrize(
+    ("name", "size_px", "patch_px", "mean"),
+    [(DINOV2, 70, 14, 0.485), ("vit_small_patch16_dinov3.lvd1689m", 96, 16, 0.485), (TINY_VIT, 80, 16, 0.5)],
+)
+def test_any_vit_of_timm_gives_its_own_features_at_any_size_that_its_patches_divide(
+    tmp_path, name, size_px, patch_px, mean
+):
+    model = timm_file(tmp_path, name)
+    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
+    ours, config = load_backbone(tmp_path / "backbone", size_px)
+    assert (config.family, config.taps, config.mean[0]) == ("vit", [1, 2, 4, 7], mean)
+    model.set_input_size(img_size=(size_px, size_px))
+    images = torch.randn(1, 3, size_px, size_px)
     with torch.no_grad():
         expected = model.forward_intermediates(images, indices=config.taps, norm=True, intermediates_only=True)
+        for one, other in zip(ours.eval()(images), expected, strict=True):
+            torch.testing.assert_close(one, other)
+    trained = {name for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    assert trained == {
+        name for name, _ in ours.named_parameters() if name.endswith(".bias") or ".norm" in name or "norm." in name
+    }
+    with pytest.raises(UserError, match=rf"view\.size_px = {size_px + 2}: the backbone {name} needs .* of {patch_px}"):
+        build_backbone(config, size_px + 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_atto.d2_in1k"])
+def test_a_convolutional_network_of_timm_gives_four_levels_from_stride_4_on(tmp_path, name):
+    model = timm_file(tmp_path, name)
+    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
+    ours, config = load_backbone(tmp_path / "backbone", 70)
+    assert (config.family, ours.strides) == ("pyramid", [4, 8, 16, 32])
+    images = torch.randn(1, 3, 70, 100)
+    with torch.no_grad():
+        expected = model.forward_intermediates(images, intermediates_only=True)[-4:]
         for one, other in zip(ours.eval()(images), expected, strict=True):
             torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_large_patch14_dinov2"]
-)
-def test_arguments_derived_from_the_published_layouts(name):
-    with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    kwargs = vit_kwargs(shapes, name)
-    assert kwargs["img_size"] == model.pretrained_cfg["input_size"][1] == 518
-    assert kwargs["num_heads"] == model.blocks[0].attn.num_heads
-    assert kwargs["depth"] == len(model.blocks)
-
-
-@pytest.mark.parametrize(
-    ("name", "changed", "why"),
+    ("name", "why"),
     [
-        ("vit_giant_patch14_dinov2", {}, "blocks.0.mlp"),  # another kind of MLP
-        ("vit_small_patch16_224", {}, "ls1"),  # no DINOv2: no layer scale
-        ("vit_small_patch14_dinov2", {"depth": 7}, "7 blocks, at least 8 are needed"),
-        ("resnet18", {}, "pos_embed is missing"),
+        ("test_vit.r160_in1k", "needed are 8 blocks of a vision transformer, or four feature levels"),
+        ("vit_x", "'vit_x' is no name of timm's; a file is called after it, such as vit_small"),
     ],
 )
-def test_other_layouts_are_refused(name, changed, why):
-    with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0, **changed)
-    with pytest.raises(UserError, match=rf"^hub: .*{why}"):
-        vit_kwargs({key: tuple(value.shape) for key, value in model.state_dict().items()}, "hub")
+def test_what_has_no_four_taps_is_refused(name, why):
+    with pytest.raises(UserError, match=rf"weights\.backbone.*{why}"):
+        config_of(name, "nowhere")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    timm_file(tmp_path, TINY_VIT)
+    other = tmp_path / "resnet18.a1_in1k.safetensors"
+    other.write_bytes((tmp_path / f"{TINY_VIT}.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"resnet18.*not the weights of resnet18\.a1_in1k: .*conv1"):
+        install_backbone(str(other), tmp_path, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatch):
@@ -231,29 +247,30 @@ def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatc
 
     def fetched(url, path, sha256, offline):
         asked.append((url, sha256))
-        timm_file(path, "vit_small_patch14_dinov2.lvd142m")
+        timm_file(path.parent, TINY_VIT)
         return path
 
     monkeypatch.setattr(timm_backbone, "fetch", fetched)
-    install_backbone("vit_small_patch14_dinov2.lvd142m", tmp_path, tmp_path, tmp_path / "backbone")
-    assert asked == [
-        (
-            "https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors",
-            "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
-        )
-    ]
-    assert load_backbone(tmp_path / "backbone", 56)[1].name == "vit_small_patch14_dinov2.lvd142m"
+    install_backbone(TINY_VIT, tmp_path, tmp_path, tmp_path / "backbone")
+    url = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
+    assert asked == [(url.format(TINY_VIT), None)]
+    assert load_backbone(tmp_path / "backbone", 64)[1].name == TINY_VIT
+    published = "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081"
+    monkeypatch.setattr(timm_backbone, "convert", lambda *_: None)
+    monkeypatch.setattr(timm_backbone, "fetch", lambda url, path, sha256, offline: asked.append((url, sha256)))
+    install_backbone(DINOV2, tmp_path, tmp_path, tmp_path / "backbone")
+    assert asked[1] == (url.format(DINOV2), published)
 
 
 def test_folders_are_copied_and_unknown_names_are_refused(tmp_path):
-    timm_file(tmp_path / "dino.safetensors", "vit_small_patch14_dinov2.lvd142m")
-    install_backbone(str(tmp_path / "dino.safetensors"), tmp_path, tmp_path, tmp_path / "one")
+    timm_file(tmp_path, TINY_VIT)
+    install_backbone(str(tmp_path / f"{TINY_VIT}.safetensors"), tmp_path, tmp_path, tmp_path / "one")
     install_backbone("embedded", tmp_path / "one", tmp_path, tmp_path / "two")
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert (tmp_path / "one/config.json").read_bytes() == (tmp_path / "two/config.json").read_bytes()
     with pytest.raises(UserError, match=r"weights\.backbone = 'vit_x': no such file or folder; allowed are embedded"):
         install_backbone("vit_x", tmp_path, tmp_path, tmp_path / "three")
-    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "dino.safetensors").read_bytes()[:1000])
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / f"{TINY_VIT}.safetensors").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.safetensors: not a safetensors file"):
         install_backbone(str(tmp_path / "cut.safetensors"), tmp_path, tmp_path, tmp_path / "three")

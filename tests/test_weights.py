@@ -14,17 +14,17 @@ from stages.student.backbone import load_backbone
 from stages.teacher.sam import build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
+TINY_VIT = "vit_tiny_patch16_224.augreg_in21k"
+
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> Path:
     """Two tiny embedded networks."""
     folder = tmp_path_factory.mktemp("embedded")
     save_sam(folder / "teacher", build_sam(TINY), TINY, torch.float16)
-    model = timm.create_model(
-        "vit_small_patch14_dinov2.lvd142m", num_classes=0, embed_dim=64, depth=8, num_heads=1, img_size=56
-    )
-    save_file(model.state_dict(), folder / "timm.safetensors")
-    convert(folder / "timm.safetensors", "embedded", folder / "backbone")
+    torch.manual_seed(0)
+    save_file(timm.create_model(TINY_VIT).state_dict(), folder / f"{TINY_VIT}.safetensors")
+    convert(folder / f"{TINY_VIT}.safetensors", TINY_VIT, folder / "backbone")
     return folder
 
 
@@ -37,15 +37,15 @@ def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str = "e
 def test_the_embedded_networks_are_put_in_place(embedded, tmp_path):
     run(embedded, tmp_path)
     assert load_sam(tmp_path / "teacher")[1] == TINY
-    assert load_backbone(tmp_path / "backbone", 56)[1].taps == [1, 2, 4, 7]
+    assert load_backbone(tmp_path / "backbone", 64)[1].taps == [1, 2, 4, 7]
     assert not (tmp_path / "cache").exists()
     for name in ("teacher/model.safetensors", "teacher/config.json", "backbone/model.safetensors"):
         assert (tmp_path / name).read_bytes() == (embedded / name).read_bytes()
 
 
 def test_a_local_backbone_goes_with_the_embedded_teacher(embedded, tmp_path):
-    run(embedded, tmp_path, backbone=str(embedded / "timm.safetensors"))
-    assert load_backbone(tmp_path / "backbone", 56)[1].name == "timm"
+    run(embedded, tmp_path, backbone=str(embedded / f"{TINY_VIT}.safetensors"))
+    assert load_backbone(tmp_path / "backbone", 64)[1].name == TINY_VIT
 
 
 def test_a_wrong_name_leaves_what_was_there(embedded, tmp_path):

@@ -1,18 +1,15 @@
-"""Install backbone weights by name: DINOv2 vision transformers in timm's layout, as safetensors with config.json.
+"""Install backbone weights by name: networks of timm, as safetensors with config.json. Pickles are never opened.
 
-The arguments of timm's `VisionTransformer` are derived from the shapes of the weights, so that later stages load a
-checkpoint without a model hub, and an unsuitable one is refused here. Only safetensors are opened, never a pickle.
+timm builds the network of a name and maps the checkpoint's keys onto it; later stages rebuild it from the name alone,
+without a model hub.
 """
 
-from collections.abc import Mapping
-from math import isqrt
 from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from timm.models.vision_transformer import VisionTransformer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.checkpoints.fetch import copy_folder, fetch
@@ -23,16 +20,10 @@ from stages.student.backbone import build_backbone, load_backbone, read_backbone
 from stages.student.config import BackboneConfig
 
 TAPS = [1, 2, 4, 7]
-"""Blocks whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
+"""Blocks of a ViT whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
 
 PYRAMID_PX = 128
 """Input side that a convolutional backbone is checked with; it takes any."""
-
-HEAD_CHANNELS = 64
-"""Channels per attention head in every DINOv2 ViT; the shapes of the weights do not determine it."""
-
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Input normalisation of every DINOv2 model, RGB in [0, 1]."""
 
 SHA256 = {
     "vit_small_patch14_dinov2.lvd142m": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
@@ -48,101 +39,97 @@ def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
         load_backbone(folder, read_backbone_config(folder).img_size)
         copy_folder(folder, out)
     elif name == "efficientnet_lite0":
-        weights = efficientnet_lite0.load_weights()
-        statistics = (efficientnet_lite0.MEAN, efficientnet_lite0.STD)
-        write_pyramid(weights, efficientnet_lite0.TIMM_NAME, statistics, f"sha256 {efficientnet_lite0.SHA256}", out)
+        statistics = {"mean": efficientnet_lite0.MEAN, "std": efficientnet_lite0.STD}
+        source = f"sha256 {efficientnet_lite0.SHA256}"
+        config = config_of(efficientnet_lite0.TIMM_NAME, source).model_copy(update=statistics)
+        write(config, efficientnet_lite0.load_weights(), out)
     elif Path(name).is_file():
         convert(Path(name), Path(name).stem, out)
     elif (entry := timm.models.get_pretrained_cfg(name)) is not None and entry.hf_hub_id:
         url = f"https://huggingface.co/{entry.hf_hub_id}/resolve/main/model.safetensors"
-        offline = "Without a network: fetch it elsewhere and give the file as weights.backbone"
+        offline = (
+            "Without a network: fetch it elsewhere and give the file, called NAME.safetensors, as weights.backbone"
+        )
         convert(fetch(url, cache / f"{name}.safetensors", SHA256.get(name), offline), name, out)
     else:
-        allowed = "embedded, efficientnet_lite0, a timm name, timm's .safetensors or a folder of weights"
+        allowed = "embedded, efficientnet_lite0, a timm name, timm's NAME.safetensors or a folder of weights"
         raise UserError(f"weights.backbone = {name!r}: no such file or folder; allowed are {allowed}")
 
 
 def convert(path: Path, name: str, out: Path) -> None:
-    """Convert a checkpoint in timm's layout to a folder of weights, at the checkpoint's own precision."""
+    """Write the checkpoint `path` of the timm network `name` to the folder `out`, in timm's own precision.
+
+    Raises UserError for another file than safetensors, an unknown name, or weights that are not of that network.
+    """
     try:
-        weights = {key: value for key, value in load_file(path).items() if not key.startswith("head.")}
+        with safe_open(path, "pt"):
+            pass
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a safetensors file ({error})") from None
-    kwargs = vit_kwargs({key: tuple(value.shape) for key, value in weights.items()}, str(path))
-    config = BackboneConfig(
-        name=name,
-        timm_kwargs=kwargs,
-        img_size=kwargs["img_size"],
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        taps=TAPS,
-        source=f"sha256 {sha256_file(path)}",
-    )
-    with new_folder(out) as part:
-        save_file(weights, part / "model.safetensors")
-        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    config = config_of(name, f"sha256 {sha256_file(path)}")
+    try:
+        # with the published classifier timm wants every key; without one it would pass over any difference
+        kwargs = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "hf_hub_id": None}}
+        network = timm.create_model(name, **kwargs)
+        if config.family == "pyramid":  # whose keys differ from the whole network's
+            network = timm.create_model(name, features_only=True, out_indices=tuple(config.taps), **kwargs)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not the weights of {name}: {' '.join(str(error).split())[:300]}") from None
+    write(config, network.state_dict(), out)
 
 
-def write_pyramid(
-    weights: Mapping[str, Tensor], name: str, statistics: tuple[list[float], list[float]], source: str, out: Path
-) -> None:
-    """Write the first four feature levels from stride 4 on of the timm network `name` as a folder of weights."""
-    levels = timm.create_model(name, pretrained=False, features_only=True).feature_info
-    taps = [level for level, stride in zip(levels.out_indices, levels.reduction(), strict=True) if stride >= 4][:4]
-    if len(taps) < 4:
-        raise UserError(f"weights.backbone = {name!r}: four feature levels from stride 4 on are needed")
-    config = BackboneConfig(
+def config_of(name: str, source: str) -> BackboneConfig:
+    """What rebuilds the timm network `name`. Raises UserError for one that has no four taps to offer."""
+    if not timm.is_model(name):
+        raise UserError(
+            f"weights.backbone: {name!r} is no name of timm's; a file is called after it, such as "
+            "vit_small_patch14_dinov2.lvd142m.safetensors"
+        )
+    published = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+        vit = hasattr(network, "blocks") and hasattr(network, "patch_embed") and hasattr(network, "set_input_size")
+        levels = None if vit else timm.create_model(name, features_only=True).feature_info
+    if vit:
+        family, taps, size_px = "vit", TAPS, network.patch_embed.img_size[0]
+        enough = len(network.blocks) > max(TAPS)
+    else:
+        # the first four of those from stride 4 on
+        taps = [at for at, stride in zip(levels.out_indices, levels.reduction(), strict=True) if stride >= 4][:4]
+        family, size_px, enough = "pyramid", PYRAMID_PX, len(taps) == 4
+    if not enough:
+        raise UserError(
+            f"weights.backbone = {name!r}: needed are {max(TAPS) + 1} blocks of a vision transformer, or four feature "
+            "levels from stride 4 on"
+        )
+    return BackboneConfig(
         name=name,
-        family="pyramid",
+        family=family,
         timm_kwargs={"model_name": name},
-        img_size=PYRAMID_PX,
-        mean=statistics[0],
-        std=statistics[1],
+        img_size=size_px,
+        mean=list(published.mean),
+        std=list(published.std),
         taps=taps,
         source=source,
     )
-    wanted = build_backbone(config, PYRAMID_PX).net.state_dict()
+
+
+def write(config: BackboneConfig, weights: dict[str, Tensor], out: Path) -> None:
+    """Write a folder of weights with those that the taps of `config` need; the other ones are left out.
+
+    Raises UserError where the network's maps are not what the student's decoder reads.
+    """
+    backbone = build_backbone(config, config.img_size).eval()
+    (inner,) = backbone.children()
+    wanted = inner.state_dict()
     if missing := sorted(wanted.keys() - weights.keys()):
-        raise UserError(f"weights.backbone = {name!r}: the checkpoint lacks {missing[0]}, which its features need")
+        raise UserError(f"weights.backbone = {config.name!r}: the checkpoint lacks {missing[0]}, which its taps need")
+    with torch.no_grad():
+        found = [tuple(tap.shape[1:]) for tap in backbone(torch.zeros(1, 3, config.img_size, config.img_size))]
+    pairs = zip(backbone.channels, backbone.strides, strict=True)
+    asked = [(channels, *[-(-config.img_size // stride)] * 2) for channels, stride in pairs]
+    if found != asked:
+        raise UserError(f"weights.backbone = {config.name!r}: its taps are {found}, expected {asked}")
     with new_folder(out) as part:
         save_file({key: weights[key].contiguous() for key in wanted}, part / "model.safetensors")
         (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def vit_kwargs(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, int | float | bool | str]:
-    """Arguments of timm's VisionTransformer that build a network with exactly these weights.
-
-    `shapes`: key -> shape, as in a timm checkpoint without its head. Raises UserError, starting with `where`, unless
-    they belong to a DINOv2 ViT with a plain MLP and enough blocks for `TAPS`.
-    """
-    needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma", "blocks.0.mlp.fc1.weight")
-    if missing := [key for key in needed if key not in shapes]:
-        raise UserError(f"{where}: not a DINOv2 vision transformer in timm's layout: {missing[0]} is missing")
-    width, _, patch_px, _ = shapes["patch_embed.proj.weight"]
-    tokens = shapes["pos_embed"][1]
-    no_embed_class = isqrt(tokens) ** 2 == tokens
-    depth = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks."))
-    if depth <= max(TAPS):
-        raise UserError(f"{where}: {depth} blocks, at least {max(TAPS) + 1} are needed for taps {TAPS}")
-    kwargs = {
-        "img_size": isqrt(tokens if no_embed_class else tokens - 1) * patch_px,
-        "patch_size": patch_px,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": max(width // HEAD_CHANNELS, 1),
-        "mlp_ratio": shapes["blocks.0.mlp.fc1.weight"][0] / width,
-        "init_values": 1.0e-5,
-        "reg_tokens": shapes["reg_token"][1] if "reg_token" in shapes else 0,
-        "no_embed_class": no_embed_class,
-    }
-    with torch.device("meta"):
-        built = {
-            key: tuple(value.shape) for key, value in VisionTransformer(**kwargs, num_classes=0).state_dict().items()
-        }
-    if different := sorted(key for key in built.keys() | shapes.keys() if built.get(key) != shapes.get(key)):
-        key = different[0]
-        raise UserError(
-            f"{where}: not a DINOv2 vision transformer in timm's layout: {key} is {shapes.get(key, 'missing')}, "
-            f"expected {built.get(key, 'no such key')}"
-        )
-    return kwargs

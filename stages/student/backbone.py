@@ -21,18 +21,19 @@ NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 class VitBackbone(nn.Module):
-    """Features after four blocks of a ViT, in timm's DINOv2 form: four maps of one resolution, H / patch.
+    """Features after four blocks of any of timm's ViTs: four maps of one resolution, H / patch.
 
     The final norm is applied to every tap, as DINOv2's own `get_intermediate_layers` does, and trained with the others.
     """
 
     def __init__(self, config: BackboneConfig, size_px: int) -> None:
         super().__init__()
-        patch_px = int(config.timm_kwargs["patch_size"])
+        kwargs = {**config.timm_kwargs, "img_size": size_px, "num_classes": 0}
+        self.vit = timm.create_model(**kwargs) if "model_name" in kwargs else VisionTransformer(**kwargs)
+        patch_px = self.vit.patch_embed.patch_size[0]
         if size_px % patch_px:
             raise UserError(f"view.size_px = {size_px}: the backbone {config.name} needs a multiple of {patch_px}")
         self.taps = tuple(config.taps)
-        self.vit = VisionTransformer(**{**config.timm_kwargs, "img_size": size_px, "num_classes": 0})
         self.vit.prune_intermediate_layers(list(self.taps), prune_norm=False)
         self.channels, self.strides = [self.vit.embed_dim] * 4, [patch_px] * 4
         freeze_but_bitfit(self)

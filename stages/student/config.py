@@ -39,9 +39,9 @@ class NetworkSection(Section):
 class BackboneConfig(Section):
     """What rebuilds a backbone without a hub, and its input statistics.
 
-    `family`: a `vit` is built from `timm_kwargs`, the arguments of timm's VisionTransformer, and has four taps of one
-    resolution, `taps` being blocks; a `pyramid` is any timm network of the name `timm_kwargs["model_name"]`, `taps`
-    being its feature levels, each of half the resolution of the one before or of the same.
+    `family`: a `vit` has four taps of one resolution, `taps` being blocks; of a `pyramid` they are feature levels, each
+    of half the resolution of the one before or of the same. `timm_kwargs`: `model_name` in timm, or without a name the
+    arguments of its VisionTransformer.
     """
 
     name: str
