@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.support.browser import browser  # noqa: F401  a fixture
+
 SLOWEST_FIRST = ("test_smoke", "test_crashes")
 """Files that begin before all others where several workers share the tests, so that none works alone in the end."""
 

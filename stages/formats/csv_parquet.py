@@ -40,23 +40,26 @@ def measured(defect: Defect, mm_per_px: float | None) -> dict[str, float | None]
     return found
 
 
+def row_of(record: Record, defect: Defect, names: list[str], mm_per_px: float | None) -> dict[str, object]:
+    """A defect of `record` by column of `schema`."""
+    return {
+        "file": record.file,
+        "class": names[defect.class_id],
+        **dict(zip(("x1", "y1", "x2", "y2"), defect.box_xyxy, strict=True)),
+        "area_px": defect.area_px,
+        "area_share": round(defect.area_px / (record.size_hw[0] * record.size_hw[1]), 8),
+        "confidence": defect.confidence,
+        "elongation": defect.size.elongation,
+        "orientation_deg": defect.size.orientation_deg,
+        **measured(defect, mm_per_px),
+    }
+
+
 def tables(records: Iterable[Record], names: list[str], scales: Mapping[str, float] | None) -> dict[str, bytes]:
     """`defects.csv` and `defects.parquet`, the same rows in both, by image and class. `scales`: see `formats.scale`."""
     columns = schema(scales is not None)
     rows = [
-        {
-            "file": record.file,
-            "class": names[defect.class_id],
-            **dict(zip(("x1", "y1", "x2", "y2"), defect.box_xyxy, strict=True)),
-            "area_px": defect.area_px,
-            "area_share": round(defect.area_px / (record.size_hw[0] * record.size_hw[1]), 8),
-            "confidence": defect.confidence,
-            "elongation": defect.size.elongation,
-            "orientation_deg": defect.size.orientation_deg,
-            **measured(defect, scales and scales[record.file]),
-        }
-        for record in records
-        for defect in record.defects
+        row_of(record, defect, names, scales and scales[record.file]) for record in records for defect in record.defects
     ]
     text = csv_text(columns.names, ([row[name] for name in columns.names] for row in rows))
     parquet = io.BytesIO()

@@ -1,6 +1,7 @@
 """The images to predict, as named on the command line, and the name under which each one's outputs are written."""
 
 import glob
+import hashlib
 import os
 import re
 from collections import Counter
@@ -12,9 +13,8 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.data.decoding import BadImage
-from stages.data.images import probe_image, read_image
+from stages.data.images import rgb_of
 from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, Unreadable, read_file, visible_files
-from stages.data.tables import Dataset
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 """Output folder to the suffix of the file that each image has in it."""
@@ -104,13 +104,10 @@ def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndar
         data = read_file(path.parent, path.name)
         if data is None:
             raise BadImage("cannot be read (No such file or directory)")
-        probe = probe_image(data, white_level)
-        row = {"path": path.name, "sha256": probe.sha256, "exif_orientation": probe.exif_orientation}
-        return probe.sha256, read_image(Dataset(path.parent, (), white_level), row)
+        return hashlib.sha256(data).hexdigest(), rgb_of(data, white_level)
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror})") from None
-    except (UnicodeEncodeError, UserError, Unreadable) as error:
-        # a name that is not UTF-8; a file that changes while it is read
+    except (UnicodeEncodeError, Unreadable) as error:  # UnicodeEncodeError: a name that is not UTF-8
         raise BadImage(str(error)) from None
 
 

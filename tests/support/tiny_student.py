@@ -1,10 +1,17 @@
 """A student small enough for tests, and images for it."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from stages.networks.student import Network
+from stages.runtime.graphs import OPSET, embed
+from stages.runtime.metadata import metadata_of
 from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
+from stages.student.decision import ARGMAX
 
 TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZES_HW = [(56, 56), (57, 200), (131, 56), (30, 170), (13, 11), (150, 190)]
@@ -52,3 +59,19 @@ def image_of(size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (-(-size_hw[0] // 7), -(-size_hw[1] // 7), 3))
     return np.kron(coarse, np.ones((7, 7, 1), int))[: size_hw[0], : size_hw[1]].astype(np.uint8)
+
+
+def tiny_export(folder: Path) -> None:
+    """What `stages.export` writes, of one 1 x 1 convolution: quick, where `to_onnx` takes long."""
+    weight = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32) / 50
+    shapes = {"images": ["batch", 56, 56, 3], "logits": ["batch", 3, 56, 56]}
+    images, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, own) for name, own in shapes.items())
+    nodes = [
+        helper.make_node("Transpose", ["images"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["first", "weight"], ["logits"]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", [images], [logits], [numpy_helper.from_array(weight, "weight")])
+    folder.mkdir(parents=True, exist_ok=True)
+    opset = helper.make_opsetid("", OPSET)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), folder / "student.onnx")
+    embed(folder / "student.onnx", metadata_of(student().config, ARGMAX, "0123456789ab", False, None, {}))

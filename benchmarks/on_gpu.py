@@ -1,0 +1,153 @@
+"""All that is unmeasured on a GPU, in one call of under twelve minutes that downloads nothing.
+
+    python -m benchmarks.on_gpu --data-root /path/to/magnetic_tile --out on_gpu
+
+Latency of the paper's student at 518 px, rasterize with the shapes of SAM's vit_b (random weights), and the runs of
+`rows` on a data set, three seeds each. What there is no time for is left out and named; each part is written to
+on_gpu.json and on_gpu.md as soon as it is measured. Packages that the machine lacks have to travel as wheels.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from ruamel.yaml import YAML
+
+from benchmarks import gpu
+from benchmarks.growth import ROOT, command
+from benchmarks.material import VIT_S14, demo_images, make_student
+from benchmarks.speed import rasterize_rows
+from stages.teacher.sam import OFFICIAL, SamConfig, build_sam, save_sam
+
+SCORES = ("iou_bin", "miou_anom", "recall_bin", "precision_bin")
+
+
+@dataclass
+class Clock:
+    """Seconds that are left of `budget_s`, and what was left out for lack of them."""
+
+    budget_s: float
+    began: float = field(default_factory=time.monotonic)
+    left_out: list[str] = field(default_factory=list)
+
+    def left(self) -> float:
+        return self.budget_s - (time.monotonic() - self.began)
+
+    def allows(self, what: str, seconds: float) -> bool:
+        if self.left() >= seconds:
+            return True
+        self.left_out.append(what)
+        return False
+
+
+def rasterize(config: SamConfig, images: int, rounds: int, folder: Path, device: str) -> list[dict]:
+    """`speed.rasterize_rows` with a teacher of random weights."""
+    torch.manual_seed(0)
+    save_sam(folder / "teacher", build_sam(config), config)
+    return rasterize_rows(folder / "teacher", demo_images(images, "test"), folder / "rasterize", rounds, device)
+
+
+def trainings(root: Path, params: dict, project: Path, clock: Clock, device: str) -> dict:
+    """Mean test scores per run of `params`, over as many of its seeds as there is time for, and seconds per stage.
+
+    Runs the commands of dvc.yaml, seed by seed, each run once before any has a second seed.
+    """
+    for name in (".dvc", "data/weights"):
+        (project / name).mkdir(parents=True)
+    shutil.copytree(ROOT / "data/weights/embedded", project / "data/weights/embedded")
+    params["data"]["root"] = str(root.resolve())
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, **item: object) -> None:
+        YAML().dump(params, project / "params.yaml")
+        words = command(name, **item) + (["--device", device] if name in ("rasterize", "train", "evaluate") else [])
+        began, environment = time.monotonic(), {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}
+        subprocess.run(words, cwd=project, env=environment, check=True, timeout=max(1.0, clock.left()))
+        seconds[name] = max(seconds.get(name, 0), time.monotonic() - began)
+
+    seeds, rows = params["seeds"], params["rows"]
+    for name in ("plan", "weights", "ingest", "rasterize"):
+        stage(name)
+    trained: list[int] = []
+    for seed in seeds:
+        for run in rows:
+            # what is trained has to be evaluated, too; the first evaluation is guessed
+            still = len(rows) * seconds.get("train", 0) / 2 * (len(trained) + 1)
+            if not clock.allows(f"seed {seed}", seconds.get("train", 0) + still):
+                break
+            stage("train", run=run, seed=seed)
+        else:
+            trained.append(seed)
+            continue
+        break
+    params["seeds"] = trained
+    found = {}
+    for run in rows if trained else []:
+        if clock.allows(f"evaluation of {run}", seconds.get("evaluate", 0)):
+            stage("evaluate", item=run)
+            test = json.loads((project / f"metrics/{run}.json").read_text())["test"]
+            found[run] = {key: [test[part] for part in (key, f"{key}_low", f"{key}_high")] for key in SCORES}
+    return {"seeds": trained, "runs": found, "seconds": {name: round(value, 1) for name, value in seconds.items()}}
+
+
+def text(results: dict) -> str:
+    """Markdown."""
+    lines = [f"{results['card']}, torch {torch.__version__}, {results['seconds']} s in all.", ""]
+    lines += gpu.table(results.get("latency", []))
+    lines += ["", "| rasterize, vit_b's shapes | boxes | against | loop, ms | ours, ms | ratio | images/s |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in results.get("rasterize", []):
+        times = f"{row['loop']['ms']} | {row['ours']['ms']} | {row['ratio']} | {row['images_a_second']}"
+        lines.append(f"| {row['view']} | {row['boxes']} | {row['against']} | {times} |")
+    trained = results.get("trainings", {"seeds": [], "runs": {}})
+    lines += ["", f"| run, seeds {trained['seeds']} | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
+    for run, scores in trained["runs"].items():
+        cells = ["–" if None in own else "{:.3f} [{:.3f}, {:.3f}]".format(*own) for own in scores.values()]
+        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *(f"\nNot measured for lack of time: {name}" for name in results["left_out"])]) + "\n"
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")],
+    data_root: Annotated[Path | None, typer.Option(help="Data set to train on; without, nothing is trained.")] = None,
+    budget_s: Annotated[float, typer.Option(min=60, max=720, help="Seconds in all.")] = 690,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each variant is run; medians are reported.")] = 5,
+) -> None:
+    """Measure everything that there is time for."""
+    if not torch.cuda.is_available():
+        raise typer.BadParameter("no GPU here; benchmarks.speed measures CPUs")
+    clock, results = Clock(budget_s), {"card": torch.cuda.get_device_name()}
+
+    def write() -> None:
+        results.update(seconds=round(budget_s - clock.left()), left_out=clock.left_out)
+        out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text(text(results), encoding="utf-8")
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results["latency"] = gpu.rows(make_student(VIT_S14, 518, 256), rounds)
+        write()
+        results["rasterize"] = rasterize(OFFICIAL["vit_b"], 4, max(1, rounds // 2), folder, "cuda")
+        write()
+        if data_root:
+            params = YAML().load(ROOT / "params.yaml")
+            params["seeds"] = [0, 1, 2]
+            results["trainings"] = trainings(data_root, params, folder / "project", clock, "cuda")
+            write()
+        if clock.allows("torch.compile", 120):
+            compiled = gpu.rows(make_student(VIT_S14, 518, 256), rounds, compiled=True)
+            results["latency"] += [row for row in compiled if row["name"].startswith("compiled")]
+        write()
+    typer.echo(text(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,48 @@
+"""Probabilities of the defect classes as bytes, for whoever wants to see other thresholds than those of the labels."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+STEPS = 200
+"""A probability p is held as floor(p * STEPS): half a percent each, so that every threshold of `operating_points` is
+one of them."""
+
+LONGEST_PX = 1600
+"""Of the maps that are written; larger ones are pooled."""
+
+Place = tuple[float, float, float, float]
+"""Top, left, bottom, right in pixels of a map."""
+
+
+def shares_of(probabilities: np.ndarray) -> np.ndarray:
+    """uint8, 0 to STEPS, of probabilities."""
+    return (probabilities * STEPS).astype(np.uint8)
+
+
+def pooled(shares: np.ndarray, place: Place, size_hw: tuple[int, int]) -> np.ndarray:
+    """(K, h, w) cells over `place` of (K, H, W) `shares`, each the largest value in it: a region of one pixel stays."""
+    top, left, bottom, right = place
+    for axis, start, stop, count in ((1, top, bottom, size_hw[0]), (2, left, right, size_hw[1])):
+        firsts = np.floor(start + np.arange(count) * (stop - start) / count).astype(int)
+        inside = shares[(slice(None),) * axis + (slice(math.ceil(stop)),)]
+        shares = np.maximum.reduceat(inside, firsts, axis)
+    return shares
+
+
+def encode_shares(shares: np.ndarray) -> bytes:
+    """(K, H, W) uint8 as PNG of one grey image, the classes below each other; at most LONGEST_PX wide or high each."""
+    height, width = shares.shape[1:]
+    scale = min(1.0, LONGEST_PX / max(height, width))
+    size_hw = max(1, round(height * scale)), max(1, round(width * scale))
+    small = shares if scale == 1 else pooled(shares, (0, 0, height, width), size_hw)
+    Image.fromarray(small.reshape(-1, size_hw[1])).save(buffer := io.BytesIO(), format="PNG")
+    return buffer.getvalue()
+
+
+def decode_shares(png: bytes, classes: int) -> np.ndarray:
+    """(K, h, w) uint8 of `encode_shares`."""
+    image = np.asarray(Image.open(io.BytesIO(png)))
+    return image.reshape(classes, -1, image.shape[1])

@@ -1,0 +1,65 @@
+"""Serve a student over HTTP: POST an image, get its defects as JSON, its mask as PNG or an overlay as JPEG.
+
+    python -m stages.serve --model data/models/RUN
+    curl --data-binary @image.jpg '127.0.0.1:8000/predict?answer=mask' > mask.png
+
+No stage depends on it, and it needs the group `serve`. Masks and overlays are the bytes that `stages.predict` writes;
+docs/service.md has the routes and the limits. It listens on this machine alone unless --host says otherwise, and knows
+no passwords and no encryption: where others can reach it, put a proxy in front.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common.errors import UserError, run
+from stages.common.options import Device
+from stages.runtime.network import OperatingPoint, open_network
+from stages.service.inspection import Limits
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Folder of one trained student, or of an exported one.")],
+    device: Device = "auto",
+    operating_point: Annotated[
+        OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
+    ] = OperatingPoint.saved,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine.")] = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 64.0,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest image, in millions of pixels.")] = 64.0,
+    queue: Annotated[int, typer.Option(min=1, help="Uploads at once; one more is refused.")] = 32,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="From the start of an upload to its answer.")] = 60.0,
+) -> None:
+    """Serve a student over HTTP."""
+    try:
+        import uvicorn
+
+        from stages.service.application import application
+    except ImportError as error:
+        raise UserError(f"stages.serve needs the group serve, `uv pip install --group serve`: {error}") from None
+    limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), timeout_s, queue)
+    app = application(open_network(model, device, operating_point), limits, LOOPBACK if host in LOOPBACK else ["*"])
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        limit_concurrency=4 * queue + 16,  # connections, not uploads: /healthz needs one too
+        timeout_graceful_shutdown=math.ceil(timeout_s),
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
+
+
+def cli() -> None:
+    """The console command."""
+    run(main)
+
+
+if __name__ == "__main__":
+    cli()
