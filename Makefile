@@ -28,11 +28,10 @@ $(READY): requirements.lock
 	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	touch $@
 
-# Trains the embedded networks again, overnight on two cores. Run it again after a kill: it resumes.
+# Trains the embedded teacher again, overnight on two cores. Run it again after a kill: it resumes.
 weights: $(READY)
-	export $(RUN); for network in teacher backbone; do python -m stages.pretrain $$network \
-	    --params data/weights/params.yaml --out data/weights/embedded/$$network \
-	    --metrics metrics/pretrain_$$network.json || exit; done
+	$(RUN) python -m stages.pretrain --params data/weights/params.yaml --out data/weights/embedded/teacher \
+	    --metrics metrics/pretrain_teacher.json
 
 lock: $(READY)
 	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \

@@ -47,7 +47,7 @@ TINY_SAM = SamConfig(
     pixel_std=[50.0, 60.0, 70.0],
     source="random",
 )
-TINY_VIT = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
+TINY_VIT = {"model_name": "vit_small_patch14_dinov2", "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 STAGES = ("ingest", "rasterize", "rasterize again", "evaluate")

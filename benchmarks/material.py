@@ -20,7 +20,7 @@ from stages.student.segmenter import Logits
 from stages.student.tiling import to_square
 
 DEMO = SynthesizeParams(seed=0, train=0, val=0, test=0, defect_free=0.0, subtle=0.2, unboxed_subtle=0.25, contrast=1.8)
-VIT_S14 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
+VIT_S14 = {"model_name": "vit_small_patch14_dinov2", "init_values": 1.0}
 """DINOv2's ViT-S/14, with the order of magnitude of trained layer scales. DINOv2 starts them at 1e-5: random blocks
 would do nothing, and rounding errors in them would not show."""
 

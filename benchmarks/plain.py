@@ -6,9 +6,9 @@ as in the student: the reference is plain, not slow on purpose. Parts are named 
 the student's weights.
 """
 
+import timm
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stages.networks.student import Network as Student
@@ -22,8 +22,7 @@ class Backbone(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.taps = config.backbone.taps
-        kwargs = {**config.backbone.timm_kwargs, "img_size": config.view.size_px, "num_classes": 0}
-        self.vit = VisionTransformer(**kwargs)
+        self.vit = timm.create_model(**config.backbone.timm_kwargs, img_size=config.view.size_px, num_classes=0)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.vit._pos_embed(self.vit.patch_embed(images))

@@ -1,9 +1,9 @@
 """Install the weights of the teacher and of the backbone: by name, as safetensors with their configuration.
 
-    python -m stages.weights --embedded data/weights/embedded --teacher data/weights/teacher \\
+    python -m stages.weights --embedded data/weights/embedded/teacher --teacher data/weights/teacher \\
         --backbone data/weights/backbone
 
-The embedded networks need no download. Official ones are downloaded once into a cache outside the project and verified
+The defaults need no download. Official ones are downloaded once into a cache outside the project and verified
 by their SHA-256; no pickle is opened before that.
 """
 
@@ -25,7 +25,7 @@ class Params(Section):
 
 
 def main(
-    embedded: Annotated[Path, typer.Option(help="Folder of the embedded networks.")],
+    embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")],
     teacher: Annotated[Path, typer.Option(help="Folder to write the teacher to.")],
     backbone: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
     cache: Annotated[Path, typer.Option(help="Folder of downloads.")] = Path("~/.cache/boxes2pixels"),
@@ -33,8 +33,8 @@ def main(
 ) -> None:
     """Write both networks."""
     values = load_params(Params, params).weights
-    install_teacher(values.teacher, embedded / "teacher", cache.expanduser(), teacher)
-    install_backbone(values.backbone, embedded / "backbone", cache.expanduser(), backbone)
+    install_teacher(values.teacher, embedded, cache.expanduser(), teacher)
+    install_backbone(values.backbone, cache.expanduser(), backbone)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_any_vit_of_timm_gives_its_own_features_at_any_size_that_its_patches_div
     tmp_path, name, size_px, patch_px, mean
 ):
     model = timm_file(tmp_path, name)
-    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
+    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path / "backbone")
     ours, config = load_backbone(tmp_path / "backbone", size_px)
     assert (config.family, config.taps, config.mean[0]) == ("vit", [1, 2, 4, 7], mean)
     model.set_input_size(img_size=(size_px, size_px))
@@ -211,7 +211,7 @@ def test_any_vit_of_timm_gives_its_own_features_at_any_size_that_its_patches_div
 @pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_atto.d2_in1k"])
 def test_a_convolutional_network_of_timm_gives_four_levels_from_stride_4_on(tmp_path, name):
     model = timm_file(tmp_path, name)
-    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path, tmp_path / "backbone")
+    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path / "backbone")
     ours, config = load_backbone(tmp_path / "backbone", 70)
     assert (config.family, ours.strides) == ("pyramid", [4, 8, 16, 32])
     images = torch.randn(1, 3, 70, 100)
@@ -238,7 +238,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     other = tmp_path / "resnet18.a1_in1k.safetensors"
     other.write_bytes((tmp_path / f"{TINY_VIT}.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"resnet18.*not the weights of resnet18\.a1_in1k: .*conv1"):
-        install_backbone(str(other), tmp_path, tmp_path, tmp_path / "out")
+        install_backbone(str(other), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -251,26 +251,28 @@ def test_a_timm_name_is_fetched_from_the_hub_as_safetensors(tmp_path, monkeypatc
         return path
 
     monkeypatch.setattr(timm_backbone, "fetch", fetched)
-    install_backbone(TINY_VIT, tmp_path, tmp_path, tmp_path / "backbone")
+    install_backbone(TINY_VIT, tmp_path, tmp_path / "backbone")
     url = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
     assert asked == [(url.format(TINY_VIT), None)]
     assert load_backbone(tmp_path / "backbone", 64)[1].name == TINY_VIT
     published = "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081"
     monkeypatch.setattr(timm_backbone, "convert", lambda *_: None)
     monkeypatch.setattr(timm_backbone, "fetch", lambda url, path, sha256, offline: asked.append((url, sha256)))
-    install_backbone(DINOV2, tmp_path, tmp_path, tmp_path / "backbone")
+    install_backbone(DINOV2, tmp_path, tmp_path / "backbone")
     assert asked[1] == (url.format(DINOV2), published)
 
 
 def test_folders_are_copied_and_unknown_names_are_refused(tmp_path):
     timm_file(tmp_path, TINY_VIT)
-    install_backbone(str(tmp_path / f"{TINY_VIT}.safetensors"), tmp_path, tmp_path, tmp_path / "one")
-    install_backbone("embedded", tmp_path / "one", tmp_path, tmp_path / "two")
+    install_backbone(str(tmp_path / f"{TINY_VIT}.safetensors"), tmp_path, tmp_path / "one")
+    install_backbone(str(tmp_path / "one"), tmp_path, tmp_path / "two")
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert (tmp_path / "one/config.json").read_bytes() == (tmp_path / "two/config.json").read_bytes()
-    with pytest.raises(UserError, match=r"weights\.backbone = 'vit_x': no such file or folder; allowed are embedded"):
-        install_backbone("vit_x", tmp_path, tmp_path, tmp_path / "three")
+    with pytest.raises(
+        UserError, match=r"weights\.backbone = 'vit_x': no such file or folder; allowed are efficientnet_lite0"
+    ):
+        install_backbone("vit_x", tmp_path, tmp_path / "three")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / f"{TINY_VIT}.safetensors").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.safetensors: not a safetensors file"):
-        install_backbone(str(tmp_path / "cut.safetensors"), tmp_path, tmp_path, tmp_path / "three")
+        install_backbone(str(tmp_path / "cut.safetensors"), tmp_path, tmp_path / "three")

@@ -12,8 +12,8 @@ from torch import nn
 from stages.common.params import load_params
 from stages.common.workdir import work_folder
 from stages.pretrain import Params, main
-from stages.pretraining import embedded_backbone, embedded_teacher
-from stages.pretraining.embedded_backbone import Scenes, backbone_task
+from stages.pretraining import embedded_teacher
+from stages.pretraining.embedded_teacher import Prompts, teacher_task
 from stages.pretraining.pretrain_loop import Task, optimizer_of, pretrain, schedule
 from stages.training.checkpoint import save_state
 
@@ -31,12 +31,8 @@ def params_file(folder: Path, **changed: int) -> Path:
     return path
 
 
-MODULES = {"teacher": embedded_teacher, "backbone": embedded_backbone}
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_a_killed_training_resumes_and_ends_at_the_same_bytes(name, tmp_path, monkeypatch, capsys):
-    params, loss = params_file(tmp_path), MODULES[name].loss
+def test_a_killed_training_resumes_and_ends_at_the_same_bytes(tmp_path, monkeypatch, capsys):
+    params, loss = params_file(tmp_path), embedded_teacher.loss
     steps = []
 
     def make(project: str, kill_at: int | None = None) -> None:
@@ -51,8 +47,8 @@ def test_a_killed_training_resumes_and_ends_at_the_same_bytes(name, tmp_path, mo
         steps.clear()
         (tmp_path / project / ".dvc").mkdir(parents=True, exist_ok=True)
         monkeypatch.setenv("DVC_ROOT", str(tmp_path / project))
-        monkeypatch.setattr(MODULES[name], "loss", counted)
-        main(name, params, tmp_path / project / "out", tmp_path / project / "metrics.json", device="cpu")
+        monkeypatch.setattr(embedded_teacher, "loss", counted)
+        main(params, tmp_path / project / "out", tmp_path / project / "metrics.json", device="cpu")
 
     def results(project: str) -> list[bytes]:
         files = ("out/model.safetensors", "out/config.json", "metrics.json")
@@ -63,7 +59,7 @@ def test_a_killed_training_resumes_and_ends_at_the_same_bytes(name, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         make("two", kill_at=4)
     assert not (tmp_path / "two/out").exists()
-    assert (work_folder() / f"training/pretrain_{name}.pt").exists()
+    assert (work_folder() / "training/pretrain_teacher.pt").exists()
     make("two")
     assert len(steps) == 2
     assert "resuming from step 2" in capsys.readouterr().out
@@ -79,7 +75,7 @@ def test_a_killed_training_resumes_and_ends_at_the_same_bytes(name, tmp_path, mo
 def test_a_snapshot_of_another_training_is_not_resumed(spoil, tmp_path, capsys):
     snapshot = tmp_path / "snapshot.pt"
     torch.manual_seed(0)
-    values = load_params(Params, params_file(tmp_path)).backbone
+    values = load_params(Params, params_file(tmp_path)).teacher
     net = nn.Linear(1, 1)
     task = Task(net, [net], lambda _: torch.arange(8.0), lambda net, x: net(x[:, None]).mean(), lambda *_: {}, None)
 
@@ -94,23 +90,23 @@ def test_a_snapshot_of_another_training_is_not_resumed(spoil, tmp_path, capsys):
 
 
 def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():
-    values = load_params(Params, ROOT / "data/weights/params.yaml").backbone
-    task = backbone_task(torch.device("cpu"))
+    values = load_params(Params, ROOT / "data/weights/params.yaml").teacher
+    task = teacher_task(torch.device("cpu"))
     optimizer = optimizer_of(task, values)
     assert [group["lr"] for group in optimizer.param_groups] == [values.muon_lr, values.lr]
-    loss = task.loss(task.network, [torch.stack(part) for part in zip(*(Scenes(0)[n] for n in (0, 1)), strict=True)])
-    loss.backward()
+    prompts = (Prompts(0)[number][:4] for number in (0, 1))
+    task.loss(task.network, [torch.stack(part) for part in zip(*prompts, strict=True)]).backward()
     optimizer.step()
-    by_muon = {name for name, value in task.network.named_parameters() if optimizer.state[value]["use_muon"]}
+    by_muon = {name for name, value in task.network.named_parameters() if optimizer.state[value].get("use_muon")}
+    matrices = {name for name, value in task.network.named_parameters() if value.ndim == 2 and name.endswith("weight")}
     assert by_muon == {
-        f"backbone.vit.blocks.{block}.{part}.weight"
-        for block in range(8)
-        for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+        name for name in matrices if name.startswith(("image_encoder.blocks", "mask_decoder.transformer"))
     }
+    assert {"image_encoder.blocks.0.attn.qkv.weight", "mask_decoder.transformer.layers.1.mlp.lin2.weight"} < by_muon
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
-    values = load_params(Params, ROOT / "data/weights/params.yaml").backbone
+    values = load_params(Params, ROOT / "data/weights/params.yaml").teacher
     factors = [schedule(step, values) for step in range(values.steps)]
     assert factors[0] == pytest.approx(1 / values.warmup_steps)
     assert max(factors) <= 1
@@ -118,7 +114,5 @@ def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
     assert factors[-1] == pytest.approx(0, abs=1e-5)
 
 
-def test_both_embedded_networks_are_small():
-    files = sorted((ROOT / "data/weights/embedded").glob("*/model.safetensors"))
-    assert len(files) == 2
-    assert sum(path.stat().st_size for path in files) < 16_000_000
+def test_the_embedded_teacher_is_small():
+    assert (ROOT / "data/weights/embedded/teacher/model.safetensors").stat().st_size < 8_000_000

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from pydantic import ValidationError
 
 from stages.common.errors import UserError
 from stages.networks.student import Network
@@ -14,7 +15,7 @@ from stages.student.decoder import SemanticDecoder
 from stages.student.segmenter import load_student, save_student
 from tests.support.tiny_student import TINY, backbone_config, student
 
-SMALL_DINOV2 = {"img_size": 518, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}
+SMALL_DINOV2 = {"model_name": "vit_small_patch14_dinov2"}
 
 
 def count(parameters) -> int:
@@ -65,7 +66,7 @@ def test_blocks_behind_the_deepest_tap_are_not_built():
 def test_taps_are_the_normed_outputs_of_their_blocks():
     """Against timm's whole network run block by block."""
     torch.manual_seed(0)
-    whole = VisionTransformer(**TINY, num_classes=0).eval()
+    whole = timm.create_model(**TINY, img_size=56, num_classes=0).eval()
     cut = VitBackbone(backbone_config(), size_px=56).eval()
     cut.vit.load_state_dict({key: value for key, value in whole.state_dict().items() if key in cut.vit.state_dict()})
     images = torch.rand(2, 3, 56, 56)
@@ -143,7 +144,7 @@ def test_a_full_checkpoint_loads_and_its_embedding_is_resampled_once(tmp_path):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    whole = VisionTransformer(**TINY, num_classes=0)
+    whole = timm.create_model(**TINY, img_size=56, num_classes=0)
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(backbone_config().model_dump_json())
     backbone, _ = load_backbone(tmp_path, size_px=84)
@@ -234,3 +235,8 @@ def test_a_student_of_an_older_version_is_refused_with_what_to_run(tmp_path):
     path.write_text(json.dumps(old))
     with pytest.raises(UserError, match=r"student\.json: written by a version before 0\.2; train again \(dvc repro\)"):
         load_student(tmp_path / "model")
+
+
+def test_a_backbone_without_a_name_is_of_an_earlier_version():
+    with pytest.raises(ValidationError, match="model_name is missing: written by an earlier version, train again"):
+        backbone_config({"patch_size": 14, "embed_dim": 24})

@@ -19,7 +19,7 @@ TINY_VIT = "vit_tiny_patch16_224.augreg_in21k"
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> Path:
-    """Two tiny embedded networks."""
+    """A tiny embedded teacher, and a backbone."""
     folder = tmp_path_factory.mktemp("embedded")
     save_sam(folder / "teacher", build_sam(TINY), TINY, torch.float16)
     torch.manual_seed(0)
@@ -28,10 +28,10 @@ def embedded(tmp_path_factory) -> Path:
     return folder
 
 
-def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str = "embedded") -> None:
+def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str | None = None) -> None:
     params = out / "params.yaml"
-    params.write_text(f"weights:\n  teacher: {teacher}\n  backbone: {backbone}\n")
-    weights.main(embedded, out / "teacher", out / "backbone", out / "cache", params)
+    params.write_text(f"weights:\n  teacher: {teacher}\n  backbone: {backbone or embedded / 'backbone'}\n")
+    weights.main(embedded / "teacher", out / "teacher", out / "backbone", out / "cache", params)
 
 
 def test_the_embedded_networks_are_put_in_place(embedded, tmp_path):

@@ -11,7 +11,7 @@ class WeightsParams(Section):
     `teacher`: embedded; SAM's vit_b, vit_l, vit_h; a name of stages/checkpoints/hub_teacher.py (they need the group
     transformers); a local file (an official .pth) or folder (what this stage writes, or a promptable model that
     transformers saved).
-    `backbone`: embedded, a timm name such as vit_small_patch14_dinov2.lvd142m, or a local file (timm's
+    `backbone`: efficientnet_lite0, a timm name such as vit_small_patch14_dinov2.lvd142m, or a local file (timm's
     .safetensors) or folder (what this stage writes).
     """
 

@@ -32,12 +32,11 @@ SHA256 = {
 """Of the hub's model.safetensors, by timm name. The files of other names are not verified."""
 
 
-def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
+def install_backbone(name: str, cache: Path, out: Path) -> None:
     """Write the backbone that `weights.backbone` names to the folder `out`. Raises UserError for an unknown name."""
-    if name == "embedded" or Path(name).is_dir():
-        folder = embedded if name == "embedded" else Path(name)
-        load_backbone(folder, read_backbone_config(folder).img_size)
-        copy_folder(folder, out)
+    if Path(name).is_dir():
+        load_backbone(Path(name), read_backbone_config(Path(name)).img_size)
+        copy_folder(Path(name), out)
     elif name == "efficientnet_lite0":
         statistics = {"mean": efficientnet_lite0.MEAN, "std": efficientnet_lite0.STD}
         source = f"sha256 {efficientnet_lite0.SHA256}"
@@ -52,7 +51,7 @@ def install_backbone(name: str, embedded: Path, cache: Path, out: Path) -> None:
         )
         convert(fetch(url, cache / f"{name}.safetensors", SHA256.get(name), offline), name, out)
     else:
-        allowed = "embedded, efficientnet_lite0, a timm name, timm's NAME.safetensors or a folder of weights"
+        allowed = "efficientnet_lite0, a timm name, timm's NAME.safetensors or a folder of weights"
         raise UserError(f"weights.backbone = {name!r}: no such file or folder; allowed are {allowed}")
 
 

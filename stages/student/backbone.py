@@ -10,7 +10,6 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
@@ -28,8 +27,7 @@ class VitBackbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, size_px: int) -> None:
         super().__init__()
-        kwargs = {**config.timm_kwargs, "img_size": size_px, "num_classes": 0}
-        self.vit = timm.create_model(**kwargs) if "model_name" in kwargs else VisionTransformer(**kwargs)
+        self.vit = timm.create_model(**config.timm_kwargs, img_size=size_px, num_classes=0)
         patch_px = self.vit.patch_embed.patch_size[0]
         if size_px % patch_px:
             raise UserError(f"view.size_px = {size_px}: the backbone {config.name} needs a multiple of {patch_px}")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.common.errors import UserError
 from stages.common.params import Section, parse
@@ -40,8 +40,8 @@ class BackboneConfig(Section):
     """What rebuilds a backbone without a hub, and its input statistics.
 
     `family`: a `vit` has four taps of one resolution, `taps` being blocks; of a `pyramid` they are feature levels, each
-    of half the resolution of the one before or of the same. `timm_kwargs`: `model_name` in timm, or without a name the
-    arguments of its VisionTransformer.
+    of half the resolution of the one before or of the same. `timm_kwargs`: `model_name` and other arguments of timm's
+    `create_model`.
     """
 
     name: str
@@ -52,6 +52,13 @@ class BackboneConfig(Section):
     std: list[float] = Field(min_length=3, max_length=3)
     taps: list[int] = Field(min_length=4, max_length=4)
     source: str
+
+    @field_validator("timm_kwargs")
+    @classmethod
+    def _named(cls, kwargs: dict) -> dict:
+        if "model_name" not in kwargs:
+            raise ValueError("model_name is missing: written by an earlier version, train again (dvc repro)")
+        return kwargs
 
 
 class NetworkConfig(Section):

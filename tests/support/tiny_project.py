@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 
 from stages.teacher.sam import save_sam
 from tests.support.tiny_student import TINY, backbone_config
@@ -52,7 +52,7 @@ def write_weights(folder: Path) -> None:
     save_sam(folder / "teacher", tiny_sam(), TINY_TEACHER)
     (folder / "backbone").mkdir(parents=True)
     torch.manual_seed(0)
-    save_file(VisionTransformer(**TINY, num_classes=0).state_dict(), folder / "backbone/model.safetensors")
+    save_file(timm.create_model(**TINY, img_size=56, num_classes=0).state_dict(), folder / "backbone/model.safetensors")
     (folder / "backbone/config.json").write_text(backbone_config().model_dump_json())
 
 

@@ -13,16 +13,16 @@ from stages.runtime.metadata import metadata_of
 from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
 from stages.student.decision import ARGMAX
 
-TINY = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
+TINY = {"model_name": "vit_small_patch14_dinov2", "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZES_HW = [(56, 56), (57, 200), (131, 56), (30, 170), (13, 11), (150, 190)]
 """Of images for a student of 56 px: one tile, several, and less than one."""
 
 
-def backbone_config(timm_kwargs=TINY) -> BackboneConfig:
+def backbone_config(timm_kwargs=TINY, size_px=56) -> BackboneConfig:
     return BackboneConfig(
         name="test",
         timm_kwargs=timm_kwargs,
-        img_size=timm_kwargs["img_size"],
+        img_size=size_px,
         mean=[0.5, 0.4, 0.3],
         std=[0.2, 0.2, 0.2],
         taps=[1, 2, 4, 7],
@@ -40,7 +40,7 @@ def student(
             names=list(names),
             network={"architecture": "student", "width": width, "detail": detail, "binary": binary},
             view=ViewParams(scale=scale, size_px=size_px),
-            backbone=backbone_config(timm_kwargs),
+            backbone=backbone_config(timm_kwargs, size_px),
             plan_sha256="0" * 64,
         )
     )
