@@ -3,7 +3,8 @@
     python -m stages.appraise --tables data/tables --masks data/masks --truth data/truth
         --metrics metrics/rasterize.json
 
-A stage of its own, so that truth cannot influence the masks and a correction of the truth never reruns SAM.
+A stage of its own, so that truth cannot influence the masks and a correction of the truth never reruns SAM. Images of
+which a person drew labels for training are left out: these are not the teacher's.
 """
 
 from itertools import groupby
@@ -36,7 +37,7 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
     for index in progress(shard_indices(folder), f"appraise {folder.name}", "shards"):
         images, candidates = read_shard(folder, index)
         chosen = candidates.filter(candidates["chosen"])
-        known = [image for image in images.to_pylist() if image["image_id"] in pngs]
+        known = [image for image in images.to_pylist() if image["image_id"] in pngs and image["trusted"] is None]
         totals["images"] += len(images)
         totals["boxes"] += len(chosen)
         totals["empty_masks"] += pc.sum(pc.equal(chosen["area_in_box"], 0)).as_py() or 0

@@ -1,5 +1,8 @@
 """Score the students of one run, one per seed: val against the pseudo-masks, test against pixel truth.
 
+Where val has pixels that a person drew for training, `val_trusted` holds the scores on these, and `val` those on the
+others: each number is against one kind of mask.
+
     python -m stages.evaluate data/students/RUN --tables data/tables --masks data/masks --truth data/truth
         --metrics metrics/RUN.json --predictions data/predictions/RUN --models data/models/RUN
 
@@ -28,13 +31,14 @@ from stages.data.tables import read_dataset
 from stages.evaluation.card import card
 from stages.evaluation.config import EvaluateParams, Seeds
 from stages.evaluation.operating_points import choose
-from stages.evaluation.predicting import load, predicted, references_of
+from stages.evaluation.predicting import load, predicted, references_of, rescored
 from stages.evaluation.predictions import write_predictions
 from stages.evaluation.split_metrics import split_metrics
 from stages.evaluation.tally import Tally, operating_points
 from stages.student.config import read_config
 from stages.student.decision import DECISION, Decision
 
+VAL_TRUSTED = "val_trusted"
 STUDENT_FILES = ("student.safetensors", "student.json")
 
 
@@ -59,7 +63,7 @@ def main(
     values, seeds = wanted.evaluate, wanted.seeds
     source = read_dataset(tables / "dataset.json")
     make_deterministic()
-    references, chosen_on = references_of(tables, masks, truth)
+    references, drawn, chosen_on = references_of(tables, masks, truth)
     tallies: dict[str, list[Tally]] = {"val": [], "test": []}
     chosen: list[tuple[Decision, list[bool]]] = []
     result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
@@ -73,11 +77,18 @@ def main(
                 rows = predicted(student, source, title, images, label_maps, values, tally)
                 write_predictions(part / str(seed) / f"{split}.parquet", rows)
                 if split == "val":
+                    if drawn:
+                        again = rescored(part / str(seed) / "val.parquet", drawn, values, len(source.names))
+                        write_predictions(part / str(seed) / f"{VAL_TRUSTED}.parquet", again)
                     chosen.append(choose(tally.counts, values.operating_point, len(source.names)))
             shutil.copytree(model / str(seed), models_part / str(seed))
             write_json(models_part / str(seed) / DECISION, chosen[-1][0].model_dump())
         for split, (_, label_maps, _) in references.items():
             result |= split_metrics(part, split, source.names, seeds, values, label_maps)
+        if drawn:
+            result |= split_metrics(part, VAL_TRUSTED, source.names, seeds, values, drawn)
+            if result["val"] is None:
+                result["val_not_scored"] = f"all of val is trusted: see {VAL_TRUSTED}"
         point, drawn = operating_points(tallies, *zip(*chosen, strict=True), chosen_on, source.names, values)
         result["operating_point"] = point
         write_json(part / "curves.json", drawn)

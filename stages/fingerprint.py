@@ -1,7 +1,8 @@
 """Fingerprint the data set, so that DVC runs ingest again when, and only when, a file of it has changed.
 
-    python -m stages.fingerprint --out data/fingerprint.json
+    python -m stages.fingerprint --out data/fingerprint.json --trusted data/fingerprint_trusted.json
 
+The same for the masks in data.trusted, apart, so that a corrected one does not read the data set again.
 DVC runs it each time and never looks into data.root itself: it would wait for ever at a pipe, and stop at a link to
 nothing. Here a file that ingest would refuse is its reason. A file whose size, time of change and inode are those of
 the last time is not read again.
@@ -38,19 +39,32 @@ class Params(Section):
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file for the number of files and their hash.")],
+    trusted: Annotated[Path, typer.Option(help="The same for data.trusted.")],
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Fingerprint the data set at data.root."""
-    root = Path(load_params(Params, params).data.root)
+    """Fingerprint the data set at data.root, and data.trusted."""
+    data = load_params(Params, params).data
+    root = Path(data.root)
     root = root.parent if root.is_file() else root
     if not root.is_dir():
         raise UserError(f"{params}: data.root = {root}: no such folder")
+    write_json(out, taken(root))
+    drawn = None if data.trusted is None else Path(data.trusted)
+    if drawn is None or drawn.is_dir():
+        write_json(trusted, drawn and taken(drawn))
+    else:
+        state = state_of(drawn.parent, drawn.name, None)
+        write_json(trusted, {"files": 1, "sha256": fingerprint([drawn.name, state[-1]])})
+
+
+def taken(root: Path) -> dict:
+    """Number of the files below `root` that can be read, and a hash over their names and bytes."""
     memory = work_folder() / "fingerprints" / f"{fingerprint(str(root.resolve()))}.json"
     known = json.loads(read_cached(memory) or b"{}")
     states = states_of(root, known)
     if states != known:
         write_cached(memory, json.dumps(states).encode())
-    write_json(out, {"files": len(states), "sha256": fingerprint([(path, own[-1]) for path, own in states.items()])})
+    return {"files": len(states), "sha256": fingerprint([(path, own[-1]) for path, own in states.items()])}
 
 
 def states_of(root: Path, known: dict[str, State]) -> dict[str, State]:

@@ -61,7 +61,7 @@ def main(
         layout, groups = split_by_group(layout, ingest.split)
     absent = [split for split, images in layout.splits.items() if images is None]
     census = Census(layout.names, absent, layout.ignored + orphans(layout), groups)
-    format = RowFormat(len(layout.names), layout.keypoints, ingest.confidence)
+    format = RowFormat(len(layout.names), layout.keypoints, ingest.confidence, ingest.polygons)
     sampled = partial(read_sample, Counterparts(layout.root), format=format, white_level=ingest.white_level)
     total = sum(len(images or ()) for images in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
@@ -74,7 +74,7 @@ def main(
                 ingest_split(layout.splits[split] or [], split, read, part, truth_part, census, bar)
         census.find_near_duplicates(ingest.near_duplicates)
         census.note(ingest.white_level)
-        problems = census.problems(ingest, strict)
+        problems = census.problems(ingest, strict, boxed=values.data.trusted is None)
         if problems:
             for split in SPLITS:
                 shutil.rmtree(part / split)

@@ -3,8 +3,9 @@
     python -m stages.rasterize --tables data/tables --weights data/weights/teacher --out data/masks
 
 An image, or the crop around a box, is encoded once and its boxes are decoded together. Images without boxes need no
-network, nor do those whose answers are cached (stages/teacher/answer_store.py). Memory does not grow with the number of
-images. Ground truth is not an input: no mask can depend on it.
+network, nor do those whose answers are cached (stages/teacher/answer_store.py), nor what people drew, which replaces
+the teacher's masks (stages/trusted/drawn_masks.py). Memory does not grow with the number of images. Ground truth is not
+an input: no mask can depend on it.
 """
 
 from collections.abc import Iterator
@@ -23,12 +24,13 @@ from stages.common.progress import progress
 from stages.common.workdir import work_folder
 from stages.compute.device import device_of, make_deterministic
 from stages.data.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
-from stages.masks.labelmap import candidate_rows, mask_row
+from stages.masks.labelmap import mask_row
 from stages.masks.shards import write_shard
 from stages.teacher.answer_store import Store
 from stages.teacher.answers import Answers
 from stages.teacher.config import RasterizeParams
 from stages.teacher.loading import load_teacher
+from stages.trusted.drawn_masks import read_trusted, trusted_rows, with_drawn
 
 
 class Params(Section):
@@ -39,6 +41,7 @@ def main(
     tables: Tables,
     weights: Annotated[Path, typer.Option(help="Folder of the teacher's weights.")],
     out: Annotated[Path, typer.Option(help="Folder to write pseudo-masks to, one folder per split.")],
+    trusted: Annotated[Path | None, typer.Option(help="Folder of the trusted masks, if there are any.")] = None,
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
 ) -> None:
@@ -51,13 +54,15 @@ def main(
     answers = Answers(teacher, store, source, values)
     for split in SPLITS:
         images, boxes = read_split(tables / split)
+        drawn = read_trusted(trusted / f"{split}.parquet") if trusted and split != "test" else {}
+        asked = {key: [row for row in rows if row["mask"] is None] for key, rows in boxes.items() if key not in drawn}
         with (
             new_folder(out / split) as part,
             progress((), f"rasterize {split}", "images", total=len(images)) as bar,
         ):
             for index, start in enumerate(range(0, max(len(images), 1), values.shard_size)):
                 shard = images[start : start + values.shard_size]
-                rasterize_shard(part, index, answers.of(shard, boxes), boxes, values, bar)
+                rasterize_shard(part, index, answers.of(shard, asked), boxes, drawn, values, bar)
 
 
 def read_split(folder: Path) -> tuple[list[dict], dict[str, list[dict]]]:
@@ -73,14 +78,24 @@ def rasterize_shard(
     index: int,
     answered: Iterator[tuple[dict, list[dict]]],
     boxes: dict[str, list[dict]],
+    drawn: dict[str, bytes],
     params: RasterizeParams,
     bar: tqdm,
 ) -> None:
-    """Write shard `index` from rows of the images table with the teacher's answers, and their boxes by image id."""
+    """Write shard `index` from rows of the images table with the teacher's answers.
+
+    By image id, `boxes`: their rows of the boxes table; `drawn`: label maps of trusted images as PNG.
+    """
     masks, candidates = [], []
     for image, found in answered:
-        rows = candidate_rows(boxes.get(image["image_id"], []), found, params.candidate)
-        masks.append(mask_row(image, rows, params.clip_margin))
+        image_id, own = image["image_id"], boxes.get(image["image_id"], [])
+        if image_id in drawn:
+            mask, rows = trusted_rows(image, drawn[image_id])
+        else:
+            rows = with_drawn(own, found, (image["height"], image["width"]), params.candidate)
+            by_hand = {row["box_id"] for row in own if row["mask"] is not None}
+            mask = mask_row(image, rows, params.clip_margin, by_hand)
+        masks.append(mask)
         candidates.extend(rows)
         bar.update()
     write_shard(folder, index, masks, candidates)

@@ -1,9 +1,9 @@
-"""Train one run's student on the SAM teacher's pseudo-masks, once for one seed.
+"""Train one run's student on the SAM teacher's pseudo-masks and the masks that people drew, once for one seed.
 
     python -m stages.train data/plan/RUN.json --seed 0 --out data/students/RUN/0 --curves data/curves/RUN/0 ...
 
-Reads the shards of train and val only: neither a test image nor any human mask can reach it. A killed training resumes
-from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
+Reads the shards of train and val only: neither a test image nor a mask that scores can reach it. A killed training
+resumes from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
 """
 
 import sys
@@ -70,7 +70,8 @@ def main(
         student = network.untrained(config, backbone)
         split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
         method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
-        samples = Samples(split, values.train.augment, values.train.defect_share, method.reads_boxes)
+        shares = values.train.defect_share, method.reads_boxes, values.train.trusted_share
+        samples = Samples(split, values.train.augment, *shares)
         identity = {
             "plan": values.model_dump(mode="json"),
             "seed": seed,

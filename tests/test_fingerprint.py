@@ -21,7 +21,7 @@ from tests.support.tiny_project import ROOT, write_data_set, write_params
 def taken(root: Path, out: Path) -> dict:
     params = out.with_suffix(".yaml")
     params.write_text(f"data: {{root: {json.dumps(str(root))}}}\n")
-    fingerprint.main(out, params)
+    fingerprint.main(out, out.with_suffix(".trusted"), params)
     return json.loads(out.read_text())
 
 

@@ -86,7 +86,7 @@ def test_a_good_data_set_becomes_tables(root):
         "labels_missing": 1,
         "boxes": 2,
         "boxes_by_class": {"dirt": 1, "damage": 1},
-        "boxes_by_form": {"confidence": 0, "polygon": 0, "pose": 0},
+        "boxes_by_form": {"confidence": 0, "polygon": 0, "oriented": 0, "pose": 0},
         "restored_images": 0,
         "clipped_boxes": 0,
         "duplicates_removed": 0,

@@ -3,11 +3,13 @@
 import math
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stages.ingestion.labels import OVERHANG, BadRow, RowFormat, count_rows, parse_labels, parse_row
+from stages.masks import rle
 
 SIZE_HW = (100, 200)
 FOUR = RowFormat(4)
@@ -133,7 +135,7 @@ def test_rows_of_other_tasks_give_their_box():
     polygon = parse_row("1 .2 .5 .8 .4 .5 .1", SIZE_HW, FOUR)
     assert (polygon.form, polygon.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
     oriented = parse_row("1 .2 .3 .5 .1 .8 .3 .5 .5", SIZE_HW, FOUR)
-    assert (oriented.form, oriented.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
+    assert (oriented.form, oriented.xyxy) == ("oriented", pytest.approx((40, 10, 160, 50)))
     pose = parse_row("1 .5 .3 .6 .4 .1 .1 2 .9 .9 1", SIZE_HW, RowFormat(4, keypoints=6))
     assert (pose.form, pose.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
     sure = parse_row("1 .5 .3 .6 .4 .87", SIZE_HW, RowFormat(4, confidence=0.5))
@@ -165,6 +167,35 @@ def test_a_byte_of_labels_costs_a_bounded_number_of_bytes(row):
         assert tracemalloc.get_traced_memory()[1] < 12 * len(data)
     finally:
         tracemalloc.stop()
+
+
+def test_a_trusted_polygon_is_a_mask_and_its_box_is_that_of_its_pixels():
+    """In 20 x 10 pixels: a triangle from (2, 1) to (6, 1) and (6, 5), with its border, and no other pixel."""
+    trusted = RowFormat(4, polygons="trust")
+    box = parse_row("1 .1 .1 .3 .1 .3 .5", (10, 20), trusted)
+    expected = np.zeros((10, 20), bool)
+    for row in range(1, 6):
+        expected[row, row + 1 : 7] = True
+    np.testing.assert_array_equal(rle.decode(box.mask, (10, 20)), expected)
+    assert (box.form, box.xyxy) == ("polygon", (2.0, 1.0, 7.0, 6.0))
+    assert parse_row("1 .1 .1 .3 .1 .3 .5", (10, 20), FOUR).mask is None
+    oriented = parse_row("1 .2 .3 .5 .1 .8 .3 .5 .5", SIZE_HW, trusted)
+    assert (oriented.form, oriented.mask) == ("oriented", None), "four corners are an oriented box"
+    assert parse_row("1 .5 .3 .6 .4", SIZE_HW, trusted).mask is None
+
+
+def test_rows_of_one_file_may_mix_and_two_polygons_may_have_one_box():
+    rows = b"0 .5 .5 .2 .2\n1 .1 .1 .3 .1 .3 .5\n1 .1 .1 .1 .5 .3 .5\n1 .1 .1 .3 .1 .3 .5\n"
+    labels = parse_labels(rows, (10, 20), RowFormat(4, polygons="trust"))
+    assert [(line, box.form) for line, box in labels.boxes] == [(1, "box"), (2, "polygon"), (3, "polygon")]
+    assert [(line, bad.kind) for line, bad in labels.bad] == [(4, "duplicate")]
+
+
+@pytest.mark.parametrize("row", ["1 .2 .5 .8 .4 .5 .1", "1 .2 .3 .5 .1 .8 .3 .5 .5"])
+def test_corners_are_lost_where_they_are_to_be_rejected(row):
+    with pytest.raises(BadRow, match=r"ingest\.polygons") as caught:
+        parse_row(row, SIZE_HW, RowFormat(4, polygons="reject"))
+    assert caught.value.kind == "polygon"
 
 
 @pytest.mark.parametrize(

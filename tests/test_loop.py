@@ -33,7 +33,7 @@ def test_a_short_run_learns_and_does_not_collapse(split):
     better_and_better = itertools.count()
     trained, history = train(network, samples_of(split), plan(network, epochs=30), lambda _: next(better_and_better))
     assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
-    image, _, labels, _ = samples_of(split, defect_share=1.0, augment=PLAIN)[0]
+    image, _, labels, *_ = samples_of(split, defect_share=1.0, augment=PLAIN)[0]
     with torch.no_grad():
         predicted = trained(image[None], with_binary=False).fine.argmax(1)
     assert (predicted[0][(labels > 0) & (labels != IGNORE)] > 0).float().mean() > 0.5

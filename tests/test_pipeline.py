@@ -16,8 +16,9 @@ from stages.student import plugins
 ROOT = Path(__file__).parent.parent
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 KINDS = ("deps", "params", "outs", "metrics", "plots")
-WAITED_FOR = ("data/checked.txt", "data/demo", "data/fingerprint.json")
-"""What stages wait for and do not name; ingest and its fingerprint read data.root, which is data/demo by default."""
+WAITED_FOR = ("data/checked.txt", "data/demo", "data/fingerprint.json", "data/fingerprint_trusted.json")
+"""What stages wait for and do not name; ingest and its fingerprint read data.root, which is data/demo by default, and
+trust reads data.trusted."""
 
 LOADED_BY_NAME = {"train": ("methods", "networks"), "evaluate": ("networks",)}
 """Packages whose modules a stage loads by name; the plan, and through it the trained student, hold their hashes."""
@@ -32,23 +33,23 @@ UNUSED_LINES = {
         "stages/data/images.py": 111,
         "stages/data/root_files.py": 162,
     },
-    "train": {"stages/masks/labelmap.py": 87},
-    "evaluate": {"stages/masks/labelmap.py": 87, "stages/evaluation/palette.py": 34},
+    "train": {"stages/masks/labelmap.py": 114},
+    "evaluate": {"stages/masks/labelmap.py": 114, "stages/evaluation/palette.py": 34},
     "report": {
-        "stages/masks/labelmap.py": 87,
-        "stages/masks/rle.py": 62,
+        "stages/masks/labelmap.py": 114,
         "stages/evaluation/split_metrics.py": 68,
         "stages/evaluation/average_precision.py": 103,
         "stages/evaluation/card.py": 92,
         "stages/evaluation/confidence.py": 67,
         "stages/evaluation/operating_points.py": 157,
-        "stages/evaluation/predicting.py": 72,
+        "stages/evaluation/predicting.py": 102,
         "stages/evaluation/tally.py": 91,
     },
 }
 """Lines of code in the folders that a stage declares and does not import: an edit there reruns it without need.
 
-`plan` declares all code and takes seconds; so does `weights`, which builds one network of each of its packages.
+`plan` declares all code and takes seconds; so does `weights`, which builds one network of each of its packages, and
+`trust`, which reads every format: rasterize runs again only where its tables change.
 """
 
 
@@ -124,7 +125,7 @@ def test_every_file_that_a_stage_imports_lies_in_what_it_declares(name):
     assert outside == []
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("plan", "weights")])
+@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("plan", "weights", "trust")])
 def test_what_a_stage_declares_and_does_not_import_is_listed(name):
     assert unused(name) == UNUSED_LINES.get(name, {})
 
@@ -197,9 +198,43 @@ def test_light_stages_do_not_load_torch(module):
     assert not probe(module)["torch"]
 
 
+def needed_for(name: str) -> set[str]:
+    """Paths that stage `name` depends on, and those that their makers depend on, and so on."""
+    found, waiting = set(), paths(STAGES[name]["deps"])
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        makers = [
+            maker
+            for maker, stage in STAGES.items()
+            for out in (made for kind in KINDS[2:] for made in paths(stage.get(kind, [])))
+            if out == path or out.startswith(f"{path}/") or path.startswith(f"{out}/")
+        ]
+        waiting += [dep for maker in makers for dep in paths(STAGES[maker]["deps"]) if dep not in found]
+    return found
+
+
 def test_training_cannot_reach_test_images_or_human_masks():
     reachable = paths(STAGES["train"]["deps"])
     assert not [path for path in reachable if "truth" in path or "test" in path or "data/demo" in path]
+
+
+def test_what_training_learns_from_is_made_of_trusted_masks_and_never_of_truth():
+    """Truth scores, trusted masks teach: no path leads from truth to training, and one does from what people drew."""
+    assert not [path for path in needed_for("train") if "truth" in path]
+    assert {"data/trusted", "data/fingerprint_trusted.json"} <= needed_for("train")
+    assert not [path for path in needed_for("ingest") if "trusted" in path], "a corrected mask reads no data set again"
+
+
+def test_the_proof_that_training_cannot_reach_truth_can_fail():
+    """Evaluation needs both; and were truth an input of trust, training would reach it."""
+    assert {"data/truth", "data/trusted"} <= needed_for("evaluate")
+    deps = STAGES["trust"]["deps"]
+    try:
+        deps.append("data/truth")
+        assert "data/truth" in needed_for("train")
+    finally:
+        deps.remove("data/truth")
 
 
 def test_every_section_of_params_is_read_by_some_stage():

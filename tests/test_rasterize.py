@@ -58,7 +58,7 @@ def tables(tmp_path) -> Path:
                     dict(
                         zip(
                             BOXES.names,
-                            (f"{image_id}:{line}", image_id, class_id, *box, "label.txt", line),
+                            (f"{image_id}:{line}", image_id, class_id, *box, "label.txt", line, None),
                             strict=True,
                         )
                     )

@@ -18,7 +18,7 @@ def test_image_and_labels_are_cut_and_flipped_alike(split, scale, flip):
     samples = samples_of(split, scale, PLAIN.model_copy(update={"flip": flip}))
     shown = set()
     for number in range(40):
-        image, _, labels, _ = samples[number]
+        image, _, labels, *_ = samples[number]
         assert image.shape == (3, 56, 56)
         assert labels.shape == (56, 56)
         known = labels != IGNORE
@@ -101,7 +101,7 @@ def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(split, scale)
     flips = PLAIN.model_copy(update={"flip": True})
     samples, seen = samples_of(split, scale, flips, with_boxes=True), 0
     for number in range(40):
-        _, _, labels, boxes = samples[number]
+        _, _, labels, boxes, _ = samples[number]
         assert len(boxes.class_id) == len(boxes.candidates)
         shown = torch.zeros_like(labels)
         for class_id, mask, (x1, y1, x2, y2) in zip(

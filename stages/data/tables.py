@@ -56,9 +56,10 @@ BOXES = _schema(
     y2=pa.float64(),
     source=pa.string(),
     line=pa.int32(),
-)
+).append(pa.field("mask", pa.binary()))
 """Corners in pixels of the upright image; a box covers [x1, x2) x [y1, y2). `source`: path of the label file, relative
-to the data root; `line`: counted from 1."""
+to the data root; `line`: counted from 1. `mask`: run-length code (stages/masks/rle.py) of a polygon that is trusted as
+the box's mask; else null."""
 
 REJECTS = pa.schema(
     [

@@ -16,6 +16,7 @@ WAYS_OUT = {
     "class": "`names` in data.yaml must name every class",
     "class_one_more": "`names` in data.yaml must name every class, and ids count from 0",
     "confidence": "ingest.confidence: 0 takes these rows, a higher number those from it on; the column is dropped",
+    "polygon": "ingest.polygons: box takes the enclosing boxes, trust the polygons",
     "columns": "a row is `class cx cy w h`, or a class and the corners of a polygon",
     "not_a_number": "a row is `class cx cy w h`, separated by spaces, with decimal points",
     "out_of_bounds": "coordinates are shares of the image's sides, from 0 to 1",

@@ -14,6 +14,9 @@ from stages.ingestion.sample import Sample
 FEW = 10
 """Rows below which they cannot be told for keypoints: a few polygons can look so by chance."""
 
+FORMS = ("confidence", "polygon", "oriented", "pose")
+"""What rows hold beside plain boxes."""
+
 WHITE = 65535
 """White of 16 bits, which most images of more than 8 have."""
 
@@ -95,7 +98,7 @@ class Census:
             "labels_missing": counts["missing"],
             "boxes": sum(self.classes[split].values()),
             "boxes_by_class": {name: self.classes[split][index] for index, name in enumerate(self.names)},
-            "boxes_by_form": {form: self.forms[split][form] for form in ("confidence", "polygon", "pose")},
+            "boxes_by_form": {form: self.forms[split][form] for form in FORMS},
             "clipped_boxes": counts["box clipped"],
             "duplicates_removed": kinds.pop("duplicate", 0),
             "rejected_rows": sum(kinds.values()),
@@ -127,8 +130,11 @@ class Census:
             )
         return lines
 
-    def problems(self, params: IngestParams, strict: bool) -> list[str]:
-        """Reasons why the data set must not be used; empty when it may. Adds exact duplicates to the rejects."""
+    def problems(self, params: IngestParams, strict: bool, boxed: bool = True) -> list[str]:
+        """Reasons why the data set must not be used; empty when it may. Adds exact duplicates to the rejects.
+
+        `boxed`: train and val need a box each, because there are no trusted masks beside the data set.
+        """
         found = []
         totals = sum(self.counts.values(), Counter())
         totals["boxes"] = sum(sum(classes.values()) for classes in self.classes.values())
@@ -146,7 +152,7 @@ class Census:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
             )
-        found += self._suspicious(params, totals, limit, bool(same))
+        found += self._suspicious(params, totals, limit, bool(same) or not boxed)
         groups, stops = exact_duplicates(self.images), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
@@ -178,7 +184,7 @@ class Census:
         if totals["tiny_boxes"] > params.max_bad_share * totals["boxes"]:
             share = f"{totals['tiny_boxes']} of {totals['boxes']} boxes are smaller than a pixel ({limit})"
             found.append(f"{share}: coordinates look normalised twice")
-        corners = sum(forms["polygon"] for forms in self.forms.values())
+        corners = sum(forms["polygon"] + forms["oriented"] for forms in self.forms.values())
         if len(self.keypoints) == 1 and corners == self.keypoints.total() >= FEW:
             columns = f"all {corners} rows with corners have {min(self.keypoints)} columns and look like keypoints"
             found.append(f"{columns}: write kpt_shape into data.yaml; or, of one polygon, the first corner once more")

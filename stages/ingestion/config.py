@@ -17,9 +17,13 @@ def _pattern(text: str) -> str:
 
 
 class DataParams(Section):
-    """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute."""
+    """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute.
+
+    `trusted`: masks that people drew or corrected and that training takes as truth, in a folder or a file.
+    """
 
     root: str = Field(min_length=1)
+    trusted: Annotated[str, Field(min_length=1)] | None = None
 
 
 class SplitParams(Section):
@@ -50,7 +54,9 @@ class IngestParams(Section):
     listed; None: no comparison. Different images differ in about half of the bits.
     `max_bad_share`: greatest share of unusable images, of label files without a usable row, and of unusable masks;
     above it the stage stops.
-    `polygons`: what becomes of a row with the corners of a polygon or an oriented box: its enclosing box is taken.
+    `polygons`: what becomes of a row with the corners of a polygon: its enclosing box is taken (`box`); in train and
+    val the polygon itself, as a mask that training trusts (`trust`); or the row is lost (`reject`). An oriented box,
+    which has four corners, is trusted as no mask.
     `confidence`: least value of a sixth column, as detectors write it, from which a row is taken, the column dropped;
     None: such a row is lost.
     `white_level`: what becomes 255 in images of more than 8 bits (4095 for 12-bit cameras); None: what their type says,
@@ -60,7 +66,7 @@ class IngestParams(Section):
     duplicates: Literal["error", "report"]
     near_duplicates: Annotated[int, Field(ge=0, le=127)] | None
     max_bad_share: float = Field(ge=0, le=1)
-    polygons: Literal["box"]
+    polygons: Literal["box", "trust", "reject"]
     confidence: Annotated[float, Field(ge=0, le=1)] | None
     white_level: Annotated[float, Field(gt=0)] | None
     split: SplitParams

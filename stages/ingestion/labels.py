@@ -1,7 +1,8 @@
 """YOLO label files: rows of `class cx cy w h`, normalised to the upright image, become boxes in its pixels.
 
 Rows of other tasks hold a box too: corners of a polygon or an oriented box have an enclosing box, and of pose labels
-the first five columns are one. A column more, as detectors write it, is a confidence.
+the first five columns are one. A column more, as detectors write it, is a confidence. Four corners are taken for an
+oriented box.
 
 Upright means after applying the EXIF orientation, as annotation tools show the image and as Ultralytics assumes.
 Errors use Ultralytics' words, but reject only the row, where Ultralytics rejects the image.
@@ -11,7 +12,11 @@ import math
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from stages.data.boxes import Box
+from stages.masks import rle
+from stages.masks.polygons import yolo_polygon
 
 OVERHANG = 0.01
 """Greatest overhang of a box beyond the image, as a share of its width or height; it is clipped. Ultralytics' limit."""
@@ -43,8 +48,9 @@ class BadRow(ValueError):
 class LabelledBox:
     """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped.
 
-    `form`: what the row held: box, confidence, polygon or pose. `keypoints`: of a polygon whose numbers can be a box
-    and keypoints as well, the number of columns; else 0.
+    `form`: what the row held: box, confidence, polygon, oriented or pose. `keypoints`: of a polygon whose numbers can be
+    a box and keypoints as well, the number of columns; else 0. `mask`: run-length code of a polygon that is trusted, at
+    the size of the image.
     """
 
     class_id: int
@@ -52,15 +58,17 @@ class LabelledBox:
     overhang: float = 0.0
     form: str = "box"
     keypoints: int = 0
+    mask: bytes | None = None
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """`keypoints`: columns that pose labels have beyond a box, or None; `confidence`: see `IngestParams`."""
+    """`keypoints`: columns that pose labels have beyond a box, or None. The others: see `IngestParams`."""
 
     class_count: int
     keypoints: int | None = None
     confidence: float | None = None
+    polygons: str = "box"
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], format: RowFormat) -> La
             continue
         try:
             box = parse_row(text, size_hw, format)
-            first = seen.setdefault((box.class_id, box.xyxy), line)
+            first = seen.setdefault((box.class_id, box.xyxy, box.mask), line)
             if first != line:
                 raise BadRow("duplicate", f"duplicate label removed, same as line {first}")
             labels.boxes.append((line, box))
@@ -104,7 +112,12 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
     _check_class(class_value, columns[0], format.class_count)
     if rated:
         _check_confidence(numbers.pop(), columns, format.confidence)
+    shares_xy = None
     if form == "polygon":
+        if format.polygons == "reject":
+            raise BadRow("polygon", f"{len(numbers) // 2} corners of a polygon or an oriented box (ingest.polygons)")
+        form = "oriented" if len(numbers) == 8 else form
+        shares_xy = np.array(numbers).reshape(-1, 2).clip(0, 1)
         left, top, right, bottom = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
         numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     cx, cy, width, height = numbers[:4]
@@ -122,7 +135,12 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
     xyxy = (_clip(x1) * image_w, _clip(y1) * image_h, _clip(x2) * image_w, _clip(y2) * image_h)
     if xyxy[0] >= xyxy[2] or xyxy[1] >= xyxy[3]:
         raise BadRow("zero_area", f"box {_brief(*columns[1:9])} has no area inside the image")
-    return LabelledBox(int(class_value), xyxy, overhang, form, keypoints)
+    mask = None
+    if form == "polygon" and format.polygons == "trust":
+        (down, across), part = yolo_polygon(shares_xy, size_hw)
+        mask = rle.encode(part, (across.start, down.start), size_hw)
+        xyxy = (float(across.start), float(down.start), float(across.stop), float(down.stop))
+    return LabelledBox(int(class_value), xyxy, overhang, form, keypoints, mask)
 
 
 def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, int]:

@@ -6,7 +6,7 @@ small defect on a large one stays visible; of equal masks the later box is on to
 pixel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +32,13 @@ def candidate_rows(boxes: Sequence[dict], found: Sequence[dict], candidate: str)
     for number, box in enumerate(boxes):
         five = found[number * CANDIDATES_PER_BOX : (number + 1) * CANDIDATES_PER_BOX]
         chosen = choose([one["sam_pred_iou"] for one in five], candidate)
-        shared = {key: box[key] for key in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")}
-        rows += [shared | one | {"chosen": index == chosen} for index, one in enumerate(five)]
+        rows += [box_columns(box) | one | {"chosen": index == chosen} for index, one in enumerate(five)]
     return rows
+
+
+def box_columns(box: dict) -> dict:
+    """What the boxes and the candidates table have in common."""
+    return {key: box[key] for key in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")}
 
 
 def choose(predicted_iou: Sequence[float], candidate: str) -> int:
@@ -44,12 +48,35 @@ def choose(predicted_iou: Sequence[float], candidate: str) -> int:
     return {"single": 0, "refined": 4}.get(candidate, 1 + int(np.argmax(predicted_iou[1:4])))
 
 
-def mask_row(image: dict, candidates: Sequence[dict], clip_margin: float | None) -> dict:
-    """The row of the masks table for a row of the images table and the rows of its candidates."""
-    chosen = [Chosen(row["rle"], row["class_id"], corners(row)) for row in candidates if row["chosen"]]
+def mask_row(image: dict, candidates: Sequence[dict], clip_margin: float | None, drawn: Collection[str] = ()) -> dict:
+    """The row of the masks table for a row of the images table and the rows of its candidates.
+
+    A person drew the masks of the box ids `drawn`: they are not clipped, lie above all others, and are trusted, like
+    the rest of their boxes where no other box may label it.
+    """
+    size_hw, margins = (image["height"], image["width"]), {False: clip_margin, True: None}
+    chosen = {by_hand: [] for by_hand in margins}
+    for row in candidates:
+        if row["chosen"]:
+            chosen[row["box_id"] in drawn].append(Chosen(row["rle"], row["class_id"], corners(row)))
+    below, above = (draw_label_map(chosen[by_hand], size_hw, margin) for by_hand, margin in margins.items())
+    known = np.zeros(size_hw, bool)
+    for by_hand, margin in ((True, 0.0), (False, clip_margin or 0.0)):
+        for one in chosen[by_hand]:
+            window = pixels_of_box(one.box_xyxy, size_hw, margin)
+            known[window.y1 : window.y2, window.x1 : window.x2] = by_hand
+    known = (known & (below == 0)) | (above > 0)
+    return row_of(image, np.where(above, above, below), candidates, known if chosen[True] else None)
+
+
+def row_of(image: dict, labels: np.ndarray, candidates: Sequence[dict], trusted: np.ndarray | None = None) -> dict:
+    """The row of the masks table with (H, W) uint8 `labels`, of which a person drew those in (H, W) bool `trusted`."""
     copied = ("image_id", "path", "sha256", "exif_orientation", "height", "width", "label_status")
-    png = encode_label_map(draw_label_map(chosen, (image["height"], image["width"]), clip_margin))
-    return {key: image[key] for key in copied} | {"n_boxes": len(chosen), "label_map": {"bytes": png, "path": None}}
+    return {key: image[key] for key in copied} | {
+        "n_boxes": len({row["box_id"] for row in candidates}),
+        "label_map": {"bytes": encode_label_map(labels), "path": None},
+        "trusted": None if trusted is None else rle.encode(trusted, (0, 0), labels.shape),
+    }
 
 
 def draw_label_map(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:

@@ -31,6 +31,11 @@ def decode(code: bytes, size_hw: tuple[int, int]) -> np.ndarray:
     return coco.decode({"size": list(size_hw), "counts": code}).view(bool)
 
 
+def area(code: bytes, size_hw: tuple[int, int]) -> int:
+    """Pixels of the mask of `code`."""
+    return int(coco.area({"size": list(size_hw), "counts": code}))
+
+
 def decode_part(code: bytes, size_hw: tuple[int, int], part: Window) -> np.ndarray:
     """(h, w) bool: `decode(code, size_hw)` in the window `part` of the image.
 

@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from stages.common.errors import UserError
-from stages.data.tables import read_table, stream_rows, write_table
+from stages.data.tables import IGNORE, read_table, stream_rows, write_table
+from stages.masks import rle
 
 _SHOW_AS_IMAGE = {b"huggingface": json.dumps({"info": {"features": {"label_map": {"_type": "Image"}}}}).encode()}
 """Lets Hugging Face `datasets` show the label map as an image; the other columns keep their Arrow types."""
@@ -38,11 +40,13 @@ MASKS = pa.schema(
         ),
         # nullable, never null: `datasets` shows a column as an image only if its field equals its own to the last flag
         pa.field("label_map", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("trusted", pa.binary()),
     ],
     metadata=_SHOW_AS_IMAGE,
 )
 """One row per image; the first seven columns as in the images table. `n_boxes`: boxes of the image. `label_map`: 8-bit
-PNG at native upright size, 0 = background, class id + 1."""
+PNG at native upright size, 0 = background, class id + 1; where a person drew it, also 255 = unknown. `trusted`:
+run-length code, as in CANDIDATES, of the pixels whose label a person drew; null where there is none."""
 
 CANDIDATES = pa.schema(
     _fields(
@@ -109,6 +113,17 @@ def read_masks(folder: Path) -> pa.Table:
     return pa.concat_tables(
         read_table(label_maps_path(folder, index), MASKS, "rasterize") for index in shard_indices(folder)
     )
+
+
+def apart(labels: np.ndarray, trusted: bytes | None) -> dict[bool, np.ndarray]:
+    """(H, W) uint8 labels of an image as those that a person drew (True) and the others, each ignored elsewhere.
+
+    `trusted`: of its row of MASKS.
+    """
+    if trusted is None:
+        return {False: labels}
+    drawn = rle.decode(trusted, labels.shape)
+    return {by_hand: np.where(drawn == by_hand, labels, IGNORE).astype(np.uint8) for by_hand in (False, True)}
 
 
 def stream_masks(folder: Path, columns: list[str] | None = None) -> Iterator[dict]:

@@ -29,6 +29,7 @@ class TrainParams(Section):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     micro_batches: int = Field(gt=0)
+    trusted_share: float = Field(ge=0, le=1)
     defect_share: float = Field(ge=0, le=1)
     augment: AugmentParams
     optimizer: Literal["muon", "adamw"]

@@ -45,7 +45,7 @@ def fit(
     samples: Samples,
     plan: Plan,
     method: Method,
-    validate: Callable[[Segmenter], float],
+    validate: Callable[[Segmenter], dict[str, float]],
     device: torch.device,
     checkpoint: Path | None = None,
     workers: int = 0,
@@ -53,7 +53,8 @@ def fit(
 ) -> tuple[Segmenter, History]:
     """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
-    `validate` scores an EMA student in evaluation mode, higher is better. A killed training resumes from `checkpoint`,
+    `validate` scores an EMA student in evaluation mode by `val_miou_anom`, higher is better, and shows what else is in
+    the curves. A killed training resumes from `checkpoint`,
     which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone, what a method
     draws on (seed, step, micro-batch), and what a network draws (dropout, in some baselines) on torch's seed at the
     call, step and micro-batch. The caller removes the file when the result is safe. `workers` processes load samples;
@@ -91,10 +92,10 @@ def fit(
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
             if now.step and not steps_into_epoch and _is_due(epoch, now, train):
-                score = validate(ema.module.eval())
-                bar.set_postfix(loss=f"{now.epochs[-1]['loss']:.3f}", val_miou_anom=f"{score:.3f}")
+                scores = validate(ema.module.eval())
+                bar.set_postfix(loss=f"{now.epochs[-1]['loss']:.3f}", val_miou_anom=f"{scores['val_miou_anom']:.3f}")
                 with held():
-                    _judge(epoch, score, training)
+                    _judge(epoch, scores, training)
             if now.step == steps or now.stale >= train.patience:
                 break
             parts = [(number, next(batches)) for number in own]
@@ -143,10 +144,10 @@ def _is_due(epoch: int, now: Progress, train: TrainParams) -> bool:
     return not done and (epoch % train.validate_every == 0 or epoch == train.epochs)
 
 
-def _judge(epoch: int, score: float, training: Training) -> None:
-    """Take up a validation's score; the weights of the best are kept."""
-    now = training.now
-    now.validations.append({"epoch": epoch, "val_miou_anom": score})
+def _judge(epoch: int, scores: dict[str, float], training: Training) -> None:
+    """Take up a validation's scores; the weights of the best are kept."""
+    now, score = training.now, scores["val_miou_anom"]
+    now.validations.append({"epoch": epoch, **scores})
     if score > now.best_score:
         now.best_score, now.best, now.stale = score, copy.deepcopy(training.changing(training.average)), 0
     else:

@@ -46,23 +46,21 @@ class BoxTable:
                 seen.setdefault(row["box_id"], []).append(row | {"xyxy": (x1, y1, x2, y2)})
         boxes = list(seen.values())
         xyxy = torch.tensor([rows[0]["xyxy"] for rows in boxes], dtype=torch.float32).reshape(-1, 4)
-        masks = [self._masks(rows, size_hw, view, top, left) for rows in boxes]
+        masks = [torch.stack([cut_mask(row["rle"], size_hw, view, top, left) for row in rows]) for rows in boxes]
         empty = torch.zeros(0, self.candidates, size, size, dtype=torch.bool)
         return boxes_of(boxes, xyxy, torch.stack(masks) if masks else empty)
 
-    def _masks(self, rows: list[dict], size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
-        """(C, S, S) bool: a box's candidates in the window."""
-        size, masks = view.size_px, []
-        for row in rows:
-            if view.scale == "stretch":
-                masks.append(nearest(torch.from_numpy(rle.decode(row["rle"], size_hw)), size))
-                continue
-            part = torch.zeros(size, size, dtype=torch.bool)
-            shown = Window(left, top, min(left + size, size_hw[1]), min(top + size, size_hw[0]))
-            cut = torch.from_numpy(rle.decode_part(row["rle"], size_hw, shown))
-            part[: cut.shape[0], : cut.shape[1]] = cut
-            masks.append(part)
-        return torch.stack(masks)
+
+def cut_mask(code: bytes, size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
+    """(S, S) bool: the mask of `code` in the window that starts at (`top`, `left`); with `stretch`, all of it."""
+    size = view.size_px
+    if view.scale == "stretch":
+        return nearest(torch.from_numpy(rle.decode(code, size_hw)), size)
+    window = torch.zeros(size, size, dtype=torch.bool)
+    shown = Window(left, top, min(left + size, size_hw[1]), min(top + size, size_hw[0]))
+    cut = torch.from_numpy(rle.decode_part(code, size_hw, shown))
+    window[: cut.shape[0], : cut.shape[1]] = cut
+    return window
 
 
 def nearest(labels: Tensor, size_px: int) -> Tensor:

@@ -18,7 +18,7 @@ from stages.losses.batch import Batch, Boxes
 from stages.losses.method import TrainSplit
 from stages.student.inference import pad_to, to_square
 from stages.training.config import AugmentParams
-from stages.training.sample_boxes import BoxTable, flip_boxes, nearest, stack
+from stages.training.sample_boxes import BoxTable, cut_mask, flip_boxes, nearest, stack
 
 CACHE_BYTES = 2**30
 """Images and label maps are cached decoded while all fit in this; of a larger train split each is decoded every
@@ -35,6 +35,7 @@ class Sample(NamedTuple):
     clean: Tensor  # (3, S, S), flipped like `image`, its colours as they were
     labels: Tensor  # (S, S) int64 in 0..K or IGNORE
     boxes: Boxes | None
+    trusted: Tensor | None = None  # (S, S) bool, a person drew the label; None: no label of the split
 
 
 class Samples(TorchDataset[Sample]):
@@ -42,22 +43,33 @@ class Samples(TorchDataset[Sample]):
 
     With view.scale `native`, sample i is a square cut out at the image's own scale; a share of the samples,
     `defect_share`, is placed around a box (class drawn first, then one of its boxes, so that rare classes are seen
-    as often as common ones), the rest anywhere in any image. With `stretch` the whole image is resized.
+    as often as common ones), the rest anywhere in any image. With `stretch` the whole image is resized. Where some
+    images have trusted labels and others none, a share of the samples, `trusted_share`, is of the former.
     """
 
-    def __init__(self, split: TrainSplit, augment: AugmentParams, defect_share: float, with_boxes: bool) -> None:
+    def __init__(
+        self,
+        split: TrainSplit,
+        augment: AugmentParams,
+        defect_share: float,
+        with_boxes: bool,
+        trusted_share: float,
+    ) -> None:
         masks = split.masks
         if masks.num_rows == 0:
             raise UserError("the train split has no image to train on")
         self.source, self.view, self.augment = split.source, split.view, augment
-        self.seed, self.defect_share = split.seed, defect_share
+        self.seed, self.defect_share, self.trusted_share = split.seed, defect_share, trusted_share
         self.images = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
         self.cached_all = sum(row["height"] * row["width"] * 4 for row in self.images) <= CACHE_BYTES
         self.cache: dict[tuple[str, int], Tensor] = {}
         self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
-        self.boxes_by_class = _boxes_by_class(masks, split.candidates)
+        self.trusted_codes = masks["trusted"].to_pylist()
+        self.any_trusted = any(code is not None for code in self.trusted_codes)
+        boxes_by_class = _boxes_by_class(masks, split.candidates)
+        self.pools = _pools(self.trusted_codes, boxes_by_class)
         self.boxes = BoxTable(masks, split.candidates) if with_boxes else None
-        if not self.boxes_by_class:
+        if not boxes_by_class:
             raise UserError("the train split has no box: there is no defect to learn")
 
     def __getitem__(self, number: int) -> Sample:
@@ -65,10 +77,12 @@ class Samples(TorchDataset[Sample]):
         index, top, left = self._place(draw)
         image, labels = self._window(self._image(index), self._label_map(index), top, left)
         axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.augment.flip else []
-        clean, labels, boxes = image[0].flip(axes), labels.flip(axes), None
+        clean, labels, boxes, trusted = image[0].flip(axes), labels.flip(axes), None, None
         if self.boxes is not None:
             boxes = flip_boxes(self.boxes.window(index, self.view, top, left), axes)
-        return Sample(augmented(draw, clean, self.augment), clean, labels, boxes)
+        if self.any_trusted:
+            trusted = self._trusted(index, top, left).flip(axes)
+        return Sample(augmented(draw, clean, self.augment), clean, labels, boxes, trusted)
 
     def labels(self, number: int) -> Tensor:
         """(S, S) labels of sample `number` before flipping, without decoding its image."""
@@ -85,6 +99,13 @@ class Samples(TorchDataset[Sample]):
         """(H, W) uint8."""
         return self._once(("labels", index), lambda: decode_label_map(self.label_pngs[index]))
 
+    def _trusted(self, index: int, top: int, left: int) -> Tensor:
+        """(S, S) bool: trusted labels in the window."""
+        code, size, size_hw = self.trusted_codes[index], self.view.size_px, self._size_hw(index)
+        if code is None:
+            return torch.zeros(size, size, dtype=torch.bool)
+        return cut_mask(code, size_hw, self.view, top, left)
+
     def _once(self, name: tuple[str, int], decode: Callable[[], np.ndarray]) -> Tensor:
         """What `decode` gives; at most once where all can be cached."""
         if name not in self.cache:
@@ -96,16 +117,18 @@ class Samples(TorchDataset[Sample]):
 
     def _place(self, draw: np.random.Generator) -> tuple[int, int, int]:
         """Image, top and left of the window."""
-        size = self.view.size_px
-        around_box = draw.random() < self.defect_share
+        size, pool = self.view.size_px, self.pools[0]
+        if len(self.pools) > 1:
+            pool = self.pools[int(draw.random() < self.trusted_share)]
+        around_box = draw.random() < self.defect_share and pool.boxes_by_class
         # both branches draw the same numbers, so that changing the share moves no other draw
         pick, at, offset_yx = draw.random(2), draw.random(), draw.random(2)
         if around_box:
-            boxes = self.boxes_by_class[int(pick[0] * len(self.boxes_by_class))]
+            boxes = pool.boxes_by_class[int(pick[0] * len(pool.boxes_by_class))]
             index, center_yx = boxes[int(at * len(boxes))]
             corner_yx = center_yx - size * (0.1 + 0.8 * offset_yx)
         else:
-            index = int(at * len(self.images))
+            index = pool.images[int(at * len(pool.images))]
             corner_yx = offset_yx * (np.array(self._size_hw(index)) - size + 1) - 0.5
         limit_yx = np.maximum(np.array(self._size_hw(index)) - size, 0)
         top, left = np.clip(np.round(corner_yx), 0, limit_yx).astype(int)
@@ -135,6 +158,24 @@ def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:
     return counts / counts.sum()
 
 
+class _Pool(NamedTuple):
+    """Images that samples are drawn from: their indices, and what `_boxes_by_class` gives of them."""
+
+    images: Sequence[int]
+    boxes_by_class: list[list[tuple[int, np.ndarray]]]
+
+
+def _pools(trusted: list[bytes | None], boxes_by_class: list[list[tuple[int, np.ndarray]]]) -> list[_Pool]:
+    """All images, or, where some have trusted labels and some none, the latter and the former."""
+    pools = []
+    for wanted in (False, True):
+        images = [index for index, code in enumerate(trusted) if (code is not None) == wanted]
+        mine = set(images)
+        boxes = [own for each in boxes_by_class if (own := [box for box in each if box[0] in mine])]
+        pools += [_Pool(images, boxes)] if images else []
+    return pools
+
+
 def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[list[tuple[int, np.ndarray]]]:
     """For each class that has boxes: (image index, centre y and x) of each of its boxes, in table order."""
     index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
@@ -162,7 +203,11 @@ def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as one batch; its boxes know which image they are of."""
-    image, clean, labels, boxes = zip(*samples, strict=True)
+    image, clean, labels, boxes, trusted = zip(*samples, strict=True)
     return Batch(
-        torch.stack(image), torch.stack(clean), torch.stack(labels), None if boxes[0] is None else stack(boxes)
+        torch.stack(image),
+        torch.stack(clean),
+        torch.stack(labels),
+        None if boxes[0] is None else stack(boxes),
+        None if trusted[0] is None else torch.stack(trusted),
     )

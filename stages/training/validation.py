@@ -1,4 +1,6 @@
-"""The score by which a training's best weights are chosen: of val, against the SAM teacher's pseudo-masks."""
+"""The score by which a training's best weights are chosen: of val, against the SAM teacher's pseudo-masks and, where
+people drew some of val for training, against these. No truth takes part.
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 from stages.common.errors import UserError
 from stages.data.images import read_image
 from stages.data.tables import Dataset, decode_label_map
-from stages.masks.shards import stream_masks
+from stages.masks.shards import apart, stream_masks
 from stages.metrics.scores import confusion, scores
 from stages.student.inference import predict
 from stages.student.segmenter import Segmenter
@@ -25,21 +27,32 @@ class Validation:
         self.source, self.folder, self.processes = source, folder, processes
         count = sum(1 for _ in stream_masks(folder, ["image_id"]))
         chosen = {number * count // MOST for number in range(MOST)} if count > MOST else range(count)
+        self.drawn = any(row["trusted"] is not None for row in stream_masks(folder, ["trusted"]))
         rows = [row for index, row in enumerate(stream_masks(folder)) if index in chosen]
         self.rows = rows[processes.rank :: processes.size]
 
-    def __call__(self, student: Segmenter) -> float:
-        """Raises UserError when no pseudo-mask has a defect pixel, and Stopped as `Processes.total`."""
+    def __call__(self, student: Segmenter) -> dict[str, float | None]:
+        """`val_miou_anom`; where val has trusted pixels also `_sam` and `_trusted`, that of either kind of pixels alone,
+        None where it is undefined.
+
+        Raises UserError when no pseudo-mask has a defect pixel, and Stopped as `Processes.total`.
+        """
         classes = len(self.source.names) + 1
-        counts = np.zeros((classes, classes), dtype=np.int64)
+        counts = np.zeros((2, classes, classes), dtype=np.int64)
         for row in self.rows:
             if self.processes.arrived:
                 break
             predicted = predict(student, read_image(self.source, row)).labels
-            counts += confusion(decode_label_map(row["label_map"]["bytes"]), predicted, classes)
-        score = scores(self.processes.total(counts), self.source.names)["miou_anom"]
+            for by_hand, labels in apart(decode_label_map(row["label_map"]["bytes"]), row["trusted"]).items():
+                counts[int(by_hand)] += confusion(labels, predicted, classes)
+        counts = self.processes.total(counts)
+        score, sam, drawn = (
+            scores(each, self.source.names)["miou_anom"] for each in (counts.sum(axis=0), counts[0], counts[1])
+        )
         if score is None:
             raise UserError(
                 f"{self.folder}: no defect pixel in any pseudo-mask, so there is nothing to choose weights by"
             )
-        return score
+        return {"val_miou_anom": score} | (
+            {"val_miou_anom_sam": sam, "val_miou_anom_trusted": drawn} if self.drawn else {}
+        )

@@ -400,7 +400,7 @@ def renamed(old: str, new: str) -> Callable[[Path], object]:
 
 FOUR_LABELS = (A, "labels/train/b.txt", "labels/val/e.txt", "labels/test/g.txt")
 POLYGON = "0 .1 .2 .5 .1 .6 .7 .2 .8\n"
-kind("polygons alone", every(*FOUR_LABELS, text=POLYGON), settings=STRICT, counts={"train.boxes_by_form.polygon": 2})
+kind("polygons alone", every(*FOUR_LABELS, text=POLYGON), settings=STRICT, counts={"train.boxes_by_form.oriented": 2})
 kind("a box and a polygon", labels(GOOD + POLYGON), settings=STRICT, counts={"train.boxes": 3})
 kind(
     "confidences",

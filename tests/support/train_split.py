@@ -60,6 +60,7 @@ def make_split(root, scale="native", seed=0) -> TrainSplit:
                 "height": size_hw[0],
                 "width": size_hw[1],
                 "label_map": {"bytes": encode_label_map(labels), "path": f"{number}.png"},
+                "trusted": None,
             }
         )
     for image, class_id, box in ((0, 1, (20.0, 60.0, 35.0, 70.0)), (1, 0, (150.0, 10.0, 180.0, 20.0))):
@@ -71,7 +72,7 @@ def make_split(root, scale="native", seed=0) -> TrainSplit:
     return TrainSplit(source, 2, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes), view, seed)
 
 
-def samples_of(split, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False) -> Samples:
+def samples_of(split, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False, trusted_share=0.5):
     """Training samples of `split`, seen at `scale`, drawn by `seed`."""
     split = split._replace(view=ViewParams(scale=scale, size_px=56), seed=seed)
-    return Samples(split, augment, defect_share, with_boxes)
+    return Samples(split, augment, defect_share, with_boxes, trusted_share)

@@ -25,6 +25,7 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
         "epochs": epochs,
         "batch_size": 2,
         "micro_batches": 1,
+        "trusted_share": 0.5,
         "defect_share": 0.5,
         "augment": AugmentParams(flip=True, brightness=0.1, contrast=0.1, saturation=0.0, blur_px=0.0),
         "optimizer": "muon",
@@ -53,8 +54,9 @@ def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
 
 
 def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0, processes=ALONE):
-    """`fit` on the CPU by the plan's method."""
-    return fit(network, samples, plan, method_of(plan, split), validate, CPU, checkpoint, workers, processes)
+    """`fit` on the CPU by the plan's method; `validate`: student to its score."""
+    scores = lambda student: {"val_miou_anom": validate(student)}  # noqa: E731
+    return fit(network, samples, plan, method_of(plan, split), scores, CPU, checkpoint, workers, processes)
 
 
 def stopped_at(calls: int):

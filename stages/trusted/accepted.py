@@ -1,0 +1,77 @@
+"""A folder of accepted masks: index PNGs under the names of their images, and where each came from.
+
+masks/<path of the image>.png   0 = background, class id + 1, 255 = unknown
+provenance.csv                  one row per mask
+"""
+
+import csv
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from stages.common.errors import UserError
+from stages.common.files import FORMULA, new_file, write_csv
+from stages.data.tables import decode_label_map, encode_label_map
+from stages.formats.correction import Correction, Refused
+
+PROVENANCE = "provenance.csv"
+
+COLUMNS = ("path", "image_sha256", "source", "exported_at", "replaces")
+"""Of PROVENANCE: the image and its bytes; the file with the correction; when that was exported, if it says so; SHA-256
+of the label map, as PNG, of the pseudo-mask that it was drawn on."""
+
+Outcome = Literal["accepted", "no correction", "accepted before"]
+
+
+class AcceptedMasks:
+    """The accepted masks in `folder`, which may not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.provenance = folder, read_provenance(folder)
+
+    def take(self, found: Correction, image_sha256: str, exported: bytes | None) -> Outcome | Refused:
+        """Write a mask that differs from the one `exported` (PNG) and is the first of its image."""
+        if exported is not None and found.unchanged(decode_label_map(exported)):
+            return "no correction"
+        png = encode_label_map(found.label_map)
+        target = self._mask(found.path)
+        if target.exists() and target.read_bytes() != png:
+            known = self.provenance.get(found.path, {}).get("source")
+            whose = f", accepted from {known}" if known else ""
+            return Refused(found.path, f"{target} holds another mask of it{whose}: remove it first", found.source)
+        if target.exists() and found.path in self.provenance:
+            return "accepted before"
+        with new_file(target) as part:
+            part.write_bytes(png)
+        replaces = None if exported is None else hashlib.sha256(exported).hexdigest()
+        values = (found.path, image_sha256, PurePosixPath(found.source).name, found.exported_at, replaces)
+        self.provenance[found.path] = dict(zip(COLUMNS, values, strict=True))
+        return "accepted"
+
+    def save(self) -> None:
+        """Write where the masks came from, without those that have been removed."""
+        rows = sorted(self.provenance.values(), key=lambda row: row["path"])
+        there = [
+            row for row in rows if (self.folder / "masks" / PurePosixPath(row["path"]).with_suffix(".png")).exists()
+        ]
+        write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in there))
+
+    def _mask(self, image_path: str) -> Path:
+        return self.folder / "masks" / PurePosixPath(image_path).with_suffix(".png")
+
+
+def read_provenance(folder: Path) -> dict[str, dict]:
+    """Path of an image to its row of PROVENANCE, empty cells as None; nothing for a folder or file without one."""
+    file = folder / PROVENANCE
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf-8", newline="") as text:
+        rows = [{key: _plain(value) for key, value in row.items()} for row in csv.DictReader(text)]
+    if any(set(row) != set(COLUMNS) for row in rows):
+        raise UserError(f"{file}: the columns must be {', '.join(COLUMNS)}")
+    return {row["path"]: row for row in rows}
+
+
+def _plain(cell: str | None) -> str | None:
+    """A cell as it was before `write_csv` kept spreadsheets from running it; None where it is empty."""
+    return (cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell) if cell else None

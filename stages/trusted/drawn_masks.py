@@ -1,0 +1,72 @@
+"""Masks that people drew, which training takes as truth: their table, and what becomes of them in the pseudo-masks.
+
+A whole image: its label map replaces the pseudo-mask, and each 8-connected region of a class becomes a box with that
+region as every candidate and all scores 1, so that methods that learn by boxes need no other case; the image's own
+boxes are left out. A single box, from a row of polygon corners: the same for this box, and the pixels of the box that
+no other box may label are known too.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy import ndimage
+
+from stages.data.tables import IGNORE, decode_label_map, read_table
+from stages.masks import rle
+from stages.masks.labelmap import CANDIDATES_PER_BOX, box_columns, candidate_rows, row_of
+
+TRUSTED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("label_png", pa.binary(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("exported_at", pa.string()),
+        pa.field("replaces", pa.string()),
+    ]
+)
+"""One row per image. `label_png`: as in MASKS, 255 where nobody knows. `source`: the file it was read from, or for an
+accepted mask that which it was accepted from; `exported_at`: when, as that file says it; `replaces`: SHA-256 of the
+pseudo-mask that it was drawn on."""
+
+CERTAIN = ("box_iou", "sam_pred_iou", "stability", "mean_prob_in", "separation", "agreement")
+"""Scores of candidates; a mask that a person drew has 1 in each."""
+
+
+def read_trusted(path: Path) -> dict[str, bytes]:
+    """Image id to label map as PNG. Raises UserError where the table is missing."""
+    table = read_table(path, TRUSTED, "trust")
+    return dict(zip(table["image_id"].to_pylist(), table["label_png"].to_pylist(), strict=True))
+
+
+def trusted_rows(image: dict, png: bytes) -> tuple[dict, list[dict]]:
+    """The row of the masks table, and those of the candidates table, of an image whose label map a person drew."""
+    labels, rows = decode_label_map(png), []
+    for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1)[1:IGNORE]) + 1:
+        regions, _ = ndimage.label(labels == value, np.ones((3, 3)))
+        for number, (down, across) in enumerate(ndimage.find_objects(regions), start=1):
+            part = regions[down, across] == number
+            box = dict(zip(("x1", "y1", "x2", "y2"), (across.start, down.start, across.stop, down.stop), strict=True))
+            box |= {"box_id": f"{image['image_id']}:drawn{len(rows) // CANDIDATES_PER_BOX + 1}"}
+            box |= {"image_id": image["image_id"], "class_id": int(value) - 1}
+            rows += _drawn_rows(box, rle.encode(part, (across.start, down.start), labels.shape), int(part.sum()))
+    return row_of(image, labels, rows, labels != IGNORE), rows
+
+
+def with_drawn(boxes: Sequence[dict], found: Sequence[dict], size_hw: tuple[int, int], candidate: str) -> list[dict]:
+    """`candidate_rows` of an image of `size_hw` whose boxes may have a mask that a person drew; `found` lacks those."""
+    rows, found = [], iter(found)
+    for box in boxes:
+        if box["mask"] is None:
+            rows += candidate_rows([box], list(islice(found, CANDIDATES_PER_BOX)), candidate)
+        else:
+            rows += _drawn_rows(box, box["mask"], rle.area(box["mask"], size_hw))
+    return rows
+
+
+def _drawn_rows(box: dict, code: bytes, area: int) -> list[dict]:
+    """The rows of the candidates table of a box whose mask a person drew: `area` pixels, run-length `code`."""
+    known = {"rle": code, "area": area, "area_in_box": area, **dict.fromkeys(CERTAIN, 1.0)}
+    return [box_columns(box) | known | {"cand_idx": index, "chosen": index == 0} for index in range(CANDIDATES_PER_BOX)]
