@@ -48,9 +48,9 @@ class BadRow(ValueError):
 class LabelledBox:
     """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped.
 
-    `form`: what the row held: box, confidence, polygon, oriented or pose. `keypoints`: of a polygon whose numbers can be
-    a box and keypoints as well, the number of columns; else 0. `mask`: run-length code of a polygon that is trusted, at
-    the size of the image.
+    `form`: what the row held: box, confidence, polygon, oriented or pose. `keypoints`: of a polygon whose numbers can
+    be a box and keypoints as well, the number of columns; else 0. `mask`: run-length code of a polygon that is trusted,
+    at the size of the image.
     """
 
     class_id: int
