@@ -24,6 +24,7 @@ from stages.data.tables import (
 )
 from stages.evaluation import predicting
 from stages.evaluation.predictions import stream_predictions
+from stages.masks import rle
 from stages.masks.shards import MASKS
 from stages.student.tiling import Prediction
 from tests.support.tiny_student import decided_student
@@ -205,6 +206,46 @@ def test_val_is_scored_against_the_teacher_and_test_against_truth(tmp_path, stud
     defects = metrics["test"]["defects"]
     assert defects["recall_defects_iou10"] is defects["ap50"] is defects["ap50_by_class"]["dirt"] is None
     assert defects["false_positives_per_image_no_overlap"] == 2
+
+
+def trust(root: Path, image: int, drawn: np.ndarray, pixels: np.ndarray) -> None:
+    """Let a person have drawn `drawn` in the `pixels` of a val image."""
+    path = root / "masks/val/label_maps/00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    labels = np.where(pixels, drawn, decode_label_map(rows[image]["label_map"]["bytes"]))
+    rows[image]["label_map"]["bytes"] = encode_label_map(labels.astype(np.uint8))
+    rows[image]["trusted"] = rle.encode(pixels, (0, 0), labels.shape)
+    write_table(path, MASKS, rows)
+
+
+def test_what_people_drew_in_val_is_scored_apart_from_the_teachers_masks(tmp_path, student):
+    """In the left half of image 0 nothing is a defect: there the student has only false positives."""
+    build(tmp_path, exact_truth())
+    left = np.zeros(SIZES_HW[0], bool)
+    left[:, :13] = True
+    trust(tmp_path, 0, np.zeros(SIZES_HW[0]), left)
+    metrics = run(tmp_path)
+    assert (metrics["val"]["images"], metrics["val"]["iou_bin"]) == (2, 1)
+    assert (metrics["val_trusted"]["images"], metrics["val_trusted"]["iou_bin"]) == (1, 0)
+    assert metrics["operating_point"]["chosen_on"] == "trusted masks of val"
+    (row,) = stream_predictions(tmp_path / "out/predictions/4/val_trusted.parquet")
+    dirt, damage = 10 * (13 - 6), 6 * (13 - 5)
+    assert row["confusion"] == [40 * 13 - dirt - damage, dirt, damage, 0, 0, 0, 0, 0, 0]
+    assert "val_trusted" not in run_plain(tmp_path)
+
+
+def run_plain(root: Path) -> dict:
+    build(root, exact_truth())
+    return run(root, "plain")
+
+
+def test_where_all_of_val_is_trusted_no_score_is_against_the_teacher(tmp_path, student):
+    build(tmp_path, exact_truth())
+    for image, size_hw in enumerate(SIZES_HW[:2]):
+        trust(tmp_path, image, labels_of(image, size_hw), np.ones(size_hw, bool))
+    metrics = run(tmp_path)
+    assert (metrics["val"], metrics["val_not_scored"]) == (None, "all of val is trusted: see val_trusted")
+    assert (metrics["val_trusted"]["images"], metrics["val_trusted"]["iou_bin"]) == (2, 1)
 
 
 def test_counts_are_summed_over_the_split_at_native_resolution(tmp_path, student):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stages import fingerprint
 from stages.common.errors import UserError
@@ -99,7 +100,10 @@ def test_dvc_repro_passes_hostile_files_and_a_half_written_lock(tmp_path):
     write_data_set(repo / "set", {"train": 30, "val": 2})
     write_params(repo / "params.yaml", Path("set"))
     params = (repo / "params.yaml").read_text()
-    (repo / "params.yaml").write_text(params.replace("max_bad_share: 0.05", "max_bad_share: 0.5"))
+    params = params.replace("max_bad_share: 0.05", "max_bad_share: 0.5").replace("trusted: null", "trusted: drawn")
+    (repo / "params.yaml").write_text(params)
+    (repo / "drawn/val").mkdir(parents=True)
+    Image.new("L", (84, 60), 1).save(repo / "drawn/val/p00000.png")
     make_hostile(repo / "set")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
@@ -119,6 +123,12 @@ def test_dvc_repro_passes_hostile_files_and_a_half_written_lock(tmp_path):
     rejects, wanted = (repo / "data/tables/rejects.csv").read_text(), made()
     assert all(name in rejects for name in ("pipe.png", "zero.png", "gone.png", "sparse.png", "socket.png", "dcff.png"))
     assert "Running stage 'ingest'" not in call("dvc", "repro", "ingest")
+
+    for value in (1, 2):  # a mask that people drew: when it is corrected, the data set is not read again
+        Image.new("L", (84, 60), value).save(repo / "drawn/val/p00000.png")
+        said = call("dvc", "repro", "trust")
+        assert "Running stage 'trust'" in said and "Running stage 'ingest'" not in said
+    assert "Running stage 'trust'" not in call("dvc", "repro", "trust")
 
     lock, rwlock = repo / "dvc.lock", repo / ".dvc/tmp/rwlock"
     whole = lock.read_bytes()

@@ -4,6 +4,8 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from stages.common.errors import Stopped, UserError
 from stages.common.params import load_params
 from stages.data.tables import IGNORE
 from stages.losses.config import SelfcorrParams
+from stages.masks import rle
 from stages.plan import Params, resolve
 from stages.student import plugins
 from stages.training import loop
@@ -111,6 +114,20 @@ def test_every_method_trains_and_resumes_to_the_same_bits(split, tmp_path, run):
     with pytest.raises(Stopped):
         trained(tmp_path / "checkpoint", sample=10)
     assert trained(tmp_path / "checkpoint") == undisturbed
+
+
+@pytest.mark.parametrize("run", ["boxes2pixels", *METHOD_RUNS])
+def test_every_method_learns_from_trusted_labels(split, run):
+    """One step; methods that learn by boxes alone have a loss of their own for them."""
+    masks = split.masks.to_pylist()
+    masks[1]["trusted"] = rle.encode(np.ones((40, 200), bool), (0, 0), (40, 200))
+    split, network = split._replace(masks=pa.Table.from_pylist(masks)), student()
+    supervision = {**of_project(run).supervision, **({"copy_paste": None} if run == "boxseg" else {})}
+    samples = samples_of(split, with_boxes=run in METHOD_RUNS, defect_share=1.0)
+    plan_ = plan(network, 1, supervision=supervision, batch_size=4)
+    _, history = train(network, samples, plan_, lambda _: 0.0, split=split)
+    assert ("loss_trusted" in history.epochs[0]) == (run not in ("boxes2pixels", "two_sided"))
+    assert math.isfinite(history.epochs[0]["loss"])
 
 
 def test_a_damaged_checkpoint_is_said_and_the_training_starts_over(split, tmp_path, capsys):

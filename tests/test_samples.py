@@ -1,15 +1,17 @@
 """Training samples: each a function of its number, image and labels cut alike, padding ignored."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from stages.common.errors import UserError
 from stages.data.tables import IGNORE, decode_label_map
+from stages.masks import rle
 from stages.training import samples as module
 from stages.training.config import AugmentParams
 from stages.training.samples import augmented, class_frequency, collate
-from tests.support.train_split import PLAIN, candidate_mask, samples_of
+from tests.support.train_split import PLAIN, SIZES_HW, candidate_mask, samples_of
 
 
 @pytest.mark.parametrize("scale", ["native", "stretch"])
@@ -50,6 +52,59 @@ def test_samples_around_boxes_show_their_defect_and_take_classes_in_turn(split):
 
 def test_samples_anywhere_show_every_image(split):
     samples = samples_of(split, defect_share=0.0)
+    assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
+
+
+def trusting(split, *images: int):
+    """The split, its labels in rows 60 and below trusted in these images; pieces of one that is less high in all."""
+    codes = [None] * len(SIZES_HW)
+    for image in images:
+        rows = np.zeros(SIZES_HW[image], bool)
+        rows[60:] = True
+        codes[image] = rle.encode(rows if rows.any() else ~rows, (0, 0), SIZES_HW[image])
+    index = split.masks.column_names.index("trusted")
+    return split._replace(masks=split.masks.set_column(index, "trusted", pa.array(codes, pa.binary())))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_samples_is_of_images_with_trusted_labels(split, share):
+    samples = samples_of(trusting(split, 1), trusted_share=share)
+    drawn = [samples._place(np.random.default_rng([0, number]))[0] == 1 for number in range(400)]
+    assert np.mean(drawn) == pytest.approx(share, abs=0.07)
+
+
+def test_the_share_changes_nothing_where_no_label_or_every_label_is_trusted(split):
+    for one in (split, trusting(split, 0, 1, 2)):
+        few, many = (samples_of(one, trusted_share=share) for share in (0.1, 0.9))
+        assert all(torch.equal(few[number].image, many[number].image) for number in range(10))
+    assert all(
+        torch.equal(samples_of(split)[number].image, samples_of(trusting(split, 0, 1, 2))[number].image)
+        for number in range(10)
+    )
+    assert samples_of(split)[0].trusted is None
+    assert collate([samples_of(split)[0]]).trusted is None
+
+
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+def test_trusted_pixels_are_cut_and_flipped_like_the_labels(split, scale):
+    """Image 0 is red where it is class 1, and its defect begins in row 60, as its trusted pixels do."""
+    flips = PLAIN.model_copy(update={"flip": True})
+    samples, seen = samples_of(trusting(split, 0), scale, flips, defect_share=1.0, trusted_share=1.0), 0
+    for number in range(20):
+        _, _, labels, _, trusted = samples[number]
+        assert trusted.shape == labels.shape and trusted.dtype == torch.bool
+        assert trusted[labels == 2].all()
+        assert not trusted[labels == IGNORE].any()
+        assert (~trusted).any()
+        seen += int((labels == 2).any())
+    assert seen > 10
+    batch = collate([samples[number] for number in range(3)])
+    assert torch.equal(batch.trusted[2], samples[2].trusted)
+    assert torch.equal(batch.correctable(), ~batch.trusted)
+
+
+def test_where_only_trusted_images_have_boxes_the_others_are_seen_anywhere(split):
+    samples = samples_of(trusting(split, 0, 1), defect_share=1.0, trusted_share=0.5)
     assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
 
 
