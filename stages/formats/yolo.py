@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageDraw
 from ruamel.yaml import YAML, YAMLError
 
 from stages.common.errors import UserError
 from stages.formats.correction import BadDrawing, Drawing, painted, value_of
 from stages.formats.regions import Labelled
+from stages.masks.polygons import yolo_polygon
 
 Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""
@@ -132,19 +132,10 @@ def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str,
                 points = np.array(words[1:], np.float64).reshape(-1, 2)
                 if not ((points >= 0) & (points <= 1)).all():
                     raise BadDrawing(f"line {number}: a corner outside of the image; allowed are shares of 0 to 1")
-                parts.append((value_of(names[int(words[0])], values), *_drawn(points, size_hw)))
+                parts.append((value_of(names[int(words[0])], values), *yolo_polygon(points, size_hw)))
         return painted(parts, size_hw)
 
     return Drawing(name[: -len(".txt")], None, draw, holes=False)
-
-
-def _drawn(points: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Place and (h, w) bool mask of a polygon: corners are truncated, and the border is drawn too."""
-    corners = np.minimum((points * size_hw[::-1]).astype(int), [size_hw[1] - 1, size_hw[0] - 1])
-    (left, top), (right, bottom) = corners.min(0).tolist(), (corners.max(0) + 1).tolist()
-    canvas = Image.new("1", (right - left, bottom - top))
-    ImageDraw.Draw(canvas).polygon([tuple(corner) for corner in (corners - [left, top]).tolist()], fill=1, outline=1)
-    return (slice(top, bottom), slice(left, right)), np.array(canvas)
 
 
 def names_in(files: Mapping[str, bytes]) -> list[str] | None:

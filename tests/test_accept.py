@@ -1,0 +1,156 @@
+"""Corrected masks are taken in once, with where they came from; what is no correction, or fits nothing, is not."""
+
+import csv
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from stages import accept, trust
+from stages.common.files import write_json
+from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
+from stages.masks.labelmap import row_of
+from stages.masks.shards import write_shard
+from stages.trusted.drawn_masks import TRUSTED
+
+SIZE_HW = (24, 40)
+PSEUDO = np.zeros(SIZE_HW, np.uint8)
+PSEUDO[4:9, 6:30] = 1
+
+
+def tables_of(root: Path, count: int) -> None:
+    """Tables and pseudo-masks, all alike, of `count` train images, one of val and one of test; images are not read."""
+    write_dataset(root / "tables/dataset.json", Dataset(root / "set", ("dirt", "damage")))
+    for split, number in (("train", count), ("val", 1), ("test", 1)):
+        names = [f"{split}/{index:04d}" for index in range(number)]
+        images = [
+            {
+                "image_id": name,
+                "split": split,
+                "path": f"images/{name}.jpg",
+                "sha256": hashlib.sha256(name.encode()).hexdigest(),
+                "exif_orientation": 1,
+                "height": SIZE_HW[0],
+                "width": SIZE_HW[1],
+                "label_status": "missing",
+            }
+            for name in names
+        ]
+        write_table(root / f"tables/{split}/images.parquet", IMAGES, images)
+        write_shard(root / f"masks/{split}", 0, [row_of(image, PSEUDO, []) for image in images], [])
+
+
+def corrected(row: int) -> np.ndarray:
+    """The pseudo-mask with a stroke of the other class in one row, and an unknown pixel."""
+    labels = PSEUDO.copy()
+    labels[row, 3:37] = 2
+    labels[0, 0] = IGNORE
+    return labels
+
+
+def save(path: Path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(path)
+
+
+def run(root: Path, *files: Path) -> int:
+    """Exit status."""
+    try:
+        accept.main(list(files), root / "trusted", root / "tables", root / "masks")
+    except typer.Exit as left:
+        return left.exit_code
+    return 0
+
+
+def provenance(root: Path) -> list[dict]:
+    with (root / "trusted/provenance.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    tables_of(tmp_path, 3)
+    return tmp_path
+
+
+def test_a_stroke_comes_back_to_the_pixel_with_its_provenance_and_trains(root, capsys):
+    save(root / "edited/train/0001.png", corrected(12))
+    save(root / "edited/val/0000.png", corrected(15))
+    save(root / "edited/train/0002.png", PSEUDO)
+    assert run(root, root / "edited") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2 accepted, 1 no correction"
+    pseudo = row_of(read_table(root / "tables/val/images.parquet", IMAGES).to_pylist()[0], PSEUDO, [])
+    replaced = hashlib.sha256(pseudo["label_map"]["bytes"]).hexdigest()
+    assert [(row["path"], row["source"], row["replaces"]) for row in provenance(root)] == [
+        ("images/train/0001.jpg", "0001.png", replaced),
+        ("images/val/0000.jpg", "0000.png", replaced),
+    ]
+    write_json(root / "params.yaml", {"data": {"root": str(root / "set"), "trusted": str(root / "trusted")}})
+    trust.main(root / "tables", root / "out", root / "params.yaml")
+    for split, name, row in (("train", "train/0001", 12), ("val", "val/0000", 15)):
+        (found,) = read_table(root / f"out/{split}.parquet", TRUSTED).to_pylist()
+        assert (found["image_id"], found["replaces"]) == (name, replaced)
+        np.testing.assert_array_equal(decode_label_map(found["label_png"]), corrected(row))
+
+
+def test_nothing_is_overwritten_and_a_second_time_changes_nothing(root, capsys):
+    save(root / "edited/train/0001.png", corrected(12))
+    run(root, root / "edited")
+    files = {path: path.read_bytes() for path in (root / "trusted").rglob("*") if path.is_file()}
+    assert run(root, root / "edited") == 0
+    assert "1 accepted before" in capsys.readouterr().out
+    save(root / "edited/train/0001.png", corrected(13))
+    assert run(root, root / "edited") == 3
+    assert "0001.png holds another mask of it, accepted from 0001.png: remove it first" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (root / "trusted").rglob("*") if path.is_file()} == files
+    (root / "trusted/masks/images/train/0001.png").unlink()
+    assert run(root, root / "edited") == 0
+    labels = np.array(Image.open(root / "trusted/masks/images/train/0001.png"))
+    np.testing.assert_array_equal(labels, corrected(13))
+
+
+def test_what_does_not_fit_is_refused_in_a_line_each_and_the_others_are_taken(root, capsys):
+    save(root / "edited/train/0000.png", corrected(12))
+    save(root / "edited/train/0001.png", corrected(12).T)
+    save(root / "edited/train/0002.png", np.full(SIZE_HW, 3, np.uint8))
+    save(root / "edited/train/9999.png", corrected(12))
+    save(root / "edited/test/0000.png", corrected(12))
+    assert run(root, root / "edited") == 3
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "1 accepted, 4 refused"
+    reasons = ("24 x 40", "value 3", "no image of the data set has this name", "is of a test image")
+    lines = said.err.splitlines()
+    assert len(lines) == 4
+    assert all(any(reason in line for line in lines) for reason in reasons)
+    assert [row["path"] for row in provenance(root)] == ["images/train/0000.jpg"]
+
+
+def test_holes_that_a_format_cannot_hold_are_said(root, capsys):
+    """A ring as pseudo-mask: polygons of YOLO fill it; a change elsewhere is taken, with a note."""
+    ring = PSEUDO.copy()
+    ring[6:8, 10:20] = 0
+    images = read_table(root / "tables/train/images.parquet", IMAGES).to_pylist()
+    write_shard(root / "masks/train", 0, [row_of(image, ring, []) for image in images], [])
+    box = "0 .15 .1667 .15 .3541 .7375 .3541 .7375 .1667\n"
+    for name, rows in (("0000", box), ("0001", box + "1 .1 .6 .5 .6 .5 .9\n")):
+        path = root / f"yolo/labels/train/{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(rows)
+    assert run(root, root / "yolo") == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "1 accepted, 1 no correction"
+    assert "images/train/0001.jpg" in said.err and "its format holds no holes" in said.err
+
+
+def test_a_thousand_corrections_take_seconds(tmp_path):
+    tables_of(tmp_path, 1000)
+    for index in range(1000):
+        save(tmp_path / f"edited/train/{index:04d}.png", corrected(10 + index % 10))
+    before = time.process_time()
+    assert run(tmp_path, tmp_path / "edited") == 0
+    assert time.process_time() - before < 20
+    assert len(provenance(tmp_path)) == 1000
