@@ -57,13 +57,15 @@ def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
     for annotation in tree["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     for image in tree["images"]:
-        draw = _drawer(by_image[image["id"]], categories, values)
+        draw = drawer(by_image[image["id"]], categories, values)
         yield Drawing(image["file_name"], (image["height"], image["width"]), draw, image.get("sha256"))
 
 
-def _drawer(
+def drawer(
     annotations: list[dict], categories: Mapping[int, str], values: Mapping[str, int]
 ) -> Callable[[tuple[int, int]], np.ndarray]:
+    """What draws the label map of the segmentations of one image, later ones on top; it raises BadDrawing."""
+
     def draw(size_hw: tuple[int, int]) -> np.ndarray:
         labels = np.zeros(size_hw, np.uint8)
         for annotation in annotations:

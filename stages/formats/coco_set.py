@@ -1,0 +1,133 @@
+"""A split of a COCO data set, written as images, label files and masks of the layout that ingest reads."""
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stages.common.errors import UserError
+from stages.data.boxes import Box, pixels_of_box
+from stages.data.root_files import inside
+from stages.data.tables import IGNORE, encode_label_map
+from stages.formats.coco import drawer
+from stages.formats.correction import BadDrawing, values_of
+
+EXIF_ORIENTATION = 0x0112
+
+
+class CocoSplit:
+    """The instances file `file`, whose images lie below `folders`. `names`: of its categories, by id."""
+
+    def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
+        """Raises UserError where the file is none of COCO instances."""
+        tree = _tree_of(file)
+        self.split, self.file, self.folders, self.images = split, file, folders, tree["images"]
+        self.categories = {one["id"]: one["name"] for one in sorted(tree["categories"], key=lambda one: one["id"])}
+        self.names = list(self.categories.values())
+        self.by_image: dict[object, list[dict]] = defaultdict(list)
+        for annotation in tree["annotations"]:
+            self.by_image[annotation.get("image_id")].append(annotation)
+        self.drawn = any(annotation.get("segmentation") for annotation in tree["annotations"])
+
+    def write(self, out: Path, image: dict, names: Sequence[str]) -> str | None:
+        """Write an image, its boxes and, where there is one, its mask below `out`; or the reason why not.
+
+        `names`: of the data set's classes.
+        """
+        try:
+            size_hw, annotations = (image["height"], image["width"]), self.by_image[image["id"]]
+            source = self._found(image["file_name"])
+            if (actual := _upright_size_hw(source)) != size_hw:
+                theirs, ours = (f"{width} x {height}" for height, width in (size_hw, actual))
+                raise BadDrawing(f"is {theirs} pixels there, the upright image {ours}")
+            rows = "".join(self._row(one, size_hw, names) for one in annotations if not one.get("iscrowd"))
+            mask = self._mask(annotations, size_hw, names)
+            target = inside(out / "images" / self.split, image["file_name"])
+        except (BadDrawing, UserError) as error:
+            return str(error)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            return f"cannot be read ({type(error).__name__}: {error})"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copyfile(source, target)
+        stem = target.relative_to((out / "images" / self.split).resolve()).with_suffix("")
+        _save(out / "labels" / self.split / f"{stem}.txt", rows.encode())
+        if mask is not None:
+            folder = out / ("masks/test" if self.split == "test" else f"trusted/{self.split}")
+            _save(folder / f"{stem}.png", encode_label_map(mask))
+        return None
+
+    def _row(self, annotation: dict, size_hw: tuple[int, int], names: Sequence[str]) -> str:
+        """A row of a label file."""
+        category = self.categories.get(annotation["category_id"])
+        if category not in names:
+            allowed = f"allowed are {', '.join(names)}"
+            raise BadDrawing(f"category {annotation['category_id']} ({category}), {allowed}")
+        (x1, y1, x2, y2), (height, width) = _corners(annotation["bbox"], size_hw), size_hw
+        shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        return f"{names.index(category)} {' '.join(f'{share:.9f}' for share in shares)}\n"
+
+    def _mask(self, annotations: list[dict], size_hw: tuple[int, int], names: Sequence[str]) -> np.ndarray | None:
+        """(H, W) uint8 label map; None where nothing was drawn, unless it is one of a test split with segmentations."""
+        certain = [one for one in annotations if one.get("segmentation") and not one.get("iscrowd")]
+        if not certain and not (self.drawn and self.split == "test"):
+            return None
+        labels = drawer(certain, self.categories, values_of(names))(size_hw)
+        for one in annotations:
+            if one.get("iscrowd") or not one.get("segmentation"):
+                window = pixels_of_box(_corners(one["bbox"], size_hw), size_hw)
+                area = labels[window.y1 : window.y2, window.x1 : window.x2]
+                area[area == 0] = IGNORE
+        return labels
+
+    def _found(self, name: str) -> Path:
+        """The image file `name` in the one of the folders that has it."""
+        paths = [path for folder in self.folders if (path := inside(folder, name)).is_file()]
+        if len(paths) != 1:
+            raise BadDrawing(f"found in {len(paths)} of the folders {', '.join(map(str, self.folders))} (--images)")
+        return paths[0]
+
+
+def _tree_of(path: Path) -> dict:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable JSON ({error})") from None
+    for key, needed in (("images", "id"), ("annotations", "image_id"), ("categories", "name")):
+        rows = tree.get(key) if isinstance(tree, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and needed in row for row in rows):
+            raise UserError(f"{path}: no list `{key}` whose entries have `{needed}`: not an instances file of COCO")
+    return tree
+
+
+def _corners(bbox: Sequence[float], size_hw: tuple[int, int]) -> Box:
+    """x1, y1, x2, y2 of COCO's x, y, width and height in pixels, cut off at the image. Raises BadDrawing."""
+    numbers = np.array(bbox, np.float64)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] <= 0).any():
+        raise BadDrawing(f"bbox {bbox}, needed are x, y, width and height, the last two above 0")
+    x1, y1, x2, y2 = np.concatenate([numbers[:2], numbers[:2] + numbers[2:]]).clip(0, [*size_hw[::-1]] * 2).tolist()
+    if x1 >= x2 or y1 >= y2:
+        raise BadDrawing(f"bbox {bbox} lies outside of the image of {size_hw[1]} x {size_hw[0]} pixels")
+    return x1, y1, x2, y2
+
+
+def _upright_size_hw(path: Path) -> tuple[int, int]:
+    """Height and width as the EXIF orientation turns the image. Raises BadDrawing."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except Exception as error:  # decoders raise nearly any exception on hostile bytes
+        raise BadDrawing(f"not a readable image: {error}") from None
+
+
+def _save(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

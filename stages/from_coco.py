@@ -1,0 +1,56 @@
+"""Lay a COCO data set out as the pipeline reads one, in a folder of its own; the data set itself is not modified.
+
+    python -m stages.from_coco --train train.json --val val.json --test test.json --images photos --out set
+    dvc exp run -S data.root=set -S data.trusted=set/trusted
+
+Every annotation becomes a box. Images with segmentations (polygons or run lengths, with holes and parts) get an index
+PNG too: in train and val below OUT/trusted, to be trusted or not; in test as pixel truth, those without a defect too.
+Pixels of crowds, and of boxes without segmentation, are unknown in it. Images are linked where the file system can,
+else copied.
+
+Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common.errors import UserError, printable, run
+from stages.common.files import new_folder
+from stages.common.progress import progress
+from stages.formats.coco_set import CocoSplit
+
+SOME_REFUSED = 3
+
+
+def main(
+    train: Annotated[Path, typer.Option(help="Instances file of the train split.")],
+    val: Annotated[Path, typer.Option(help="Instances file of the val split.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    test: Annotated[Path | None, typer.Option(help="Instances file of the test split.")] = None,
+    images: Annotated[list[Path] | None, typer.Option(help="Folders of the images; default: beside each file.")] = None,
+) -> None:
+    """Write data.yaml, images, labels and masks of a COCO data set."""
+    if out.exists():
+        raise UserError(f"{out}: exists; use another --out")
+    files = {"train": train, "val": val} | ({} if test is None else {"test": test})
+    splits = [CocoSplit(split, file, images or [file.parent]) for split, file in files.items()]
+    names, refused = splits[0].names, []
+    with new_folder(out) as part:
+        for split in splits:
+            for image in progress(split.images, f"from_coco {split.split}", "images"):
+                if reason := split.write(part, image, names):
+                    refused.append(f"refused {image.get('file_name')} ({split.file}): {reason}")
+        lines = "".join(f"{split}: images/{split}\n" for split in files)
+        text = f"path: .\n{lines}names: {json.dumps(names, ensure_ascii=False)}\n"
+        (part / "data.yaml").write_text(text, encoding="utf-8")
+    for line in refused:
+        typer.echo(printable(line), err=True)
+    if refused:
+        raise typer.Exit(SOME_REFUSED)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,126 @@
+"""A COCO data set becomes one that ingest reads: boxes, masks to trust, truth of test; itself it stays as it was."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from pycocotools.coco import COCO
+
+from stages import from_coco
+from stages.common.errors import UserError
+from stages.data.tables import BOXES, IGNORE, TRUTH, decode_label_map, read_table
+from tests.support.ingesting import ingest
+
+SIZE_HW = (24, 40)
+CATEGORIES = [{"id": 7, "name": "damage"}, {"id": 3, "name": "dirt"}]
+TRIANGLE = {"category_id": 7, "bbox": [4, 2, 12, 10], "segmentation": [[4, 2, 16, 2, 16, 12]]}
+BOX = {"category_id": 3, "bbox": [20.5, 3, 10, 8]}
+CROWD = {"category_id": 3, "bbox": [30, 18, 8, 4], "segmentation": {"size": [24, 40], "counts": [0, 960]}, "iscrowd": 1}
+
+
+def ring() -> dict:
+    """A frame of 2 pixels around a hole, as run lengths."""
+    mask = np.zeros(SIZE_HW, np.uint8)
+    mask[10:20, 2:14] = 1
+    mask[12:18, 4:12] = 0
+    edges = np.flatnonzero(np.diff(mask.T.ravel(), prepend=0, append=0))
+    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
+    segmentation = {"size": list(SIZE_HW), "counts": counts.tolist()}
+    return {"category_id": 3, "bbox": [2, 10, 12, 10], "segmentation": segmentation}
+
+
+def write(root: Path, split: str, images: list[list[dict]], size_hw: tuple[int, int] = SIZE_HW) -> Path:
+    """An instances file and the images beside it."""
+    rng = np.random.default_rng(len(split))
+    (root / split).mkdir(parents=True)
+    tree = {"categories": CATEGORIES, "images": [], "annotations": []}
+    for number, annotations in enumerate(images):
+        name = f"p{number}.png"
+        Image.fromarray(rng.integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)).save(root / split / name)
+        tree["images"].append({"id": number, "file_name": name, "height": size_hw[0], "width": size_hw[1]})
+        for annotation in annotations:
+            identity = {"id": len(tree["annotations"]) + 1, "image_id": number}
+            tree["annotations"].append({"iscrowd": 0, "area": 1, **annotation, **identity})
+    file = root / split / "_annotations.coco.json"
+    file.write_text(json.dumps(tree))
+    return file
+
+
+def files_of(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_boxes_masks_and_truth_come_out_and_nothing_goes_in(tmp_path):
+    root = tmp_path / "coco"
+    train = write(root, "train", [[TRIANGLE, BOX], [BOX], [], [ring(), CROWD]])
+    val, test = write(root, "val", [[BOX]]), write(root, "test", [[TRIANGLE], []])
+    before = files_of(root)
+    from_coco.main(train, val, tmp_path / "set", test)
+    metrics = ingest(tmp_path / "set", strict=True)
+    assert files_of(root) == before
+    assert metrics["train"]["boxes_by_class"] == {"dirt": 3, "damage": 1}, "classes by the order of their ids"
+    boxes = read_table(tmp_path / "out/tables/train/boxes.parquet", BOXES).to_pylist()
+    first, second = ([row[key] for key in ("x1", "y1", "x2", "y2")] for row in boxes[:2])
+    assert first == pytest.approx([4, 2, 16, 12], abs=1e-6) and second == pytest.approx([20.5, 3, 30.5, 11], abs=1e-6)
+
+    masks = {path.name: np.array(Image.open(path)) for path in (tmp_path / "set/trusted/train").iterdir()}
+    assert sorted(masks) == ["p0.png", "p3.png"]
+    official = COCO(train)
+    for name, number, value in (("p0.png", 1, 2), ("p3.png", 4, 1)):
+        np.testing.assert_array_equal(masks[name] == value, official.annToMask(official.anns[number]))
+    assert (masks["p0.png"] == IGNORE).sum() == 11 * 8, "pixels 20 to 30 of a box without segmentation"
+    assert (masks["p3.png"] == IGNORE).sum() == 8 * 4, "the crowd"
+    truth = read_table(tmp_path / "out/truth/test.parquet", TRUTH).to_pylist()
+    assert [decode_label_map(row["mask_png"]).max() for row in truth] == [2, 0]
+    assert not (tmp_path / "set/trusted/val").exists()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (BOX | {"category_id": 9}, "category 9 (None), allowed are dirt, damage"),
+        (BOX | {"bbox": [1, 1, 0, 5]}, "needed are x, y, width and height"),
+        (BOX | {"bbox": [50, 1, 5, 5]}, "outside of the image of 40 x 24 pixels"),
+        (TRIANGLE | {"segmentation": {"size": [40, 24], "counts": [960]}}, "run lengths for an image of [40, 24]"),
+    ],
+)
+def test_an_image_with_a_wrong_annotation_is_refused_in_a_line_and_the_others_are_taken(
+    tmp_path, capsys, annotation, reason
+):
+    train, val = write(tmp_path, "train", [[annotation], [BOX]]), write(tmp_path, "val", [[BOX]])
+    with pytest.raises(typer.Exit):
+        from_coco.main(train, val, tmp_path / "set")
+    assert [path.name for path in (tmp_path / "set/images/train").iterdir()] == ["p1.png"]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("refused")]
+    assert reason in line and line.startswith(f"refused p0.png ({train}): ")
+
+
+def test_images_of_another_size_or_in_no_folder_are_refused(tmp_path, capsys):
+    train, val = write(tmp_path, "train", [[BOX]], SIZE_HW[::-1]), write(tmp_path, "val", [[BOX]])
+    with pytest.raises(typer.Exit):
+        from_coco.main(train, val, tmp_path / "set", images=[tmp_path / "train"])
+    (tmp_path / "val/p0.png").unlink()
+    with pytest.raises(typer.Exit):
+        from_coco.main(train, val, tmp_path / "again")
+    said = capsys.readouterr().err
+    assert "is 24 x 40 pixels there, the upright image 40 x 24" in said
+    assert f"found in 0 of the folders {tmp_path / 'val'} (--images)" in said
+
+
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
+    train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]])
+    train.write_text(train.read_text().replace("p0.png", "../val/p0.png"))
+    with pytest.raises(typer.Exit):
+        from_coco.main(train, val, tmp_path / "set")
+    assert "leads out of the data root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": [], "annotations": [1], "categories": []}'])
+def test_what_is_no_instances_file_is_named(tmp_path, text):
+    val = write(tmp_path, "val", [[BOX]])
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=r"x\.json: (not readable JSON|no list)"):
+        from_coco.main(tmp_path / "x.json", val, tmp_path / "set")
