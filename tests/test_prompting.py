@@ -13,7 +13,7 @@ from segment_anything.utils.amg import calculate_stability_score
 from stages.data.boxes import Window, pixels_of_box
 from stages.teacher.candidates import LOGIT_LIMIT, Candidate, describe, join
 from stages.teacher.promptable import Proposals
-from stages.teacher.prompting import Chunks, measure, predict
+from stages.teacher.prompting import Chunks, _stand_out, measure, predict
 from stages.teacher.sam import SamTeacher
 from stages.teacher.windows import InputFrame, View, crop_window, input_size_hw, views_of, whole_window
 from tests.support.tiny_teacher import params_of, tiny_sam
@@ -172,27 +172,27 @@ def test_pieces_between_which_no_view_decides_have_no_mask_there():
     assert found.mask.sum() == 32
 
 
-def scored(first: list[float], others: list[float]):
-    """`SamTeacher.decode` with these predicted IoUs, of the first prompt of a call and of all others."""
-    decode = SamTeacher.decode
-
-    def decoded(*asked):
-        logits, scores = decode(*asked)
-        return Proposals(logits, torch.tensor([first, *[others] * (len(scores) - 1)]))
-
-    return decoded
+def block(x1: int, y1: int, x2: int, y2: int, predicted_iou: float) -> Candidate:
+    return Candidate(Window(x1, y1, x2, y2), np.ones((y2 - y1, x2 - x1), bool), predicted_iou, 1.0, 1.0)
 
 
-def test_a_candidate_is_of_the_whole_view_or_of_the_pieces_by_predicted_iou(sam, monkeypatch):
-    image = np.random.default_rng(2).integers(0, 256, (60, 210, 3), dtype=np.uint8)
-    frame, box = InputFrame(sam.image_encoder.img_size, "pad"), (20.0, 15.0, 190.0, 50.0)
-    views = views_of(box, (60, 210), params_of(min_scale=1.0), frame)
-    (whole_box,) = predict(SamTeacher(sam), image, [views[:1]], Chunks(64))
-    monkeypatch.setattr(SamTeacher, "decode", scored([0.9, 0.2, 0.8, 0.1], [0.1, 0.8, 0.2, 0.9]))
-    (found,) = predict(SamTeacher(sam), image, [views], Chunks(64))
-    assert [candidate.predicted_iou for candidate in found] == pytest.approx([0.9, 0.8, 0.8, 0.9])
-    same = [np.array_equal(one.mask, other.mask) for one, other in zip(found, whole_box, strict=True)]
-    assert same == [True, False, True, False]
+@pytest.mark.parametrize(
+    ("crack", "pieces", "view", "stand_out"),
+    [
+        (60, (20, 30, 190, 32), (20, 25, 190, 45), True),
+        (60, (20, 25, 190, 45), (20, 30, 190, 32), False),
+        (60, (20, 30, 190, 32), (20, 30, 190, 32), False),
+        (130, (20, 30, 190, 32), (20, 25, 190, 45), False),
+    ],
+    ids=["the crack", "a block", "no better than the view", "hardly darker than the surface"],
+)
+def test_pieces_decide_where_their_mask_stands_out_from_the_surface(crack, pieces, view, stand_out):
+    image = np.random.default_rng(0).normal(140, 20, (60, 210, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
+    image[30:32, 20:190] = np.clip(image[30:32, 20:190].astype(int) + crack - 140, 0, 255)
+    # the best of the last three counts, by predicted IoU
+    joined = [block(0, 0, 5, 5, 0.9), block(*pieces, 0.4), block(0, 0, 5, 5, 0.3), block(0, 0, 5, 5, 0.2)]
+    whole = [block(0, 0, 5, 5, 0.9), block(0, 0, 5, 5, 0.3), block(*view, 0.8), block(0, 0, 5, 5, 0.2)]
+    assert _stand_out(joined, whole, image, (20.0, 20.0, 190.0, 50.0)) is stand_out
 
 
 @pytest.mark.parametrize("view", ["crop", "whole"])
@@ -201,7 +201,8 @@ def test_a_box_in_pieces_equals_the_official_predictor_on_each_of_them(sam, monk
     image = np.random.default_rng(2).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     pieces = views_of(box, size_hw, params_of(view=view, min_scale=1.0), InputFrame(sam.image_encoder.img_size, "pad"))
     assert len(pieces) > 6
-    monkeypatch.setattr(SamTeacher, "decode", scored([0.1] * 4, [0.9] * 4))
+    monkeypatch.setattr("stages.teacher.prompting.LEAST_SEPARATION", 0.0)
+    monkeypatch.setattr("stages.teacher.prompting.LEAD", -1.0)
     (found,) = predict(SamTeacher(sam), image, [pieces], Chunks(64))
     total, weights = np.zeros((4, *size_hw)), np.zeros(size_hw)
     for (x1, y1, x2, y2), prompt, part in pieces[1:]:

@@ -77,6 +77,9 @@ def rasterized(tables, tmp_path):
         context=1.8,
         min_view_px=16,
         min_scale=None,
+        grow=0.0,
+        parts="all",
+        min_part=0.0,
         candidate="best",
         clip_margin=0.1,
         batch_size=4,
@@ -185,7 +188,8 @@ def test_what_acts_after_the_candidates_needs_no_network_and_gives_the_bytes_of_
 
 
 @pytest.mark.parametrize(
-    "changed", [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"min_scale": 1.5}, {"batch_size": 3}]
+    "changed",
+    [{"view": "crop"}, {"context": 2.0}, {"min_view_px": 17}, {"min_scale": 1.5}, {"min_part": 0.2}, {"batch_size": 3}],
 )
 def test_a_parameter_that_reaches_the_network_prompts_it_again(rasterized, encoded, changed):
     rasterized()

@@ -12,6 +12,7 @@ from stages.teacher.windows import (
     InputFrame,
     View,
     crop_window,
+    grown,
     input_size_hw,
     to_input,
     views_of,
@@ -88,6 +89,12 @@ def test_the_whole_window_is_resized_as_by_segment_anything(size_hw):
     official = ResizeLongestSide(160)
     assert input_size_hw(window, frame) == official.get_preprocess_shape(*size_hw, 160)
     np.testing.assert_allclose(to_input(boxes, window, frame), official.apply_boxes(boxes, size_hw))
+
+
+def test_a_box_grows_and_shrinks_on_each_side_within_the_image():
+    assert grown((10.0, 20.0, 30.0, 60.0), (62, 100), 0.1) == (8.0, 16.0, 32.0, 62.0)
+    assert grown((10.0, 20.0, 30.0, 60.0), (62, 100), -0.25) == (15.0, 30.0, 25.0, 50.0)
+    assert grown((10.0, 20.0, 30.0, 60.0), (62, 100), 0.0) == (10.0, 20.0, 30.0, 60.0)
 
 
 @given(images_with_box(), st.floats(0.1, 3.0), st.sampled_from(["crop", "whole"]), st.sampled_from([64, 120, 1024]))

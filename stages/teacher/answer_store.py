@@ -18,18 +18,18 @@ from stages.common.workdir import code_fingerprint, files_fingerprint, fingerpri
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
-from stages.teacher import candidates, evidence, promptable, prompting, refinement, windows
+from stages.teacher import candidates, evidence, hygiene, promptable, prompting, refinement, windows
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 
-CODE = (boxes, candidates, decoding, evidence, images, promptable, prompting, refinement, rle, windows)
+CODE = (boxes, candidates, decoding, evidence, hygiene, images, promptable, prompting, refinement, rle, windows)
 """Modules that an answer depends on, beside that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "scipy", "torch")
 """Distributions that an answer depends on, beside those that the teacher names."""
 
-PROMPTING = {"view", "context", "min_view_px", "min_scale", "batch_size"}
-"""The keys of section `rasterize` that reach the network. The batch size changes last bits."""
+PROMPTING = set(RasterizeParams.model_fields) - {"candidate", "clip_margin", "shard_size"}
+"""The keys of section `rasterize` that an answer depends on. The batch size changes last bits."""
 
 
 class Store:

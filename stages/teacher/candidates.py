@@ -33,7 +33,7 @@ def describe(low_res: Tensor, predicted_iou: float, window: Window, frame: Input
     """The candidate of `window` from logits (h, w) on the CPU, which cover the whole network input."""
     rows, columns = _upsamplings(low_res, window, frame)
     # only where there may be mask (images are large, defects small): upsampled logits are weighted means of these
-    perhaps = _bounds(low_res > -STABILITY_OFFSET)
+    perhaps = bounds((low_res > -STABILITY_OFFSET).numpy())
     top, bottom = _reach(rows, perhaps.y1, perhaps.y2)
     left, right = _reach(columns, perhaps.x1, perhaps.x2)
     logits = rows[:, top:bottom].T @ low_res @ columns[:, left:right]
@@ -77,7 +77,7 @@ def _depth(length: int) -> Tensor:
 def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int) -> Candidate:
     """From logits (H, W) of native pixels; `left`, `top`: of the first one. Elsewhere there is no mask."""
     mask = logits > 0
-    tight = _bounds(mask)
+    tight = bounds(mask.numpy())
     largest, smallest = ((logits > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
     return Candidate(
         Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2),
@@ -114,10 +114,9 @@ def _reach(weights: Tensor, start: int, stop: int) -> tuple[int, int]:
     return (int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else (0, 0)
 
 
-def _bounds(mask: Tensor) -> Window:
-    """Bounding box of the pixels of a mask on the CPU; (0, 0, 0, 0) where it has none."""
-    # numpy's `any` is several times faster than PyTorch's
-    rows, columns = (np.flatnonzero(mask.numpy().any(axis)) for axis in (1, 0))
+def bounds(mask: np.ndarray) -> Window:
+    """Bounding box of the pixels of a mask; (0, 0, 0, 0) where it has none."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         return Window(0, 0, 0, 0)
     return Window(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

@@ -18,11 +18,15 @@ from stages.masks import rle
 from stages.teacher.candidates import Candidate, describe, join
 from stages.teacher.config import RasterizeParams
 from stages.teacher.evidence import evidence, surroundings
+from stages.teacher.hygiene import clean
 from stages.teacher.promptable import Proposals, Teacher
 from stages.teacher.refinement import refine
-from stages.teacher.windows import View, to_input, views_of
+from stages.teacher.windows import View, grown, to_input, views_of
 
 T = TypeVar("T")
+
+LEAST_SEPARATION, LEAD = 0.6, 0.1
+"""Of the mask from the pieces of a box, in all and above that from the whole view; chosen on val, see RESULTS.md."""
 
 
 class Chunks:
@@ -66,14 +70,15 @@ def prompted(
     `image`: (H, W, 3) uint8 RGB, upright. `boxes_xyxy`: native pixels, at least one.
     """
     size_hw = image.shape[:2]
-    views = [views_of(box, size_hw, params, teacher.frame) for box in boxes_xyxy]
+    views = [views_of(grown(box, size_hw, params.grow), size_hw, params, teacher.frame) for box in boxes_xyxy]
     rows = []
-    for box, candidates in zip(boxes_xyxy, predict(teacher, image, views, chunks), strict=True):
-        place = surroundings(image, box)
+    for box, several, candidates in zip(boxes_xyxy, views, predict(teacher, image, views, chunks), strict=True):
+        place = surroundings(image, several[0].box_xyxy)
         votes = [place.show(one.mask, one.tight[:2]) for one in candidates]
         refined = refine(place, votes, [one.predicted_iou for one in candidates])
-        seen = evidence(place.levels, [*votes, place.show(refined.mask, refined.tight[:2])])
-        rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate([*candidates, refined])]
+        found = [clean(one, several[0].box_xyxy, params) for one in (*candidates, refined)]
+        seen = evidence(place.levels, [place.show(one.mask, one.tight[:2]) for one in found])
+        rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate(found)]
     return rows
 
 
@@ -84,8 +89,7 @@ def predict(
     """The four candidates of one box after the other, each view of a box a prompt of its own.
 
     `image`: (H, W, 3) uint8 RGB. `views`: N boxes, each with one view of all of it, and perhaps its pieces after it.
-    Then a candidate is that of the first view or that of the joined pieces, whichever predicts the higher IoU: a large
-    compact defect needs its outline in one view, a thin one its scale.
+    Then the candidates are those of the joined pieces where `_stand_out` says so, else those of the first view.
     Logits are upsampled to native pixels one mask at a time, so memory does not grow with N.
     """
     flat = [view for several in views for view in several]
@@ -110,8 +114,18 @@ def predict(
             continue
         pieces = zip(logits[1:].unbind(1), scores[1:].T.tolist(), strict=True)
         joined = [join(*one, several[1:], teacher.frame) for one in pieces]
-        pairs = zip(whole, joined, strict=True)
-        yield [max(pair, key=lambda candidate: candidate.predicted_iou) for pair in pairs]
+        yield joined if _stand_out(joined, whole, image, several[0].box_xyxy) else whole
+
+
+def _stand_out(joined: Sequence[Candidate], whole: Sequence[Candidate], image: np.ndarray, box_xyxy: Box) -> bool:
+    """Whether the best mask of the pieces (of the last three, by predicted IoU) differs enough from what surrounds it.
+
+    A thin defect needs the pieces' scale, a compact one its outline in one view, and predicted IoU does not tell which.
+    """
+    place = surroundings(image, box_xyxy)
+    best = [max(four[1:], key=lambda one: one.predicted_iou) for four in (joined, whole)]
+    pieces, view = evidence(place.levels, [place.show(one.mask, one.tight[:2]) for one in best])
+    return pieces["separation"] >= max(LEAST_SEPARATION, view["separation"] + LEAD)
 
 
 def _row(index: int, found: Candidate, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:

@@ -42,6 +42,13 @@ def window_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams) 
     return crop_window(box_xyxy, size_hw, params.context, params.min_view_px)
 
 
+def grown(box_xyxy: Box, size_hw: tuple[int, int], share: float) -> Box:
+    """The box, larger on each side by `share` of its width or height, within the image."""
+    x1, y1, x2, y2 = box_xyxy
+    (height, width), more_x, more_y = size_hw, share * (x2 - x1), share * (y2 - y1)
+    return max(x1 - more_x, 0.0), max(y1 - more_y, 0.0), min(x2 + more_x, width), min(y2 + more_y, height)
+
+
 class View(NamedTuple):
     """One prompt: the window that is encoded, the box in it, and the pixels of the image whose logits count."""
 
