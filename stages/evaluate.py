@@ -89,6 +89,8 @@ def main(
             result |= split_metrics(part, VAL_TRUSTED, source.names, seeds, values, drawn)
             if result["val"] is None:
                 result["val_not_scored"] = f"all of val is trusted: see {VAL_TRUSTED}"
+            else:
+                result["val"]["images_without_truth"] = 0  # they are in the other one
         point, drawn = operating_points(tallies, *zip(*chosen, strict=True), chosen_on, source.names, values)
         result["operating_point"] = point
         write_json(part / "curves.json", drawn)

@@ -49,3 +49,10 @@ def test_the_error_is_against_truth_where_there_is_any_else_against_the_teacher(
     without = agreement(teacher, student, None, 2)
     assert without == (False, 1 / 5, None, 1, 3)
     assert agreement(truth * 0, truth * 0, None, 2).error is None
+
+
+def test_pixels_that_a_person_left_unknown_say_nothing_about_the_teacher():
+    teacher, student, truth = (np.zeros((4, 6), dtype=np.uint8) for _ in range(3))
+    truth[0, :4], teacher[0, :2], teacher[0, 2:] = 1, 1, 255
+    assert agreement(teacher, student, truth, 2) == (True, 0, 1, 4, 0)
+    assert agreement(teacher, student, None, 2) == (False, 0, None, 2, 0)

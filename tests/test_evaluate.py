@@ -227,6 +227,7 @@ def test_what_people_drew_in_val_is_scored_apart_from_the_teachers_masks(tmp_pat
     metrics = run(tmp_path)
     assert (metrics["val"]["images"], metrics["val"]["iou_bin"]) == (2, 1)
     assert (metrics["val_trusted"]["images"], metrics["val_trusted"]["iou_bin"]) == (1, 0)
+    assert metrics["val"]["images_without_truth"] == 0
     assert metrics["operating_point"]["chosen_on"] == "trusted masks of val"
     (row,) = stream_predictions(tmp_path / "out/predictions/4/val_trusted.parquet")
     dirt, damage = 10 * (13 - 6), 6 * (13 - 5)

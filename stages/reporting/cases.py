@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from stages.data.boxes import Box, corners
 from stages.data.images import read_image
-from stages.data.tables import BOXES, Dataset, decode_label_map, read_table
+from stages.data.tables import BOXES, IGNORE, Dataset, decode_label_map, read_table
 from stages.evaluation.predictions import image_ids, scored, stream_predictions
 from stages.masks.shards import stream_masks
 from stages.metrics.scores import binary_iou, confusion, defined
@@ -51,7 +51,10 @@ class Agreement(NamedTuple):
 def agreement(teacher: np.ndarray, student: np.ndarray, truth: np.ndarray | None, defect_classes: int) -> Agreement:
     """Label maps are (H, W) uint8; `truth` is None where there is none."""
     counts = confusion(teacher if truth is None else truth, student, defect_classes + 1)
-    own = None if truth is None else defined(binary_iou(confusion(truth, teacher, defect_classes + 1)))
+    own = None
+    if truth is not None:  # the teacher's map holds what people drew for training, too, who may not have known
+        known = np.where(teacher == IGNORE, IGNORE, truth)
+        own = defined(binary_iou(confusion(known, teacher, defect_classes + 1)))
     wrong = int(counts[1:, 0].sum()), int(counts[0, 1:].sum())
     return Agreement(truth is not None, defined(binary_iou(counts)), own, *wrong)
 

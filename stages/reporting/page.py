@@ -144,6 +144,9 @@ def _gaps(metrics: Mapping[str, dict]) -> list[str]:
         for split in ("test", "val")
         for sentence in _gaps_of(values[split], values.get(f"{split}_not_scored"))
     )
+    if any("val_trusted" in values for values in metrics.values()):
+        apart = "val: what people drew for training is scored apart, as val_trusted in metrics/RUN.json."
+        return [*dict.fromkeys(sentences), apart]
     return list(dict.fromkeys(sentences))
 
 
