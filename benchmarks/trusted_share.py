@@ -61,7 +61,7 @@ class Project:
             return
         self.write_params(self.common, None, 0)
         weights, tables = self.common / "weights", ("--tables", self.common / "tables")
-        embedded = ("--embedded", ROOT / "data/weights/embedded")
+        embedded = ("--embedded", ROOT / "data/weights/embedded/teacher")
         self.call(
             "weights", self.common, *embedded, "--teacher", weights / "teacher", "--backbone", weights / "backbone"
         )
