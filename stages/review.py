@@ -79,7 +79,7 @@ def entries_of(folder: Path, source: Dataset, network: Network | None) -> Iterat
                 labels = decode_label_map(image["label_map"]["bytes"])
                 seen = predict(network.run, read_image(source, image), network.view, network.decision)
             found = doubts(image, own, source.names, labels, seen)
-            score = sum(doubt.weight for doubt in found)
+            score = sum(doubt.wrong_px for doubt in found)
             yield Entry(
                 image["image_id"], image["path"], image["sha256"], folder.name, len(own), score, in_words(found)
             )

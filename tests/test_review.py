@@ -36,14 +36,14 @@ def chosen(class_id: int = 0, **values: float) -> dict:
 def test_a_mask_is_doubted_by_its_evidence_and_wholly_when_it_is_empty_or_the_box():
     assert doubts(IMAGE, [], NAMES, None, None) == []
     (one,) = doubts(IMAGE, [chosen()], NAMES, None, None)
-    assert one.weight == pytest.approx(1 - 0.8 * 0.5)
+    assert one.wrong_px == pytest.approx((1 - 0.8 * 0.5) * 50)
     assert one.reason == "dirt at (20, 10): evidence 0.40 (separation 0.80, candidates agree 0.50)"
     (empty,) = doubts(IMAGE, [chosen(1, area_in_box=0)], NAMES, None, None)
-    assert empty == Doubt(1.0, "damage at (20, 10): empty mask")
+    assert empty == Doubt(100, "damage at (20, 10): empty mask")
     (full,) = doubts(IMAGE, [chosen(area_in_box=190)], NAMES, None, None)
-    assert full == Doubt(1.0, "dirt at (20, 10): the mask fills 95% of its box")
+    assert full == Doubt(190, "dirt at (20, 10): the mask fills 95% of its box")
     (thin,) = doubts(IMAGE, [chosen(area_in_box=40, y2=7.0)], NAMES, None, None)
-    assert thin.weight == pytest.approx(0.6), "a box of 2 px is filled by rightful masks"
+    assert thin.wrong_px == pytest.approx(0.6 * 40), "a box of 2 px is filled by rightful masks"
 
 
 def test_a_student_doubts_masks_that_differ_and_boxes_that_are_missing():
@@ -55,14 +55,14 @@ def test_a_student_doubts_masks_that_differ_and_boxes_that_are_missing():
     other[20:22, 2:9] = 2
     confidence[other > 0] = 0.95
     confidence[30:36, 2:10] = 0.85
-    sure, unsure = doubts(IMAGE, [chosen(separation=1, agreement=1)], NAMES, labels, Prediction(other, confidence))[:2]
-    assert sure.weight == pytest.approx(0.95)
-    assert sure.reason == "damage at (44, 33): 48 px outside of all boxes, the student is 95% sure"
-    assert unsure == Doubt(0.5, "dirt at (20, 10): student and SAM have IoU 0.50")
+    found = doubts(IMAGE, [chosen(separation=1, agreement=1)], NAMES, labels, Prediction(other, confidence))
+    assert found[0].wrong_px == pytest.approx(0.95 * 48)
+    assert found[0].reason == "damage at (44, 33): 48 px outside of all boxes, the student is 95% sure"
+    assert found[1:] == [Doubt(25, "dirt at (20, 10): student and SAM differ in 25 px")]
 
 
 def test_in_words_the_heaviest_come_first_and_the_rest_is_counted():
-    found = [Doubt(1.0, "a"), Doubt(0.9, "b"), Doubt(0.8, "c"), Doubt(0.1, "d")]
+    found = [Doubt(9, "a"), Doubt(8, "b"), Doubt(7, "c")]
     assert in_words(found) == "a; b; c"
     assert in_words(found, most=1) == "a; and 2 more"
 
@@ -182,9 +182,9 @@ def test_the_table_says_why_and_the_first_are_the_most_doubtful(project, tmp_pat
     review(project, tmp_path / "two", Tool.masks, 2)
     with (tmp_path / "two/review.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rank"], row["path"], row["score"]) for row in rows] == [
-        ("1", "images/train/empty.png", "1.0"),
-        ("2", "images/val/hole.png", "0.6"),
+    assert [(row["rank"], row["path"], row["wrong_px"]) for row in rows] == [
+        ("1", "images/train/empty.png", "100"),
+        ("2", "images/val/hole.png", "56"),
     ]
     assert rows[0]["reasons"] == "dirt at (20, 10): empty mask"
     assert sorted(path.name for path in (tmp_path / "two/masks").rglob("*.png")) == ["empty.png", "hole.png"]

@@ -1,6 +1,6 @@
-"""What is doubtful in the pseudo-mask of an image: how many of its masks are probably wrong or missing, and why.
+"""What is doubtful in the pseudo-mask of an image: about how many of its pixels are wrong, and why.
 
-Each box counts by the largest of its doubts, each defect without a box by its probability; the sum ranks the images.
+Each box counts by the largest of its doubts, and each defect without a box; the sum ranks the images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,17 +27,17 @@ SURE = 0.9
 LEAST_PX = 16
 """Smaller predicted regions are left out."""
 
-WORTH_SAYING = 0.25
-"""Doubts below are counted and not put into words."""
+EMPTY = 0.5
+"""Share of a box's pixels that an empty mask counts as wrong (our choice)."""
 
 COLUMNS = ("image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "area_in_box", "separation", "agreement")
 """Of the candidates table."""
 
 
 class Doubt(NamedTuple):
-    """`weight`: probability, roughly, that one mask is wrong or missing, 0 to 1."""
+    """`wrong_px`: about how many pixels of one mask are wrong or missing."""
 
-    weight: float
+    wrong_px: float
     reason: str
 
 
@@ -50,34 +50,33 @@ def doubts(
     a student predicts, None without one; then (H, W) uint8 `labels`, the pseudo-mask, is not needed.
     """
     size_hw = image["height"], image["width"]
-    found = [max(_of_box(row, size_hw, labels, seen), key=lambda doubt: doubt.weight) for row in chosen]
+    found = [max(_of_box(row, size_hw, labels, seen), key=lambda doubt: doubt.wrong_px) for row in chosen]
     found = [
-        Doubt(weight, f"{names[row['class_id']]} at {_middle(*corners(row))}: {reason}")
-        for (weight, reason), row in zip(found, chosen, strict=True)
+        Doubt(wrong_px, f"{names[row['class_id']]} at {_middle(*corners(row))}: {reason}")
+        for (wrong_px, reason), row in zip(found, chosen, strict=True)
     ]
     if seen is not None:
         found += _without_box(seen, chosen, size_hw, names)
-    return sorted(found, key=lambda doubt: -doubt.weight)
+    return sorted(found, key=lambda doubt: -doubt.wrong_px)
 
 
 def _of_box(
     row: Mapping, size_hw: tuple[int, int], labels: np.ndarray | None, seen: Prediction | None
 ) -> Iterator[Doubt]:
     box = pixels_of_box(corners(row), size_hw)
-    share = row["area_in_box"] / (box.size_hw[0] * box.size_hw[1])
-    if row["area_in_box"] == 0:
-        yield Doubt(1.0, "empty mask")
-    if share >= FULL and min(box.size_hw) >= FULL_SIDE_PX:
-        yield Doubt(1.0, f"the mask fills {share:.0%} of its box")
+    pixels, mask_px = box.size_hw[0] * box.size_hw[1], row["area_in_box"]
+    if mask_px == 0:
+        yield Doubt(EMPTY * pixels, "empty mask")
+    if mask_px >= FULL * pixels and min(box.size_hw) >= FULL_SIDE_PX:
+        yield Doubt(mask_px, f"the mask fills {mask_px / pixels:.0%} of its box")
     evidence = row["separation"] * row["agreement"]
     reason = f"evidence {evidence:.2f} (separation {row['separation']:.2f}, candidates agree {row['agreement']:.2f})"
-    yield Doubt(1 - evidence, reason)
+    yield Doubt((1 - evidence) * mask_px, reason)
     if seen is not None:
         x1, y1, x2, y2 = pixels_of_box(corners(row), size_hw, MARGIN)
         teacher, student = (map_[y1:y2, x1:x2] == row["class_id"] + 1 for map_ in (labels, seen.labels))
-        union = int((teacher | student).sum())
-        iou = int((teacher & student).sum()) / union if union else 1.0
-        yield Doubt(1 - iou, f"student and SAM have IoU {iou:.2f}")
+        differ = int((teacher ^ student).sum())
+        yield Doubt(differ, f"student and SAM differ in {differ} px")
 
 
 def _without_box(
@@ -94,7 +93,7 @@ def _without_box(
         rows, columns = np.nonzero(found.index == number + 1)
         place = _middle(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         reason = f"{len(rows)} px outside of all boxes, the student is {means[number]:.0%} sure"
-        yield Doubt(float(means[number]), f"{names[found.class_ids[number]]} at {place}: {reason}")
+        yield Doubt(float(means[number]) * len(rows), f"{names[found.class_ids[number]]} at {place}: {reason}")
 
 
 def _middle(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -103,6 +102,5 @@ def _middle(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def in_words(found: Sequence[Doubt], most: int = 5) -> str:
     """The heaviest of `doubts` as one line."""
-    said = [doubt.reason for doubt in found if doubt.weight >= WORTH_SAYING]
-    more = [f"and {len(said) - most} more"] if len(said) > most else []
-    return "; ".join(said[:most] + more)
+    more = [f"and {len(found) - most} more"] if len(found) > most else []
+    return "; ".join([doubt.reason for doubt in found[:most]] + more)

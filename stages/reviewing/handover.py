@@ -22,7 +22,7 @@ from stages.formats.regions import Labelled, regions_of
 from stages.ingestion.duplicates import perceptual_hash
 from stages.reviewing.ranking import Entry, Ranked
 
-TABLE = ("rank", "file", "path", "sha256", "split", "boxes", "score", "near_duplicate_of", "reasons")
+TABLE = ("rank", "file", "path", "sha256", "split", "boxes", "wrong_px", "near_duplicate_of", "reasons")
 
 
 class Tool(StrEnum):
@@ -85,7 +85,7 @@ def reviewed(
 def write_table(path: Path, chosen: Sequence[Ranked], sources: Mapping[str, Source]) -> None:
     """CSV of the list: one row per image, the one most worth checking first."""
     rows = [
-        (rank, sources[entry.path].file, *entry[1:-2], round(entry.score, 3), twin, entry.reasons)
+        (rank, sources[entry.path].file, *entry[1:-2], round(entry.score), twin, entry.reasons)
         for rank, (entry, twin) in enumerate(chosen, start=1)
     ]
     write_csv(path, TABLE, rows)
