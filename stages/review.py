@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from stages.common.errors import UserError, run
@@ -20,8 +21,9 @@ from stages.common.options import Device, ParamsFile
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.data.images import read_image
-from stages.data.tables import Dataset, decode_label_map, read_dataset
+from stages.data.tables import IGNORE, Dataset, decode_label_map, read_dataset
 from stages.ingestion.config import IngestParams
+from stages.masks import rle
 from stages.masks.shards import read_shard, shard_indices, stream_masks
 from stages.reviewing.doubts import COLUMNS, doubts, in_words
 from stages.reviewing.handover import Tool, hash_of, reviewed, sources_of, write_for, write_table
@@ -75,14 +77,22 @@ def entries_of(folder: Path, source: Dataset, network: Network | None) -> Iterat
         boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
         for image in images.to_pylist():
             own, labels, seen = boxes.get(image["image_id"], []), None, None
-            if network is not None:
+            checked = drawn_by_hand(image)
+            if network is not None and not checked:
                 labels = decode_label_map(image["label_map"]["bytes"])
                 seen = predict(network.run, read_image(source, image), network.view, network.decision)
             found = doubts(image, own, source.names, labels, seen)
             score = sum(doubt.wrong_px for doubt in found)
-            yield Entry(
-                image["image_id"], image["path"], image["sha256"], folder.name, len(own), score, in_words(found)
-            )
+            about = (image[key] for key in ("image_id", "path", "sha256"))
+            yield Entry(*about, folder.name, len(own), score, in_words(found), checked)
+
+
+def drawn_by_hand(image: dict) -> bool:
+    """Whether a person drew all labels of a row of the masks table."""
+    if (drawn := image.get("trusted")) is None:
+        return False
+    labels = decode_label_map(image["label_map"]["bytes"])
+    return np.array_equal(rle.decode(drawn, labels.shape), labels != IGNORE)
 
 
 def cli() -> None:

@@ -72,7 +72,14 @@ def entry(name: str, score: float) -> Entry:
 
 
 def test_near_duplicates_come_last_and_only_hashes_that_are_needed_are_made():
-    codes = {"a": b"\x00" * 32, "b": b"\x01" + b"\x00" * 31, "c": b"\xff" * 32, "d": None, "e": b"\x0f" * 32}
+    codes = {
+        "a": b"\x00" * 32,
+        "b": b"\x01" + b"\x00" * 31,
+        "c": b"\xff" * 32,
+        "d": None,
+        "e": b"\x0f" * 32,
+        "old": b"\xff" * 32,
+    }
     entries = [entry(name, score) for name, score in {"e": 0.1, "d": 2, "a": 3, "c": 1, "b": 2.5}.items()]
     asked = []
 
@@ -85,8 +92,9 @@ def test_near_duplicates_come_last_and_only_hashes_that_are_needed_are_made():
     assert asked == ["a", "b", "d", "c"]
     everything = ranked(entries, 9, hash_of, 40)
     assert [(one.entry.image_id, one.twin) for one in everything[3:]] == [("e", None), ("b", "a.png")]
-    checked = ranked(entries, 9, hash_of, 40, [("old.png", b"\xff" * 32)])
+    checked = ranked([*entries, entry("old", 9)._replace(checked=True)], 9, hash_of, 40)
     assert [(one.entry.image_id, one.twin) for one in checked[-2:]] == [("b", "a.png"), ("c", "old.png")]
+    assert "old" not in {one.entry.image_id for one in checked}
     assert [one.entry.image_id for one in ranked(entries, 9, hash_of, None)] == ["a", "b", "d", "c", "e"]
 
 

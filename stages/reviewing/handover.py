@@ -85,7 +85,7 @@ def reviewed(
 def write_table(path: Path, chosen: Sequence[Ranked], sources: Mapping[str, Source]) -> None:
     """CSV of the list: one row per image, the one most worth checking first."""
     rows = [
-        (rank, sources[entry.path].file, *entry[1:-2], round(entry.score), twin, entry.reasons)
+        (rank, sources[entry.path].file, *entry[1:5], round(entry.score), twin, entry.reasons)
         for rank, (entry, twin) in enumerate(chosen, start=1)
     ]
     write_csv(path, TABLE, rows)

@@ -1,6 +1,6 @@
 """The order in which images are worth checking: most doubtful first, those like already checked ones last."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ WORDS = 4
 
 
 class Entry(NamedTuple):
-    """One image of the list. `score`: sum of the doubts; `reasons`: in words; `boxes`: their number."""
+    """One image. `boxes`: their number. `score`: sum of the doubts; `reasons`: in words. `checked`: a person drew it."""
 
     image_id: str
     path: str
@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     boxes: int
     score: float
     reasons: str
+    checked: bool = False
 
 
 class Ranked(NamedTuple):
@@ -33,33 +34,31 @@ def ranked(
     first: int,
     hash_of: Callable[[Entry], bytes | None],
     max_bits: int | None,
-    checked: Sequence[tuple[str, bytes]] = (),
 ) -> list[Ranked]:
-    """The `first` of `entries` by score, then path, near-duplicates of others behind all the rest.
+    """The `first` of `entries` that are not checked, by score, then path.
+
+    Those that look like one that is checked, or that comes before, are behind all the rest.
 
     `hash_of`: 32 bytes, asked for only as far down as needed; None where an image cannot be compared. `max_bits`:
-    near-duplicates differ in at most so many bits; None: nothing is compared. `checked`: path and hash of images that
-    need no check.
+    near-duplicates differ in at most so many bits; None: nothing is compared.
     """
-    order = sorted(entries, key=lambda entry: (-entry.score, entry.path))
+    entries = list(entries)
+    order = sorted((one for one in entries if not one.checked), key=lambda entry: (-entry.score, entry.path))
     if max_bits is None:
         return [Ranked(entry, None) for entry in order[:first]]
-    known = np.empty((len(checked) + len(order), WORDS), np.uint64)
-    paths = []
-    for path, code in checked:
-        known[len(paths)] = np.frombuffer(code, np.uint64)
-        paths.append(path)
+    known, paths = np.empty((len(entries), WORDS), np.uint64), []
     kept, twins = [], []
-    for entry in order:
+    for entry in [*(one for one in entries if one.checked), *order]:
         if len(kept) == first:
             break
         code = hash_of(entry)
         words = None if code is None else np.frombuffer(code, np.uint64)
         bits = [] if words is None else np.bitwise_count(known[: len(paths)] ^ words).sum(1)
-        if len(bits) and bits.min() <= max_bits:
+        if not entry.checked and len(bits) and bits.min() <= max_bits:
             twins.append(Ranked(entry, paths[int(bits.argmin())]))
             continue
-        kept.append(Ranked(entry, None))
+        if not entry.checked:
+            kept.append(Ranked(entry, None))
         if words is not None:
             known[len(paths)] = words
             paths.append(entry.path)
