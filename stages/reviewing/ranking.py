@@ -10,7 +10,7 @@ WORDS = 4
 
 
 class Entry(NamedTuple):
-    """One image. `boxes`: their number. `score`: sum of the doubts; `reasons`: in words. `checked`: a person drew it."""
+    """One image. `boxes`: their number. `score`, `reasons`: of the doubts. `checked`: a person drew it."""
 
     image_id: str
     path: str
