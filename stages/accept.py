@@ -68,5 +68,10 @@ def lost_holes(found: Correction, exported: np.ndarray) -> bool:
     return not found.holes and not np.array_equal(exported, without_holes(exported))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The console command."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -17,7 +17,7 @@ import typer
 
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder
-from stages.common.options import Device, ParamsFile
+from stages.common.options import Device, Masks, ParamsFile, Tables
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.data.images import read_image
@@ -43,8 +43,8 @@ def main(
     format: Annotated[Tool, typer.Option(help="What the corrections are made with.")],
     first: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
     model: Annotated[Path | None, typer.Option(help="Folder of a student, whose opinion counts too.")] = None,
-    tables: Annotated[Path, typer.Option(help="Folder of the data set's tables.")] = Path("data/tables"),
-    masks: Annotated[Path, typer.Option(help="Folder of the pseudo-masks.")] = Path("data/masks"),
+    tables: Tables = Path("data/tables"),
+    masks: Masks = Path("data/masks"),
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
 ) -> None:
@@ -89,7 +89,7 @@ def entries_of(folder: Path, source: Dataset, network: Network | None) -> Iterat
 
 def drawn_by_hand(image: dict) -> bool:
     """Whether a person drew all labels of a row of the masks table."""
-    if (drawn := image.get("trusted")) is None:
+    if (drawn := image["trusted"]) is None:
         return False
     labels = decode_label_map(image["label_map"]["bytes"])
     return np.array_equal(rle.decode(drawn, labels.shape), labels != IGNORE)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages import accept
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.data.tables import Dataset, decode_label_map, encode_label_map, write_dataset
+from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, encode_label_map, write_dataset, write_table
 from stages.formats.correction import Correction, KnownImages
 from stages.formats.corrections_in import read_corrections
 from stages.masks import rle
@@ -113,12 +114,16 @@ def test_folders_called_images_are_left_out_of_the_names_where_that_is_unambiguo
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """Tables and pseudo-masks of four images: one sound, one without boxes, one with an empty mask, one with a hole."""
+    """Tables and pseudo-masks of four images to check: a sound one, one without boxes, an empty mask, one with a hole.
+
+    A fifth is drawn by a person, a sixth is of test.
+    """
     home = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
     write_dataset(home / "tables/dataset.json", Dataset(home / "set", NAMES))
     shards = {"train": [], "val": [], "test": []}
-    for split, name in (("train", "sound"), ("train", "bare"), ("train", "empty"), ("val", "hole"), ("test", "never")):
+    for place in ("train/sound", "train/bare", "train/empty", "train/drawn", "val/hole", "test/never"):
+        split, name = place.split("/")
         path = f"images/{split}/{name}.png"
         (home / "set" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8)).save(home / "set" / path)
@@ -130,9 +135,13 @@ def project(tmp_path_factory) -> Path:
             labels[8, 13] = 2
         row = {"image_id": f"{split}/{name}", "path": path, "sha256": sha256_file(home / "set" / path)}
         row |= {"exif_orientation": 1, "label_status": "labelled", "n_boxes": int(name != "bare")} | IMAGE
+        labels[30:, 50:] = IGNORE if name == "drawn" else 0
         row |= {"label_map": {"bytes": encode_label_map(labels), "path": None}}
+        row |= {"trusted": rle.encode(labels != IGNORE, (0, 0), SIZE_HW) if name == "drawn" else None}
         shards[split].append((row, [] if name == "bare" else [name]))
     for split, images in shards.items():
+        rows = [{key: row.get(key, split) for key in IMAGES.names} for row, _ in images]
+        write_table(home / "tables" / split / "images.parquet", IMAGES, rows)
         images.sort(key=lambda one: one[0]["image_id"])
         candidates = []
         for row, names in images:
@@ -183,7 +192,20 @@ def known_rows(project: Path) -> list[dict]:
 
 def exported(project: Path) -> dict[str, np.ndarray]:
     rows = known_rows(project)
-    return {row["path"]: decode_label_map(row["label_map"]["bytes"]) for row in rows if "/test/" not in row["path"]}
+    wanted = [row for row in rows if "/test/" not in row["path"] and row["trusted"] is None]
+    return {row["path"]: decode_label_map(row["label_map"]["bytes"]) for row in wanted}
+
+
+def test_a_stroke_is_accepted_and_what_was_only_looked_at_is_not(project, tmp_path, capsys):
+    review(project, tmp_path / "out", Tool.masks)
+    edited = tmp_path / "out/masks/val/hole.png"
+    labels = decode_label_map(edited.read_bytes())
+    labels[20:22, 5:60] = 2
+    Image.fromarray(labels).save(edited)
+    accept.main([tmp_path / "out"], tmp_path / "trusted", project / "tables", project / "masks")
+    assert "1 accepted, 3 no correction" in capsys.readouterr().out
+    taken = decode_label_map((tmp_path / "trusted/masks/images/val/hole.png").read_bytes())
+    np.testing.assert_array_equal(taken, labels)
 
 
 def test_the_table_says_why_and_the_first_are_the_most_doubtful(project, tmp_path):
@@ -210,6 +232,6 @@ def test_an_image_that_has_changed_ends_the_command_and_leaves_no_folder(project
     for row in known_rows(project):
         (tmp_path / "set" / row["path"]).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / row["path"]).write_bytes(b"other")
-    with pytest.raises(UserError, match=r"empty\.png: changed since it was ingested"):
+    with pytest.raises(UserError, match=r"drawn\.png: changed since it was ingested"):
         review(tmp_path, tmp_path / "out", Tool.masks)
     assert not (tmp_path / "out").exists()
