@@ -8,7 +8,6 @@ TRUTH, apart, so that only stages that score depend on them. A data set that mus
 near duplicates and counts.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from stages.common.files import new_folder, write_json
 from stages.common.options import Metrics, ParamsFile, Tables, Truth, Workers
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
+from stages.data.remote import readers
 from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
 from stages.ingestion.census import Census
 from stages.ingestion.config import DataParams, IngestParams
@@ -32,6 +32,7 @@ from stages.ingestion.duplicates import write_near_duplicates
 from stages.ingestion.groups import split_by_group, write_groups
 from stages.ingestion.labels import RowFormat
 from stages.ingestion.layout import ImageFile, orphans, read_layout
+from stages.ingestion.manifest_file import opened_root
 from stages.ingestion.rejects import write_rejects
 from stages.ingestion.sample import read_sample
 
@@ -56,7 +57,7 @@ def main(
     values = load_params(Params, params)
     ingest = values.ingest
     grouped = ingest.split.group is not None
-    layout, groups = read_layout(Path(values.data.root), train_alone=grouped), None
+    layout, groups = read_layout(root := opened_root(values.data), train_alone=grouped), None
     if grouped:
         layout, groups = split_by_group(layout, ingest.split)
     absent = [split for split, images in layout.splits.items() if images is None]
@@ -66,7 +67,7 @@ def main(
     total = sum(len(images or ()) for images in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         with (
-            cancelling(ThreadPoolExecutor(workers or os.cpu_count())) as pool,
+            cancelling(ThreadPoolExecutor(workers or readers(root))) as pool,
             progress((), "ingest", "images", total=total) as bar,
         ):
             read = partial(pool.map, sampled)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from stages import fingerprint
 from stages.common.errors import UserError
-from stages.fingerprint import states_of
+from stages.ingestion import root_states
+from stages.ingestion.root_states import states_of
 from tests.support.tiny_project import ROOT, write_data_set, write_params
 
 
@@ -69,7 +70,7 @@ def test_content_changes_it_and_nothing_else(root, tmp_path):
 
 def test_a_file_that_has_not_changed_is_not_read_again(root, monkeypatch):
     known = states_of(root, {})
-    monkeypatch.setattr(fingerprint, "open_file", None)
+    monkeypatch.setattr(root_states, "open_file", None)
     assert states_of(root, known) == known
 
 

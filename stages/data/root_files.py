@@ -4,6 +4,7 @@ Whoever opens a file of a data set does it here: ingest, the fingerprint of the 
 """
 
 import configparser
+import io
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stages.common.errors import UserError
+from stages.data.remote import RemotePath
 
 MAX_BYTES = 1 << 30
 """Larger files are not read: no file of a data set needs a gigabyte, and a sparse file can have any size."""
@@ -105,6 +107,8 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
     """
     try:
         target = inside(root, path)
+        if isinstance(target, RemotePath):
+            return _open_object(target, path, limit)
         # what is opened is what is checked; non-blocking, so that a pipe can be opened and refused
         file = os.fdopen(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except (FileNotFoundError, NotADirectoryError):
@@ -117,6 +121,8 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
             f"{path} is not a regular file" if special else f"{path} cannot be read ({error.strerror})"
         ) from None
     except UserError as error:
+        if isinstance(root, RemotePath) and "leads out" not in str(error):
+            raise
         # the error's own message holds absolute paths, which must not enter the tables
         why = "leads out of the data root" if "leads out" in str(error) else "is not a usable path"
         raise Unreadable(f"{path} {why}") from None
@@ -130,6 +136,14 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
         file.close()
         raise Unreadable(reason)
     return file
+
+
+def _open_object(target: RemotePath, path: str, limit: int) -> BinaryIO:
+    """The same for an object, read as a whole."""
+    data = b"" if (size := target.size() or 0) > limit else target.read()
+    if (size := max(size, len(data))) > limit:
+        raise Unreadable(f"{path} has {size:,} bytes, allowed are {limit:,}")
+    return io.BytesIO(data)
 
 
 def read_file(root: Path, path: str, limit: int = MAX_BYTES) -> bytes | None:
@@ -152,6 +166,10 @@ def visible_files(folder: Path, linked: Callable[[Path], None]) -> Iterator[Path
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    if isinstance(folder, RemotePath):
+        yield from folder.walk()
+        return
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()

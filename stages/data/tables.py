@@ -17,6 +17,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.common.files import new_file, write_json
+from stages.data.remote import RemotePath, data_root
 
 SPLITS = ("train", "val", "test")
 
@@ -77,12 +78,12 @@ TRUTH = _schema(image_id=pa.string(), height=pa.int32(), width=pa.int32(), mask_
 
 @dataclass(frozen=True)
 class Dataset:
-    """`root`: folder of the images, as given by `data.root`. `names`: of the classes; class id = index.
+    """`root`: folder of the images, as given by `data.root`, or its URL. `names`: of the classes; class id = index.
 
     `white_level`: what becomes 255 in images of more than 8 bits; None: what their type says, see data/decoding.py.
     """
 
-    root: Path
+    root: Path | RemotePath
     names: tuple[str, ...]
     white_level: float | None = None
 
@@ -98,7 +99,7 @@ def read_dataset(path: Path) -> Dataset:
     """Read what `write_dataset` wrote. Raises UserError when the file is missing or invalid."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Dataset(Path(values["root"]), tuple(values["names"]), values["white_level"])
+        return Dataset(data_root(values["root"]), tuple(values["names"]), values["white_level"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
 

@@ -17,12 +17,14 @@ def _pattern(text: str) -> str:
 
 
 class DataParams(Section):
-    """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute.
+    """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute, or its URL.
 
+    `manifest`: the file of `stages.manifest` that stands for the root; None: the root itself is looked at each time.
     `trusted`: masks that people drew or corrected and that training takes as truth, in a folder or a file.
     """
 
     root: str = Field(min_length=1)
+    manifest: Annotated[str, Field(min_length=1)] | None = None
     trusted: Annotated[str, Field(min_length=1)] | None = None
 
 

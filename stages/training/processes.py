@@ -112,7 +112,7 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes
     elif gpus is not None and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
         problem = f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, which has {gpus} GPUs: one for each"
     if problem:
-        raise UserError(problem) if rank == 0 else SystemExit(1)  # all see the same, one says it
+        raise UserError(problem)
     if gpus is not None:
         torch.cuda.set_device(local)
     with _lost_together():

@@ -1,0 +1,122 @@
+"""A data root on object storage, such as `s3://BUCKET/FOLDER`: its objects under the interface of a Path, by fsspec.
+
+Needs `uv pip install --group cluster`. Credentials, region and endpoint are those of the storage's own client: for S3
+AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on. To be looked for, objects have to be listed; to be read not.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from stages.common.errors import UserError
+
+MARKS = ("ETag", "etag", "md5Hash", "md5", "mtime", "created")
+"""What storages call a property of an object that changes with its content, best first."""
+
+
+class RemotePath(PurePosixPath):
+    """An object, or the folder that its name implies. There is what `RemotePath.listed` holds."""
+
+    listed: "Listing | None" = None
+
+    def __str__(self) -> str:
+        scheme, colon, rest = super().__str__().partition(":/")
+        return f"{scheme}://{rest}" if colon else scheme
+
+    def resolve(self) -> "RemotePath":
+        return type(self)(posixpath.normpath(super().__str__()))
+
+    def is_dir(self) -> bool:
+        return self.listed is not None and self in self.listed.folders
+
+    def is_file(self) -> bool:
+        return self.listed is not None and self in self.listed.sizes
+
+    def exists(self) -> bool:
+        return self.is_file() or self.is_dir()
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def iterdir(self) -> Iterator["RemotePath"]:
+        return (self / name for name in sorted(self.listed.folders[self]))
+
+    def walk(self) -> Iterator["RemotePath"]:
+        """All objects below, without those whose name, or a folder of it, starts with a dot."""
+        for path in self.iterdir():
+            if not path.name.startswith("."):
+                yield from path.walk() if path.is_dir() else (path,)
+
+    def size(self) -> int | None:
+        """In bytes; None where no objects are listed. Raises FileNotFoundError."""
+        if self.listed is None:
+            return None
+        if not self.is_file():
+            raise FileNotFoundError(str(self))
+        return self.listed.sizes[self]
+
+    def read(self) -> bytes:
+        """Raises FileNotFoundError, and UserError when the storage does not answer."""
+        import fsspec
+
+        try:
+            storage, name = fsspec.url_to_fs(str(self))  # cached by fsspec, per process
+            return storage.cat_file(name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise no_answer(self, error) from None
+
+
+class Listing:
+    """What is below a root: sizes of objects in bytes, by path, and names in folders."""
+
+    def __init__(self, root: RemotePath, sizes: Mapping[str, int]) -> None:
+        """`sizes` by path relative to `root`."""
+        self.sizes = {root / path: size for path, size in sizes.items()}
+        self.folders: dict[RemotePath, set[str]] = {root: set()}
+        for path in self.sizes:
+            while path != root:
+                above, name = path.parent, path.name
+                known = above in self.folders
+                self.folders.setdefault(above, set()).add(name)
+                if known:
+                    break
+                path = above
+
+
+def data_root(text: str) -> Path | RemotePath:
+    """The data root of `text`, a path or a URL."""
+    return RemotePath(text) if "://" in text else Path(text)
+
+
+def readers(root: Path | RemotePath) -> int | None:
+    """How many files of `root` are read at once: one per core, and more of a storage, which answers late and many."""
+    return 32 if isinstance(root, RemotePath) else os.cpu_count()
+
+
+def list_objects(root: RemotePath) -> dict[str, tuple[int, str]]:
+    """Size in bytes and mark of each object below `root`, by relative path, sorted. Raises UserError."""
+    import fsspec
+
+    try:
+        storage, name = fsspec.url_to_fs(str(root))
+        found = storage.find(name, detail=True)
+    except Exception as error:
+        raise no_answer(root, error) from None
+    if not found:
+        raise UserError(f"{root}: nothing is there")
+    marks = {
+        posixpath.relpath(path, name): (int(about["size"]), str(next(about[key] for key in MARKS if key in about)))
+        for path, about in found.items()
+    }
+    return dict(sorted(marks.items()))
+
+
+def no_answer(path: RemotePath, error: Exception) -> UserError:
+    """The one line for whatever a storage's client raises."""
+    if isinstance(error, ImportError):
+        return UserError(f"{path}: this storage needs a package more: uv pip install --group cluster ({error})")
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return UserError(f"{path}: the storage refuses or does not answer; nothing is lost, run it again ({reason})")

@@ -1,0 +1,62 @@
+"""The manifest of a data root: path, size and mark of each of its files, in a table that stands for the root.
+
+The mark changes with the content: the SHA-256 of a file, or why it is not read; the ETag of an object.
+"""
+
+import os
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from stages.common.errors import UserError
+from stages.data.remote import Listing, RemotePath, data_root, list_objects
+from stages.data.root_files import visible_files
+from stages.data.tables import append, open_table, stream_rows
+from stages.ingestion.config import DataParams
+from stages.ingestion.root_states import folder_of
+
+MANIFEST = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mark", pa.string(), nullable=False),
+    ]
+)
+
+ROWS = 65_536
+"""Rows per group of the table."""
+
+
+def write_manifest(path: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    """Write (size in bytes, mark) by path relative to the root, sorted."""
+    rows = ({"path": name, "size": size, "mark": mark} for name, (size, mark) in sorted(files.items()))
+    with open_table(path, MANIFEST) as table:
+        while some := list(islice(rows, ROWS)):
+            append(table, some)
+
+
+def read_sizes(path: Path) -> dict[str, int]:
+    """Sizes in bytes by path relative to the root. Raises UserError where there is no manifest."""
+    return {row["path"]: row["size"] for row in stream_rows(path, MANIFEST, "manifest", ["path", "size"])}
+
+
+def opened_root(data: DataParams) -> Path | RemotePath:
+    """`data.root`; where it is on object storage with its objects listed, by `data.manifest` or by the storage.
+
+    Raises UserError where the manifest does not list the files that are in a folder now. Objects are not asked.
+    """
+    root, manifest = data_root(data.root), data.manifest and Path(data.manifest)
+    folder = folder_of(root)
+    if isinstance(root, RemotePath):
+        found = read_sizes(manifest) if manifest else {path: size for path, (size, _) in list_objects(folder).items()}
+        RemotePath.listed = Listing(folder, found)
+    elif manifest:
+        linked: list[Path] = []
+        there = {os.path.relpath(file, folder) for file in (*visible_files(folder, linked.append), *linked)}
+        if wrong := sorted(read_sizes(manifest).keys() ^ there):
+            how = "not listed" if wrong[0] in there else "listed and not there"
+            said = f"{wrong[0]} is {how}, {len(wrong):,} such files in all"
+            raise UserError(f"{manifest}: {said}; refresh it: python -m stages.manifest {root} --out {manifest}")
+    return root

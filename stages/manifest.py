@@ -1,0 +1,32 @@
+"""List the files of a data set into a manifest, which then stands for it: DVC looks at the manifest alone.
+
+    python -m stages.manifest /path/to/your/dataset --out manifest.parquet
+    python -m stages.manifest s3://bucket/dataset --out manifest.parquet
+
+For data sets at which a look takes too long: with `data.manifest: manifest.parquet` a `dvc repro` does not look at the
+files. So changes to them are noticed when this has been run again, and not before.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common.errors import run
+from stages.data.remote import data_root
+from stages.ingestion.manifest_file import write_manifest
+from stages.ingestion.root_states import marks_of
+
+
+def main(
+    root: Annotated[str, typer.Argument(help="The data set: a folder or a URL.")],
+    out: Annotated[Path, typer.Option(help="Parquet file for the manifest.")],
+) -> None:
+    """List the files of a data set with what changes with their content."""
+    files = marks_of(data_root(root))
+    write_manifest(out, files)
+    typer.echo(f"{out}: {len(files):,} files", err=True)
+
+
+if __name__ == "__main__":
+    run(main)
