@@ -83,12 +83,13 @@ def test_with_a_manifest_changes_are_noticed_when_it_is_refreshed(root, tmp_path
         return json.loads((tmp_path / "f.json").read_text())
 
     first = taken()
-    (root / "images/train/p00003.png").rename(root / "images/train/q.png")
+    for path in (root / "images/train/p00003.png", root / "labels/train/p00003.txt"):
+        path.rename(path.with_stem("q"))
     assert taken() == first
     with pytest.raises(UserError) as wrong:
         ingested(tmp_path / "out", params)
     assert str(wrong.value) == (
-        f"{out}: images/train/p00003.png is listed and not there, 2 such files in all; "
+        f"{out}: images/train/p00003.png is listed and not there, 4 such files in all; "
         f"refresh it: python -m stages.manifest {root} --out {out}"
     )
     listed(str(root), out)

@@ -24,6 +24,9 @@ class RemotePath(PurePosixPath):
         scheme, colon, rest = super().__str__().partition(":/")
         return f"{scheme}://{rest}" if colon else scheme
 
+    def absolute(self) -> "RemotePath":
+        return self
+
     def resolve(self) -> "RemotePath":
         return type(self)(posixpath.normpath(super().__str__()))
 

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
+from stages.data.remote import RemotePath
 from stages.data.root_files import UNWRITABLE, Unreadable, inside, read_file
 
 MAX_CLASSES = 254
@@ -155,7 +156,7 @@ def relative_path(root: Path, base: str, entry: str) -> str | None:
     existing path, and of an absolute path that does not exist here the end counts that exists below `root`, if it is
     the only one: so are paths of another system or machine read.
     """
-    top = Path(os.path.normpath(root.absolute()))
+    top = _normal(root.absolute())
     plain = _below(top, top / base / entry)
     if plain is not None and ("\\" not in entry or _is_there(top / plain)):
         return plain
@@ -171,10 +172,18 @@ def relative_path(root: Path, base: str, entry: str) -> str | None:
     return other
 
 
+def _normal(path: Path) -> Path:
+    return path.resolve() if isinstance(path, RemotePath) else Path(os.path.normpath(path))
+
+
 def _below(top: Path, path: Path) -> str | None:
-    path = Path(os.path.normpath(path))
+    path = _normal(path)
     try:
-        places = (path, Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path)))
+        places = (
+            (path,)
+            if isinstance(path, RemotePath)
+            else (path, Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path)))
+        )
     except ValueError:
         places = (path,)  # a name with a zero byte or half a surrogate pair
     for above in (top, Path(os.path.realpath(top))):
