@@ -22,7 +22,7 @@ from stages.common.workdir import code_fingerprint, files_fingerprint, fingerpri
 from stages.compute.device import device_of, make_deterministic
 from stages.data.tables import read_dataset
 from stages.losses.method import TrainSplit
-from stages.masks.shards import read_candidates, read_masks
+from stages.losses.train_rows import mapped_tables
 from stages.student import plugins
 from stages.student.config import NetworkConfig
 from stages.student.segmenter import save_student
@@ -68,7 +68,7 @@ def main(
             plan_sha256=sha256_file(plan),
         )
         student = network.untrained(config, backbone)
-        split = TrainSplit(source, len(source.names), read_masks(train), read_candidates(train), values.view, seed)
+        split = TrainSplit(source, len(source.names), *mapped_tables(train), values.view, seed)
         method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
         shares = values.train.defect_share, method.reads_boxes, values.train.trusted_share
         samples = Samples(split, values.train.augment, *shares)

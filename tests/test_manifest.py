@@ -79,7 +79,7 @@ def test_with_a_manifest_changes_are_noticed_when_it_is_refreshed(root, tmp_path
     params = params_of(tmp_path, str(root), listed(str(root), out))
 
     def taken() -> dict:
-        fingerprint.main(tmp_path / "f.json", params)
+        fingerprint.main(tmp_path / "f.json", tmp_path / "t.json", params)
         return json.loads((tmp_path / "f.json").read_text())
 
     first = taken()
@@ -117,9 +117,9 @@ def test_object_storage_gives_the_tables_of_the_same_files_on_disk(root, remote,
 
 def test_a_fingerprint_of_objects_follows_their_content(remote, tmp_path):
     params = params_of(tmp_path, remote)
-    fingerprint.main(tmp_path / "one.json", params)
+    fingerprint.main(tmp_path / "one.json", tmp_path / "t.json", params)
     fsspec.filesystem("memory").pipe("/bucket/set/data.yaml", b"other")
-    fingerprint.main(tmp_path / "two.json", params)
+    fingerprint.main(tmp_path / "two.json", tmp_path / "t.json", params)
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert one["files"] == two["files"] and one["sha256"] != two["sha256"]
 

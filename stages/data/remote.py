@@ -43,6 +43,8 @@ class RemotePath(PurePosixPath):
         return False
 
     def iterdir(self) -> Iterator["RemotePath"]:
+        if not self.is_dir():
+            raise FileNotFoundError(str(self))
         return (self / name for name in sorted(self.listed.folders[self]))
 
     def walk(self) -> Iterator["RemotePath"]:

@@ -31,6 +31,7 @@ from stages.losses.instance import BoxLossParams, box_losses, pseudo_losses
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named, TrainSplit
 from stages.losses.pseudo_masks import box_pixels, choose, pairwise_box_iou, tight_boxes
+from stages.losses.train_rows import CandidatesByImage, Rows
 from stages.masks import rle
 from stages.student.segmenter import Logits
 
@@ -113,14 +114,13 @@ def build(masks: pa.Table, candidates: pa.Table, params: BankParams, fusion: str
     `masks`, `candidates`: the train shards' tables. The same tables and seed give the same bank.
     """
     columns = ["image_id", "path", "sha256", "exif_orientation", "height", "width"]
-    images = masks.select(columns).to_pylist()
-    by_image: dict[str, dict[str, list[dict]]] = {}
-    for row in candidates.to_pylist():
-        by_image.setdefault(row["image_id"], {}).setdefault(row["box_id"], []).append(row)
+    images, of_image = Rows(masks, columns), CandidatesByImage(masks, candidates, candidates.column_names)
     bank: list[Entry] = []
     for index in np.random.default_rng([seed, len(images)]).permutation(len(images)):
-        image = images[index]
-        if admitted := _admitted(list(by_image.get(image["image_id"], {}).values()), image, params, fusion):
+        image, boxes = images[int(index)], {}
+        for row in of_image.of(index):
+            boxes.setdefault(row["box_id"], []).append(row)
+        if admitted := _admitted(list(boxes.values()), image, params, fusion):
             bank.append(Entry(image, admitted))
         if len(bank) == params.images:
             break

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from stages.common.errors import UserError
 from stages.data.boxes import Window
 from stages.losses.batch import SCORES, Boxes, boxes_of
+from stages.losses.train_rows import CandidatesByImage
 from stages.masks import rle
 from stages.student.config import ViewParams
 
@@ -19,27 +20,21 @@ class BoxTable:
 
     def __init__(self, masks: pa.Table, candidates: pa.Table) -> None:
         """The train shards' tables: images in the order that `window` counts them in."""
-        self.size_hw = list(zip(masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True))
-        names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "cand_idx", "chosen", "rle", "area", *SCORES]
-        self.rows = candidates.select(names).combine_chunks()
-        index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
-        of_image = np.array([index_of[image_id] for image_id in candidates["image_id"].to_pylist()], dtype=np.int64)
-        if (np.diff(of_image) < 0).any():
-            raise UserError("the candidates of the train split are not in the order of its images; rasterize again")
-        self.candidates = int(self.rows["cand_idx"].to_numpy().max(initial=-1)) + 1
-        self.first = np.searchsorted(of_image, np.arange(len(self.size_hw) + 1))
+        self.sizes_hw = np.stack([masks["height"].to_numpy(), masks["width"].to_numpy()], axis=1)
+        names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area", *SCORES]
+        self.rows = CandidatesByImage(masks, candidates, names)
+        self.candidates = (pc.max(candidates["cand_idx"]).as_py() if len(candidates) else -1) + 1
 
     def window(self, index: int, view: ViewParams, top: int, left: int) -> Boxes:
         """The boxes of image `index` of which the window shows a pixel, in its frame; `image_index` is 0.
 
         With view.scale `native` the window's first pixel is (`top`, `left`); with `stretch` it shows all of it.
         """
-        size, size_hw, scale_yx = view.size_px, self.size_hw[index], (1.0, 1.0)
+        size, size_hw, scale_yx = view.size_px, tuple(self.sizes_hw[index].tolist()), (1.0, 1.0)
         if view.scale == "stretch":
             top, left, scale_yx = 0, 0, (size / size_hw[0], size / size_hw[1])
-        start, end = self.first[index], self.first[index + 1]
         seen: dict[str, list[dict]] = {}
-        for row in self.rows.slice(start, end - start).to_pylist():
+        for row in self.rows.of(index):
             x1, x2 = ((row[x] - left) * scale_yx[1] for x in ("x1", "x2"))
             y1, y2 = ((row[y] - top) * scale_yx[0] for y in ("y1", "y2"))
             if x2 > 0 and y2 > 0 and x1 < size and y1 < size:

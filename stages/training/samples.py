@@ -16,6 +16,7 @@ from stages.data.images import read_image
 from stages.data.tables import IGNORE, decode_label_map
 from stages.losses.batch import Batch, Boxes
 from stages.losses.method import TrainSplit
+from stages.losses.train_rows import Rows, first_of_boxes, image_of
 from stages.student.inference import pad_to, to_square
 from stages.training.config import AugmentParams
 from stages.training.sample_boxes import BoxTable, cut_mask, flip_boxes, nearest, stack
@@ -60,14 +61,15 @@ class Samples(TorchDataset[Sample]):
             raise UserError("the train split has no image to train on")
         self.source, self.view, self.augment = split.source, split.view, augment
         self.seed, self.defect_share, self.trusted_share = split.seed, defect_share, trusted_share
-        self.images = masks.select(["path", "sha256", "exif_orientation", "height", "width"]).to_pylist()
-        self.cached_all = sum(row["height"] * row["width"] * 4 for row in self.images) <= CACHE_BYTES
+        self.images = Rows(masks, ["path", "sha256", "exif_orientation"])
+        self.labels_of, self.trusted_of = Rows(masks, ["label_map"]), Rows(masks, ["trusted"])
+        self.sizes_hw = np.stack([masks["height"].to_numpy(), masks["width"].to_numpy()], axis=1)
+        self.cached_all = self.sizes_hw.prod(axis=1, dtype=np.int64).sum() * 4 <= CACHE_BYTES
         self.cache: dict[tuple[str, int], Tensor] = {}
-        self.label_pngs = masks["label_map"].combine_chunks().field("bytes").to_pylist()
-        self.trusted_codes = masks["trusted"].to_pylist()
-        self.any_trusted = any(code is not None for code in self.trusted_codes)
+        is_trusted = masks["trusted"].is_valid().to_numpy()
+        self.any_trusted = is_trusted.any()
         boxes_by_class = _boxes_by_class(masks, split.candidates)
-        self.pools = _pools(self.trusted_codes, boxes_by_class)
+        self.pools = _pools(is_trusted, boxes_by_class)
         self.boxes = BoxTable(masks, split.candidates) if with_boxes else None
         if not boxes_by_class:
             raise UserError("the train split has no box: there is no defect to learn")
@@ -97,11 +99,11 @@ class Samples(TorchDataset[Sample]):
 
     def _label_map(self, index: int) -> Tensor:
         """(H, W) uint8."""
-        return self._once(("labels", index), lambda: decode_label_map(self.label_pngs[index]))
+        return self._once(("labels", index), lambda: decode_label_map(self.labels_of[index]["label_map"]["bytes"]))
 
     def _trusted(self, index: int, top: int, left: int) -> Tensor:
         """(S, S) bool: trusted labels in the window."""
-        code, size, size_hw = self.trusted_codes[index], self.view.size_px, self._size_hw(index)
+        code, size, size_hw = self.trusted_of[index]["trusted"], self.view.size_px, self._size_hw(index)
         if code is None:
             return torch.zeros(size, size, dtype=torch.bool)
         return cut_mask(code, size_hw, self.view, top, left)
@@ -125,17 +127,19 @@ class Samples(TorchDataset[Sample]):
         pick, at, offset_yx = draw.random(2), draw.random(), draw.random(2)
         if around_box:
             boxes = pool.boxes_by_class[int(pick[0] * len(pool.boxes_by_class))]
-            index, center_yx = boxes[int(at * len(boxes))]
+            number = int(at * len(boxes.image))
+            index, center_yx = int(boxes.image[number]), boxes.center_yx[number]
             corner_yx = center_yx - size * (0.1 + 0.8 * offset_yx)
         else:
-            index = pool.images[int(at * len(pool.images))]
+            index = int(pool.images[int(at * len(pool.images))])
             corner_yx = offset_yx * (np.array(self._size_hw(index)) - size + 1) - 0.5
         limit_yx = np.maximum(np.array(self._size_hw(index)) - size, 0)
         top, left = np.clip(np.round(corner_yx), 0, limit_yx).astype(int)
         return index, int(top), int(left)
 
     def _size_hw(self, index: int) -> tuple[int, int]:
-        return self.images[index]["height"], self.images[index]["width"]
+        height, width = self.sizes_hw[index].tolist()
+        return height, width
 
     def _window(self, image: Tensor, labels: Tensor, top: int, left: int) -> tuple[Tensor, Tensor]:
         """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
@@ -158,33 +162,38 @@ def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:
     return counts / counts.sum()
 
 
+class _Boxes(NamedTuple):
+    """Boxes of one class, in table order."""
+
+    image: np.ndarray  # (N,) int64, number of the image
+    center_yx: np.ndarray  # (N, 2) float64, pixels
+
+
 class _Pool(NamedTuple):
-    """Images that samples are drawn from: their indices, and what `_boxes_by_class` gives of them."""
+    """Images that samples are drawn from, by number, and their boxes, of each class that has some."""
 
-    images: Sequence[int]
-    boxes_by_class: list[list[tuple[int, np.ndarray]]]
+    images: np.ndarray
+    boxes_by_class: list[_Boxes]
 
 
-def _pools(trusted: list[bytes | None], boxes_by_class: list[list[tuple[int, np.ndarray]]]) -> list[_Pool]:
+def _pools(is_trusted: np.ndarray, boxes_by_class: list[_Boxes]) -> list[_Pool]:
     """All images, or, where some have trusted labels and some none, the latter and the former."""
     pools = []
     for wanted in (False, True):
-        images = [index for index, code in enumerate(trusted) if (code is not None) == wanted]
-        mine = set(images)
-        boxes = [own for each in boxes_by_class if (own := [box for box in each if box[0] in mine])]
-        pools += [_Pool(images, boxes)] if images else []
+        images = np.flatnonzero(is_trusted == wanted)
+        mine = [(boxes, is_trusted[boxes.image] == wanted) for boxes in boxes_by_class]
+        boxes = [_Boxes(*(values[own] for values in boxes)) for boxes, own in mine if own.any()]
+        pools += [_Pool(images, boxes)] if len(images) else []
     return pools
 
 
-def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[list[tuple[int, np.ndarray]]]:
-    """For each class that has boxes: (image index, centre y and x) of each of its boxes, in table order."""
-    index_of = {image_id: index for index, image_id in enumerate(masks["image_id"].to_pylist())}
-    columns = candidates.select(["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2"])
-    by_class: dict[int, dict[str, tuple[int, np.ndarray]]] = {}
-    for row in columns.to_pylist():
-        center_yx = np.array([row["y1"] + row["y2"], row["x1"] + row["x2"]]) / 2
-        by_class.setdefault(row["class_id"], {})[row["box_id"]] = (index_of[row["image_id"]], center_yx)
-    return [list(by_class[class_id].values()) for class_id in sorted(by_class)]
+def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[_Boxes]:
+    """Of each class that has boxes."""
+    first = first_of_boxes(candidates)
+    image, class_id = image_of(masks, candidates)[first], candidates["class_id"].to_numpy()[first]
+    x1, y1, x2, y2 = (candidates[name].to_numpy()[first] for name in ("x1", "y1", "x2", "y2"))
+    center_yx = np.stack([y1 + y2, x1 + x2], axis=1) / 2
+    return [_Boxes(image[own], center_yx[own]) for own in (class_id == each for each in np.unique(class_id))]
 
 
 def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) -> Tensor:
