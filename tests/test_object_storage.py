@@ -19,7 +19,7 @@ from tests.support.tiny_project import write_data_set
 from tests.test_manifest import ingested, listed, params_of
 
 pytestmark = pytest.mark.skipif(
-    not (find_spec("s3fs") and find_spec("moto")), reason="needs the group cluster: uv pip install --group cluster"
+    not (find_spec("s3fs") and find_spec("moto")), reason="needs uv pip install --group cluster --group cluster-test"
 )
 PATIENCE_S = 300
 URL = "s3://tiles/lines/set"
