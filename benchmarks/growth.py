@@ -89,10 +89,13 @@ def write_project(project: Path, count: int) -> None:
     save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/students/{RUN}/0")
 
 
-def command(stage: str) -> list[str]:
-    """The command of a stage in dvc.yaml, of RUN where there is one per run."""
+def command(stage: str, **item: object) -> list[str]:
+    """The command of a stage in dvc.yaml, with the values of `${item}` or `${item.KEY}`; others are RUN."""
     entry = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
-    words = shlex.split(re.sub(r"\$\{.*?\}", RUN, entry.get("do", entry)["cmd"]))
+    filled = re.sub(
+        r"\$\{(?:item\.)?(\w+)\}", lambda found: str(item.get(found[1], RUN)), entry.get("do", entry)["cmd"]
+    )
+    words = shlex.split(filled)
     return [sys.executable if word == "python" else word for word in words]
 
 

@@ -140,7 +140,10 @@ def main(
         if data_root:
             params = YAML().load(ROOT / "params.yaml")
             params["seeds"] = [0, 1, 2]
-            results["trainings"] = trainings(data_root, params, folder / "project", clock, "cuda")
+            try:
+                results["trainings"] = trainings(data_root, params, folder / "project", clock, "cuda")
+            except subprocess.SubprocessError as error:
+                clock.left_out.append(f"trainings ({error})")
             write()
         if clock.allows("torch.compile", 120):
             compiled = gpu.rows(make_student(VIT_S14, 518, 256), rounds, compiled=True)

@@ -22,7 +22,8 @@ import typer
 
 from benchmarks import gpu
 from benchmarks.end_to_end import from_jpeg_to_png, warmed
-from benchmarks.material import VIT_S14, batch_of, demo_images, fit_branches, make_student, squares
+from benchmarks.material import VIT_S14, batch_of, demo_images, fit_branches, make_student, pixels, squares
+from benchmarks.service import field_rows, requests_a_second
 from benchmarks.students import PLAIN, baselines, forms
 from benchmarks.teachers import contests
 from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
@@ -58,9 +59,9 @@ def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles:
     return rows
 
 
-def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: int) -> list[dict]:
+def rasterize_rows(teacher: Path, samples: list[Sample], folder: Path, rounds: int, device: str = "cpu") -> list[dict]:
     """One row per view, number of boxes and loop; see `benchmarks.teachers`."""
-    calls = contests(load_sam(teacher)[0], teacher, samples, folder)
+    calls = contests(load_sam(teacher)[0].to(device), teacher, samples, folder)
     times = in_turns(calls, rounds)
     rows = []
     for how, count, who in calls:
@@ -102,7 +103,7 @@ def predict_rows(
     for name, run in found.items():
         if name in (PLAIN, "compiled"):
             continue
-        network = Network(student.config.names, student.config.view, None, ARGMAX, "benchmark", run)
+        network = network_of(student, run)
         out = folder / "predicted" / name
         total, inside = warmed(
             lambda network=network, out=out: from_jpeg_to_png(network, folder / "images", out), rounds
@@ -117,6 +118,10 @@ def predict_rows(
             }
         )
     return rows
+
+
+def network_of(student: Student, run: RunTiles) -> Network:
+    return Network(student.config.names, student.config.view, None, ARGMAX, "benchmark", run)
 
 
 def timing(taken: Timing) -> dict[str, float]:
@@ -200,11 +205,13 @@ def tables(results: dict) -> str:
             f"| {row['name']} | {row['ms_an_image']} | {row['network_ms_an_image']} | {row['ratio']} "
             f"| {row['images_a_second']} |"
         )
+    row = results["service"]
+    lines += ["", "| service, ONNX Runtime | requests/s | predict, images/s | ratio |", "|---|---|---|---|"]
+    lines.append(f"| 16 at a time | {row['requests_a_second']} | {row['images_a_second']} | {row['ratio']} |")
+    lines += ["", "| without the network, an image of the demo | defects | ms | CPU ms |", "|---|---|---|---|"]
+    lines += [f"| {row['name']} | {row['defects']} | {row['ms']} | {row['cpu_ms']} |" for row in results["fields"]]
     if results["gpu"]:
-        lines += ["", "| GPU, bfloat16 | batch | ms | images/s |", "|---|---|---|---|"]
-        lines += [
-            f"| {row['name']} | {row['batch']} | {row['ms']} | {row['images_a_second']} |" for row in results["gpu"]
-        ]
+        lines += ["", *gpu.table(results["gpu"])]
     return "\n".join(lines) + "\n"
 
 
@@ -219,6 +226,16 @@ def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: 
     results = {"machine": about, "rounds": rounds, "size_px": size_px, "not_measured": missing}
     results["predict"] = predict_rows(student, found, test, folder, rounds)
     typer.echo("predict measured", err=True)
+    network = network_of(student, found["ONNX Runtime"])
+    alone = next(row["images_a_second"] for row in results["predict"] if row["name"] == "ONNX Runtime")
+    served = requests_a_second(network, [sample.jpeg for sample in test])
+    results["service"] = {
+        "requests_a_second": round(served, 2),
+        "images_a_second": alone,
+        "ratio": round(served / alone, 3),
+    }
+    results["fields"] = field_rows(network, pixels(test[0]), 3 * rounds)
+    typer.echo("service measured", err=True)
     results["rasterize"] = rasterize_rows(teacher, demo_images(RASTERIZED, "test"), folder / "rasterize", rounds)
     typer.echo("rasterize measured", err=True)
     results["training"] = training_row(student, train, rounds)

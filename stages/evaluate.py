@@ -28,8 +28,8 @@ from stages.common.options import Device, Masks, Metrics, ParamsFile, Tables, Tr
 from stages.common.params import Section, load_params
 from stages.compute.device import device_of, make_deterministic
 from stages.data.tables import read_dataset
-from stages.evaluation.card import card
-from stages.evaluation.config import EvaluateParams, Seeds
+from stages.evaluation.card import as_markdown, card_of
+from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
 from stages.evaluation.operating_points import choose
 from stages.evaluation.predicting import load, predicted, references_of, rescored
 from stages.evaluation.predictions import write_predictions
@@ -45,6 +45,7 @@ STUDENT_FILES = ("student.safetensors", "student.json")
 class Params(Section):
     evaluate: EvaluateParams
     seeds: Seeds
+    weights: TeacherName
 
 
 def main(
@@ -74,7 +75,8 @@ def main(
                 title = f"evaluate {split}, seed {seed}"
                 decision = chosen[-1][0] if split == "test" and values.operating_point != "argmax" else None
                 tallies[split].append(tally := Tally(judged, len(source.names), values, decision))
-                rows = predicted(student, source, title, images, label_maps, values, tally)
+                shown = seed == seeds[0]
+                rows = predicted(student, source, title, images, label_maps, values, tally, shown)
                 write_predictions(part / str(seed) / f"{split}.parquet", rows)
                 if split == "val":
                     if drawn:
@@ -97,8 +99,10 @@ def main(
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.
         config = read_config(model / str(seeds[0]))
-        (models_part / "card.md").write_text(card(model.name, config, result), encoding="utf-8")
-        write_json(part / "scores.json", result | {"students": {str(s): student_hash(model / str(s)) for s in seeds}})
+        card = card_of(source, tables, wanted.weights.teacher, config, result)
+        (models_part / "card.md").write_text(as_markdown(model.name, card, result), encoding="utf-8")
+        hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}
+        write_json(part / "scores.json", result | {"students": hashes, "card": card})
     write_json(metrics, result)
 
 

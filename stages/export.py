@@ -25,6 +25,7 @@ from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
 from stages.runtime.network import identity_of_student, open_onnx, open_openvino, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
+from stages.runtime.tensorrt_fit import obstacles
 from stages.student.decision import read_decision
 from stages.student.segmenter import load_student
 
@@ -67,6 +68,8 @@ def main(
         else:
             embed(part / "student.onnx", about)
             _, exported = open_onnx(part)
+            for obstacle in obstacles(onnx.load(part / "student.onnx")):
+                print(f"{out}: not for TensorRT: {obstacle}")
         found = compare(torch_runner(folder, "cpu"), exported, sample_tiles(tables, "val", view))
         print(f"{out}: {found}")
         check(found, INT8 if int8 else EXACT, str(out))

@@ -75,6 +75,7 @@ def main(
         differences=differences,
         samples=bootstrap.samples,
         teacher=read_json(teacher),
+        thresholds=read_json(predictions / reference / "curves.json"),
         curves=[read_curves(curves, run, seed) for run in values.rows for seed in values.seeds],
         defects=defects,
         teacher_defects=defects and summarise_defects(defects.teacher_counts, bootstrap),

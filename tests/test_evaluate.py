@@ -14,6 +14,7 @@ from PIL import Image
 from stages import evaluate
 from stages.common.errors import UserError
 from stages.data.tables import (
+    BOXES,
     IMAGES,
     TRUTH,
     Dataset,
@@ -24,6 +25,7 @@ from stages.data.tables import (
 )
 from stages.evaluation import predicting
 from stages.evaluation.predictions import stream_predictions
+from stages.evaluation.probabilities import STEPS, decode_shares
 from stages.masks import rle
 from stages.masks.shards import MASKS
 from stages.student.tiling import Prediction
@@ -94,6 +96,7 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
             rows.append({**row, "split": split})
             masks.append({**row, "n_boxes": 2, "label_map": {"bytes": encode_label_map(labels), "path": None}})
         write_table(root / "tables" / split / "images.parquet", IMAGES, rows)
+        write_table(root / "tables" / split / "boxes.parquet", BOXES, [])
         human = [
             {"image_id": key, "height": len(value), "width": value.shape[1], "mask_png": encode_label_map(value)}
             for key, value in sorted(truth.items())
@@ -101,6 +104,8 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
         ]
         write_table(root / "truth" / f"{split}.parquet", TRUTH, human)
         write_table(root / "masks" / split / "label_maps/00000.parquet", MASKS, masks)
+    for name, schema in (("images", IMAGES), ("boxes", BOXES)):
+        write_table(root / "tables/train" / f"{name}.parquet", schema, [])
     write_params(root, "native")
 
 
@@ -111,7 +116,7 @@ def write_params(root: Path, resolution: str, seeds: tuple[int, ...] = (4,), poi
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{name} of {seed}")
     text = f"evaluate: {{resolution: {resolution}, operating_point: {point}, bootstrap: {{samples: 200, seed: 3}}}}\n"
-    text += f"seeds: {list(seeds)}\n"
+    text += f"seeds: {list(seeds)}\nweights: {{teacher: /somewhere/vit_b, backbone: embedded}}\n"
     (root / "params.yaml").write_text(text)
 
 
@@ -341,7 +346,8 @@ def test_scores_for_the_report_name_the_bytes_of_the_students_behind_them(tmp_pa
     metrics = run(tmp_path)
     scores = json.loads((tmp_path / "out/predictions/scores.json").read_text())
     own = {seed: f"student.safetensors of {seed}student.json of {seed}" for seed in "45"}
-    assert scores == metrics | {"students": {s: hashlib.sha256(text.encode()).hexdigest() for s, text in own.items()}}
+    hashes = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in own.items()}
+    assert scores == metrics | {"students": hashes, "card": scores["card"]}
     (tmp_path / "model/5/student.json").write_text("another plan")
     run(tmp_path)
     again = json.loads((tmp_path / "out/predictions/scores.json").read_text())["students"]
@@ -388,6 +394,8 @@ def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, stud
     card = (tmp_path / "out/models/card.md").read_text()
     assert "recall 1, chosen on SAM's masks of val" in card
     assert "| score | argmax | operating point |" in card
+    assert "| data set | set: 0 train, 2 val, 3 test images |" in card
+    assert "by the SAM teacher vit_b," in card
 
 
 def test_without_a_wish_argmax_stays_and_is_scored_once(tmp_path, student):
@@ -397,3 +405,14 @@ def test_without_a_wish_argmax_stays_and_is_scored_once(tmp_path, student):
     assert point["by_seed"][0]["thresholds"] is None
     assert (tmp_path / "out/models/4/student.json").read_text() == "student.json of 4"
     assert "Not tested" in (tmp_path / "out/models/card.md").read_text()
+
+
+def test_the_first_seed_keeps_its_probabilities_for_the_report(tmp_path, student):
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", seeds=(4, 5))
+    run(tmp_path)
+    first, second = (list(stream_predictions(tmp_path / f"out/predictions/{seed}/test.parquet")) for seed in (4, 5))
+    assert [row["shares_png"] for row in second] == [None] * 3
+    shares = decode_shares(first[1]["shares_png"], 2)
+    labels = labels_of(1, SIZES_HW[1])
+    np.testing.assert_array_equal(shares, [(labels == label) * (STEPS - 1) for label in (1, 2)])

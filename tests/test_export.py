@@ -1,5 +1,6 @@
 """Exports predict what the student predicts, without PyTorch, or are refused."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from stages import compare as compare_command
 from stages import export, predict
 from stages.common.errors import UserError
 from stages.data.images import probe_image
@@ -20,6 +23,7 @@ from stages.formats.writers import Format as Written
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.runtime.tensorrt_fit import obstacles
 from stages.student import tiling
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
@@ -129,6 +133,52 @@ def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="it is not an export"):
         make(work, "images", Format.onnx, force=True)
     assert (work / "images/train/0.png").is_file()
+
+
+def test_an_export_fits_tensorrt(work):
+    assert obstacles(onnx.load(work / "onnx/student.onnx")) == []
+
+
+def test_what_keeps_tensorrt_from_building_an_engine_is_named():
+    def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def made(opset: int, nodes: list, weights: list = (), side: int | str = 4) -> onnx.ModelProto:
+        ends = [[value(name, "batch", side)] for name in ("images", "logits")]
+        graph = helper.make_graph(nodes, "x", *ends, weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+    plain = [helper.make_node("Relu", ["images"], ["logits"])]
+    scale, zero = (helper.make_tensor(name, kind, [], [1]) for name, kind in (("s", 1), ("z", TensorProto.UINT8)))
+    quantised = [
+        helper.make_node("QuantizeLinear", ["images", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["logits"]),
+    ]
+    assert obstacles(made(18, plain)) == []
+    assert obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
+    loose = [f"{name}: sizes other than that of the batch are not fixed" for name in ("images", "logits")]
+    assert obstacles(made(18, plain, side="width")) == loose
+    assert [found.partition(",")[0] for found in obstacles(made(18, quantised, [scale, zero]))] == [
+        "unsigned 8-bit activations"
+    ]
+
+
+def test_an_export_is_compared_with_its_student_again_and_with_another_it_fails(work, tmp_path, capsys):
+    compare_command.main(work / "student", work / "onnx", work / "tables")
+    assert "mask agreement 100.000 %" in capsys.readouterr().out
+    other = decided_student("native")
+    with torch.no_grad():
+        other.fine.logits.weight.mul_(-1)
+    save_student(other, tmp_path / "other")
+    with pytest.raises(UserError, match="differs from the student: mask agreement under"):
+        compare_command.main(tmp_path / "other", work / "onnx", work / "tables")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_an_engine_without_tensorrt_is_one_line(work, tmp_path):
+    (tmp_path / "student.engine").write_bytes(b"")
+    with pytest.raises(UserError, match="needs the packages tensorrt and torch: No module named 'tensorrt'"):
+        compare_command.main(work / "student", tmp_path, work / "tables")
 
 
 def logits_of(labels: np.ndarray) -> np.ndarray:

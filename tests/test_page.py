@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from stages.evaluation.palette import colour_of_class
 from tests.support.browser import requested
-from tests.support.report_inputs import build, run
+from tests.support.report_inputs import LABELS, build, run
 
 HOSTILE_NAMES = ('<b>di"rt</b>', "dam'age & </script><script>document.title='broken'</script>")
 HOSTILE_STEM = "p\"'><i onclick=1>&amp;"
@@ -145,6 +147,48 @@ def test_without_truth_the_slider_ends_at_the_student_and_the_page_says_so(brows
     assert "no test image has pixel truth" in browser.find_element(By.ID, "defects").text
 
 
+PAINTED = """
+    const canvas = arguments[0].querySelector(".whole canvas"), done = arguments[1];
+    const read = () => canvas.shares ? canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height) : null;
+    setTimeout(() => { const own = read(); done(own && [own.width, own.height, [...own.data]]); }, 400);
+"""
+
+
+def test_the_threshold_draws_the_masks_that_the_decision_gives(page):
+    """The student is sure to 0.65 of its first class, to 0.9 of the second, which lies in the lower half."""
+    figure = with_truth(page)[0]
+    image, canvas = (figure.find_element(By.CSS_SELECTOR, f".whole {name}") for name in ("img.student", "canvas"))
+    said, gives = (page.find_element(By.ID, name) for name in ("threshold-said", "threshold-gives"))
+    assert (said.text, gives.text, canvas.is_displayed(), image.is_displayed()) == ("argmax", "", False, True)
+    predicted = LABELS.copy()
+    predicted[:20] = 0  # that of the last image, which is the first shown: the worst
+    slider = page.find_element(By.ID, "threshold")
+
+    def painted() -> np.ndarray:
+        width, height, data = page.execute_async_script(PAINTED, figure)
+        pixels = np.array(data).reshape(height, width, 4)
+        found = np.zeros((height, width), np.uint8)
+        for class_id in range(2):
+            # a canvas holds colours times their opacity: they come back rounded
+            close = np.abs(pixels[..., :3] - np.array(colour_of_class(class_id))) <= 3
+            found[(pixels[..., 3] > 0) & close.all(-1)] = class_id + 1
+        return found
+
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert said.text == "0.6"
+    assert (canvas.is_displayed(), image.is_displayed()) == (True, False)
+    np.testing.assert_array_equal(painted(), predicted)
+    assert "at 0.6: recall 0.8, precision 1, 0 false positives per image" in gives.text
+    slider.send_keys(Keys.END)
+    assert said.text == "0.98"
+    assert not painted().any()
+    page.find_element(By.ID, "chosen").click()
+    assert said.text == "several"
+    np.testing.assert_array_equal(painted(), predicted)
+    page.find_element(By.ID, "argmax").click()
+    assert (said.text, gives.text, canvas.is_displayed(), image.is_displayed()) == ("argmax", "", False, True)
+
+
 def test_pictures_are_ordered_by_error_or_as_asked(page):
     def errors() -> list[float]:
         return [float(figure.get_attribute("data-error")) for figure in figures(page)]
@@ -198,7 +242,7 @@ def test_the_tab_key_reaches_every_control_and_shows_where_it_is(page):
     assert reached[0] == "skip"
     assert {"sort", "split", "class", "all", "strength", "boxes", "scroll", "SUMMARY"} <= set(reached)
     assert reached.count("scroll") == len(page.find_elements(By.CLASS_NAME, "scroll"))
-    assert reached.count("SUMMARY") == 2
+    assert reached.count("SUMMARY") == 3
     assert reached.count("stop") == reached.count("closer") == len(figures(page))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
-from benchmarks import growth, speed, students, teachers
+from benchmarks import gpu, growth, on_gpu, speed, students, teachers
 from benchmarks.end_to_end import from_jpeg_to_png
 from benchmarks.material import batch_of, demo_images, fit_branches, make_student
 from benchmarks.plain import plain_of
@@ -98,6 +99,8 @@ def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_r
         assert row["largest_logit_difference"] < (1 if "INT8" in name else 1e-3), row
     assert [row["view"] for row in found["rasterize"]] == ["crop", "whole", "whole"] * 2
     assert all(row["ratio"] >= 1 for row in found["predict"])
+    assert found["service"]["requests_a_second"] > 0
+    assert [row["name"] for row in found["fields"]][:2] == ["defects, without sizes", "defects, with sizes"]
     text = speed.tables(found)
     for said in ("| OpenVINO, INT8 |", "compiled: not measured", "| batch 1 |", "| SegFormer, MiT-B2 |", "threads on"):
         assert said in text
@@ -156,6 +159,46 @@ def test_growth_runs_the_commands_of_dvc_yaml():
     words = growth.command("evaluate")
     assert words[:4] == [sys.executable, "-m", "stages.evaluate", "data/students/boxes2pixels"]
     assert not any("${" in word for word in words)
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu_with_tiny_sizes(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
+    results = {"card": "none", "seconds": 1, "left_out": ["seed 2"], "latency": gpu.rows(fitted, 1, "cpu")}
+    assert [(row["name"], row["batch"]) for row in results["latency"]] == [
+        (f"eager, {kind}, cpu", batch) for batch in (1, 2) for kind in ("float32", "bfloat16")
+    ]
+    results["rasterize"] = on_gpu.rasterize(TINY_TEACHER, 1, 1, tmp_path, "cpu")
+    text = on_gpu.text(results)
+    for said in ("| published | 1 | 6.2 | 161 |", "| whole | 8 | loop, afresh |", "lack of time: seed 2"):
+        assert said in text
+
+
+def test_trainings_run_the_commands_of_dvc_yaml_seed_by_seed_until_the_time_is_up(tmp_path, monkeypatch):
+    called, now = [], [0.0]
+
+    def run(words, cwd, **_):
+        stage = words[2].removeprefix("stages.")
+        out = words[words.index("--out") + 1].removeprefix("data/") if stage == "train" else words[3]
+        called.append(f"{stage} {out}" if stage in ("train", "evaluate") else stage)
+        now[0] += {"train": 10, "evaluate": 4}.get(stage, 1)
+        if stage == "evaluate":
+            assert YAML().load(cwd / "params.yaml")["seeds"] == [0, 1]
+            path = cwd / words[words.index("--metrics") + 1]
+            path.parent.mkdir(exist_ok=True)
+            scores = {f"{key}{end}": 0.5 for key in on_gpu.SCORES for end in ("", "_low", "_high")}
+            path.write_text(json.dumps({"test": scores}))
+
+    monkeypatch.setattr(on_gpu.subprocess, "run", run)
+    monkeypatch.setattr(on_gpu.time, "monotonic", lambda: now[0])
+    params = YAML().load(ROOT / "params.yaml")
+    params.update(seeds=[0, 1, 2], rows=["boxes2pixels", "two_sided"])
+    clock = on_gpu.Clock(70)
+    found = on_gpu.trainings(tmp_path, params, tmp_path / "project", clock, "cpu")
+    train = [f"train students/{run}/{seed}" for seed in (0, 1) for run in ("boxes2pixels", "two_sided")]
+    evaluate = [f"evaluate data/students/{run}" for run in ("boxes2pixels", "two_sided")]
+    assert called == ["plan", "weights", "ingest", "rasterize", *train, *evaluate]
+    assert (found["seeds"], list(found["runs"]), clock.left_out) == ([0, 1], ["boxes2pixels", "two_sided"], ["seed 2"])
+    assert found["runs"]["two_sided"]["iou_bin"] == [0.5, 0.5, 0.5]
 
 
 def test_variants_take_turns_and_each_is_warmed_up_once():

@@ -1,50 +1,61 @@
 """The model card of a run: what was trained on what, how well it does, and what that does not say."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, read_table
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
 SHOWN_DEFECTS = ("recall_defects_iou10", "recall_defects_iou50", "false_positives_per_image_iou10")
 EMBEDDED = "embedded"
 
+Card = dict[str, list]
+"""`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; scores stand beside it."""
 
-def card(run: str, config: NetworkConfig, result: Mapping) -> str:
-    """Markdown. `result`: what `evaluate` writes into metrics/RUN.json."""
-    view, point, test = config.view, result["operating_point"], result["test"]
-    lines = [
-        f"# Model card: {run}",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| task | semantic segmentation of defects: {', '.join(config.names)} |",
-        f"| network | {config.network['architecture']}, input {view.size_px} px, scale {view.scale} |",
-        f"| weights it started from | {_backbone(config)} |",
-        "| learned from | masks that a SAM teacher made of bounding boxes (`data/masks`); no human mask |",
-        f"| plan (SHA-256) | `{config.plan_sha256}` |",
-        f"| seeds | {', '.join(map(str, result['seeds']))} |",
-        f"| operating point | {_point(point)} |",
-        f"| calibration error of test | {_calibration(point['test_expected_calibration_error'])} |",
-        "",
-        "## Scores",
-        "",
-    ]
+
+def card_of(source: Dataset, tables: Path, teacher: str, config: NetworkConfig, result: Mapping) -> Card:
+    """`tables`: folder of the data set's tables. `teacher`: `weights.teacher`. `result`: what `evaluate` writes into
+    metrics/RUN.json."""
+    view, point = config.view, result["operating_point"]
+    counts = {split: read_table(tables / split / "images.parquet", IMAGES).num_rows for split in SPLITS}
+    boxes = sum(read_table(tables / split / "boxes.parquet", BOXES).num_rows for split in ("train", "val"))
+    facts = {
+        "task": f"semantic segmentation of defects: {', '.join(config.names)}",
+        "network": f"{config.network['architecture']}, input {view.size_px} px, scale {view.scale}",
+        "weights it started from": _backbone(config),
+        "data set": f"{source.root.name}: {', '.join(f'{count} {split}' for split, count in counts.items())} images",
+        "boxes": f"{boxes} in train and val",
+        "learned from": f"masks of train's boxes by the SAM teacher {Path(teacher).name}, and any that a person drew",
+        "plan (SHA-256)": config.plan_sha256,
+        "seeds": ", ".join(map(str, result["seeds"])),
+        "operating point": _point(point),
+        "calibration error of test": _calibration(point["test_expected_calibration_error"]),
+    }
+    return {"facts": list(map(list, facts.items())), "not_tested": _limits(config, result)}
+
+
+def as_markdown(run: str, card: Card, result: Mapping) -> str:
+    """The card with the scores of `result`."""
+    point, test = result["operating_point"], result["test"]
+    lines = [f"# Model card: {run}", "", "| | |", "|---|---|"]
+    lines += [f"| {heading} | {text} |" for heading, text in card["facts"]]
+    lines += ["", "## Scores", ""]
     if test is None:
-        lines += [f"Not tested: {result['test_not_scored']}.", ""]
+        lines.append(f"Not tested: {result['test_not_scored']}.")
     else:
+        columns = [test, *([point["test"]] if point["test"] else [])]
         lines += [
             f"{test['images']} test images with human masks, resolution {result['resolution']}; 95 % intervals.",
             "",
             "| score | argmax |" + (" operating point |" if point["test"] else ""),
             "|---|---|" + ("---|" if point["test"] else ""),
         ]
-        columns = [test, *([point["test"]] if point["test"] else [])]
         for key in SHOWN:
             lines.append(f"| `{key}` | " + " | ".join(_interval(own, key) for own in columns) + " |")
         for key in SHOWN_DEFECTS:
             lines.append(f"| `{key}` | " + " | ".join(_interval(own["defects"], key) for own in columns) + " |")
-        lines.append("")
-    return "\n".join(lines + _limits(config, result))
+    return "\n".join([*lines, "", "## Not tested", "", *(f"- {sentence}" for sentence in card["not_tested"]), ""])
 
 
 def _backbone(config: NetworkConfig) -> str:
@@ -62,7 +73,7 @@ def _point(point: Mapping) -> str:
     wish = ", ".join(f"{key} {value:g}" for key, value in point["wish"].items())
     each = [f"{own['thresholds']}, at least {own['least_area_px']} px" for own in point["by_seed"]]
     missed = sorted({name for own in point["by_seed"] for name, reached in own["fulfilled"].items() if not reached})
-    unmet = f"; **not reached on val by {', '.join(missed)}**" if missed else ""
+    unmet = f"; not reached on val by {', '.join(missed)}" if missed else ""
     return f"{wish}, chosen on {point['chosen_on']}: thresholds {'; '.join(each)}{unmet}"
 
 
@@ -79,14 +90,11 @@ def _interval(scores: Mapping, key: str) -> str:
 
 
 def _limits(config: NetworkConfig, result: Mapping) -> list[str]:
-    one_seed = ["- Other training seeds: the intervals are of images alone."] if len(result["seeds"]) == 1 else []
+    one_seed = ["Other training seeds: the intervals are of images alone."] if len(result["seeds"]) == 1 else []
     return [
-        "## Not tested",
-        "",
-        "- Surfaces, cameras, lighting and scales other than those of the test images; any other defect than "
+        "Surfaces, cameras, lighting and scales other than those of the test images; any other defect than "
         f"{', '.join(config.names)}.",
         *one_seed,
-        "- Absence of defects: an empty mask is no certificate.",
-        "- Sizes in millimetres, which are as good as the mask and the scale that `predict` is given.",
-        "",
+        "Absence of defects: an empty mask is no certificate.",
+        "Sizes in millimetres, which are as good as the mask and the scale that `predict` is given.",
     ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from stages.common.params import Section
 from stages.evaluation.bootstrap import BootstrapParams
@@ -41,6 +41,14 @@ class Wish(Section):
 
 
 OperatingPoint = Literal["argmax"] | Wish
+
+
+class TeacherName(Section):
+    """Of section `weights`, what a model card names."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    teacher: str
 
 
 class EvaluateParams(Section):

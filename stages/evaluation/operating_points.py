@@ -16,10 +16,14 @@ from stages.data.tables import IGNORE
 from stages.evaluation.confidence import Confidence, confidence_of
 from stages.evaluation.config import OperatingPoint, Wish
 from stages.evaluation.defect_metrics import IOUS, outcome
+from stages.evaluation.probabilities import STEPS, shares_of
 from stages.metrics.scores import defined, ratio
 from stages.student.decision import ARGMAX, Decision, decide, drop_small, softmax
 
 THRESHOLDS = (0.02, 0.05, *(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.98)
+REACHED = [round(threshold * STEPS) for threshold in THRESHOLDS]
+"""The same in steps of `probabilities`."""
+
 SAMPLED_PX = 40_000
 """Pixels per image, at most and evenly spread, of which the calibration is computed."""
 
@@ -49,7 +53,7 @@ class Watch:
     """
 
     def __init__(self, size_hw: tuple[int, int], classes: int, decision: Decision | None = None) -> None:
-        self.levels = np.zeros((classes, *size_hw), np.uint8)
+        self.shares = np.zeros((classes, *size_hw), np.uint8)
         self.labels = None if decision is None else np.zeros(size_hw, np.uint8)
         self.decision = decision
         self.step = max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / SAMPLED_PX))))
@@ -57,7 +61,7 @@ class Watch:
 
     def __call__(self, rows: slice, logits: np.ndarray) -> None:
         self.sampled.append(logits[:, -rows.start % self.step :: self.step, :: self.step].copy())
-        self.levels[:, rows] = np.searchsorted(THRESHOLDS, softmax(logits.copy())[1:], side="right")
+        self.shares[:, rows] = shares_of(softmax(logits.copy())[1:])
         if self.labels is not None:
             self.labels[rows] = decide(logits.copy(), self.decision)[0]
 
@@ -68,12 +72,11 @@ class Watch:
 
     def counts(self, truth: np.ndarray) -> Counts:
         """Of the image, whose (H, W) uint8 `truth` has 255 where ignored."""
-        classes, levels = [], len(THRESHOLDS)
-        counted = truth != IGNORE
-        for label, own in enumerate(self.levels, start=1):
-            # pixels that reach a threshold: those of its level and of all above
+        classes, counted = [], truth != IGNORE
+        for label, own in enumerate(self.shares, start=1):
+            # pixels that reach a threshold: those of its step and of all above
             reach = [
-                np.bincount(own[mask], minlength=levels + 1)[::-1].cumsum()[::-1][1:]
+                np.bincount(own[mask], minlength=STEPS + 1)[::-1].cumsum()[::-1][REACHED]
                 for mask in (truth == label, counted & (truth != label))
             ]
             classes.append((np.stack(reach, 1), (truth == label).sum(), *_defects(own, truth, label)))
@@ -85,14 +88,14 @@ class Watch:
 def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray, int, np.ndarray]:
     """Fields `defects`, `true_defects` and `smallest_px` of one class."""
     found, smallest = np.zeros((len(THRESHOLDS), 2), np.int64), np.full(len(THRESHOLDS), np.inf)
-    here = ndimage.find_objects(((own > 0) | (truth == label)).astype(np.uint8))
+    here = ndimage.find_objects(((own >= REACHED[0]) | (truth == label)).astype(np.uint8))
     if not here:
         return found, 0, smallest
     own, truth = own[here[0]], truth[here[0]]
     reference = np.where(truth == IGNORE, IGNORE, truth == label).astype(np.uint8)
     true = 0
-    for place in range(len(THRESHOLDS)):
-        result = outcome(reference, (own > place).astype(np.uint8))
+    for place, least in enumerate(REACHED):
+        result = outcome(reference, (own >= least).astype(np.uint8))
         good = result.predicted_iou >= IOUS[0]
         true = len(result.true)
         found[place] = (result.true_iou >= IOUS[0]).sum(), (~good).sum()

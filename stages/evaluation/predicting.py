@@ -13,6 +13,7 @@ from stages.data.tables import IGNORE, IMAGES, TRUTH, Dataset, decode_label_map,
 from stages.evaluation.components import regions
 from stages.evaluation.config import EvaluateParams
 from stages.evaluation.predictions import Prediction, stream_predictions
+from stages.evaluation.probabilities import encode_shares
 from stages.evaluation.split_metrics import at_resolution
 from stages.evaluation.tally import Tally
 from stages.masks.shards import apart, read_masks
@@ -69,8 +70,12 @@ def predicted(
     label_maps: Mapping[str, pa.Scalar],
     values: EvaluateParams,
     tally: Tally,
+    shown_in_report: bool,
 ) -> Iterator[Prediction]:
-    """Predict the images of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id."""
+    """Predict the images of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id.
+
+    `shown_in_report`: with their probabilities.
+    """
     rows = images.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
     for row in progress(rows, title, "images"):
         rgb = read_image(source, row)
@@ -83,7 +88,8 @@ def predicted(
         if (png := label_maps.get(row["image_id"])) is not None:
             reference = at_resolution(decode_label_map(png.as_py()), values)
             counts = confusion(reference, labels, len(source.names) + 1).ravel().tolist()
-        yield Prediction(row["image_id"], encode_label_map(labels), scores, counts)
+        shares = encode_shares(watch.shares) if shown_in_report else None
+        yield Prediction(row["image_id"], encode_label_map(labels), scores, counts, shares)
 
 
 def rescored(

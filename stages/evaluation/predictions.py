@@ -22,6 +22,7 @@ PREDICTIONS = pa.schema(
         pa.field("mask_png", pa.binary(), nullable=False),
         pa.field("defect_scores", pa.list_(pa.float32()), nullable=False),
         pa.field("confusion", pa.list_(pa.int64())),
+        pa.field("shares_png", pa.binary()),
     ]
 )
 
@@ -29,12 +30,14 @@ PREDICTIONS = pa.schema(
 class Prediction(NamedTuple):
     """One row: the predicted label map as an index PNG (0 = background, class id + 1) at the scored resolution;
     for each of its regions, in the order of `components.regions`, the mean probability of its class over its pixels;
-    and its (K+1)^2 confusion counts, row-major with rows truth, or None where there is no truth for the image."""
+    its (K+1)^2 confusion counts, row-major with rows truth, or None where there is no truth for the image; and, of the
+    seed that the report shows, its probabilities by `probabilities.encode_shares`."""
 
     image_id: str
     mask_png: bytes
     defect_scores: list[float]
     confusion: list[int] | None
+    shares_png: bytes | None = None
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

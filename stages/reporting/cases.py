@@ -15,6 +15,7 @@ from stages.data.boxes import Box, corners
 from stages.data.images import read_image
 from stages.data.tables import BOXES, IGNORE, Dataset, decode_label_map, read_table
 from stages.evaluation.predictions import image_ids, scored, stream_predictions
+from stages.evaluation.probabilities import decode_shares
 from stages.masks.shards import stream_masks
 from stages.metrics.scores import binary_iou, confusion, defined
 from stages.reporting.aligned_maps import at_size, stream_truth
@@ -62,7 +63,8 @@ def agreement(teacher: np.ndarray, student: np.ndarray, truth: np.ndarray | None
 @dataclass(frozen=True)
 class Case:
     """An image with its boxes (class id, corners in pixels) and label maps, (H, W) uint8, 0 = background,
-    class id + 1, 255 = ignored; `rgb` is (H, W, 3) uint8, `truth` None where there is none."""
+    class id + 1, 255 = ignored; `rgb` is (H, W, 3) uint8, `truth` None where there is none. `shares`: (K, h, w) uint8
+    probabilities of the student, see `evaluation.probabilities`, at a resolution of their own."""
 
     title: str
     agreement: Agreement
@@ -71,6 +73,7 @@ class Case:
     teacher: np.ndarray
     student: np.ndarray
     truth: np.ndarray | None
+    shares: np.ndarray | None = None
 
     @property
     def label_maps(self) -> dict[str, np.ndarray]:
@@ -133,6 +136,7 @@ def cases(
         teacher = decode_label_map(row["label_map"]["bytes"])
         student = at_size(decode_label_map(predicted[image_id]["mask_png"]), rgb.shape[:2])
         label_map = decode_label_map(human[image_id]["mask_png"]) if image_id in human else None
+        shares = predicted[image_id]["shares_png"]
         own = boxes.filter(pc.equal(boxes["image_id"], image_id)).to_pylist()
         yield Case(
             title=image_id,
@@ -142,6 +146,7 @@ def cases(
             teacher=teacher,
             student=student,
             truth=label_map,
+            shares=shares and decode_shares(shares, len(source.names)),
         )
 
 

@@ -56,15 +56,19 @@ def scores_chart(metrics: Mapping[str, Mapping[str, dict | None]]) -> Markup:
     return _svg(height, "Binary IoU of every run with its interval; the values are in the tables.", parts)
 
 
-def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, float]]]]) -> Markup:
-    """`curves`: (number of the run, points (epoch, value)); several curves of a run share its colour."""
+def curve_chart(
+    title: str, curves: Sequence[tuple[int, Sequence[tuple[float, float]]]], share: str | None = None
+) -> Markup:
+    """`curves`: (number of the run, points (epoch, value)); those of a run share its colour.
+
+    `share`: points are (x, value) instead, x from 0 to 1, and this is what x is.
+    """
     left, right, top, bottom = 50, WIDTH - 10, 10, 200
     points = [point for _, own in curves for point in own]
     if not points:
         return Markup('<p class="quiet">No values were recorded.</p>')
-    last = max(epoch for epoch, _ in points)
     ticks = _ticks(max(value for _, value in points))
-    first = min(epoch for epoch, _ in points)
+    first, last = (0, 1) if share else (min(epoch for epoch, _ in points), max(epoch for epoch, _ in points))
 
     def at(epoch: float, value: float) -> tuple[str, str]:
         across = 0.5 if last == first else (epoch - first) / (last - first)
@@ -74,9 +78,9 @@ def curve_chart(title: str, curves: Sequence[tuple[int, Sequence[tuple[float, fl
     for tick in ticks:
         y = float(at(first, tick)[1])
         parts += [_line("grid", left, y, right, y), _text("tick end", left - 6, y + 4, f"{tick:g}")]
-    for epoch in sorted({first, (first + last) // 2, last}):
+    for epoch in sorted({first, 0.5 if share else (first + last) // 2, last}):
         parts.append(_text("tick mid", float(at(epoch, 0)[0]), bottom + 18, f"{epoch:g}"))
-    parts.append(_text("tick end", right, bottom + 36, "epoch"))
+    parts.append(_text("tick end", right, bottom + 36, share or "epoch"))
     for run, own in curves:
         path = "M" + "L".join(" ".join(at(*point)) for point in own)
         parts.append(Markup('<path class="{}" d="{}"/>').format(curve_class(run), path) if own else Markup())

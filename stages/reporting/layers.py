@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from stages.data.boxes import Box, Window
 from stages.data.tables import IGNORE
 from stages.evaluation.components import connected
 from stages.evaluation.palette import COLOURS, IGNORE_COLOUR, hex_of_label
+from stages.evaluation.probabilities import encode_shares, pooled
 from stages.reporting.cases import Agreement, Case
 
 VIEW_PX = 800
@@ -39,13 +41,15 @@ class Outline(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one frame holds, as data URIs: `image`, and by name `layers` of `width` x `height` pixels."""
+    """What one frame holds, as data URIs: `image`, and by name `layers` of `width` x `height` pixels; `shares`: the
+    student's probabilities, the classes below each other, None where they were not written."""
 
     width: int
     height: int
     image: str
     layers: dict[str, str]
     boxes: list[Outline]
+    shares: str | None
 
 
 class Picture(NamedTuple):
@@ -85,14 +89,25 @@ def view(case: Case, window: Window) -> View:
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         jpeg = jpeg_of(case.rgb[part], size_wh)
         layers = {name: _png(labels[part], size_wh) for name, labels in case.label_maps.items()}
-        weight = len(jpeg) + sum(map(len, layers.values()))
+        shares = _shares(case, window, size_wh)
+        weight = len(jpeg) + len(shares or b"") + sum(map(len, layers.values()))
         if side < 16 or weight <= VIEW_BYTES:
             break
         side *= min(SMALLER, (VIEW_BYTES / weight) ** 0.5)
     uris = {name: data_uri("image/png", png) for name, png in layers.items()}
     boxes = [_outline(class_id, box, window, scale) for class_id, box in case.boxes_xyxy]
     seen = [box for box in boxes if -box.width < box.x < size_wh[0] and -box.height < box.y < size_wh[1]]
-    return View(*size_wh, data_uri("image/jpeg", jpeg), uris, seen)
+    return View(*size_wh, data_uri("image/jpeg", jpeg), uris, seen, shares and data_uri("image/png", shares))
+
+
+def _shares(case: Case, window: Window, size_wh: tuple[int, int]) -> bytes | None:
+    """The probabilities in `window`, in no more pixels than there are."""
+    if case.shares is None:
+        return None
+    down, across = (own / whole for own, whole in zip(case.shares.shape[1:], case.rgb.shape[:2], strict=True))
+    place = window.y1 * down, window.x1 * across, window.y2 * down, window.x2 * across
+    own_hw = math.ceil(place[2] - place[0]), math.ceil(place[3] - place[1])
+    return encode_shares(pooled(case.shares, place, (min(size_wh[1], own_hw[0]), min(size_wh[0], own_hw[1]))))
 
 
 def window_on(reference: np.ndarray, predicted: np.ndarray, boxes_xyxy: list[Box]) -> Window:

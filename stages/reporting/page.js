@@ -58,6 +58,89 @@
     tool("count").textContent = shown === pictures.length ? `${shown} shown` : `${shown} of ${pictures.length} shown`;
   }
 
+  // Masks at other thresholds, from the probabilities: an image per view, the classes below each other.
+  const range = tool("threshold"), about = range && JSON.parse(range.dataset.about);
+  let chosen = null; // a step of about.thresholds per class; null: argmax, as the student's masks are
+
+  async function probabilities(canvas) {
+    if (!canvas.shares) {
+      const image = new Image(), scratch = document.createElement("canvas");
+      image.src = canvas.dataset.shares;
+      await image.decode();
+      [scratch.width, scratch.height] = [image.width, image.height];
+      const context = scratch.getContext("2d", { willReadFrequently: true });
+      context.drawImage(image, 0, 0);
+      canvas.shares = context.getImageData(0, 0, image.width, image.height).data.filter((_, index) => index % 4 === 0);
+      [canvas.width, canvas.height] = [image.width, image.height / about.names.length];
+    }
+    return canvas.shares;
+  }
+
+  // As stages/student/decision.py: of the classes that reach their threshold the one with the largest ratio.
+  function labelsAt(shares, size, least) {
+    const labels = new Uint8Array(size), best = new Float32Array(size);
+    least.forEach((threshold, index) => {
+      for (let at = 0, from = index * size; at < size; at++, from++) {
+        const ratio = shares[from] / threshold;
+        if (ratio >= 1 && ratio > best[at]) { best[at] = ratio; labels[at] = index + 1; }
+      }
+    });
+    return labels;
+  }
+
+  async function paint(canvas) {
+    const shares = await probabilities(canvas), { width, height } = canvas;
+    if (!chosen) return; // argmax again, meanwhile
+    const least = chosen.map((step) => Math.round(about.thresholds[step] * about.steps));
+    const labels = labelsAt(shares, width * height, least), made = new ImageData(width, height);
+    for (let at = 0; at < labels.length; at++) {
+      const label = labels[at], x = at % width;
+      if (!label) continue;
+      const rim = [x ? at - 1 : at, x < width - 1 ? at + 1 : at, at - width, at + width]
+        .some((next) => labels[next] !== undefined && labels[next] !== label);
+      made.data.set([...about.colours[label - 1], rim ? 255 : 100], 4 * at);
+    }
+    canvas.getContext("2d").putImageData(made, 0, 0);
+  }
+
+  function toThresholds() {
+    const which = tool("which").value, said = (value) => (value === null ? "–" : Number(value.toPrecision(3)));
+    const step = chosen && (which === "" ? new Set(chosen).size === 1 && chosen[0] : chosen[which]);
+    tool("threshold-said").textContent = !chosen ? "argmax" : step === false ? "several" : about.thresholds[step];
+    tool("threshold-gives").textContent = !chosen ? "" : about.names.map((name, index) => {
+      const own = about.classes[index], at = chosen[index];
+      return `${name} at ${about.thresholds[at]}: recall ${said(own.recall_defects[at])}, ` +
+        `precision ${said(own.precision_defects[at])}, ${said(own.false_positives_per_image[at])} false positives per image`;
+    }).join("; ");
+    for (const picture of pictures) {
+      for (const canvas of picture.querySelectorAll("canvas")) {
+        canvas.hidden = !chosen;
+        canvas.parentElement.querySelector("img.student").hidden = Boolean(chosen);
+        if (chosen) paint(canvas);
+      }
+    }
+  }
+
+  if (range) {
+    range.max = about.thresholds.length - 1;
+    const start = range.value = about.thresholds.indexOf(0.5);
+    range.addEventListener("input", () => {
+      const which = tool("which").value, step = Number(range.value);
+      chosen = about.names.map((_, index) => (which === "" || Number(which) === index ? step : chosen?.[index] ?? start));
+      toThresholds();
+    });
+    tool("which").addEventListener("change", () => {
+      if (chosen && tool("which").value !== "") range.value = chosen[tool("which").value];
+      toThresholds();
+    });
+    tool("argmax").addEventListener("click", () => { chosen = null; toThresholds(); });
+    tool("chosen").hidden = !about.chosen;
+    tool("chosen").addEventListener("click", () => {
+      chosen = about.chosen.map((threshold) => about.thresholds.indexOf(threshold));
+      toThresholds();
+    });
+  }
+
   for (const picture of pictures) {
     const slider = picture.querySelector(".stop"), button = picture.querySelector(".closer");
     slider.addEventListener("input", () => { show(picture); tell(slider); });

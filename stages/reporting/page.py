@@ -34,6 +34,7 @@ from stages.reporting.score_tables import (
     score_cell,
     tree_table,
 )
+from stages.reporting.thresholds import thresholds_of
 
 HERE = Path(__file__).parent
 COMPARED = ("iou_bin", "miou_anom", "precision_bin")
@@ -55,7 +56,7 @@ class Findings:
     """Everything that the page shows. `metrics`: run -> its JSON; `differences`: run -> score -> its difference from
     that of `reference`, by `samples` bootstrap resamples; `teacher`: metrics/rasterize.json; `near`: the pairs shown,
     and the number of all. Of the test images with truth, None where there is none: `defects`; `teacher_defects`, see
-    `summarise_defects`; `corrections`, see `corrections_of`."""
+    `summarise_defects`; `corrections`, see `corrections_of`. `thresholds`: curves.json of `reference`."""
 
     names: tuple[str, ...]
     reference: str
@@ -63,6 +64,7 @@ class Findings:
     differences: Mapping[str, Mapping[str, Difference]]
     samples: int
     teacher: Mapping[str, dict | None]
+    thresholds: Mapping[str, dict | None]
     curves: Sequence[Curve]
     defects: Defects | None
     teacher_defects: Mapping[str, object] | None
@@ -107,6 +109,9 @@ def render(found: Findings) -> str:
         curves=_curve_charts(found),
         ends=ends_table(found.curves),
         series=[(curve_class(number), run) for number, run in enumerate(found.metrics)],
+        thresholds=thresholds_of(found.metrics[found.reference]["operating_point"], found.thresholds, found.names),
+        class_series=[(curve_class(number), name) for number, name in enumerate(found.names)],
+        slider=any(picture.whole.shares for picture in found.pictures),
         published=published_table(
             "Published scores", dict(zip(PUBLISHED_HEADINGS, (published.TEST, published.VAL), strict=True))
         ),

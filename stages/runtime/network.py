@@ -1,6 +1,8 @@
-"""A trained student as a function of tiles, run by PyTorch, ONNX Runtime or OpenVINO; each is imported when used."""
+"""A trained student as a function of tiles, run by PyTorch, ONNX Runtime, OpenVINO or TensorRT, imported when used."""
 
 import hashlib
+import importlib
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -36,12 +38,12 @@ class OperatingPoint(StrEnum):
 
 
 def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
-    """The network in `folder`, ready to run: a trained student by PyTorch, an export by ONNX Runtime or OpenVINO,
-    whichever its file is for. Raises UserError where the folder holds none, or several.
+    """The network in `folder`, ready to run: a trained student by PyTorch, an export by ONNX Runtime, OpenVINO or
+    TensorRT, whichever its file is for. Raises UserError where the folder holds none, or several.
 
-    `device` is for PyTorch: auto, cpu or cuda. The other runtimes use the CPU.
+    `device` is for PyTorch: auto, cpu or cuda. TensorRT uses the GPU, the others the CPU.
     """
-    openers = {"student.onnx": open_onnx, "student.xml": open_openvino}
+    openers = {"student.onnx": open_onnx, "student.xml": open_openvino, "student.engine": open_tensorrt}
     exported = [name for name in (*openers, "student.safetensors") if (folder / name).is_file()]
     if len(exported) > 1:
         raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
@@ -128,6 +130,41 @@ def open_openvino(folder: Path) -> tuple[Metadata, RunTiles]:
     embedded = model.get_rt_info(SECTION).value if model.has_rt_info(SECTION) else {}
     about = read_metadata(embedded, str(path))
     return about, in_batches_of(about.batch, lambda tiles: compiled(tiles)[0])
+
+
+def open_tensorrt(folder: Path) -> tuple[Metadata, RunTiles]:
+    """The engine in `folder`, which trtexec built of an ONNX export, on the GPU; `export.json` beside it is that
+    export's. Not run yet: see docs/predict.md."""
+    try:
+        # NVIDIA's package, under a licence of its own, is no dependency of this project
+        tensorrt, torch = importlib.import_module("tensorrt"), importlib.import_module("torch")
+    except ImportError as error:
+        raise UserError(f"{folder}: needs the packages tensorrt and torch: {error}") from None
+    path, described = folder / "student.engine", folder / "export.json"
+    try:
+        values = json.loads(described.read_text(encoding="utf-8"))
+        properties = {name: json.dumps(value) for name, value in values.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{described}: not readable ({error}); copy that of the ONNX export") from None
+    about = read_metadata(properties, str(described))
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise UserError(f"{path}: not an engine for this GPU and this version of TensorRT; build it here by trtexec")
+    context = engine.create_execution_context()
+
+    def run(tiles: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(np.ascontiguousarray(tiles)).cuda()
+        shape = len(tiles), len(about.names) + 1, about.size_px, about.size_px
+        logits = torch.empty(shape, dtype=torch.float32, device="cuda")
+        context.set_input_shape("images", tuple(images.shape))
+        for name, tensor in (("images", images), ("logits", logits)):
+            context.set_tensor_address(name, tensor.data_ptr())
+        stream = torch.cuda.current_stream()
+        context.execute_async_v3(stream.cuda_stream)
+        stream.synchronize()
+        return logits.cpu().numpy()
+
+    return about, in_batches_of(about.batch or engine.get_tensor_profile_shape("images", 0)[2][0], run)
 
 
 def in_batches_of(batch: int | None, run: RunTiles) -> RunTiles:

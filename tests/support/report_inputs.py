@@ -15,7 +15,9 @@ from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, 
 from stages.evaluation.average_precision import average_precision, detected
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.defect_metrics import counts_of, outcome, summarise_defects
+from stages.evaluation.operating_points import Watch, curves
 from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.probabilities import encode_shares
 from stages.evaluation.summary import summarise
 from stages.masks.shards import MASKS, label_maps_path
 from stages.metrics.scores import confusion
@@ -27,6 +29,27 @@ BOOTSTRAP = BootstrapParams(samples=200, seed=1)
 LABELS = np.zeros(SIZE_HW, dtype=np.uint8)
 LABELS[5:15, 10:30] = 1
 LABELS[20:30, 10:40] = 2
+
+
+POINT = {
+    "wish": {"recall": 0.9},
+    "chosen_on": "SAM's masks of val",
+    "by_seed": [{"thresholds": [0.7, 0.3], "least_area_px": [1, 1], "temperature": 1.0}],
+    "val_expected_calibration_error": {"before": 0.25, "after": 0.125},
+    "test_expected_calibration_error": {"before": 0.5, "after": 0.375},
+}
+
+
+def watched(labels: np.ndarray, classes: int) -> Watch:
+    """A student that is sure of background, and of `labels` to 0.65 in the upper half of rows, to 0.9 in the lower."""
+    probabilities = np.full((classes + 1, *labels.shape), 0.01)
+    for label in range(classes + 1):
+        probabilities[label][labels == label] = 0.98 if label == 0 else 0.65
+    probabilities[1:, SIZE_HW[0] // 2 :][probabilities[1:, SIZE_HW[0] // 2 :] == 0.65] = 0.9
+    probabilities[0] += 1 - probabilities.sum(0)
+    watch = Watch(labels.shape, classes)
+    watch(slice(0, len(labels)), np.log(probabilities).astype(np.float32))
+    return watch
 
 
 def build(
@@ -70,9 +93,11 @@ def build(
         write_table(root / "truth" / f"{split}.parquet", TRUTH, [{"image_id": key, **truth} for key in known])
     write_csv(root / "tables/near_duplicates.csv", near_pairs.COLUMNS, near)
     for number, name in enumerate(runs):
-        metrics: dict[str, object] = {"resolution": "native", "seeds": [7]}
+        metrics: dict[str, object] = {"resolution": "native", "seeds": [7], "operating_point": POINT}
+        metrics["card"] = {"facts": [["data set", f"the set of {name}"]], "not_tested": ["Other cameras."]}
+        drawn = {}
         for split, image_ids in ids.items():
-            rows, counts, outcomes = [], [], []
+            rows, counts, outcomes, at_thresholds = [], [], [], None
             for image_id in image_ids:
                 predicted = LABELS.copy()
                 predicted[: 20 + 2 * number if image_id == image_ids[-1] else 5 + 2 * number] = 0
@@ -80,7 +105,14 @@ def build(
                 known = counts[-1].ravel().tolist() if split == "val" or test_truth else None
                 outcomes.append(outcome(LABELS, predicted))
                 scores = [0.75] * len(outcomes[-1].predicted)
-                rows.append(Prediction(image_id, encode_label_map(predicted), scores, known))
+                shares = None
+                if number == 0:
+                    watch = watched(predicted, len(names))
+                    shares, own = encode_shares(watch.shares), watch.counts(LABELS)
+                    at_thresholds = own if at_thresholds is None else at_thresholds + own
+                rows.append(Prediction(image_id, encode_label_map(predicted), scores, known, shares))
+            if at_thresholds and (split == "val" or test_truth):
+                drawn[split] = curves(at_thresholds, names) | {"calibration": [at_thresholds.confidence.curve(1.0)]}
             write_predictions(root / "predictions" / name / "7" / f"{split}.parquet", rows)
             if split == "test" and not test_truth:
                 metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
@@ -90,11 +122,12 @@ def build(
                 found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
                 metrics[split] = scores | {"defects": defects | average_precision(found, names)}
         (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
-        curves = root / "data" / "curves" / name / "7"
-        curves.mkdir(parents=True)
-        (curves / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
-        (curves / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
-        (curves / "method.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
+        (root / "predictions" / name / "curves.json").write_text(json.dumps(drawn))
+        trained = root / "data" / "curves" / name / "7"
+        trained.mkdir(parents=True)
+        (trained / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
+        (trained / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
+        (trained / "method.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
     (root / "metrics").mkdir(exist_ok=True)
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
