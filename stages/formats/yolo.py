@@ -16,7 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 from stages.common.errors import UserError
 from stages.formats.correction import BadDrawing, Drawing, painted, value_of
 from stages.formats.regions import Labelled
-from stages.masks.polygons import yolo_polygon
+from stages.ingestion.polygons import yolo_polygon
 
 Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""

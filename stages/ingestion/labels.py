@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.data.boxes import Box
+from stages.ingestion.polygons import yolo_polygon
 from stages.masks import rle
-from stages.masks.polygons import yolo_polygon
 
 OVERHANG = 0.01
 """Greatest overhang of a box beyond the image, as a share of its width or height; it is clipped. Ultralytics' limit."""

@@ -17,10 +17,10 @@ class Admission:
         self.known = KnownImages(rows)
         self.row_of = {row["path"]: row for row in rows}
         self.tested = {row["sha256"] for row in rows if row["split"] == "test"}
-        source = read_dataset(tables / "dataset.json")
-        beside = Counterparts(source.root)
-        scoring = [mask for row in rows if (mask := beside.mask(row["path"])) is not None and beside.is_listed(mask)]
-        self.truth = {file for path in scoring if (file := _file(source.root / path)) is not None}
+        root = read_dataset(tables / "dataset.json").root
+        beside = Counterparts(root)
+        masks = [beside.mask(row["path"]) for row in rows] if isinstance(root, Path) else []  # no link leads elsewhere
+        self.truth = {file for path in masks if path is not None and (file := _file(root / path)) is not None}
 
     def read(self, path: Path, names: Sequence[str]) -> Iterator[Correction | Refused]:
         """The label maps in `path`, in any format; refused is what fits no image, or must not be trained on."""
