@@ -10,7 +10,7 @@ first seed) are shown.
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,12 @@ from stages.reporting.page import COMPARED, Findings, render
 class Params(Section):
     report: ReportParams
     rows: Rows
+    runs: dict[str, dict[str, Any]]
     seeds: Seeds
+
+    def method_of(self, run: str) -> str | None:
+        """The method that the run names itself, if any."""
+        return self.runs.get(run, {}).get("supervision", {}).get("method")
 
 
 def main(
@@ -71,6 +76,7 @@ def main(
     findings = Findings(
         names=source.names,
         reference=reference,
+        oracles=[name for name in values.rows if values.method_of(name) == "truth"],
         metrics=by_run,
         differences=differences,
         samples=bootstrap.samples,

@@ -60,6 +60,7 @@ class Findings:
 
     names: tuple[str, ...]
     reference: str
+    oracles: Sequence[str]
     metrics: Mapping[str, dict]
     differences: Mapping[str, Mapping[str, Difference]]
     samples: int

@@ -132,6 +132,7 @@ def build(
     (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
     (root / "params.yaml").write_text(
         f"report: {{images: 4, bootstrap: {{samples: 200, seed: 1}}}}\nseeds: [7]\nrows: [{', '.join(runs)}]\n"
+        "runs: {worst: {supervision: {method: truth}}}\n"
     )
 
 
