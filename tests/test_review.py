@@ -22,6 +22,7 @@ from stages.reviewing.doubts import Doubt, doubts, in_words
 from stages.reviewing.handover import Tool, sources_of
 from stages.reviewing.ranking import Entry, ranked
 from stages.student.tiling import Prediction
+from tests.support.tiny_student import tiny_export
 
 NAMES = ("dirt", "damage")
 SIZE_HW = (40, 64)
@@ -158,8 +159,8 @@ def project(tmp_path_factory) -> Path:
     return home
 
 
-def review(project: Path, out: Path, tool: Tool, first: int = 100) -> None:
-    main(out, tool, first, None, project / "tables", project / "masks", Path("params.yaml"), "cpu")
+def review(project: Path, out: Path, tool: Tool, first: int = 100, model: Path | None = None) -> None:
+    main(out, tool, first, model, project / "tables", project / "masks", Path("params.yaml"), "cpu")
 
 
 @pytest.mark.parametrize("tool", Tool)
@@ -218,6 +219,16 @@ def test_the_table_says_why_and_the_first_are_the_most_doubtful(project, tmp_pat
     ]
     assert rows[0]["reasons"] == "dirt at (20, 10): empty mask"
     assert sorted(path.name for path in (tmp_path / "two/masks").rglob("*.png")) == ["empty.png", "hole.png"]
+
+
+def test_a_student_takes_part_and_has_to_know_the_classes(project, tmp_path):
+    tiny_export(tmp_path / "model")
+    review(project, tmp_path / "out", Tool.masks, model=tmp_path / "model")
+    assert "student" in (tmp_path / "out/review.csv").read_text()
+    write_dataset(tmp_path / "tables/dataset.json", Dataset(project / "set", ("rust",)))
+    (tmp_path / "masks").symlink_to(project / "masks")
+    with pytest.raises(UserError, match=r"trained on classes \['dirt', 'damage'\], the data set has \['rust'\]"):
+        review(tmp_path, tmp_path / "other", Tool.masks, model=tmp_path / "model")
 
 
 def test_a_folder_that_may_hold_corrections_is_not_written_again(project, tmp_path):
