@@ -19,6 +19,7 @@ from stages.trusted.drawn_masks import TRUSTED
 from tests.support.ingesting import images_by_id, ingest
 from tests.support.tiny_project import ROOT, write_data_set
 from tests.support.tiny_teacher import TINY, tiny_sam
+from tests.support.tiny_teacher import params_of as teacher_params
 
 SIZE_HW = (60, 84)
 
@@ -53,8 +54,7 @@ def draw(path: Path, value: int = 1, size_hw: tuple[int, int] = SIZE_HW) -> np.n
 def params_of(made: Path, trusted: Path | None) -> Path:
     params = made / "params.yaml"
     values = {"data": {"root": str(made / "set"), "trusted": trusted and str(trusted)}}
-    section = {"view": "crop", "context": 1.8, "min_view_px": 16, "min_scale": None, "candidate": "best"}
-    values["rasterize"] = section | {"clip_margin": 0.1, "batch_size": 4, "shard_size": 4}
+    values["rasterize"] = teacher_params(view="crop", shard_size=4).model_dump()
     params.write_text(json.dumps(values))
     return params
 
