@@ -1,4 +1,4 @@
-"""Show and prune the work folder: cached candidates of the teacher, and checkpoints of killed trainings.
+"""Show and prune the work folder: cached candidates of the teacher, shards and checkpoints of killed runs.
 
     python -m stages.cache
     python -m stages.cache --older-than 30 --larger-than 20
@@ -40,7 +40,7 @@ def main(
             removed.append(path)
     gone = set(removed)
     typer.echo(f"{folder}: {total / GB:.3f} GB" + (f", {len(removed)} removed" if removed else ""))
-    for kind in ("candidates", "training", "fingerprints"):
+    for kind in ("candidates", "shards", "training", "fingerprints"):
         describe(folder / kind, [path for path in entries if path not in gone and (folder / kind) in path.parents], now)
 
 

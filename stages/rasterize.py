@@ -4,33 +4,31 @@
 
 An image, or the crop around a box, is encoded once and its boxes are decoded together. Images without boxes need no
 network, nor do those whose answers are cached (stages/teacher/answer_store.py), nor what people drew, which replaces
-the teacher's masks (stages/trusted/drawn_masks.py). Memory does not grow with the number of images. Ground truth is not
-an input: no mask can depend on it.
+the teacher's masks (stages/trusted/drawn_masks.py). Memory does not grow with the number of images. A finished shard
+survives a kill, and an image that cannot be used fails alone, at the end; `--engine ray` and `--shards` share the work
+among machines (docs/cluster.md). Ground truth is not an input: no mask can depend on it.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from stages.common.errors import run
 from stages.common.files import new_folder
 from stages.common.options import Device, ParamsFile, Tables
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
-from stages.common.workdir import work_folder
-from stages.compute.device import device_of, make_deterministic
-from stages.data.tables import BOXES, IMAGES, SPLITS, read_dataset, read_table
-from stages.masks.labelmap import mask_row
-from stages.masks.shards import write_shard
-from stages.teacher.answer_store import Store
-from stages.teacher.answers import Answers
+from stages.common.workdir import files_fingerprint, fingerprint, work_folder
+from stages.data.tables import IMAGES, SPLITS, Dataset, count_rows, read_dataset
+from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
+from stages.engine.ray_tasks import environment
+from stages.engine.shard_jobs import Done, forget, shard_count, some_of, stop_at_failures, take, wanted
+from stages.masks.shards import CANDIDATE_ROWS, LABEL_MAPS, Shard, shard_path, write_index
 from stages.teacher.config import RasterizeParams
-from stages.teacher.loading import load_teacher
-from stages.trusted.drawn_masks import read_trusted, trusted_rows, with_drawn
+from stages.teacher.rasterizing import Rasterize, jobs_of
 
 
 class Params(Section):
@@ -44,61 +42,45 @@ def main(
     trusted: Annotated[Path | None, typer.Option(help="Folder of the trusted masks, if there are any.")] = None,
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
+    engine: EngineOption = EngineName.local,
+    ray_address: Address = None,
+    gpus_per_task: Gpus = 0.0,
+    shards: Shards = None,
 ) -> None:
     """Write pseudo-masks, and the candidates that they were chosen from, for every split."""
     values = load_params(Params, params).rasterize
-    make_deterministic()
-    source = read_dataset(tables / "dataset.json")
-    teacher = load_teacher(weights, device_of(device))
-    store = Store(work_folder() / "candidates", teacher, weights, values)
-    answers = Answers(teacher, store, source, values)
+    work = work_of(weights, read_dataset(tables / "dataset.json"), values, device)
+    images = {split: count_rows(tables / split / "images.parquet", IMAGES) for split in SPLITS}
+    numbers = wanted(shards, total := sum(shard_count(rows, values.shard_size) for rows in images.values()))
+    size, drawn = values.shard_size, {split: None if split == "test" else trusted for split in SPLITS}
+    jobs = chain.from_iterable(jobs_of(tables, drawn[split], split, size, work.identity) for split in SPLITS)
+    with progress((), "rasterize", "images", total=sum(images.values()) if shards is None else None) as bar:
+        finished = run_jobs(work, some_of(jobs, numbers), Engine(engine, ray_address, gpus_per_task), bar)
+    stop_at_failures([failure for done in finished for failure in done.failures], sum(images.values()))
+    if shards is not None:
+        typer.echo(f"shards {shards} of {total} are done; without --shards the command completes the masks", err=True)
+        return
     for split in SPLITS:
-        images, boxes = read_split(tables / split)
-        drawn = read_trusted(trusted / f"{split}.parquet") if trusted and split != "test" else {}
-        asked = {key: [row for row in rows if row["mask"] is None] for key, rows in boxes.items() if key not in drawn}
-        with (
-            new_folder(out / split) as part,
-            progress((), f"rasterize {split}", "images", total=len(images)) as bar,
-        ):
-            for index, start in enumerate(range(0, max(len(images), 1), values.shard_size)):
-                shard = images[start : start + values.shard_size]
-                rasterize_shard(part, index, answers.of(shard, asked), boxes, drawn, values, bar)
+        put_together(out / split, [done for done in finished if done.split == split])
+    forget(finished)
 
 
-def read_split(folder: Path) -> tuple[list[dict], dict[str, list[dict]]]:
-    """Rows of a split's images table, and by image id those of its boxes table in label order."""
-    rows = read_table(folder / "boxes.parquet", BOXES).to_pylist()
-    rows.sort(key=lambda row: (row["image_id"], row["line"]))
-    boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
-    return read_table(folder / "images.parquet", IMAGES).to_pylist(), boxes
+def work_of(weights: Path, source: Dataset, values: RasterizeParams, device: str) -> Rasterize:
+    """The work, with absolute paths: other processes may run elsewhere."""
+    parts = [files_fingerprint([weights]), values.model_dump(mode="json"), source.white_level, device]
+    identity = fingerprint([*parts, environment()])
+    folder, absolute = work_folder().resolve(), Dataset(source.root.resolve(), source.names, source.white_level)
+    return Rasterize(folder / "shards", identity, weights.resolve(), folder / "candidates", absolute, values, device)
 
 
-def rasterize_shard(
-    folder: Path,
-    index: int,
-    answered: Iterator[tuple[dict, list[dict]]],
-    boxes: dict[str, list[dict]],
-    drawn: dict[str, bytes],
-    params: RasterizeParams,
-    bar: tqdm,
-) -> None:
-    """Write shard `index` from rows of the images table with the teacher's answers.
-
-    By image id, `boxes`: their rows of the boxes table; `drawn`: label maps of trusted images as PNG.
-    """
-    masks, candidates = [], []
-    for image, found in answered:
-        image_id, own = image["image_id"], boxes.get(image["image_id"], [])
-        if image_id in drawn:
-            mask, rows = trusted_rows(image, drawn[image_id])
-        else:
-            rows = with_drawn(own, found, (image["height"], image["width"]), params.candidate)
-            by_hand = {row["box_id"] for row in own if row["mask"] is not None}
-            mask = mask_row(image, rows, params.clip_margin, by_hand)
-        masks.append(mask)
-        candidates.extend(rows)
-        bar.update()
-    write_shard(folder, index, masks, candidates)
+def put_together(folder: Path, finished: Sequence[Done]) -> None:
+    """The files of a split's shards as one folder, its index written last."""
+    with new_folder(folder) as part:
+        for done in finished:
+            for kind in (CANDIDATE_ROWS, LABEL_MAPS):
+                take(done, f"{kind}.parquet", shard_path(part, kind, done.index))
+        hashes = [{name.removesuffix(".parquet"): sha256 for name, sha256 in done.files.items()} for done in finished]
+        write_index(part, [Shard(done.index, done.rows, own) for done, own in zip(finished, hashes, strict=True)])
 
 
 if __name__ == "__main__":

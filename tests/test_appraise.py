@@ -10,7 +10,8 @@ from stages.appraisal.quality import BoxQuality, box_quality, summarise
 from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
-from stages.masks.shards import CANDIDATES, write_shard
+from stages.masks.shards import CANDIDATES
+from tests.support.mask_shards import write_split
 
 SIZE_HW = (8, 12)
 NAMES = ("dirt", "damage")
@@ -102,10 +103,9 @@ def folder(tmp_path):
     png = encode_label_map(draw_label_map(chosen, SIZE_HW, None))
     image = {"path": "a.png", "sha256": "", "exif_orientation": 1, "height": 8, "width": 12, "label_status": "labelled"}
     image |= {"n_boxes": 3, "label_map": {"bytes": png, "path": None}}
-    write_shard(tmp_path / "masks/val", 0, [{"image_id": "val/a"} | image], rows)
-    write_shard(tmp_path / "masks/val", 1, [{"image_id": "val/b"} | image], [])
-    write_shard(tmp_path / "masks/train", 0, [{"image_id": "train/a"} | image], [])
-    write_shard(tmp_path / "masks/test", 0, [], [])
+    write_split(tmp_path / "masks/val", ([{"image_id": "val/a"} | image], rows), ([{"image_id": "val/b"} | image], []))
+    write_split(tmp_path / "masks/train", ([{"image_id": "train/a"} | image], []))
+    write_split(tmp_path / "masks/test", ([], []))
     truth = {"image_id": "val/a", "height": 8, "width": 12, "mask_png": encode_label_map(TRUTH_MAP)}
     for split in ("train", "val", "test"):
         write_table(tmp_path / f"truth/{split}.parquet", TRUTH, [truth] if split == "val" else [])

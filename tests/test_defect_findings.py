@@ -12,7 +12,6 @@ from stages.common.errors import UserError
 from stages.data.tables import TRUTH, encode_label_map, write_table
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.predictions import Prediction, write_predictions
-from stages.masks.shards import MASKS
 from stages.reporting.aligned_maps import AlignedMaps, aligned_maps
 from stages.reporting.corrections import KINDS
 from stages.reporting.defect_findings import (
@@ -31,6 +30,7 @@ from stages.reporting.defect_findings import (
 )
 from stages.reporting.defect_tables import corrections_table, false_positives_table, recall_table
 from stages.reporting.score_tables import Cell
+from tests.support.mask_shards import write_split
 
 BOOTSTRAP = BootstrapParams(samples=200, seed=1)
 EVERYTHING = "all"
@@ -144,9 +144,10 @@ def write(
     rows = [{"image_id": key, **size, "mask_png": encode_label_map(labels)} for key, labels in truth.items()]
     write_table(root / "truth/test.parquet", TRUTH, rows)
     image = {"path": "", "sha256": "", "exif_orientation": 1, **size, "label_status": "labelled", "n_boxes": 1}
-    for number, (key, labels) in enumerate(teacher.items()):
-        row = {"image_id": key, **image, "label_map": {"bytes": encode_label_map(labels), "path": None}}
-        write_table(root / f"masks/test/label_maps/{number:05d}.parquet", MASKS, [row])
+    maps = {key: {"bytes": encode_label_map(labels), "path": None} for key, labels in teacher.items()}
+    write_split(
+        root / "masks/test", *([[{"image_id": key, **image, "label_map": png}], []] for key, png in maps.items())
+    )
     for run, maps in runs.items():
         rows = [Prediction(key, encode_label_map(labels), [], None) for key, labels in maps.items()]
         write_predictions(root / f"predictions/{run}/0/test.parquet", rows)

@@ -1,5 +1,6 @@
 """From tables and images to pseudo-mask shards, with a tiny random teacher."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_ta
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
 from stages.masks.shards import read_candidates, read_masks, shard_indices
-from stages.teacher import answers
+from stages.teacher import answers, rasterizing
 from stages.teacher.sam import build_sam, save_sam
 from stages.teacher.windows import crop_window
 from tests.support.tiny_teacher import TINY, tiny_sam
@@ -86,11 +87,12 @@ def rasterized(tables, tmp_path):
         shard_size=2,
     )
 
-    def run(name="masks", **changed) -> Path:
+    def run(name="masks", shards=None, **changed) -> Path:
         params = tmp_path / "params.yaml"
         values = {key: "null" if value is None else value for key, value in (defaults | changed).items()}
         params.write_text("rasterize:\n" + "".join(f"  {key}: {value}\n" for key, value in values.items()))
-        rasterize.main(tables=tables, weights=tmp_path / "weights", out=tmp_path / name, params=params, device="cpu")
+        where = {"tables": tables, "weights": tmp_path / "weights", "out": tmp_path / name}
+        rasterize.main(**where, params=params, device="cpu", shards=shards)
         return tmp_path / name
 
     return run
@@ -288,7 +290,45 @@ def test_an_image_that_changed_since_ingest_stops_the_stage_and_leaves_the_last_
     before = read_masks(folder)
     with (tmp_path / "set/images/train/b.png").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match=r"b\.png: changed since it was ingested"):
+    with pytest.raises(UserError, match=r"1 of 4 images failed, first train/b: .*b\.png: changed since"):
         rasterized(view="crop")  # the answers of the first run are still those of the images in the tables
     assert read_masks(folder).equals(before)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_job_arrays_leave_shards_that_a_run_without_a_range_puts_together(rasterized, monkeypatch, tmp_path, capsys):
+    """Shards of one image: train has 3, val 1, test 1 without an image."""
+    whole = rasterized("whole", shard_size=1)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "array"))  # nothing is cached from the other
+    (tmp_path / "array/.dvc").mkdir(parents=True)
+    for part in ("3-4", "0", "1-2"):
+        assert not rasterized("some", shards=part, shard_size=1).exists()
+    assert "shards 3-4 of 5 are done; without --shards the command completes the masks" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(rasterizing, "load_teacher", lambda *_: pytest.fail("nothing is left to do"))
+        together = rasterized("together", shard_size=1)
+    assert files(together) == files(whole)
+    assert not list((work_folder() / "shards").rglob("*.parquet"))
+    with pytest.raises(UserError, match="--shards 5-9: there are 5 shards, 0 to 4"):
+        rasterized("some", shards="5-9", shard_size=1)
+
+
+def test_the_index_names_what_each_file_has_to_be(rasterized):
+    folder = rasterized() / "train"
+    index = json.loads((folder / "shards.json").read_text())
+    assert [(shard["index"], shard["rows"]) for shard in index] == [(0, 2), (1, 1)]
+    for shard in index:
+        hashes = {kind: sha256_file(folder / f"{kind}/{shard['index']:05d}.parquet") for kind in shard["sha256"]}
+        assert shard["sha256"] == hashes and set(hashes) == {"label_maps", "candidates"}
+
+
+def test_after_an_image_failed_a_rerun_prompts_for_it_alone(rasterized, encoded, tmp_path):
+    path = tmp_path / "set/images/train/b.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(UserError, match="1 of 4 images failed"):
+        rasterized()
+    assert sum(encoded) == 2 and not (tmp_path / "masks").exists()
+    path.write_bytes(whole)
+    rasterized()
+    assert sum(encoded) == 3

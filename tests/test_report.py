@@ -12,7 +12,7 @@ import pytest
 from stages.common.errors import UserError
 from stages.data.tables import encode_label_map, write_table
 from stages.evaluation.predictions import Prediction, write_predictions
-from stages.masks.shards import MASKS, label_maps_path
+from stages.masks.shards import LABEL_MAPS, MASKS, shard_path
 from stages.reporting import published
 from stages.reporting.overview import summary
 from tests.support.report_inputs import LABELS, NAMES, build, run, section, table_row
@@ -155,7 +155,7 @@ def scores_of(root: Path, run: str) -> dict:
 def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path):
     build(tmp_path)
     # The teacher is right but for the first image, where it lacks `damage` and adds four pixels of `dirt`.
-    path = label_maps_path(tmp_path / "masks/test", 0)
+    path = shard_path(tmp_path / "masks/test", LABEL_MAPS, 0)
     rows = pq.read_table(path).to_pylist()
     pseudo = np.where(LABELS == 2, 0, LABELS).astype(np.uint8)
     pseudo[36, 60:64] = 1

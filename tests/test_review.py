@@ -16,12 +16,13 @@ from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, encode
 from stages.formats.correction import Correction, KnownImages
 from stages.formats.corrections_in import read_corrections
 from stages.masks import rle
-from stages.masks.shards import stream_masks, write_shard
+from stages.masks.shards import stream_masks
 from stages.review import main
 from stages.reviewing.doubts import Doubt, doubts, in_words
 from stages.reviewing.handover import Tool, sources_of
 from stages.reviewing.ranking import Entry, ranked
 from stages.student.tiling import Prediction
+from tests.support.mask_shards import write_split
 from tests.support.tiny_student import tiny_export
 
 NAMES = ("dirt", "damage")
@@ -155,7 +156,7 @@ def project(tmp_path_factory) -> Path:
                     | {"rle": rle.encode(np.ones((1, 1), bool), (0, 0), SIZE_HW), "area": area}
                     | dict.fromkeys(("box_iou", "sam_pred_iou", "stability", "mean_prob_in"), 0.5)
                 )
-        write_shard(home / "masks" / split, 0, [row for row, _ in images], candidates)
+        write_split(home / "masks" / split, ([row for row, _ in images], candidates))
     return home
 
 

@@ -1,6 +1,7 @@
 """Shards of pseudo-masks: order, bytes, and refusal of anything else."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +16,8 @@ from stages.masks.shards import (
     read_shard,
     shard_indices,
     stream_masks,
-    write_shard,
 )
+from tests.support.mask_shards import write_split
 
 
 def mask(image_id: str) -> dict:
@@ -41,12 +42,11 @@ def candidate(image_id: str) -> dict:
 
 @pytest.fixture
 def folder(tmp_path):
-    write_shard(tmp_path, 1, [mask("train/c")], [])
-    write_shard(tmp_path, 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
+    write_split(tmp_path, ([mask("train/a"), mask("train/b")], [candidate("train/a")]), ([mask("train/c")], []))
     return tmp_path
 
 
-def test_shards_are_read_in_order_whoever_finished_first(folder):
+def test_shards_are_read_in_order(folder):
     assert shard_indices(folder) == [0, 1]
     assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
     assert read_candidates(folder)["image_id"].to_pylist() == ["train/a"]
@@ -56,14 +56,14 @@ def test_shards_are_read_in_order_whoever_finished_first(folder):
 
 
 def test_an_empty_split_keeps_its_columns(tmp_path):
-    write_shard(tmp_path, 0, [], [])
+    write_split(tmp_path, ([], []))
     assert read_masks(tmp_path).schema.equals(MASKS)
     assert read_candidates(tmp_path).schema.equals(CANDIDATES)
     assert len(read_masks(tmp_path)) == len(read_candidates(tmp_path)) == 0
 
 
 def test_the_same_rows_give_the_same_bytes(folder, tmp_path):
-    write_shard(tmp_path / "again", 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
+    write_split(tmp_path / "again", ([mask("train/a"), mask("train/b")], [candidate("train/a")]))
     for name in ("label_maps/00000.parquet", "candidates/00000.parquet"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -81,9 +81,18 @@ def test_a_folder_holds_files_of_one_schema(folder):
         assert all(pq.read_schema(path).equals(schema) for path in files)
 
 
-def test_a_folder_without_shards_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no pseudo-masks here"):
-        read_masks(tmp_path)
+def test_a_folder_without_its_index_is_refused_even_if_it_holds_shards(folder):
+    (folder / "shards.json").unlink()
+    with pytest.raises(UserError, match=r"shards.json: no pseudo-masks here .*run the rasterize stage"):
+        read_masks(folder)
+
+
+def test_a_file_that_the_index_does_not_list_is_not_read(folder):
+    shutil.copy(folder / "label_maps/00001.parquet", folder / "label_maps/00002.parquet")
+    assert shard_indices(folder) == [0, 1]
+    (folder / "shards.json").write_text('[{"index": 1}]')
+    with pytest.raises(UserError, match=r"lists shards \[1\], expected 0, 1"):
+        shard_indices(folder)
 
 
 def test_a_file_of_another_layout_is_refused(folder):

@@ -20,6 +20,11 @@ def device_of(name: str) -> torch.device:
         raise UserError(f"--device {name}: not available ({reason}); auto, cpu or cuda") from None
 
 
+def model_of(device: torch.device) -> str:
+    """The GPU's model, because another one gives other last bits; on a CPU `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def make_deterministic() -> None:
     """Same machine, same versions, same bytes. On a GPU torch warns of backward passes that cannot be."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())

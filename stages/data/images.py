@@ -20,6 +20,10 @@ THUMBNAIL_PX = 32
 """Side of the square thumbnail by which images are compared."""
 
 
+class ImageError(UserError):
+    """An ingested image that cannot be used any more."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """Properties of a decoded image. `size_hw`: pixels of the upright image; others as in `Decoded`.
@@ -59,17 +63,17 @@ def read_image(source: Dataset, row: Mapping) -> np.ndarray:
 
     Alpha is dropped; more than 8 bits are scaled by the data set's white level; other modes are converted by Pillow.
     Of several pages or frames the first is read.
-    Raises UserError when the file has changed since it was ingested, because the tables do not describe it then.
+    Raises ImageError when the file has changed since it was ingested, because the tables do not describe it then.
     """
     where = source.root / row["path"]
     try:
         data = read_file(source.root, row["path"])
     except Unreadable as error:
-        raise UserError(f"{source.root}: {error}; run `dvc repro` again") from None
+        raise ImageError(f"{source.root}: {error}; run `dvc repro` again") from None
     if data is None:
-        raise UserError(f"{where}: not found; run `dvc repro` again")
+        raise ImageError(f"{where}: not found; run `dvc repro` again")
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise UserError(f"{where}: changed since it was ingested; run `dvc repro` again")
+        raise ImageError(f"{where}: changed since it was ingested; run `dvc repro` again")
     try:
         decoded = decode(data, source.white_level)
         if decoded.orientation != row["exif_orientation"]:
@@ -77,7 +81,7 @@ def read_image(source: Dataset, row: Mapping) -> np.ndarray:
             raise BadImage(f"EXIF orientation {decoded.orientation}, {expected}")
         return _rgb(decoded)
     except BadImage as error:
-        raise UserError(f"{where}: {error}") from None
+        raise ImageError(f"{where}: {error}") from None
 
 
 def _large_enough(decoded: Decoded) -> Decoded:

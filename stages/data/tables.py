@@ -137,9 +137,23 @@ def stream_rows(path: Path, schema: pa.Schema, made_by: str, columns: list[str] 
 
     Raises UserError like `read_table`, when the first row is asked for.
     """
+    for table in stream_tables(path, schema, made_by, ROWS_AT_ONCE, columns):
+        yield from table.to_pylist()
+
+
+def stream_tables(
+    path: Path, schema: pa.Schema, made_by: str, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """The same as tables of `rows` rows each, the last one perhaps shorter; none where there is no row."""
     with _opened(path, schema, made_by) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield from batch.to_pylist()
+        for batch in file.iter_batches(rows, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def count_rows(path: Path, schema: pa.Schema, made_by: str = "ingest") -> int:
+    """Number of rows, without reading them. Raises UserError like `read_table`."""
+    with _opened(path, schema, made_by) as file:
+        return file.metadata.num_rows
 
 
 @contextmanager

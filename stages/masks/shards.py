@@ -2,20 +2,23 @@
 
     data/masks/<split>/label_maps/00000.parquet  label maps, by image id
     data/masks/<split>/candidates/00000.parquet  the candidates of the same images, by image id, label line, index
+    data/masks/<split>/shards.json               index, rows and SHA-256 of each shard: readers read these and no others
 
 Each folder holds files of one schema, as readers of Parquet data sets expect. Rows are sorted and nothing depends on
 clock or host, so the same images, boxes and weights give the same bytes.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from stages.common.errors import UserError
-from stages.data.tables import IGNORE, read_table, stream_rows, write_table
+from stages.common.files import write_json
+from stages.data.tables import IGNORE, read_table, stream_rows
 from stages.masks import rle
 
 _SHOW_AS_IMAGE = {b"huggingface": json.dumps({"info": {"features": {"label_map": {"_type": "Image"}}}}).encode()}
@@ -77,41 +80,53 @@ mask's bounding box with the box. `sam_pred_iou`: the teacher's own estimate. `s
 thresholds. `mean_prob_in`: mean over the mask's pixels. `separation`, `agreement`: see stages/teacher/evidence.py."""
 
 
-def write_shard(folder: Path, index: int, masks: list[dict], candidates: list[dict]) -> None:
-    """Write both files of shard `index`; the label maps last: their file says that the shard is complete."""
-    write_table(_candidates_path(folder, index), CANDIDATES, candidates)
-    write_table(label_maps_path(folder, index), MASKS, masks)
+LABEL_MAPS, CANDIDATE_ROWS = "label_maps", "candidates"
+"""The folders of a split, each with one file per shard."""
+INDEX = "shards.json"
 
 
-def label_maps_path(folder: Path, index: int) -> Path:
-    """The file of label maps of one shard of a split's folder."""
-    return folder / "label_maps" / f"{index:05d}.parquet"
+class Shard(NamedTuple):
+    """An entry of shards.json. `sha256`: of the file in each folder."""
+
+    index: int
+    rows: int
+    sha256: dict[str, str]
 
 
-def _candidates_path(folder: Path, index: int) -> Path:
-    return folder / "candidates" / f"{index:05d}.parquet"
+def shard_path(folder: Path, kind: str, index: int) -> Path:
+    """The file of one shard in the folder `kind` of a split."""
+    return folder / kind / f"{index:05d}.parquet"
+
+
+def write_index(folder: Path, shards: Iterable[Shard]) -> None:
+    """Say which shards a split has; written when all their files are there."""
+    write_json(folder / INDEX, [shard._asdict() for shard in sorted(shards)])
 
 
 def shard_indices(folder: Path) -> list[int]:
-    """Indices of the shards below `folder`, ascending. Raises UserError where there is none."""
-    indices = sorted(int(path.stem) for path in folder.glob("label_maps/*.parquet"))
-    if not indices:
-        raise UserError(f"{folder}: no pseudo-masks here (label_maps/00000.parquet); run the rasterize stage")
-    return indices
+    """Indices of the shards of a split, ascending. Raises UserError where it is missing or not complete."""
+    try:
+        indices = [shard["index"] for shard in json.loads((folder / INDEX).read_text(encoding="utf-8"))]
+        if indices and indices == list(range(len(indices))):
+            return indices
+        reason = f"lists shards {indices[:5]}, expected 0, 1, ..."
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = f"no pseudo-masks here ({' '.join(str(error).split())})"
+    raise UserError(f"{folder / INDEX}: {reason}; run the rasterize stage")
 
 
 def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
     """Masks and candidates of one shard."""
     return (
-        read_table(label_maps_path(folder, index), MASKS, "rasterize"),
-        read_table(_candidates_path(folder, index), CANDIDATES, "rasterize"),
+        read_table(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize"),
+        read_table(shard_path(folder, CANDIDATE_ROWS, index), CANDIDATES, "rasterize"),
     )
 
 
 def read_masks(folder: Path) -> pa.Table:
     """All rows of MASKS of a split, by image id. Raises UserError when missing or of another layout."""
     return pa.concat_tables(
-        read_table(label_maps_path(folder, index), MASKS, "rasterize") for index in shard_indices(folder)
+        read_table(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize") for index in shard_indices(folder)
     )
 
 
@@ -129,11 +144,12 @@ def apart(labels: np.ndarray, trusted: bytes | None) -> dict[bool, np.ndarray]:
 def stream_masks(folder: Path, columns: list[str] | None = None) -> Iterator[dict]:
     """The rows of `read_masks` one after another, in memory that does not grow with their number."""
     for index in shard_indices(folder):
-        yield from stream_rows(label_maps_path(folder, index), MASKS, "rasterize", columns)
+        yield from stream_rows(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize", columns)
 
 
 def read_candidates(folder: Path) -> pa.Table:
     """All candidates of a split, by image id, label line, candidate index. Raises UserError like `read_masks`."""
     return pa.concat_tables(
-        read_table(_candidates_path(folder, index), CANDIDATES, "rasterize") for index in shard_indices(folder)
+        read_table(shard_path(folder, CANDIDATE_ROWS, index), CANDIDATES, "rasterize")
+        for index in shard_indices(folder)
     )

@@ -2,9 +2,9 @@
 
 One file per image, in 256 folders by the first letters of its key. The key is made of everything that the answer
 depends on: the image's bytes and white level, its boxes in order, the teacher's weights, how it is prompted, the code
-in between and the libraries below it. Which candidate is chosen, clipping and the overlap rule come later, so changing
-them needs no network; nor do images that are renamed or moved to another split, or boxes whose class is corrected. On a
-CPU the number of threads may change a last bit: it is not part of the key.
+in between, the libraries below it and the model of the GPU. Which candidate is chosen, clipping and the overlap rule
+come later, so changing them needs no network; nor do images that are renamed or moved to another split, or boxes whose
+class is corrected. On a CPU the number of threads may change a last bit: it is not part of the key.
 """
 
 import json
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
+from stages.compute.device import model_of
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
@@ -43,7 +44,7 @@ class Store:
                 "params": params.model_dump(mode="json", include=PROMPTING),
                 "code": code_fingerprint([*CODE, sys.modules[type(teacher).__module__]]),
                 "libraries": {name: version(name) for name in (*LIBRARIES, *teacher.libraries)},
-                "device": teacher.device.type,
+                "device": model_of(teacher.device),
             }
         )
 

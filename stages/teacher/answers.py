@@ -11,7 +11,7 @@ import torch
 
 from stages.common.errors import cancelling
 from stages.data.boxes import Box, corners
-from stages.data.images import read_image
+from stages.data.images import ImageError, read_image
 from stages.data.tables import Dataset
 from stages.teacher.answer_store import Store
 from stages.teacher.config import RasterizeParams
@@ -29,12 +29,21 @@ MAX_IMAGES_AT_ONCE = 8
 """Images that are prompted side by side: with more, threads wait for Python's lock."""
 
 
+Answer = list[dict] | ImageError
+"""Four candidates per box, or the reason why the image cannot be read."""
+
+
+Answer = list[dict] | ImageError
+"""Five candidates per box, or the reason why the image cannot be read."""
+
+
 class _Request(NamedTuple):
     image: dict
     boxes_xyxy: list[Box]
     path: Path  # of its answer in the store
     cached: list[dict] | None
     rgb: np.ndarray | None  # only where nothing is cached
+    error: ImageError | None
 
 
 class Answers:
@@ -53,8 +62,8 @@ class Answers:
         parallel = small and teacher.device.type == "cpu"
         self.at_once = min(os.cpu_count() or 1, MAX_IMAGES_AT_ONCE) if parallel else 1
 
-    def of(self, images: Sequence[dict], boxes: Mapping[str, Sequence[dict]]) -> Iterator[tuple[dict, list[dict]]]:
-        """Each row of the images table, in order, with its answer: five candidates per box; empty without a box.
+    def of(self, images: Sequence[dict], boxes: Mapping[str, Sequence[dict]]) -> Iterator[tuple[dict, Answer]]:
+        """Each row of the images table, in order, with its answer, which is empty without a box.
 
         `boxes`: image id -> its rows of the boxes table. Each image is prompted alone, so no answer depends on how
         many are processed at once.
@@ -76,12 +85,17 @@ class Answers:
     def _read(self, image: dict, rows: Sequence[dict]) -> _Request:
         boxes_xyxy = [corners(row) for row in rows]
         path = self.store.path(image["sha256"], boxes_xyxy, self.source.white_level)
-        cached, rgb = self.store.get(path) if rows else [], None
+        cached, rgb, failed = self.store.get(path) if rows else [], None, None
         if cached is None:
-            rgb = read_image(self.source, image)
-        return _Request(image, boxes_xyxy, path, cached, rgb)
+            try:
+                rgb = read_image(self.source, image)
+            except ImageError as error:
+                failed = error
+        return _Request(image, boxes_xyxy, path, cached, rgb, failed)
 
-    def _answer(self, request: _Request) -> tuple[dict, list[dict]]:
+    def _answer(self, request: _Request) -> tuple[dict, Answer]:
+        if request.error is not None:
+            return request.image, request.error
         if request.cached is not None:
             return request.image, request.cached
         found = prompted(self.teacher, request.rgb, request.boxes_xyxy, self.params, self.chunks)

@@ -19,9 +19,9 @@ from stages.evaluation.operating_points import Watch, curves
 from stages.evaluation.predictions import Prediction, write_predictions
 from stages.evaluation.probabilities import encode_shares
 from stages.evaluation.summary import summarise
-from stages.masks.shards import MASKS, label_maps_path
 from stages.metrics.scores import confusion
 from stages.reporting import near_pairs
+from tests.support.mask_shards import write_split
 
 NAMES = ("dirt", "damage")
 SIZE_HW = (40, 64)
@@ -83,7 +83,7 @@ def build(
                 "label_status": "labelled",
             }
             rows.append({**row, "n_boxes": 1, "label_map": {"bytes": encode_label_map(LABELS), "path": None}})
-        write_table(label_maps_path(root / "masks" / split, 0), MASKS, rows)
+        write_split(root / "masks" / split, (rows, []))
         listed = [{**{key: row[key] for key in IMAGES.names if key != "split"}, "split": split} for row in rows]
         write_table(root / "tables" / split / "images.parquet", IMAGES, listed)
         box = {"box_id": f"{image_ids[0]}:1", "image_id": image_ids[0], "class_id": 0, "source": "x.txt", "line": 1}

@@ -1,0 +1,64 @@
+"""Where jobs run: in this process, or as Ray tasks on one machine or many. The files are the same bytes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from stages.engine.ray_tasks import run_on_ray
+from stages.engine.shard_jobs import Done, Job, Work, Worker
+
+
+class EngineName(StrEnum):
+    """What runs the jobs."""
+
+    local = "local"
+    ray = "ray"
+
+
+Shards = Annotated[
+    str | None,
+    typer.Option("--shards", help="Do only shards A-B, counted from 0, for job arrays; a run without completes them."),
+]
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", envvar="BOXES2PIXELS_ENGINE", help="What runs the shards.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--ray-address", envvar="BOXES2PIXELS_RAY_ADDRESS", help="Of a Ray cluster; none: started here."),
+]
+Gpus = Annotated[
+    float,
+    typer.Option("--gpus-per-task", envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="With Ray; may be a fraction."),
+]
+"""They change no byte, so they are neither in params.yaml nor in the commands of dvc.yaml."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`address`: of a Ray cluster; None: one is started on this machine. `gpus`: per task, may be a fraction."""
+
+    name: EngineName = EngineName.local
+    address: str | None = None
+    gpus: float = 0.0
+
+
+def run_jobs(work: Work, jobs: Iterable[Job], engine: Engine, bar: tqdm) -> list[Done]:
+    """Do the jobs; the results are in their order. `bar` counts images. Raises UserError as `Work.open`."""
+    if engine.name is EngineName.ray:
+        order: dict[tuple[str, int], Done | None] = {}
+        for done in run_on_ray(work, _noted(jobs, order), engine.address, engine.gpus):
+            order[done.split, done.index] = done
+            bar.update(done.rows)
+        return [done for done in order.values() if done is not None]
+    worker = Worker(work)
+    return [worker(job, bar.update) for job in jobs]
+
+
+def _noted(jobs: Iterable[Job], order: dict[tuple[str, int], Done | None]) -> Iterator[Job]:
+    for job in jobs:
+        order[job.split, job.index] = None
+        yield job

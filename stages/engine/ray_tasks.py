@@ -1,0 +1,96 @@
+"""Jobs as Ray tasks: one per shard, repeated without limit when a worker or a node dies.
+
+A worker process opens the work once. The driver keeps twice as many tasks in flight as the cluster has slots and passes
+on what is finished, in any order. A lost driver loses nothing: finished shards lie in staging.
+"""
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+
+from stages.common.errors import STOPPING, UserError
+from stages.engine.shard_jobs import Done, Job, Work, Worker
+
+LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "torchvision", "timm", "transformers")
+"""Distributions that have to be the same on all machines; one that is missing has to be missing everywhere."""
+
+STAGES = Path(__file__).parents[1]
+
+_workers: dict[str, Worker] = {}
+
+
+def run_on_ray(work: Work, jobs: Iterable[Job], address: str | None, gpus: float) -> Iterator[Done]:
+    """Do the jobs. `address`: of a cluster, None: one is started on this machine; `gpus`: per task.
+
+    Raises UserError where Ray is missing, does not answer, or a worker cannot do the work.
+    """
+    ray = _connected(address)
+    resource, each = ("GPU", gpus) if gpus else ("CPU", 1)
+    slots = int(ray.cluster_resources().get(resource, 0) / each)
+    if not slots:
+        raise UserError(f"--gpus-per-task {gpus}: the Ray cluster has no node with so much")
+    task = ray.remote(max_retries=-1, max_calls=0, num_cpus=1, num_gpus=gpus)(_do)
+    shared, here, waiting, running = ray.put(work), environment(), iter(jobs), []
+    while True:
+        running += [task.remote(shared, job, here) for job in islice(waiting, max(0, 2 * slots - len(running)))]
+        if not running:
+            return
+        ready, running = ray.wait(running)
+        try:
+            yield from ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, UserError | OSError | MemoryError) else error from None
+
+
+def _do(work: Work, job: Job, driver: dict[str, str]) -> Done:
+    """In a worker process."""
+    here = environment()
+    if other := [f"{name} {here[name]} instead of {driver[name]}" for name in driver if here[name] != driver[name]]:
+        raise UserError(f"the worker on {os.uname().nodename} has {', '.join(other)}: install the same everywhere")
+    if work.identity not in _workers:
+        _workers.clear()  # one model at a time
+        _workers[work.identity] = Worker(work)
+    return _workers[work.identity](job)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions of LIBRARIES, and the first 12 hex digits of the SHA-256 of this project's code."""
+    code = b"".join(path.read_bytes() for path in sorted(STAGES.rglob("*.py")))
+    versions = {"boxes2pixels": hashlib.sha256(code).hexdigest()[:12]}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "no"
+    return versions
+
+
+def _connected(address: str | None) -> ModuleType:
+    """The module `ray`, connected to a cluster until this process ends."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"--engine ray needs the group cluster: uv pip install --group cluster ({error})") from None
+    if ray.is_initialized():
+        return ray
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray takes another address of the machine for 127.0.0.1, which the network can reach; 127.0.0.2 stays.
+    alone = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.2"}
+    try:
+        ray.init(**({"address": address} if address else alone), logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where, reason = address or "this machine", " ".join(str(error).split())[:200]
+        raise UserError(f"--ray-address {where}: no Ray cluster answers ({reason})") from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray has set its own
+    return ray

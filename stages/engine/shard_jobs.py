@@ -1,0 +1,182 @@
+"""Work in shards, which rasterize, evaluate and predict share: in this process, or as tasks of a Ray cluster.
+
+    STAGING/KEY/*.parquet   what a shard's work wrote
+    STAGING/KEY/done.json   names and SHA-256 of these files, written last: the shard is finished
+
+The key of a shard is made of its rows and of all else that its files depend on. So a finished shard is its own
+checkpoint: a run that was killed or that had images it could not use, another process or another machine goes on where
+it ended, and after a change of the data set only changed shards are computed.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from stages.common.errors import UserError, printable
+from stages.common.files import sha256_file, write_json
+
+DONE = "done.json"
+SHOWN = 20
+"""Failures that are listed one by one."""
+
+Tick = Callable[[int], object]
+"""Told how many more images are done."""
+
+
+class Failure(NamedTuple):
+    """An image that could not be used, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Shard `index` of `split`: rows of some images, and rows of the boxes that belong to them.
+
+    `key`: hex SHA-256 of all that the shard's files depend on.
+    """
+
+    key: str
+    split: str
+    index: int
+    images: pa.Table
+    boxes: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job's result. `folder`: where its `files` (name: hex SHA-256) lie; none where an image failed."""
+
+    split: str
+    index: int
+    rows: int
+    folder: Path | None
+    files: dict[str, str]
+    failures: list[Failure]
+
+
+class Work(Protocol):
+    """What is done with each shard. Picklable.
+
+    `staging`: folder of finished shards, reachable from every machine; None: the work's outputs are its own checkpoint.
+    `identity`: hex SHA-256 of all that the files depend on beside a job's rows.
+    """
+
+    staging: Path | None
+    identity: str
+
+    def open(self) -> Callable[[Job, Path | None, Tick], list[Failure]]:
+        """Load the model; once per process. The function writes a job's files into a folder, and calls the tick after
+        each image. Raises UserError where the work cannot be done at all."""
+        ...
+
+
+class Worker:
+    """One process's share of a work, which is opened when the first unfinished job comes."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.shard: Callable[[Job, Path | None, Tick], list[Failure]] | None = None
+
+    def __call__(self, job: Job, tick: Tick = lambda count: None) -> Done:
+        """Do the job, unless its files are there and have the SHA-256 they should have."""
+        rows, folder = job.images.num_rows, None
+        if self.work.staging is not None:
+            folder = self.work.staging / job.key[:2] / job.key[2:]
+            if (files := _finished(folder)) is not None:
+                tick(rows)
+                return Done(job.split, job.index, rows, folder, files, [])
+        self.shard = self.shard or self.work.open()
+        failures = self.shard(job, folder, tick)
+        if folder is None or failures:
+            return Done(job.split, job.index, rows, folder, {}, failures)
+        files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.parquet"))}
+        write_json(folder / DONE, files)
+        return Done(job.split, job.index, rows, folder, files, [])
+
+
+def _finished(folder: Path) -> dict[str, str] | None:
+    try:
+        files = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        if all(sha256_file(folder / name) == sha256 for name, sha256 in files.items()):
+            return files
+    except FileNotFoundError:
+        if not (folder / DONE).exists():
+            return None
+    except (ValueError, AttributeError):
+        pass
+    print(f"{folder}: damaged, computed again", file=sys.stderr)
+    return None
+
+
+def key_of(identity: str, *tables: pa.Table | None) -> str:
+    """`Job.key` of rows that the work called `identity` gets."""
+    rows = [None if table is None else table.to_pylist() for table in tables]
+    text = json.dumps([identity, rows], default=lambda data: hashlib.sha256(data).hexdigest())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shard_count(rows: int, size: int) -> int:
+    """Shards of at most `size` rows; a split without rows has one."""
+    return max(1, math.ceil(rows / size))
+
+
+def wanted(text: str | None, total: int) -> range:
+    """The shards that `--shards` A-B or A asks for, counted from 0 over all splits; B may lie beyond the last one.
+
+    Raises UserError.
+    """
+    if text is None:
+        return range(total)
+    found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
+    first, last = (int(number or found[1]) for number in found.groups()) if found else (1, 0)
+    if first > last:
+        raise UserError(f"--shards {text}: allowed are A-B or A, such as 0-99")
+    if first >= total:
+        raise UserError(f"--shards {text}: there are {total} shards, 0 to {total - 1}")
+    return range(first, min(last + 1, total))
+
+
+def some_of(jobs: Iterable[Job], numbers: range) -> Iterator[Job]:
+    """The jobs with these numbers, counted from 0."""
+    return islice(jobs, numbers.start, numbers.stop)
+
+
+def stop_at_failures(failures: list[Failure], images: int) -> None:
+    """List the images that failed on stderr. Raises UserError where there is one."""
+    for failure in failures[:SHOWN]:
+        print(printable(f"failed: {failure.image}: {failure.reason}"), file=sys.stderr)
+    if failures:
+        first = failures[0]
+        raise UserError(
+            f"{len(failures)} of {images} images failed, first {first.image}: {first.reason}; the others are done and "
+            "kept, a rerun costs no more than the shards of those that failed"
+        )
+
+
+def take(done: Done, name: str, target: Path) -> None:
+    """Put a file of a finished shard to its place among the outputs: a second name where the file system allows it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(done.folder / name, target)
+    except OSError:
+        shutil.copyfile(done.folder / name, target)
+
+
+def forget(finished: Iterable[Done]) -> None:
+    """Remove finished shards from staging, once the outputs are in place."""
+    for done in finished:
+        if done.folder is not None:
+            shutil.rmtree(done.folder, ignore_errors=True)
