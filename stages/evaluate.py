@@ -26,15 +26,15 @@ from stages.common.errors import run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Device, Masks, Metrics, ParamsFile, Tables, Truth
 from stages.common.params import Section, load_params
-from stages.compute.device import device_of, make_deterministic
-from stages.data.tables import read_dataset
+from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards
+from stages.engine.shard_jobs import forget
 from stages.evaluation.card import as_markdown, card_of
 from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
 from stages.evaluation.operating_points import choose
-from stages.evaluation.predicting import load, predicted, references_of, rescored
-from stages.evaluation.predictions import write_predictions
+from stages.evaluation.scored_shards import DRAWN, Scored, gather
+from stages.evaluation.seed_runs import SPLITS, SeedRuns
 from stages.evaluation.split_metrics import split_metrics
-from stages.evaluation.tally import Tally, operating_points
+from stages.evaluation.tally import operating_points
 from stages.student.config import read_config
 from stages.student.decision import DECISION, Decision
 
@@ -58,52 +58,58 @@ def main(
     models: Annotated[Path, typer.Option(help="Folder for the students with their operating points and card.")],
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
+    engine: EngineOption = EngineName.local,
+    ray_address: Address = None,
+    gpus_per_task: Gpus = 0.0,
+    shards: Shards = None,
 ) -> None:
     """Predict every image of val and test, and score those that have a label map to be scored against."""
-    wanted = load_params(Params, params)
-    values, seeds = wanted.evaluate, wanted.seeds
-    source = read_dataset(tables / "dataset.json")
-    make_deterministic()
-    references, drawn, chosen_on = references_of(tables, masks, truth)
-    tallies: dict[str, list[Tally]] = {"val": [], "test": []}
+    loaded = load_params(Params, params)
+    values, seeds = loaded.evaluate, loaded.seeds
+    folders, where = (tables, masks, truth), Engine(engine, ray_address, gpus_per_task)
+    run_of = SeedRuns(model.resolve(), seeds, folders, values, device, where)
+    if shards is not None:
+        return run_of.some_shards(shards)
+    names = run_of.source.names
+    tallies: dict[str, list[Scored]] = {split: [] for split in SPLITS}
+    by_hand: list[Scored] = []
     chosen: list[tuple[Decision, list[bool]]] = []
-    result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
     with new_folder(predictions) as part, new_folder(models) as models_part:
         for seed in seeds:
-            student = load(model / str(seed), source).to(device_of(device))
-            for split, (images, label_maps, judged) in references.items():
-                title = f"evaluate {split}, seed {seed}"
+            for split in SPLITS:
                 decision = chosen[-1][0] if split == "test" and values.operating_point != "argmax" else None
-                tallies[split].append(tally := Tally(judged, len(source.names), values, decision))
-                shown = seed == seeds[0]
-                rows = predicted(student, source, title, images, label_maps, values, tally, shown)
-                write_predictions(part / str(seed) / f"{split}.parquet", rows)
+                finished, folder = run_of(seed, split, decision), part / str(seed)
+                tallies[split].append(scored := gather(finished, len(names), folder / f"{split}.parquet"))
                 if split == "val":
-                    if drawn:
-                        again = rescored(part / str(seed) / "val.parquet", drawn, values, len(source.names))
-                        write_predictions(part / str(seed) / f"{VAL_TRUSTED}.parquet", again)
-                    chosen.append(choose(tally.counts, values.operating_point, len(source.names)))
+                    if run_of.val.drawn:
+                        by_hand.append(gather(finished, len(names), folder / f"{VAL_TRUSTED}.parquet", DRAWN))
+                    if values.operating_point != "argmax":
+                        run_of.stop_at_failures()
+                    chosen.append(choose(scored.counts, values.operating_point, len(names)))
             shutil.copytree(model / str(seed), models_part / str(seed))
             write_json(models_part / str(seed) / DECISION, chosen[-1][0].model_dump())
-        for split, (_, label_maps, _) in references.items():
-            result |= split_metrics(part, split, source.names, seeds, values, label_maps)
-        if drawn:
-            result |= split_metrics(part, VAL_TRUSTED, source.names, seeds, values, drawn)
+        run_of.stop_at_failures()
+        result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
+        for split in SPLITS:
+            result |= split_metrics(split, tallies[split], names, values.bootstrap)
+        if by_hand:
+            result |= split_metrics(VAL_TRUSTED, by_hand, names, values.bootstrap)
             if result["val"] is None:
                 result["val_not_scored"] = f"all of val is trusted: see {VAL_TRUSTED}"
             else:
                 result["val"]["images_without_truth"] = 0  # they are in the other one
-        point, drawn = operating_points(tallies, *zip(*chosen, strict=True), chosen_on, source.names, values)
-        result["operating_point"] = point
+        by = run_of.val.chosen_on
+        result["operating_point"], drawn = operating_points(tallies, *zip(*chosen, strict=True), by, names, values)
         write_json(part / "curves.json", drawn)
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.
-        config = read_config(model / str(seeds[0]))
-        card = card_of(source, tables, wanted.weights.teacher, config, result)
+        first = read_config(model / str(seeds[0]))
+        card = card_of(run_of.source, tables, loaded.weights.teacher, first, result)
         (models_part / "card.md").write_text(as_markdown(model.name, card, result), encoding="utf-8")
         hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}
         write_json(part / "scores.json", result | {"students": hashes, "card": card})
     write_json(metrics, result)
+    forget(run_of.finished)
 
 
 def student_hash(folder: Path) -> str:

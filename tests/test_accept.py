@@ -14,8 +14,8 @@ from stages import accept, trust
 from stages.common.files import write_json
 from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks.labelmap import row_of
-from stages.masks.shards import write_shard
 from stages.trusted.drawn_masks import TRUSTED
+from tests.support.mask_shards import write_split
 
 SIZE_HW = (24, 40)
 PSEUDO = np.zeros(SIZE_HW, np.uint8)
@@ -41,7 +41,7 @@ def tables_of(root: Path, count: int) -> None:
             for name in names
         ]
         write_table(root / f"tables/{split}/images.parquet", IMAGES, images)
-        write_shard(root / f"masks/{split}", 0, [row_of(image, PSEUDO, []) for image in images], [])
+        write_split(root / f"masks/{split}", ([row_of(image, PSEUDO, []) for image in images], []))
 
 
 def corrected(row: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_holes_that_a_format_cannot_hold_are_said(root, capsys):
     ring = PSEUDO.copy()
     ring[6:8, 10:20] = 0
     images = read_table(root / "tables/train/images.parquet", IMAGES).to_pylist()
-    write_shard(root / "masks/train", 0, [row_of(image, ring, []) for image in images], [])
+    write_split(root / "masks/train", ([row_of(image, ring, []) for image in images], []))
     box = "0 .15 .1667 .15 .3541 .7375 .3541 .7375 .1667\n"
     for name, rows in (("0000", box), ("0001", box + "1 .1 .6 .5 .6 .5 .9\n")):
         path = root / f"yolo/labels/train/{name}.txt"

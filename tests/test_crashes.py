@@ -128,9 +128,10 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     assert same_so_far(project, wanted)
 
     least = draw.randrange(1, 12)
-    end(Forked(project, "rasterize"), lambda: len(whole(work)) >= least, 0, signal.SIGKILL)
+    answers = work / "candidates"
+    end(Forked(project, "rasterize"), lambda: len(whole(answers)) >= least, 0, signal.SIGKILL)
     assert not (out / "masks/test").exists(), "it was to be killed"
-    done = {path: path.stat().st_ino for path in whole(work)}
+    done = {path: path.stat().st_ino for path in whole(answers)}
     assert len(done) >= least
     forked_to_the_end(project, "rasterize")
     assert all(path.stat().st_ino == number for path, number in done.items()), "a finished image was done again"
@@ -148,7 +149,7 @@ def test_killed_stages_that_are_run_again_end_at_the_same_bytes(project, wanted)
     assert not files(work, "*.pt")
     assert same_so_far(project, wanted)
 
-    end(Forked(project, "evaluate"), lambda: files(out, "*.parquet.*.part"), draw.uniform(0, 0.05), signal.SIGKILL)
+    end(Forked(project, "evaluate"), lambda: whole(work / "shards"), draw.uniform(0, 0.05), signal.SIGKILL)
     forked_to_the_end(project, "evaluate")
     assert same_so_far(project, wanted)
     assert outputs(project) == wanted

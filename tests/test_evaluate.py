@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,12 +25,13 @@ from stages.data.tables import (
     write_dataset,
     write_table,
 )
-from stages.evaluation import predicting
+from stages.evaluation import predicting, seed_runs
 from stages.evaluation.predictions import stream_predictions
 from stages.evaluation.probabilities import STEPS, decode_shares
 from stages.masks import rle
-from stages.masks.shards import MASKS
+from stages.masks.shards import MASKS, Shard, stream_masks, write_index
 from stages.student.tiling import Prediction
+from tests.support.mask_shards import write_split
 from tests.support.tiny_student import decided_student
 
 NAMES = ("dirt", "damage")
@@ -103,7 +106,7 @@ def build(root: Path, truth: dict[str, np.ndarray], test_images: int = 3) -> Non
             if key.startswith(split)
         ]
         write_table(root / "truth" / f"{split}.parquet", TRUTH, human)
-        write_table(root / "masks" / split / "label_maps/00000.parquet", MASKS, masks)
+        write_split(root / "masks" / split, (masks, []))
     for name, schema in (("images", IMAGES), ("boxes", BOXES)):
         write_table(root / "tables/train" / f"{name}.parquet", schema, [])
     write_params(root, "native")
@@ -129,7 +132,7 @@ def student(monkeypatch):
     return fake
 
 
-def run(root: Path, out: str = "out") -> dict:
+def run(root: Path, out: str = "out", **how) -> dict:
     evaluate.main(
         model=root / "model",
         metrics=root / out / "metrics.json",
@@ -140,6 +143,7 @@ def run(root: Path, out: str = "out") -> dict:
         truth=root / "truth",
         params=root / "params.yaml",
         device="cpu",
+        **how,
     )
 
     def refuse(constant: str) -> None:
@@ -416,3 +420,63 @@ def test_the_first_seed_keeps_its_probabilities_for_the_report(tmp_path, student
     shares = decode_shares(first[1]["shares_png"], 2)
     labels = labels_of(1, SIZES_HW[1])
     np.testing.assert_array_equal(shares, [(labels == label) * (STEPS - 1) for label in (1, 2)])
+
+
+@pytest.mark.parametrize("point", ["argmax", "{recall: 1.0}"])
+def test_shards_of_a_job_array_give_the_scores_of_one_run_and_are_predicted_once(tmp_path, student, monkeypatch, point):
+    """Shards of one image, of each seed 2 of val and 3 of test; test's need val's operating point."""
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", seeds=(4, 5), point=point)
+    wanted = run(tmp_path, "whole")
+    monkeypatch.setattr(predicting, "SHARD_IMAGES", 1)
+    monkeypatch.setattr(seed_runs, "SHARD_IMAGES", 1)
+    student.seen_hw.clear()
+    for shards in ("3-7", "0-2", "8-99"):
+        with pytest.raises(FileNotFoundError):  # no metrics yet
+            run(tmp_path, shards=shards)
+    assert len(student.seen_hw) == 10
+    assert run(tmp_path) == wanted
+    assert len(student.seen_hw) == 10
+    for name in ("4/val.parquet", "5/test.parquet", "scores.json", "curves.json"):
+        both = [(tmp_path / out / "predictions" / name).read_bytes() for out in ("whole", "out")]
+        assert both[0] == both[1]
+    with pytest.raises(UserError, match="--shards 10: there are 10 shards, 0 to 9"):
+        run(tmp_path, shards="10")
+
+
+def test_images_that_changed_fail_alone_and_the_rest_is_kept(tmp_path, student, monkeypatch, capsys):
+    build(tmp_path, exact_truth())
+    monkeypatch.setattr(predicting, "SHARD_IMAGES", 1)
+    monkeypatch.setattr(seed_runs, "SHARD_IMAGES", 1)
+    path = tmp_path / "set/images/val/p0.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(UserError, match=r"1 of 5 images failed, first val/p0: .*changed since it was ingested"):
+        run(tmp_path)
+    assert len(student.seen_hw) == 4 and not (tmp_path / "out/predictions").exists()
+    path.write_bytes(whole)
+    assert run(tmp_path)["val"]["iou_bin"] == 1
+    assert len(student.seen_hw) == 5, "only the image that failed"
+
+
+def test_more_than_2_gib_of_label_maps_are_read_one_after_another(tmp_path):
+    """More than int32 offsets count: 22 times 100 MB, of zeros, which Parquet packs into nothing."""
+    build(tmp_path, {})
+    folder, count, size = tmp_path / "masks/val", 22, 100 * 2**20
+    row = next(stream_masks(folder))
+    shutil.rmtree(folder)
+    write_split(folder, ([row | {"label_map": {"bytes": bytes(size), "path": None}}], []))
+    for index in range(1, count):
+        for kind in ("label_maps", "candidates"):
+            os.link(folder / f"{kind}/00000.parquet", folder / f"{kind}/{index:05d}.parquet")
+    write_index(folder, [Shard(index, 1, {}) for index in range(count)])
+    found = predicting.references("val", tmp_path / "tables", tmp_path / "masks", tmp_path / "truth")
+    assert sum(len(row["reference"]) for row in found) == count * size > 2**31
+
+
+def test_human_masks_out_of_the_order_of_the_images_are_refused(tmp_path, student):
+    build(tmp_path, exact_truth())
+    table = pq.read_table(tmp_path / "truth/test.parquet")
+    write_table(tmp_path / "truth/test.parquet", TRUTH, table.to_pylist()[::-1])
+    with pytest.raises(UserError, match=r"test.parquet: mask of test/p1, which images.parquet lacks or has elsewhere"):
+        run(tmp_path)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, read_table
+from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, count_rows
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
@@ -18,8 +18,8 @@ def card_of(source: Dataset, tables: Path, teacher: str, config: NetworkConfig, 
     """`tables`: folder of the data set's tables. `teacher`: `weights.teacher`. `result`: what `evaluate` writes into
     metrics/RUN.json."""
     view, point = config.view, result["operating_point"]
-    counts = {split: read_table(tables / split / "images.parquet", IMAGES).num_rows for split in SPLITS}
-    boxes = sum(read_table(tables / split / "boxes.parquet", BOXES).num_rows for split in ("train", "val"))
+    counts = {split: count_rows(tables / split / "images.parquet", IMAGES) for split in SPLITS}
+    boxes = sum(count_rows(tables / split / "boxes.parquet", BOXES) for split in ("train", "val"))
     facts = {
         "task": f"semantic segmentation of defects: {', '.join(config.names)}",
         "network": f"{config.network['architecture']}, input {view.size_px} px, scale {view.scale}",

@@ -1,57 +1,123 @@
-"""The images of val and test, predicted one by one, and the label maps that they are compared with."""
+"""The images of val and test, predicted and scored shard by shard, and the label maps that they are compared with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from stages.common.errors import UserError
-from stages.common.progress import progress
-from stages.data.images import read_image
-from stages.data.tables import IGNORE, IMAGES, TRUTH, Dataset, decode_label_map, encode_label_map, read_table
+from stages.compute.device import device_of, make_deterministic
+from stages.data.images import ImageError, read_image
+from stages.data.tables import (
+    IGNORE,
+    IMAGES,
+    TRUTH,
+    Dataset,
+    count_rows,
+    decode_label_map,
+    encode_label_map,
+    stream_rows,
+)
+from stages.engine.shard_jobs import Failure, Job, Tick, key_of
+from stages.evaluation.average_precision import detected
 from stages.evaluation.components import regions
 from stages.evaluation.config import EvaluateParams
-from stages.evaluation.predictions import Prediction, stream_predictions
+from stages.evaluation.defect_metrics import counts_of, outcome
+from stages.evaluation.operating_points import Counts, Watch
 from stages.evaluation.probabilities import encode_shares
-from stages.evaluation.split_metrics import at_resolution
-from stages.evaluation.tally import Tally
-from stages.masks.shards import apart, read_masks
+from stages.evaluation.scored_shards import DRAWN, FILE, as_json, at_resolution, write_scored
+from stages.masks import rle
+from stages.masks.shards import apart, stream_masks
 from stages.metrics.scores import confusion
+from stages.student.decision import Decision
 from stages.student.inference import predict
 from stages.student.segmenter import Segmenter, load_student
 
-Reference = tuple[pa.Table, Mapping[str, pa.Scalar], Mapping[str, pa.Scalar]]
-"""Images of a split (path, sha256, ...), and PNGs by image id: what scores are against, and operating points."""
+SHARD_IMAGES = 256
+HUMAN, DRAWN_BY_HAND, SAM = "human masks", "trusted masks", "SAM's masks"
+
+REFERENCES = pa.schema(
+    [IMAGES.field(name) for name in ("image_id", "path", "sha256", "exif_orientation")]
+    + [pa.field(name, pa.binary()) for name in ("reference", "drawn", "judged")]
+)
+"""Images with label maps as PNG, null where there is none: what scores are against, those of what people drew, and what
+operating points are chosen on."""
 
 
-class References(NamedTuple):
-    """`splits`: of val and test; scores of val are against SAM's masks. `drawn`: PNGs of the trusted pixels of val, by
-    image id, the others ignored. `chosen_on`: what val's operating points are chosen on.
-    """
+class ValMasks(NamedTuple):
+    """`drawn`: whether people drew any pixel of val for training. `judged_by`: what operating points are chosen on."""
 
-    splits: dict[str, Reference]
-    drawn: dict[str, pa.Scalar]
-    chosen_on: str
+    drawn: bool
+    judged_by: str
+
+    @property
+    def chosen_on(self) -> str:
+        """`judged_by`, for the model card."""
+        return f"{self.judged_by} of val"
 
 
-def references_of(tables: Path, masks: Path, truth: Path) -> References:
-    """What the predictions of val and test are compared with."""
-    pseudo = read_masks(masks / "val")
-    human = {split: read_table(truth / f"{split}.parquet", TRUTH) for split in ("val", "test")}
-    maps = {split: by_image(table, table["mask_png"]) for split, table in human.items()}
-    sam = by_image(pseudo, pseudo["label_map"].combine_chunks().field("bytes"))
-    drawn = {}
-    for image_id, code in zip(pseudo["image_id"].to_pylist(), pseudo["trusted"].to_pylist(), strict=True):
-        if code is not None:
-            labels = apart(decode_label_map(sam.pop(image_id).as_py()), code)
-            for by_hand, found in ((False, sam), (True, drawn)):
-                if (labels[by_hand] != IGNORE).any():
-                    found[image_id] = pa.scalar(encode_label_map(labels[by_hand]))
-    images = read_table(tables / "test" / "images.parquet", IMAGES)
-    found = {"val": (pseudo, sam, maps["val"] or drawn or sam), "test": (images, maps["test"], maps["test"])}
-    whose = "human masks" if maps["val"] else "trusted masks" if drawn else "SAM's masks"
-    return References(found, drawn, f"{whose} of val")
+@dataclass(frozen=True)
+class Evaluate:
+    """See `engine.shard_jobs.Work`. `student`: folder of one; `decision`: scored beside argmax; `with_shares`: with
+    its probabilities, for the report."""
+
+    staging: Path
+    identity: str
+    student: Path
+    source: Dataset
+    values: EvaluateParams
+    decision: Decision | None
+    with_shares: bool
+    device: str
+
+    def open(self) -> Callable[[Job, Path, Tick], list[Failure]]:
+        """Load the student."""
+        make_deterministic()
+        return partial(self._shard, load(self.student, self.source).to(device_of(self.device)))
+
+    def _shard(self, student: Segmenter, job: Job, folder: Path, tick: Tick) -> list[Failure]:
+        rows, counts, failures = [], [], []
+        for image in job.images.to_pylist():
+            try:
+                rgb = read_image(self.source, image)
+            except ImageError as error:
+                failures.append(Failure(image["image_id"], str(error)))
+            else:
+                rows.append(self._scored(student, image, rgb, counts))
+            tick(1)
+        if not failures:
+            write_scored(folder / FILE, rows, counts)
+        return failures
+
+    def _scored(self, student: Segmenter, image: dict, rgb: np.ndarray, counts: list[Counts]) -> dict:
+        """The image's row of SCORED; adds to `counts`, if the image is judged."""
+        classes, shown = len(self.source.names), at_resolution(rgb, self.values)
+        watch = Watch(shown.shape[:2], classes, self.decision)
+        labels, confidence = predict(student, shown, watch)
+        scores = regions(labels).means(confidence).astype(np.float32)
+        row: dict = {"image_id": image["image_id"], "mask_png": encode_label_map(labels), "defect_scores": scores}
+        if self.with_shares:
+            row["shares_png"] = encode_shares(watch.shares)
+        for column, prefix in (("reference", ""), ("drawn", DRAWN)):
+            if image[column] is not None:
+                truth = at_resolution(decode_label_map(image[column]), self.values)
+                found = outcome(truth, labels)
+                row[f"{prefix}confusion"] = confusion(truth, labels, classes + 1).ravel()
+                row[f"{prefix}defects"] = counts_of(found)
+                row[f"{prefix}regions"] = as_json(detected(found.true, found.predicted, scores))
+        if image["judged"] is not None:
+            truth = at_resolution(decode_label_map(image["judged"]), self.values)
+            counts.append(watch.counts(truth))
+            if self.decision is not None:
+                decided = watch.decided()
+                row["point_confusion"] = confusion(truth, decided, classes + 1).ravel()
+                row["point_defects"] = counts_of(outcome(truth, decided))
+        return row
 
 
 def load(folder: Path, source: Dataset) -> Segmenter:
@@ -62,47 +128,57 @@ def load(folder: Path, source: Dataset) -> Segmenter:
     return student
 
 
-def predicted(
-    student: Segmenter,
-    source: Dataset,
-    title: str,
-    images: pa.Table,
-    label_maps: Mapping[str, pa.Scalar],
-    values: EvaluateParams,
-    tally: Tally,
-    shown_in_report: bool,
-) -> Iterator[Prediction]:
-    """Predict the images of a table (path, sha256, ...) one by one; `label_maps` holds PNGs by image id.
+def jobs_of(split: str, tables: Path, masks: Path, truth: Path, identity: str) -> Iterator[Job]:
+    """The jobs of val or test. Reads everything as a stream: memory does not grow with the number of images."""
+    rows, index = references(split, tables, masks, truth), 0
+    while (some := list(islice(rows, SHARD_IMAGES))) or not index:
+        table = pa.Table.from_pylist(some, schema=REFERENCES)
+        yield Job(key_of(identity, table), split, index, table)
+        index += 1
 
-    `shown_in_report`: with their probabilities.
+
+def references(split: str, tables: Path, masks: Path, truth: Path) -> Iterator[dict]:
+    """Rows of REFERENCES. Test is scored and judged by human masks. Val is scored against SAM's, apart from what people
+    drew, and judged by human ones where there is at least one, else by what people drew, else by SAM's.
+
+    Raises UserError for human masks that are not in the order of the images.
     """
-    rows = images.select(["image_id", "path", "sha256", "exif_orientation"]).to_pylist()
-    for row in progress(rows, title, "images"):
-        rgb = read_image(source, row)
-        shown = at_resolution(rgb, values)
-        watch = tally.watch(shown.shape[:2])
-        labels, confidence = predict(student, shown, watch)
-        tally.add(row["image_id"], watch)
-        scores = regions(labels).means(confidence).tolist()
-        counts = None
-        if (png := label_maps.get(row["image_id"])) is not None:
-            reference = at_resolution(decode_label_map(png.as_py()), values)
-            counts = confusion(reference, labels, len(source.names) + 1).ravel().tolist()
-        shares = encode_shares(watch.shares) if shown_in_report else None
-        yield Prediction(row["image_id"], encode_label_map(labels), scores, counts, shares)
+    path, by = truth / f"{split}.parquet", val_masks(masks, truth).judged_by if split == "val" else HUMAN
+    human = stream_rows(path, TRUTH, "ingest", ["image_id", "mask_png"])
+    following = next(human, None)
+    rows = (
+        stream_masks(masks / split)
+        if split == "val"
+        else stream_rows(tables / split / "images.parquet", IMAGES, "ingest")
+    )
+    for row in rows:
+        found: dict[str, bytes | None] = dict.fromkeys((HUMAN, DRAWN_BY_HAND, SAM))
+        if following is not None and following["image_id"] == row["image_id"]:
+            found[HUMAN], following = following["mask_png"], next(human, None)
+        if split == "val":
+            found |= _apart(row["label_map"]["bytes"], row["trusted"])
+        yield row | {
+            "reference": found[SAM if split == "val" else HUMAN],
+            "drawn": found[DRAWN_BY_HAND],
+            "judged": found[by],
+        }
+    if following is not None:
+        where = f"{path}: mask of {following['image_id']}"
+        raise UserError(f"{where}, which images.parquet lacks or has elsewhere; run the ingest stage")
 
 
-def rescored(
-    path: Path, label_maps: Mapping[str, pa.Scalar], values: EvaluateParams, classes: int
-) -> Iterator[Prediction]:
-    """Of the predictions in `path` those of images in `label_maps` (PNGs by image id), counted against these."""
-    for row in stream_predictions(path):
-        if (png := label_maps.get(row["image_id"])) is not None:
-            reference = at_resolution(decode_label_map(png.as_py()), values)
-            counts = confusion(reference, decode_label_map(row["mask_png"]), classes + 1)
-            yield Prediction(**row | {"confusion": counts.ravel().tolist()})
+def val_masks(masks: Path, truth: Path) -> ValMasks:
+    """What there is of val."""
+    rows = stream_masks(masks / "val", ["height", "width", "trusted"])
+    drawn = any(row["trusted"] and rle.area(row["trusted"], (row["height"], row["width"])) for row in rows)
+    human = count_rows(truth / "val.parquet", TRUTH) > 0
+    return ValMasks(drawn, HUMAN if human else DRAWN_BY_HAND if drawn else SAM)
 
 
-def by_image(table: pa.Table, pngs: pa.Array) -> dict[str, pa.Scalar]:
-    """Label maps as PNG by image id; the bytes are not copied out of the table."""
-    return dict(zip(table["image_id"].to_pylist(), pngs, strict=True))
+def _apart(png: bytes, trusted: bytes | None) -> dict[str, bytes]:
+    """A pseudo-mask's PNG as that of SAM's pixels and that of those that a person drew, where it has some."""
+    if trusted is None:
+        return {SAM: png}
+    parts = apart(decode_label_map(png), trusted)
+    named = ((SAM, parts[False]), (DRAWN_BY_HAND, parts[True]))
+    return {name: encode_label_map(labels) for name, labels in named if (labels != IGNORE).any()}

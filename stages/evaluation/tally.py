@@ -1,50 +1,22 @@
-"""What the operating points of a run need of a split: gathered while its images are predicted, summed over seeds."""
+"""Operating points of a run, for its metrics and the report's curves, from what its students make of val and test."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 
 import numpy as np
-import pyarrow as pa
 
-from stages.data.tables import decode_label_map
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.config import EvaluateParams, Wish
-from stages.evaluation.defect_metrics import counts_of, outcome, summarise_defects
-from stages.evaluation.operating_points import Counts, Watch, curves
-from stages.evaluation.split_metrics import at_resolution
+from stages.evaluation.defect_metrics import summarise_defects
+from stages.evaluation.operating_points import curves
+from stages.evaluation.scored_shards import Scored
 from stages.evaluation.summary import summarise
-from stages.metrics.scores import confusion, defined
+from stages.metrics.scores import defined
 from stages.student.decision import Decision
 
 
-class Tally:
-    """Of one student and split. `references`: label maps as PNG by image id; `decision`: scored beside argmax."""
-
-    def __init__(
-        self, references: Mapping[str, pa.Scalar], classes: int, values: EvaluateParams, decision: Decision | None
-    ) -> None:
-        self.references, self.classes, self.values, self.decision = references, classes, values, decision
-        self.counts: Counts | None = None
-        self.at_point: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def watch(self, size_hw: tuple[int, int]) -> Watch:
-        """To be called with the strips of an image while it is predicted."""
-        return Watch(size_hw, self.classes, self.decision)
-
-    def add(self, image_id: str, watch: Watch) -> None:
-        """Count the image, if it has a reference."""
-        if (png := self.references.get(image_id)) is None:
-            return
-        truth = at_resolution(decode_label_map(png.as_py()), self.values)
-        own = watch.counts(truth)
-        self.counts = own if self.counts is None else self.counts + own
-        if self.decision is not None:
-            labels = watch.decided()
-            self.at_point.append((confusion(truth, labels, self.classes + 1), counts_of(outcome(truth, labels))))
-
-
-def scores_at_point(tallies: Sequence[Tally], names: Sequence[str], bootstrap: BootstrapParams) -> dict | None:
+def scores_at_point(tallies: Sequence[Scored], names: Sequence[str], bootstrap: BootstrapParams) -> dict | None:
     """All scores of the split with the students' decisions, as `split_metrics` gives them for argmax."""
     if not tallies[0].at_point:
         return None
@@ -53,7 +25,7 @@ def scores_at_point(tallies: Sequence[Tally], names: Sequence[str], bootstrap: B
 
 
 def operating_points(
-    tallies: Mapping[str, Sequence[Tally]],
+    tallies: Mapping[str, Sequence[Scored]],
     decisions: Sequence[Decision],
     fulfilled: Sequence[Sequence[bool]],
     chosen_on: str,

@@ -1,0 +1,127 @@
+"""What evaluating a shard of images leaves, and the sum of a split's shards."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from stages.common.files import new_file
+from stages.data.tables import ROWS_AT_ONCE
+from stages.engine.shard_jobs import Done
+from stages.evaluation.average_precision import Detected
+from stages.evaluation.confidence import Confidence
+from stages.evaluation.config import EvaluateParams
+from stages.evaluation.operating_points import Counts
+from stages.evaluation.predictions import PREDICTIONS, Prediction, write_predictions
+
+FILE = "scored.parquet"
+PUBLISHED_PX = 518
+COUNTS = b"counts"
+DRAWN = "drawn_"
+COUNTED = ("defects", f"{DRAWN}confusion", f"{DRAWN}defects", "point_confusion", "point_defects")
+
+SCORED = pa.schema(
+    [
+        *PREDICTIONS,
+        *(pa.field(name, pa.list_(pa.int64())) for name in COUNTED),
+        *(pa.field(name, pa.string()) for name in ("regions", f"{DRAWN}regions")),
+    ]
+)
+"""Beside the prediction: `defects`: of `counts_of`; `regions`: JSON of a `Detected`; the same against what people drew
+for training; counts for the labels of the operating point. Null for an image without such a label map. The metadata
+holds the sum of the images' `Counts`."""
+
+
+@dataclass
+class Scored:
+    """A split as one student predicts it. `images`: all of them; the lists hold those with a label map."""
+
+    images: int = 0
+    confusion: list[np.ndarray] = field(default_factory=list)
+    defects: list[np.ndarray] = field(default_factory=list)
+    detected: list[Detected] = field(default_factory=list)
+    at_point: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    counts: Counts | None = None
+
+
+def at_resolution(pixels: np.ndarray, values: EvaluateParams) -> np.ndarray:
+    """uint8 unchanged, or as published at 518 x 518: an image (H, W, 3) bilinear, a label map (H, W) nearest."""
+    if values.resolution == "native":
+        return pixels
+    method = Image.Resampling.BILINEAR if pixels.ndim == 3 else Image.Resampling.NEAREST
+    return np.array(Image.fromarray(pixels).resize((PUBLISHED_PX, PUBLISHED_PX), method))
+
+
+def write_scored(path: Path, rows: Sequence[dict], counts: Sequence[Counts]) -> None:
+    """Write the rows of one shard and the counts of its images."""
+    total = json.dumps(_listed(reduce(add, counts)) if counts else None)
+    schema = SCORED.with_metadata({COUNTS: total})
+    with new_file(path) as part:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, compression="zstd")
+
+
+def gather(finished: Sequence[Done], classes: int, predictions: Path | None = None, prefix: str = "") -> Scored:
+    """The sum of the shards of a split, in order; with a path, their predictions become one file.
+
+    `prefix`: DRAWN for the images that have pixels which people drew, scored on these.
+    """
+    total, shape = Scored(), (classes + 1, classes + 1)
+
+    def added(row: dict) -> Prediction:
+        total.images += 1
+        counts = row[f"{prefix}confusion"]
+        if counts is not None:
+            total.confusion.append(np.array(counts).reshape(shape))
+            total.defects.append(np.array(row[f"{prefix}defects"]))
+            total.detected.append(_detected(row[f"{prefix}regions"]))
+        if row["point_confusion"] is not None:
+            total.at_point.append((np.array(row["point_confusion"]).reshape(shape), np.array(row["point_defects"])))
+        return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
+
+    each = map(added, (row for row in _rows(finished, total) if not prefix or row[f"{prefix}confusion"] is not None))
+    if predictions is None:
+        for _ in each:
+            pass
+    else:
+        write_predictions(predictions, each)
+    return total
+
+
+def _rows(finished: Sequence[Done], total: Scored) -> Iterator[dict]:
+    """Rows of SCORED of all shards; adds their counts to `total`."""
+    for done in (one for one in finished if not one.failures):
+        with pq.ParquetFile(done.folder / FILE) as file:
+            if (found := json.loads(file.schema_arrow.metadata[COUNTS])) is not None:
+                total.counts = _counts(found) if total.counts is None else total.counts + _counts(found)
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+
+
+def as_json(found: Detected) -> str:
+    """What `_detected` reads."""
+    return json.dumps(found, default=lambda code: code.decode("ascii"))
+
+
+def _detected(text: str) -> Detected:
+    size_hw, *both = json.loads(text)
+    for one in (one for each in both for one in each):
+        one["segmentation"]["counts"] = one["segmentation"]["counts"].encode("ascii")
+    return Detected(tuple(size_hw), *both)
+
+
+def _listed(counts: Counts) -> list:
+    return [
+        [part.tolist() for part in one] if isinstance(one, Confidence) else np.asarray(one).tolist() for one in counts
+    ]
+
+
+def _counts(found: list) -> Counts:
+    images, *arrays, confidence = found
+    return Counts(images, *map(np.array, arrays), Confidence(*map(np.array, confidence)))

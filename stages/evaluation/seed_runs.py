@@ -1,0 +1,92 @@
+"""The students of a run, one per seed, each on the shards of val and of test."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from stages.common.progress import progress
+from stages.common.workdir import files_fingerprint, fingerprint, work_folder
+from stages.data.tables import IMAGES, Dataset, count_rows, read_dataset
+from stages.engine.engines import Engine, run_jobs
+from stages.engine.ray_tasks import environment
+from stages.engine.shard_jobs import Done, Failure, shard_count, some_of, stop_at_failures, wanted
+from stages.evaluation.config import EvaluateParams
+from stages.evaluation.operating_points import choose
+from stages.evaluation.predicting import SHARD_IMAGES, Evaluate, jobs_of, val_masks
+from stages.evaluation.scored_shards import gather
+from stages.student.decision import Decision
+
+SPLITS = ("val", "test")
+
+
+class SeedRuns:
+    """`model`: folder with one student per seed; `folders`: of tables, masks and truth. `finished`: all shards done.
+
+    The report shows the first of `seeds`.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        seeds: Sequence[int],
+        folders: tuple[Path, Path, Path],
+        values: EvaluateParams,
+        device: str,
+        engine: Engine,
+    ) -> None:
+        self.model, self.seeds, self.folders = model, seeds, folders
+        self.values, self.device, self.engine = values, device, engine
+        source = read_dataset(folders[0] / "dataset.json")
+        self.source = Dataset(source.root.resolve(), source.names, source.white_level)
+        self.val = val_masks(*folders[1:])
+        self.rows = {split: count_rows(folders[0] / split / "images.parquet", IMAGES) for split in SPLITS}
+        self.finished: list[Done] = []
+
+    def __call__(self, seed: int, split: str, decision: Decision | None, numbers: range | None = None) -> list[Done]:
+        """The shards of a split, or those with `numbers`. Test with a `decision` is scored with it beside argmax."""
+        work = self._work(seed, decision)
+        jobs = jobs_of(split, *self.folders, work.identity)
+        total = self.rows[split] if numbers is None else None
+        numbers = range(shard_count(self.rows[split], SHARD_IMAGES)) if numbers is None else numbers
+        with progress((), f"evaluate {split}, seed {seed}", "images", total=total) as bar:
+            own = run_jobs(work, some_of(jobs, numbers), self.engine, bar)
+        self.finished += own
+        return own
+
+    def stop_at_failures(self) -> None:
+        """List the images that failed so far. Raises UserError where there is one."""
+        by_image: dict[str, Failure] = {one.image: one for done in self.finished for one in done.failures}
+        stop_at_failures(list(by_image.values()), sum(self.rows.values()))
+
+    def some_shards(self, text: str) -> None:
+        """Do only the shards that `--shards` asks for: of each seed first those of val, then those of test.
+
+        Where test needs an operating point, val is completed first.
+        """
+        counts = {split: shard_count(rows, SHARD_IMAGES) for split, rows in self.rows.items()}
+        total = len(self.seeds) * sum(counts.values())
+        asked, start = wanted(text, total), 0
+        for seed in self.seeds:
+            for split, count in counts.items():
+                numbers = range(max(0, asked.start - start), min(count, asked.stop - start))
+                start += count
+                if not numbers:
+                    continue
+                decision = None
+                if split == "test" and self.values.operating_point != "argmax":
+                    val = self(seed, "val", None)
+                    self.stop_at_failures()
+                    classes = len(self.source.names)
+                    decision, _ = choose(gather(val, classes).counts, self.values.operating_point, classes)
+                self(seed, split, decision, numbers)
+        self.stop_at_failures()
+        typer.echo(f"shards {text} of {total} are done; without --shards the command completes the run", err=True)
+
+    def _work(self, seed: int, decision: Decision | None) -> Evaluate:
+        student, shown = self.model / str(seed), seed == self.seeds[0]
+        point = None if decision is None else decision.model_dump()
+        parts = [files_fingerprint([student]), self.values.resolution, point, self.source.white_level, self.device]
+        identity = fingerprint([*parts, self.source.names, shown, environment()])
+        staging = work_folder().resolve() / "shards"
+        return Evaluate(staging, identity, student, self.source, self.values, decision, shown, self.device)
