@@ -19,12 +19,14 @@ import typer
 from stages.common.errors import printable, run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
-from stages.data.decoding import BadImage
-from stages.formats.inputs import Source, file_in, find_images, read, shared_folder, unread_images
-from stages.formats.measured_defects import Record, record_of
-from stages.formats.outputs import existing_records, remove_outputs, write_output
+from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
+from stages.engine.shard_jobs import shard_count, wanted
+from stages.formats.image_outputs import SHARD_IMAGES, Predict, jobs_of
+from stages.formats.inputs import Source, file_in, find_images, shared_folder, unread_images
+from stages.formats.measured_defects import Record
+from stages.formats.outputs import existing_records, read_record, write_output
 from stages.formats.scale import scales_of
-from stages.formats.writers import FOLDER_OF, Format, collections, write_files
+from stages.formats.writers import FOLDER_OF, Format, collections
 from stages.runtime.network import OperatingPoint, open_network
 
 SOME_SKIPPED = 3
@@ -47,35 +49,39 @@ def main(
     operating_point: Annotated[
         OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
     ] = OperatingPoint.saved,
+    engine: EngineOption = EngineName.local,
+    ray_address: Address = None,
+    gpus_per_task: Gpus = 0.0,
+    shards: Shards = None,
 ) -> None:
     """Predict the masks of images of any size, and write them in the formats of annotation tools."""
     sources = find_images(inputs, out)
     scales = None if mm_per_px is None else scales_of(mm_per_px, sources)
     network = open_network(model, device, operating_point)
     out.mkdir(parents=True, exist_ok=True)
-    folders = [folder for kind, folder in FOLDER_OF.items() if kind in format]
+    folders = tuple(folder for kind, folder in FOLDER_OF.items() if kind in format)
+    numbers = wanted(shards, total := shard_count(len(sources), SHARD_IMAGES))
+    sources = sources[numbers.start * SHARD_IMAGES : numbers.stop * SHARD_IMAGES]
     known = existing_records(sources, out, folders, network.identity, force)
     todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
     skipped = unread_images(inputs, out)
-    for source in progress(todo, "predict", "images"):
-        try:
-            sha256, image = read(source, network.white_level)
-        except BadImage as error:
-            skipped[source.file] = str(error)
-            continue
-        if source.name not in known:
-            known[source.name] = record_of(network, source, sha256, image)
-            if force:  # files of formats not asked for now are of the old model, and would count as done later
-                remove_outputs(source.name, out)
-            text = known[source.name].model_dump_json(indent=1) + "\n"
-            write_output(file_in(out / "records", source.name), text.encode(), force)
-        write_files(known[source.name], image, out, folders, force)
+    work = Predict(network.identity, model.resolve(), device, operating_point, out.resolve(), folders, force, network)
+    with progress((), "predict", "images", total=len(todo)) as bar:
+        where = Engine(engine, ray_address, gpus_per_task)
+        for done in run_jobs(work, jobs_of(todo, set(known), network.identity), where, bar):
+            skipped |= dict(done.failures)
     for file, reason in skipped.items():
         print(printable(f"skipped: {file}: {reason}"), file=sys.stderr)
-    records = [known[source.name] for source in sources if source.name in known]
-    for name, data in collections(records, network.names, format, scales, shared_folder(sources).name).items():
-        write_output(out / name, data, force)
-    report(records, len(sources) - len(todo), len(skipped), format, out)
+    cached, records = len(sources) - len(todo), []
+    for source in sources:
+        if source.name in known or source.file not in skipped:
+            records.append(known.get(source.name) or read_record(file_in(out / "records", source.name)))
+    if shards is None:
+        for name, data in collections(records, network.names, format, scales, shared_folder(sources).name).items():
+            write_output(out / name, data, force)
+    else:
+        typer.echo(f"shards {shards} of {total}; without --shards the command completes the output", err=True)
+    report(records, cached, len(skipped), format, out)
 
 
 def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ from pyarrow import csv
 from stages import predict
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
-from stages.formats import measured_defects, writers
+from stages.formats import image_outputs, measured_defects, writers
 from stages.formats.measured_defects import Record
 from stages.formats.writers import Format
 from stages.runtime.network import OperatingPoint, open_network
@@ -56,9 +56,11 @@ def runs(monkeypatch) -> list:
     return seen
 
 
-def run(model: Path, images: Path, out: Path, *formats: Format, force: bool = False, mm_per_px=None) -> None:
+def run(
+    model: Path, images: Path, out: Path, *formats: Format, force: bool = False, mm_per_px=None, shards=None
+) -> None:
     kinds = list(formats or Format)
-    predict.main([str(images)], model, out, kinds, "cpu", force, mm_per_px)
+    predict.main([str(images)], model, out, kinds, "cpu", force, mm_per_px, shards=shards)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -105,6 +107,21 @@ def test_a_killed_run_resumes(model, images, tmp_path, runs, monkeypatch):
             run(model, images, tmp_path / "out")
     run(model, images, tmp_path / "out")
     assert len(runs) - seen == 3, "each image once, before or after the kill"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_shards_of_a_job_array_make_the_images_files_and_a_run_without_completes_them(
+    model, images, tmp_path, runs, monkeypatch, capsys
+):
+    run(model, images, tmp_path / "whole")
+    for module in (predict, image_outputs):
+        monkeypatch.setattr(module, "SHARD_IMAGES", 1)
+    for shards in ("2", "0-1"):
+        run(model, images, tmp_path / "out", shards=shards)
+        assert not (tmp_path / "out/coco.json").exists()
+    assert "shards 0-1 of 3; without --shards the command completes the output" in capsys.readouterr().err
+    run(model, images, tmp_path / "out")
+    assert len(runs) == 6, "each image once in each of the two folders"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

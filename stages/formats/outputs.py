@@ -27,7 +27,7 @@ def existing_records(
     for source in sources:
         path = file_in(out / "records", source.name)
         if path.is_file():
-            record = _read(path)
+            record = read_record(path)
             if record.model == model and record.sha256 == _sha256(source.path):
                 # the suffix of the image may have changed
                 found[source.name] = record.model_copy(update={"file": source.file})
@@ -58,7 +58,8 @@ def write_output(path: Path, data: bytes, force: bool) -> None:
         part.write_bytes(data)
 
 
-def _read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises UserError where there is none."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
