@@ -12,6 +12,7 @@ import numpy as np
 from scipy.fft import dctn
 
 from stages.common.files import write_csv
+from stages.ingestion.hash_search import nearest
 
 COEFFICIENTS = 16
 """Low DCT coefficients along each axis that make up the hash."""
@@ -21,9 +22,6 @@ SHADING = 4
 
 MIN_DETAIL = 1.0
 """Least RMS, in grey levels, of the coefficients above shading; less is lost in the rounding of the thumbnail."""
-
-BLOCK = 128
-"""Images compared with a whole split at a time; bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +90,8 @@ def write_near_duplicates(path: Path, pairs: list[Pair]) -> None:
 def _nearest(images: list[HashedImage], others: list[HashedImage], max_bits: int) -> list[Pair]:
     if not images or not others:
         return []
-    found, theirs = [], _words(others)
-    same = defaultdict(list)
-    for index, other in enumerate(others):
-        same[other.sha256].append(index)
-    for start in range(0, len(images), BLOCK):
-        block = images[start : start + BLOCK]
-        mine = _words(block)
-        bits = np.zeros((len(block), len(others)), np.uint16)
-        for word in range(mine.shape[1]):
-            bits += np.bitwise_count(mine[:, word, None] ^ theirs[None, :, word])
-        for row, image in enumerate(block):
-            bits[row, same.get(image.sha256, [])] = np.iinfo(np.uint16).max
-        for row, best in enumerate(bits.argmin(axis=1)):
-            if bits[row, best] <= max_bits:
-                found.append(Pair(int(bits[row, best]), block[row], others[best]))
-    return found
-
-
-def _words(images: list[HashedImage]) -> np.ndarray:
-    """Hashes as (N, 4) uint64."""
-    return np.frombuffer(b"".join(image.phash for image in images), np.uint64).reshape(len(images), -1)
+    _, same = np.unique([image.sha256 for image in (*images, *others)], return_inverse=True)
+    hashes = np.frombuffer(b"".join(image.phash for image in (*images, *others)), np.uint64).reshape(len(same), -1)
+    parts = [(part[: len(images)], part[len(images) :]) for part in (hashes, same)]
+    found = zip(images, *nearest(*parts[0], *parts[1], max_bits), strict=True)
+    return [Pair(int(bits), image, others[twin]) for image, bits, twin in found if bits <= max_bits]
