@@ -54,8 +54,8 @@ def mistakes(
     """What is wrong, one line per finding; empty when all is well.
 
     pyproject: the parsed pyproject.toml. product: texts of the files of `stages/`, which may import `dependencies` and,
-    for those who installed it, the group `transformers`. development: texts of tests and benchmarks, which may import
-    those and the group `dev`. without_import: the packages that are listed for another reason than an import.
+    for those who installed them, those of OPTIONAL and `cluster`. development: texts of tests and benchmarks,
+    which may import those and the group `dev`. without_import: the packages that are listed for another reason.
     """
     groups = pyproject["dependency-groups"]
     names = {"dependencies": pyproject["project"]["dependencies"], "dev": groups["dev"]}
@@ -65,9 +65,10 @@ def mistakes(
     }
     optional = {name: groups.get(name, []) for name in OPTIONAL}
     for_some = {package_of(line).replace("-", "_") for lines in optional.values() for line in lines}
-    needed = {"dependencies": imported(product) - for_some}
-    needed["dev"] = (imported(development) | imported(product) & for_some) - set(listed["dependencies"])
-    found = []
+    cluster = {package.replace("-", "_") for package in map(package_of, groups.get("cluster", []))}
+    needed = {"dependencies": imported(product) - for_some - cluster}
+    needed["dev"] = (imported(development) | imported(product) & for_some) - set(listed["dependencies"]) - cluster
+    found = [f"{name} is listed in cluster and nothing imports it" for name in sorted(cluster - imported(product))]
     for key in listed:
         for name, package in sorted(listed[key].items()):
             if name not in needed[key] and package not in without_import:
