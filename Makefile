@@ -36,5 +36,6 @@ weights: $(READY)
 lock: $(READY)
 	$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --quiet -o requirements.lock
-	$(VENV)/bin/uv pip compile pyproject.toml --group dev --group cluster --constraint requirements.lock --universal \
-	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-cluster.lock
+	$(VENV)/bin/uv pip compile pyproject.toml --group dev --group cluster --group cluster-test --universal \
+	    --constraint requirements.lock --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet \
+	    -o requirements-cluster.lock

@@ -24,6 +24,7 @@ WITHOUT_IMPORT = {
     "pre-commit": "the command that installs and runs the hook of .pre-commit-config.yaml",
     "pytest-xdist": "spreads the tests over all cores, by the Makefile's options of pytest",
     "ruff": "the command behind make lint",
+    "s3fs": "imported by fsspec, for URLs that begin with s3:",
 }
 
 
@@ -65,10 +66,15 @@ def mistakes(
     }
     optional = {name: groups.get(name, []) for name in OPTIONAL}
     for_some = {package_of(line).replace("-", "_") for lines in optional.values() for line in lines}
-    cluster = {package.replace("-", "_") for package in map(package_of, groups.get("cluster", []))}
+    cluster, servers = (
+        {package_of(line).replace("-", "_") for line in groups.get(name, [])} for name in ("cluster", "cluster-test")
+    )
     needed = {"dependencies": imported(product) - for_some - cluster}
-    needed["dev"] = (imported(development) | imported(product) & for_some) - set(listed["dependencies"]) - cluster
-    found = [f"{name} is listed in cluster and nothing imports it" for name in sorted(cluster - imported(product))]
+    needed["dev"] = (
+        (imported(development) | imported(product) & for_some) - set(listed["dependencies"]) - cluster - servers
+    )
+    idle = cluster - imported(product) - set(without_import)
+    found = [f"{name} is listed in cluster and nothing imports it" for name in sorted(idle)]
     for key in listed:
         for name, package in sorted(listed[key].items()):
             if name not in needed[key] and package not in without_import:
@@ -76,7 +82,7 @@ def mistakes(
             if name in needed[key] and package in without_import:
                 found.append(f"{package} is imported: WITHOUT_IMPORT need not name it")
         found += [f"{name} is imported and not listed in {key}" for name in sorted(needed[key] - set(listed[key]))]
-    packages = {package for names in listed.values() for package in names.values()}
+    packages = cluster | {package for names in listed.values() for package in names.values()}
     found += [
         f"WITHOUT_IMPORT names {package}, which is not listed" for package in sorted(set(without_import) - packages)
     ]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from stages.common.errors import UserError
 from stages.losses.train_rows import CandidatesByImage, Rows, first_of_boxes, image_of, mapped_tables
-from stages.masks.shards import read_candidates, read_masks, write_shard
+from stages.masks.shards import read_candidates, read_masks
+from tests.support.mask_shards import write_split
 from tests.test_shards import candidate, mask
 
 
@@ -59,8 +60,11 @@ def test_boxes_and_images_are_found_over_the_ends_of_chunks():
 
 
 def test_mapped_tables_are_the_shards_and_take_no_memory(tmp_path):
-    write_shard(tmp_path, 0, [mask("train/a"), mask("train/b")], [candidate("train/a")])
-    write_shard(tmp_path, 1, [mask("train/c")], [candidate("train/c")])
+    write_split(
+        tmp_path,
+        ([mask("train/a"), mask("train/b")], [candidate("train/a")]),
+        ([mask("train/c")], [candidate("train/c")]),
+    )
     masks, candidates = mapped_tables(tmp_path)
     assert masks.equals(read_masks(tmp_path))
     assert candidates.equals(read_candidates(tmp_path))
