@@ -37,11 +37,11 @@ with progress((), "test", "images") as bar:
 @pytest.fixture(scope="module")
 def cluster():
     """One slot on each of two nodes, both on the loopback."""
+    # read when Ray is loaded
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     ray = pytest.importorskip("ray", reason="needs the group cluster: uv pip install --group cluster")
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     how = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
     found = Cluster(True, head_node_args={**how, "node_ip_address": HEAD, "_system_config": SETTINGS})
     ray.init(address=found.address, logging_level="warning")  # the driver's node, which no test may remove
