@@ -5,7 +5,7 @@ with it there too, so clipping makes no difference. Boxes without a truth pixel 
 of the means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ from stages.metrics.scores import confusion, defined, scores
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
 
+SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou", "separation", "agreement")
+"""Columns of the candidates table that judge a mask without knowing the truth."""
+
 
 class BoxQuality(NamedTuple):
     """IoUs with the truth inside one box; all of them NaN where it has no truth pixel."""
@@ -28,7 +31,7 @@ class BoxQuality(NamedTuple):
     mask_iou: float  # the chosen candidate
     filled_box_iou: float  # the whole box
     best_candidate_iou: float  # the candidate with the largest IoU
-    predicted_iou: float  # the SAM teacher's own estimate for the chosen candidate
+    scores: Mapping[str, float]  # of the chosen candidate, by SCORES
 
 
 def box_quality(candidates: Sequence[dict], truth: np.ndarray) -> BoxQuality:
@@ -39,8 +42,8 @@ def box_quality(candidates: Sequence[dict], truth: np.ndarray) -> BoxQuality:
     wanted, counted = part == class_id + 1, part != IGNORE
     ious = [_iou(rle.decode_part(row["rle"], truth.shape, window) & counted, wanted) for row in candidates]
     chosen = next(index for index, row in enumerate(candidates) if row["chosen"])
-    predicted_iou = candidates[chosen]["sam_pred_iou"]
-    return BoxQuality(class_id, box, ious[chosen], _iou(counted, wanted), max(ious), predicted_iou)
+    scores = {key: candidates[chosen][key] for key in SCORES}
+    return BoxQuality(class_id, box, ious[chosen], _iou(counted, wanted), max(ious), scores)
 
 
 def _iou(mask: np.ndarray, wanted: np.ndarray) -> float:
@@ -58,7 +61,7 @@ def summarise(boxes: Sequence[BoxQuality], counts: np.ndarray, names: Sequence[s
     known = [box for box in boxes if not np.isnan(box.filled_box_iou)]
     result: dict[str, object] = {
         "boxes_without_truth": len(boxes) - len(known),
-        "per_box": _means(known) | {"spearman_predicted_iou": _spearman(known)},
+        "per_box": _means(known) | {"spearman_predicted_iou": rank_correlation(known, "sam_pred_iou")},
         "per_box_by_class": {
             name: _means([box for box in known if box.class_id == class_id]) for class_id, name in enumerate(names)
         },
@@ -76,9 +79,9 @@ def _means(boxes: Sequence[BoxQuality]) -> dict[str, object]:
     }
 
 
-def _spearman(boxes: Sequence[BoxQuality]) -> float | None:
-    """Rank correlation of the SAM teacher's predicted IoU with the true one; undefined where one is constant."""
-    pairs = np.array([(box.predicted_iou, box.mask_iou) for box in boxes]).reshape(-1, 2)
+def rank_correlation(boxes: Sequence[BoxQuality], score: str) -> float | None:
+    """Spearman's, of one of SCORES with the true IoU, over the boxes with truth; undefined where one is constant."""
+    pairs = np.array([(box.scores[score], box.mask_iou) for box in boxes if not np.isnan(box.mask_iou)]).reshape(-1, 2)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return None
     return defined(float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic))

@@ -1,0 +1,117 @@
+"""Compare teachers: each is prompted with the same boxes, those of a split's images that have pixel truth.
+
+    python -m stages.compare_teachers embedded sam2.1_tiny FOLDER --tables data/tables --truth data/truth \\
+        --metrics teachers.json
+
+Teachers are named as in `weights.teacher`. How they are prompted, and which candidate is chosen, is section `rasterize`
+of params.yaml, as in the pipeline. Nothing is cached, so that the time of all teachers means the same.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from stages.appraisal.quality import SCORES, BoxQuality, box_quality, pixel_counts, rank_correlation, summarise
+from stages.checkpoints.sam_teacher import install_teacher
+from stages.common.errors import UserError, run
+from stages.common.files import write_json
+from stages.common.options import Device, Metrics, ParamsFile, Tables, Truth
+from stages.common.params import Section, load_params
+from stages.common.progress import progress
+from stages.compute.device import device_of
+from stages.data.boxes import corners
+from stages.data.images import read_image
+from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, decode_label_map, read_dataset, read_table
+from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
+from stages.teacher.config import RasterizeParams
+from stages.teacher.loading import load_teacher
+from stages.teacher.promptable import Teacher
+from stages.teacher.prompting import Chunks, prompted
+
+Known = tuple[dict, list[dict], np.ndarray]
+"""Image, its boxes in label order, its truth (H, W) uint8."""
+
+
+class Params(Section):
+    rasterize: RasterizeParams
+
+
+def main(
+    teachers: Annotated[list[str], typer.Argument(help="Names, official files or folders, as in weights.teacher.")],
+    tables: Tables,
+    truth: Truth,
+    metrics: Metrics,
+    split: Annotated[str, typer.Option(help="val, to choose by; test, to report the chosen one.")] = "val",
+    embedded: Annotated[Path, typer.Option(help="Its folder.")] = Path("data/weights/embedded/teacher"),
+    cache: Annotated[Path, typer.Option(help="Folder of downloads.")] = Path("~/.cache/boxes2pixels"),
+    params: ParamsFile = Path("params.yaml"),
+    device: Device = "auto",
+) -> None:
+    """Write the quality of each teacher's masks as JSON, and print it as a table."""
+    values = load_params(Params, params).rasterize
+    source, known = read_dataset(tables / "dataset.json"), images_with_truth(tables, truth, split)
+    results = {}
+    for name in teachers:
+        with tempfile.TemporaryDirectory() as folder:
+            install_teacher(name, embedded, cache.expanduser(), Path(folder) / "teacher")
+            teacher = load_teacher(Path(folder) / "teacher", device_of(device))
+        results[name] = measure(teacher, known, source, values, name)
+    write_json(metrics, results)
+    typer.echo(table(results, source.names))
+
+
+def images_with_truth(tables: Path, truth: Path, split: str) -> list[Known]:
+    """All images of a split that have boxes and truth. Raises UserError where there is none."""
+    rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
+    masks = {row["image_id"]: row["mask_png"] for row in read_table(truth / f"{split}.parquet", TRUTH).to_pylist()}
+    found = []
+    for image in read_table(tables / split / "images.parquet", IMAGES).to_pylist():
+        own = sorted((row for row in rows if row["image_id"] == image["image_id"]), key=lambda row: row["line"])
+        if own and image["image_id"] in masks:
+            found.append((image, own, decode_label_map(masks[image["image_id"]])))
+    if not found:
+        raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")
+    return found
+
+
+def measure(
+    teacher: Teacher, known: list[Known], source: Dataset, params: RasterizeParams, title: str
+) -> dict[str, object]:
+    """The metrics of `stages.appraise`, rank correlations of the scores, and seconds per image, with its reading."""
+    boxes, classes, seconds = list[BoxQuality](), len(source.names) + 1, 0.0
+    counts, chunks = np.zeros((2, classes, classes), dtype=np.int64), Chunks(params.batch_size)
+    for image, own, labels in progress(known, f"compare {title}", "images"):
+        start = time.perf_counter()
+        asked = prompted(teacher, read_image(source, image), [corners(row) for row in own], params, chunks)
+        seconds += time.perf_counter() - start
+        rows = candidate_rows(own, asked, params.candidate)
+        chosen = [Chosen(row["rle"], row["class_id"], corners(row)) for row in rows if row["chosen"]]
+        each = range(0, len(rows), CANDIDATES_PER_BOX)
+        found = [box_quality(rows[at : at + CANDIDATES_PER_BOX], labels) for at in each]
+        counts += pixel_counts(draw_label_map(chosen, labels.shape, params.clip_margin), found, labels, classes)
+        boxes += found
+    return summarise(boxes, counts, source.names) | {
+        "rank_correlation": {score: rank_correlation(boxes, score) for score in SCORES},
+        "seconds_per_image": seconds / len(known),
+    }
+
+
+def table(results: dict[str, dict], names: tuple[str, ...]) -> str:
+    """Markdown, one row per teacher."""
+    head = ["teacher", "IoU per box", *names, "filled boxes", "best candidate", "label maps", *SCORES, "s per image"]
+    lines = [head, ["---"] * len(head)]
+    for name, found in results.items():
+        one, each = found["per_box"], found["per_box_by_class"]
+        numbers = [one["mask_iou"], *(each[class_name]["mask_iou"] for class_name in names), one["filled_box_iou"]]
+        numbers += [one["best_candidate_iou"], found["pseudo_masks"]["iou_bin"], *found["rank_correlation"].values()]
+        numbers += [found["seconds_per_image"]]
+        lines.append([name, *("–" if number is None else f"{number:.3f}" for number in numbers)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    run(main)

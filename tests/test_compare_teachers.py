@@ -1,0 +1,90 @@
+"""Comparing teachers on the same boxes: two of tiny random weights, on an image whose truth is one of their masks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stages import compare_teachers
+from stages.common.errors import UserError
+from stages.common.files import sha256_file
+from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, write_dataset, write_table
+from stages.masks import rle
+from stages.teacher.prompting import Chunks, prompted
+from stages.teacher.sam import SamTeacher, save_sam
+from tests.support.tiny_teacher import TINY, params_of, tiny_sam
+
+SIZE_HW = (40, 72)
+BOX = (4.0, 5.0, 60.0, 32.0)
+PARAMS = """\
+rasterize: {view: crop, context: 1.8, min_view_px: 16, min_scale: null, grow: 0.0, parts: all, min_part: 0.0,
+            candidate: single, clip_margin: null, batch_size: 4, shard_size: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of one image with a box, whose truth is the single mask of the teacher in `first`; and `second`."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path, ("dirt", "damage")))
+    digest = sha256_file(tmp_path / "a.png")
+    image = dict(zip(IMAGES.names, ("val/a", "val", "a.png", digest, 1, *SIZE_HW, "labelled"), strict=True))
+    box = dict(zip(BOXES.names, ("val/a:1", "val/a", 1, *BOX, "a.txt", 1, None), strict=True))
+    first, second = tiny_sam(), tiny_sam()
+    with torch.no_grad():
+        for parameter in second.mask_decoder.parameters():
+            parameter.neg_()
+    save_sam(tmp_path / "first", first, TINY)
+    save_sam(tmp_path / "second", second, TINY)
+    single = prompted(SamTeacher(first), pixels, [BOX], params_of(view="crop", min_view_px=16), Chunks(4))[0]
+    truth = np.where(rle.decode(single["rle"], SIZE_HW), np.uint8(2), np.uint8(0))
+    assert 20 < (truth > 0).sum() < truth.size - 20
+    for split in ("val", "test"):
+        write_table(tmp_path / f"tables/{split}/images.parquet", IMAGES, [image] if split == "val" else [])
+        write_table(tmp_path / f"tables/{split}/boxes.parquet", BOXES, [box] if split == "val" else [])
+        row = {"image_id": "val/a", "height": 40, "width": 72, "mask_png": encode_label_map(truth)}
+        write_table(tmp_path / f"truth/{split}.parquet", TRUTH, [row] if split == "val" else [])
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def run(folder, *teachers, split="val") -> dict:
+    named = [str(folder / name) for name in teachers]
+    compare_teachers.main(
+        named,
+        folder / "tables",
+        folder / "truth",
+        folder / "out.json",
+        split,
+        params=folder / "params.yaml",
+        device="cpu",
+    )
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_each_teacher_is_scored_on_the_same_boxes(folder, capsys):
+    found = run(folder, "first", "second")
+    first, second = found.values()
+    assert [name.rsplit("/", 1)[1] for name in found] == ["first", "second"]
+    assert first["per_box"]["mask_iou"] == first["per_box"]["best_candidate_iou"] == 1.0
+    assert first["pseudo_masks"]["iou_bin"] == 1.0
+    assert second["per_box"]["mask_iou"] < 1.0
+    assert first["per_box_by_class"]["damage"]["mask_iou"] == 1.0
+    assert first["per_box_by_class"]["dirt"]["mask_iou"] is None
+    assert first["filled_boxes"] == second["filled_boxes"]
+    assert set(first["rank_correlation"].values()) == {None}, "of a single box"
+    assert first["seconds_per_image"] > 0
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2
+    assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
+    assert rows[0].startswith(f"| {folder / 'first'} | 1.000 | – | 1.000 |")
+
+
+def test_without_truth_or_with_an_unknown_teacher_it_says_so(folder):
+    with pytest.raises(UserError, match=r"truth/test\.parquet: no image of test has both boxes and pixel truth"):
+        run(folder, "first", split="test")
+    with pytest.raises(UserError, match=r"no such file or folder; allowed are embedded, "):
+        run(folder, "third")
