@@ -28,7 +28,7 @@ WITHOUT_EFFECT = {"train": ["loading"]}
 
 UNUSED_LINES = {
     "ingest": {"stages/masks/labelmap.py": 114, "stages/masks/shards.py": 155},
-    "rasterize": {"stages/trusted/accepted.py": 77, "stages/trusted/admission.py": 56},
+    "rasterize": {"stages/trusted/accepted.py": 77, "stages/trusted/admission.py": 67},
     "appraise": {
         "stages/common/params.py": 59,
         "stages/data/decoding.py": 226,

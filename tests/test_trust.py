@@ -145,6 +145,20 @@ def test_pixel_truth_cannot_be_trusted_under_any_name(made, folder, capsys, link
         truth.unlink()
 
 
+def test_pixel_truth_in_the_masks_dir_of_data_yaml_cannot_be_trusted(made, folder, capsys):
+    config, truth = made / "set/data.yaml", made / "set/semantic/val/p00000.png"
+    before = config.read_text()
+    draw(truth)
+    config.write_text(f"{before}masks_dir: semantic\n")
+    try:
+        with pytest.raises(UserError, match="1 masks are refused"):
+            tables_of(made, truth.parent.parent)
+        assert "is pixel truth of the data set" in capsys.readouterr().err
+    finally:
+        config.write_text(before)
+        truth.unlink()
+
+
 def test_provenance_is_kept_and_a_changed_image_is_refused(made, folder, capsys):
     draw(folder / "masks/images/train/p00000.png")
     sha256 = images_by_id(made / "set")["train/p00000"]["sha256"]

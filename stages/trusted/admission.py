@@ -1,12 +1,15 @@
 """Which masks that people drew may become trusted."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from stages.common.errors import UserError
 from stages.data.tables import IMAGES, SPLITS, read_dataset, read_table
 from stages.formats.correction import Correction, KnownImages, Refused
 from stages.formats.corrections_in import read_corrections
-from stages.ingestion.counterparts import Counterparts
+from stages.ingestion.counterparts import Counterparts, counterpart
+from stages.ingestion.data_yaml import read_data_yaml
 
 
 class Admission:
@@ -18,9 +21,7 @@ class Admission:
         self.row_of = {row["path"]: row for row in rows}
         self.tested = {row["sha256"] for row in rows if row["split"] == "test"}
         root = read_dataset(tables / "dataset.json").root
-        beside = Counterparts(root)
-        masks = [beside.mask(row["path"]) for row in rows] if isinstance(root, Path) else []  # no link leads elsewhere
-        self.truth = {file for path in masks if path is not None and (file := _file(root / path)) is not None}
+        self.truth = _truth_of(root, [row["path"] for row in rows]) if isinstance(root, Path) else set()
 
     def read(self, path: Path, names: Sequence[str]) -> Iterator[Correction | Refused]:
         """The label maps in `path`, in any format; refused is what fits no image, or must not be trained on."""
@@ -49,6 +50,16 @@ def _file(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _truth_of(root: Path, images: Sequence[str]) -> set[tuple[int, int]]:
+    """The files that are pixel truth of the images, by `_file`: wherever a YAML file of the root lets masks lie."""
+    beside, folders = Counterparts(root), {"masks"}
+    for config in (*root.glob("*.yaml"), *root.glob("*.yml")):
+        with suppress(UserError):
+            folders.add(str(read_data_yaml(config).get("masks_dir", "masks")))
+    places = (counterpart(image, folder, ".png") for folder in folders for image in images)
+    return {file for place in places if place and (file := _file(root / beside.actual(place))) is not None}
 
 
 def described(refused: Refused) -> str:
