@@ -181,6 +181,24 @@ def test_a_training_that_one_process_ends_is_resumed_by_any_number_of_them(tmp_p
     assert one == two == alone == trained(tmp_path / "d", ("two_sided", 2), epochs=4)
 
 
+def test_all_processes_stop_early_at_the_same_step(tmp_path):
+    """Process 1 looks at three images of which none fits, process 0 at as many that fit: only the sums stop them."""
+
+    def stopped(processes):
+        def validate(_) -> float:
+            counts = processes.total(np.array([3, 3 * (processes.rank == 0)]))
+            return counts[1] / counts[0]
+
+        network = student()
+        samples = samples_of(make_split(tmp_path / str(processes.rank)))
+        wanted = plan(network, 6, batch_size=4, micro_batches=2, patience=2)
+        return train(network, samples, wanted, validate, processes=processes)[1].validations
+
+    (one, _), (two, _) = in_two_processes(tmp_path / "two", stopped)
+    assert one == two
+    assert [row["val_miou_anom"] for row in one] == [0.5] * 3, "the best, and two that are no better"
+
+
 def test_counts_are_summed_and_a_signal_ends_all_validations(tmp_path):
     def counted(processes):
         sums = processes.total(np.array([[1, 2**53 + 1], [processes.rank, 0]]))
