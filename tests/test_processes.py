@@ -133,7 +133,8 @@ def test_micro_batches_draw_different_numbers_and_start_from_the_same_buffers(sp
     wanted = plan(network, 2, batch_size=4, micro_batches=4)
     method = method_of(wanted)
     method.__class__ = Drawing
-    loop.fit(network, samples_of(split), wanted, method, score, torch.device("cpu"))
+    scores = lambda average: {"val_miou_anom": score(average)}  # noqa: E731
+    loop.fit(network, samples_of(split), wanted, method, scores, torch.device("cpu"))
     assert len(set(drawn)) == len(drawn) == 8
     counts = {int(value) for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     assert counts <= {1, 2}, "the best weights are those of one of two steps"

@@ -118,7 +118,9 @@ def test_differences_from_the_first_run_are_paired_and_corrected_for_their_numbe
     assert p == pytest.approx(6 * 2 / 201, abs=1e-3)
     assert "for all 6 comparisons" in section(text, "differences")
     assert "no star is possible" in section(text, "differences")
-    assert text.count("worst<span title=") > 3 and "worse<span title=" not in text, "a run on true masks is marked in every table"
+    assert text.count("worst<span title=") > 3 and "worse<span title=" not in text, (
+        "a run on true masks is marked in every table"
+    )
     assert "‡ Learned from masks that people drew" in text
     assert "*" not in table_row(text, "Each run minus full", "worse")[0]
 
