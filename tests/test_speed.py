@@ -192,7 +192,7 @@ def test_trainings_run_the_commands_of_dvc_yaml_seed_by_seed_until_the_time_is_u
     monkeypatch.setattr(on_gpu.time, "monotonic", lambda: now[0])
     params = YAML().load(ROOT / "params.yaml")
     params.update(seeds=[0, 1, 2], rows=["boxes2pixels", "two_sided"])
-    clock = on_gpu.Clock(70)
+    clock = on_gpu.Clock(70, began=0.0)
     found = on_gpu.trainings(tmp_path, params, tmp_path / "project", clock, "cpu")
     train = [f"train students/{run}/{seed}" for seed in (0, 1) for run in ("boxes2pixels", "two_sided")]
     evaluate = [f"evaluate data/students/{run}" for run in ("boxes2pixels", "two_sided")]
