@@ -13,6 +13,7 @@ from segment_anything import sam_model_registry
 
 from stages.checkpoints import sam_teacher, timm_backbone
 from stages.checkpoints.fetch import fetch
+from stages.checkpoints.hub_teacher import HUB, ORIGINAL_SHA256
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.checkpoints.timm_backbone import config_of, install_backbone
 from stages.common.errors import UserError
@@ -152,6 +153,26 @@ def test_a_pickle_of_unknown_digest_is_never_opened(tmp_path, monkeypatch):
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         install_teacher(str(tmp_path / "evil.pth"), tmp_path, tmp_path, tmp_path / "teacher")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["sam2.1_tiny", "sam_hq_vit_b"])
+def test_the_authors_own_files_of_other_networks_are_refused_by_name(tmp_path, monkeypatch, name):
+    (tmp_path / "official.pt").write_bytes(b"a pickle")
+    (digest,) = (digest for digest, known in ORIGINAL_SHA256.items() if known == name)
+    monkeypatch.setattr(sam_teacher, "sha256_file", lambda _: digest)
+    repository = HUB[name].replace(".", r"\.")
+    with pytest.raises(
+        UserError, match=rf"official\.pt: not opened: .* to {name}, or to a folder .*/{repository}$"
+    ) as error:
+        install_teacher(str(tmp_path / "official.pt"), tmp_path, tmp_path, tmp_path / "teacher")
+    assert "\n" not in str(error.value)
+
+
+def test_mobile_sam_is_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / "mobile_sam.pt").write_bytes(b"a pickle")
+    monkeypatch.setattr(sam_teacher, "MOBILE_SAM_SHA256", sha256_file(tmp_path / "mobile_sam.pt"))
+    with pytest.raises(UserError, match=r"mobile_sam\.pt: not opened: MobileSAM is not supported; .* slimsam$"):
+        install_teacher(str(tmp_path / "mobile_sam.pt"), tmp_path, tmp_path, tmp_path / "teacher")
 
 
 def test_embedded_and_local_teachers_are_copied_byte_for_byte(tmp_path):

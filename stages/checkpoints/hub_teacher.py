@@ -30,6 +30,17 @@ HUB = {
 }
 """Name in `weights.teacher` -> repository, all Apache-2.0. SAM 3 has a licence of its own: a local folder only."""
 
+ORIGINAL_SHA256 = {
+    "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69": "sam2.1_tiny",
+    "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38": "sam2.1_small",
+    "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5": "sam2.1_base_plus",
+    "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318": "sam2.1_large",
+    "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57": "sam_hq_vit_b",
+    "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343": "sam_hq_vit_l",
+    "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35": "sam_hq_vit_h",
+}
+"""Of the authors' own files of these networks: pickles in another layout than `transformers` reads, never opened."""
+
 
 def install_from_hub(name: str, cache: Path, out: Path) -> None:
     """Write the teacher of this name in HUB to the folder `out`. Raises UserError where it cannot be had."""

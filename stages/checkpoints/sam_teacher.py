@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from stages.checkpoints.fetch import copy_folder, fetch
-from stages.checkpoints.hub_teacher import HUB, install_from_hub
+from stages.checkpoints.hub_teacher import HUB, ORIGINAL_SHA256, install_from_hub
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.teacher.loading import load_teacher
@@ -21,6 +21,9 @@ SHA256 = {
     "vit_h": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
 }
 """Of the official checkpoints, sam_<name>_<...>.pth."""
+
+MOBILE_SAM_SHA256 = "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f"
+"""Of mobile_sam.pt, which no adapter reads: its encoder, a TinyViT of its own, is not among our classes."""
 
 
 def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
@@ -58,6 +61,13 @@ def _official_name(path: Path) -> str:
     for name, digest in SHA256.items():
         if digest == found:
             return name
+    if other := ORIGINAL_SHA256.get(found):
+        raise UserError(
+            f"{path}: not opened: the original file of {other}, in a layout that is not read. Set weights.teacher to "
+            f"{other}, or to a folder with config.json and model.safetensors of huggingface.co/{HUB[other]}"
+        )
+    if found == MOBILE_SAM_SHA256:
+        raise UserError(f"{path}: not opened: MobileSAM is not supported; a teacher of that size is slimsam")
     raise UserError(
         f"{path}: not opened: its SHA-256, {found}, is none of the official checkpoints' ({', '.join(OFFICIAL)}). "
         "Other weights are taken as a folder with model.safetensors and config.json"
