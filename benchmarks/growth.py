@@ -50,7 +50,7 @@ TINY_SAM = SamConfig(
 TINY_VIT = {"model_name": "vit_small_patch14_dinov2", "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-STAGES = ("ingest", "rasterize", "rasterize again", "evaluate")
+STAGES = ("ingest", "trust", "rasterize", "rasterize again", "evaluate")
 
 
 def write_images(root: Path, count: int) -> None:

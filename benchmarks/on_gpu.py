@@ -27,6 +27,9 @@ from benchmarks.material import VIT_S14, demo_images, make_student
 from benchmarks.speed import rasterize_rows
 from stages.teacher.sam import OFFICIAL, SamConfig, build_sam, save_sam
 
+NOT_NEEDED = ("synthesize", "fingerprint", "appraise")
+"""Stages before training: of the demo, of DVC, and of what is not reported here."""
+
 SCORES = ("iou_bin", "miou_anom", "recall_bin", "precision_bin")
 
 
@@ -55,6 +58,12 @@ def rasterize(config: SamConfig, images: int, rounds: int, folder: Path, device:
     return rasterize_rows(folder / "teacher", demo_images(images, "test"), folder / "rasterize", rounds, device)
 
 
+def before_training() -> list[str]:
+    """The stages that a training on a data set of one's own needs, in the order of dvc.yaml."""
+    names = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
+    return [name for name in names[: names.index("train")] if name not in NOT_NEEDED]
+
+
 def trainings(root: Path, params: dict, project: Path, clock: Clock, device: str) -> dict:
     """Mean test scores per run of `params`, over as many of its seeds as there is time for, and seconds per stage.
 
@@ -74,7 +83,7 @@ def trainings(root: Path, params: dict, project: Path, clock: Clock, device: str
         seconds[name] = max(seconds.get(name, 0), time.monotonic() - began)
 
     seeds, rows = params["seeds"], params["rows"]
-    for name in ("plan", "weights", "ingest", "rasterize"):
+    for name in before_training():
         stage(name)
     trained: list[int] = []
     for seed in seeds:

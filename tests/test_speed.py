@@ -192,11 +192,11 @@ def test_trainings_run_the_commands_of_dvc_yaml_seed_by_seed_until_the_time_is_u
     monkeypatch.setattr(on_gpu.time, "monotonic", lambda: now[0])
     params = YAML().load(ROOT / "params.yaml")
     params.update(seeds=[0, 1, 2], rows=["boxes2pixels", "two_sided"])
-    clock = on_gpu.Clock(70, began=0.0)
+    clock = on_gpu.Clock(71, began=0.0)
     found = on_gpu.trainings(tmp_path, params, tmp_path / "project", clock, "cpu")
     train = [f"train students/{run}/{seed}" for seed in (0, 1) for run in ("boxes2pixels", "two_sided")]
     evaluate = [f"evaluate data/students/{run}" for run in ("boxes2pixels", "two_sided")]
-    assert called == ["plan", "weights", "ingest", "rasterize", *train, *evaluate]
+    assert called == ["plan", "weights", "ingest", "trust", "rasterize", *train, *evaluate]
     assert (found["seeds"], list(found["runs"]), clock.left_out) == ([0, 1], ["boxes2pixels", "two_sided"], ["seed 2"])
     assert found["runs"]["two_sided"]["iou_bin"] == [0.5, 0.5, 0.5]
 
