@@ -58,7 +58,7 @@ def main(
         raise UserError(f"{model}: trained on classes {network.names}, the data set has {list(source.names)}")
     entries = [entry for split in SPLITS for entry in entries_of(masks / split, source, network)]
     chosen = ranked(entries, first, lambda entry: hash_of(source, entry), max_bits)
-    sources = sources_of([one.entry.path for one in chosen], source.root)
+    sources = sources_of([one.entry.path for one in chosen])
     rows = (row for split in SPLITS for row in stream_masks(masks / split))
     with new_folder(out) as part:
         records = reviewed(rows, chosen, sources, source, part / "images")

@@ -103,7 +103,7 @@ def test_near_duplicates_come_last_and_only_hashes_that_are_needed_are_made():
 
 def test_folders_called_images_are_left_out_of_the_names_where_that_is_unambiguous():
     paths = ["images/train/a.jpg", "val/images/b.jpg", "images/c.jpg", "c.jpg", "images/d.png", "images/d.jpg"]
-    files = {path: (one.file, one.name) for path, one in sources_of(paths, Path("/set")).items()}
+    files = {path: (one.file, one.name) for path, one in sources_of(paths).items()}
     assert files == {
         "images/train/a.jpg": ("train/a.jpg", "train/a"),
         "val/images/b.jpg": ("val/b.jpg", "val/b"),

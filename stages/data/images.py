@@ -58,11 +58,9 @@ def rgb_of(data: bytes, white_level: float | None = None, max_pixels: int | None
     return _rgb(_large_enough(decode(data, white_level, max_pixels)))
 
 
-def read_image(source: Dataset, row: Mapping) -> np.ndarray:
-    """The upright (H, W, 3) uint8 RGB pixels of an ingested image; `row` is of the images table.
+def image_bytes(source: Dataset, row: Mapping) -> bytes:
+    """The file of an ingested image; `row`: with `path` and `sha256`, as in the images table.
 
-    Alpha is dropped; more than 8 bits are scaled by the data set's white level; other modes are converted by Pillow.
-    Of several pages or frames the first is read.
     Raises ImageError when the file has changed since it was ingested, because the tables do not describe it then.
     """
     where = source.root / row["path"]
@@ -74,8 +72,18 @@ def read_image(source: Dataset, row: Mapping) -> np.ndarray:
         raise ImageError(f"{where}: not found; run `dvc repro` again")
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise ImageError(f"{where}: changed since it was ingested; run `dvc repro` again")
+    return data
+
+
+def read_image(source: Dataset, row: Mapping) -> np.ndarray:
+    """The upright (H, W, 3) uint8 RGB pixels of an ingested image; `row` is of the images table.
+
+    Alpha is dropped; more than 8 bits are scaled by the data set's white level; other modes are converted by Pillow.
+    Of several pages or frames the first is read. Raises ImageError as `image_bytes`.
+    """
+    where = source.root / row["path"]
     try:
-        decoded = decode(data, source.white_level)
+        decoded = decode(image_bytes(source, row), source.white_level)
         if decoded.orientation != row["exif_orientation"]:
             expected = f"the images table says {row['exif_orientation']}"
             raise BadImage(f"EXIF orientation {decoded.orientation}, {expected}")

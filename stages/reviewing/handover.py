@@ -1,16 +1,13 @@
 """The chosen images with their pseudo-masks, in the layout of an annotation tool."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from stages.common.errors import UserError
 from stages.common.files import write_csv
-from stages.data.images import probe_image
-from stages.data.root_files import read_file
+from stages.data.images import image_bytes, probe_image
 from stages.data.tables import Dataset, decode_label_map, encode_label_map
 from stages.formats import yolo
 from stages.formats.coco import coco
@@ -49,15 +46,7 @@ class Reviewed(Labelled):
 
 def hash_of(source: Dataset, entry: Entry) -> bytes | None:
     """Perceptual hash of an image; None for one without detail."""
-    return perceptual_hash(probe_image(_bytes(source, entry.path, entry.sha256), source.white_level).thumbnail)
-
-
-def _bytes(source: Dataset, path: str, sha256: str) -> bytes:
-    """Of an image file. Raises UserError when it is not the one that was ingested."""
-    data = read_file(source.root, path)
-    if data is None or hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{source.root / path}: changed since it was ingested; run `dvc repro` again")
-    return data
+    return perceptual_hash(probe_image(image_bytes(source, entry._asdict()), source.white_level).thumbnail)
 
 
 def reviewed(
@@ -68,7 +57,7 @@ def reviewed(
     for row in rows:
         if row["path"] in by_path:
             (rank, entry), (_, file, name) = by_path[row["path"]], sources[row["path"]]
-            _write(images / file, [_bytes(source, entry.path, entry.sha256)])
+            _write(images / file, [image_bytes(source, row)])
             labels = decode_label_map(row["label_map"]["bytes"])
             yield Reviewed(
                 file=file,
@@ -91,12 +80,12 @@ def write_table(path: Path, chosen: Sequence[Ranked], sources: Mapping[str, Sour
     write_csv(path, TABLE, rows)
 
 
-def sources_of(paths: Sequence[str], root: Path) -> dict[str, Source]:
+def sources_of(paths: Sequence[str]) -> dict[str, Source]:
     """By path: the name of each image below `images/`, without folders called so itself where that is unambiguous."""
     short = {path: "/".join(part for part in PurePosixPath(path).parts if part not in FOLDERS) for path in paths}
     count = Counter(short.values())
     files = {path if count[file] > 1 else file: path for path, file in short.items()}
-    return {files[one.file]: one for one in named({file: root / path for file, path in files.items()})}
+    return {files[one.file]: one for one in named({file: Path(path) for file, path in files.items()})}
 
 
 def write_for(tool: Tool, records: Iterable[Reviewed], names: list[str], out: Path, folder: str) -> int:
