@@ -17,8 +17,8 @@ from stages.engine import ray_tasks
 from stages.engine.engines import Engine, EngineName, run_jobs
 from stages.engine.shard_jobs import Done
 from tests.support.shard_work import Upper, jobs
-from tests.support.tiny_project import ROOT
 
+ROOT = Path(__file__).parents[1]
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 SETTINGS = {"health_check_period_ms": 1000, "health_check_failure_threshold": 15}
 TOKEN = "only-on-this-machine-and-only-for-this-test"
