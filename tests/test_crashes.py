@@ -1,5 +1,6 @@
 """A stage that is killed and run again writes the same bytes as an undisturbed one; errors of a full disk."""
 
+import multiprocessing
 import os
 import random
 import resource
@@ -29,50 +30,54 @@ def project(tmp_path_factory) -> Path:
     return make_project(tmp_path_factory.mktemp("crashes"), COUNTS, epochs=16, validate_every=4)
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+
+
 class Forked:
-    """`python -m stages.STAGE` in a child of this process, where the libraries are loaded already; killed for real."""
+    """`python -m stages.STAGE` in a fork of a process that has loaded the libraries and done nothing else; killed for
+    real. A fork of this process, with threads of earlier tests, can wait for ever for a lock that one of them held."""
 
     def __init__(self, project: Path, stage: str) -> None:
         self.log = project / "said"
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if not self.pid:
-            self._run(project, stage)
-
-    def _run(self, project: Path, stage: str) -> None:
-        status = 1
-        try:
-            os.dup2(os.open(self.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2)
-            sys.stderr = os.fdopen(2, "w", closefd=False)
-            os.environ["DVC_ROOT"] = str(project)
-            torch.set_num_threads(1)  # OpenMP does not survive a fork
-            sys.argv = command(project, stage)[2:]
-            runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+        self.process = FORKS.Process(target=run_stage, args=(project, stage, self.log))
+        self.process.start()
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
+        return self.process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            os.kill(self.process.pid, number)
 
     def communicate(self, timeout: float) -> tuple[None, str]:
-        until = time.monotonic() + timeout
-        while self.poll() is None:
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.01)
+        self.process.join(timeout)
+        assert self.poll() is not None, self.log.read_text()
         return None, self.log.read_text()
+
+
+def run_stage(project: Path, stage: str, log: Path) -> None:
+    """What a fork does; it ends with the stage's status."""
+    status = 1
+    try:
+        os.dup2(os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        os.environ["DVC_ROOT"] = str(project)
+        torch.set_num_threads(1)  # OpenMP does not survive a fork
+        sys.argv = command(project, stage)[2:]
+        runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def forked_to_the_end(project: Path, stage: str) -> str:
