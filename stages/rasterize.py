@@ -67,7 +67,7 @@ def main(
 
 def work_of(weights: Path, source: Dataset, values: RasterizeParams, device: str) -> Rasterize:
     """The work, with absolute paths: other processes may run elsewhere."""
-    parts = [files_fingerprint([weights]), values.model_dump(mode="json"), source.white_level, device]
+    parts = [files_fingerprint([weights]), values.model_dump(mode="json"), source.white_level, source.names, device]
     identity = fingerprint([*parts, environment()])
     folder, absolute = work_folder().resolve(), Dataset(source.root.resolve(), source.names, source.white_level)
     return Rasterize(folder / "shards", identity, weights.resolve(), folder / "candidates", absolute, values, device)

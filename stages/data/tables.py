@@ -5,7 +5,7 @@ Every later stage depends on this file: keep it small and stable.
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,51 +29,73 @@ ROWS_AT_ONCE = 64
 """Rows that `stream_rows` holds in memory."""
 
 
-def _schema(**types: pa.DataType) -> pa.Schema:
-    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
+def columns(nullable: Container[str] = (), /, **described: tuple[pa.DataType, str]) -> list[pa.Field]:
+    """Columns from (type, meaning), which is stored in the file as the field's `description`; without nulls but in
+    `nullable`."""
+    return [pa.field(name, kind, name in nullable, {"description": text}) for name, (kind, text) in described.items()]
 
 
-IMAGES = _schema(
-    image_id=pa.string(),
-    split=pa.string(),
-    path=pa.string(),
-    sha256=pa.string(),
-    exif_orientation=pa.int8(),
-    height=pa.int32(),
-    width=pa.int32(),
-    label_status=pa.string(),
+def with_names(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """`schema` with the class names, as JSON, in the file's metadata `class_names`: class id = index."""
+    return schema.with_metadata({**(schema.metadata or {}), "class_names": json.dumps(names, ensure_ascii=False)})
+
+
+_IMAGE_ID = (pa.string(), "split and path of the image, without folder `images` and suffix")
+
+IMAGES = pa.schema(
+    columns(
+        image_id=_IMAGE_ID,
+        split=(pa.string(), "train, val or test"),
+        path=(pa.string(), "of the image file, relative to the data root, with /"),
+        sha256=(pa.string(), "of the image file"),
+        exif_orientation=(pa.int8(), "1 to 8; all sizes and coordinates are those of the upright image"),
+        height=(pa.int32(), "pixels of the upright image"),
+        width=(pa.int32(), "pixels of the upright image"),
+        label_status=(
+            pa.string(),
+            "labelled: the label file has rows, rejected ones counted; empty: it has none; missing: no file",
+        ),
+    )
 )
-"""`path` is relative to the data root, with `/`. `height` and `width` are pixels of the upright image, after applying
-`exif_orientation` (1 to 8). `label_status`: labelled (the label file has rows, even if all of them were rejected),
-empty (a label file without rows) or missing (no label file)."""
 
-BOXES = _schema(
-    box_id=pa.string(),
-    image_id=pa.string(),
-    class_id=pa.int32(),
-    x1=pa.float64(),
-    y1=pa.float64(),
-    x2=pa.float64(),
-    y2=pa.float64(),
-    source=pa.string(),
-    line=pa.int32(),
-).append(pa.field("mask", pa.binary()))
-"""Corners in pixels of the upright image; a box covers [x1, x2) x [y1, y2). `source`: path of the label file, relative
-to the data root; `line`: counted from 1. `mask`: run-length code (stages/masks/rle.py) of a polygon that is trusted as
-the box's mask; else null."""
+BOXES = pa.schema(
+    columns(
+        {"mask"},
+        box_id=(pa.string(), "image_id:line"),
+        image_id=_IMAGE_ID,
+        class_id=(pa.int32(), "index of the class among the names of data.yaml"),
+        x1=(pa.float64(), "left edge in pixels of the upright image; a box covers [x1, x2) x [y1, y2)"),
+        y1=(pa.float64(), "upper edge"),
+        x2=(pa.float64(), "right edge"),
+        y2=(pa.float64(), "lower edge"),
+        source=(pa.string(), "path of the label file, relative to the data root"),
+        line=(pa.int32(), "of the label file, from 1"),
+        mask=(
+            pa.binary(),
+            "run-length code (stages/masks/rle.py) of a polygon that is trusted as the box's mask; else null",
+        ),
+    )
+)
 
 REJECTS = pa.schema(
-    [
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("line", pa.int32()),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("action", pa.string(), nullable=False),
-    ]
+    columns(
+        {"line"},
+        file=(pa.string(), "relative to the data root"),
+        line=(pa.int32(), "from 1; null where it concerns the whole file"),
+        reason=(pa.string(), "what was found"),
+        action=(pa.string(), "what was done about it: dropped, changed, ignored or noted"),
+    )
 )
-"""Findings: what was dropped, changed or ignored, and why; `line` is null where it concerns a whole file."""
 
-TRUTH = _schema(image_id=pa.string(), height=pa.int32(), width=pa.int32(), mask_png=pa.binary())
-"""Human masks as label map PNGs: 0 = background, class id + 1, 255 = ignored. Images without a mask have no row."""
+TRUTH = pa.schema(
+    columns(
+        image_id=_IMAGE_ID,
+        height=(pa.int32(), "pixels of the upright image"),
+        width=(pa.int32(), "pixels of the upright image"),
+        mask_png=(pa.binary(), "human mask, an 8-bit PNG: 0 background, class id + 1, 255 ignored"),
+    )
+)
+"""Images without a mask have no row."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +128,8 @@ def read_dataset(path: Path) -> Dataset:
 
 def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
     """Write `rows` as Parquet of exactly `schema`, in the order given."""
-    with new_file(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+    with open_table(path, schema) as writer:
+        append(writer, rows)
 
 
 @contextmanager
@@ -118,7 +140,7 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 
 def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
-    """Add `rows` to an open table as one row group."""
+    """Add `rows` to an open table as one row group; none for no rows, which Hugging Face `datasets` cannot read."""
     if rows:
         writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
 

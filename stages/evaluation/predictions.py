@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
 from stages.common.files import new_file
-from stages.data.tables import ROWS_AT_ONCE, stream_rows
+from stages.data.tables import ROWS_AT_ONCE, columns, stream_rows
 
 PREDICTIONS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("mask_png", pa.binary(), nullable=False),
-        pa.field("defect_scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("confusion", pa.list_(pa.int64())),
-        pa.field("shares_png", pa.binary()),
-    ]
+    columns(
+        {"confusion", "shares_png"},
+        image_id=(pa.string(), "as in the tables of ingest"),
+        mask_png=(pa.binary(), "predicted label map, an 8-bit PNG: 0 background, class id + 1"),
+        defect_scores=(pa.list_(pa.float32()), "mean probability of its class over the pixels of each region"),
+        confusion=(pa.list_(pa.int64()), "(K+1)^2 counts of pixels, row-major, rows truth; null without truth"),
+        shares_png=(pa.binary(), "see Prediction in stages/evaluation/predictions.py; null where it is not stored"),
+    )
 )
 
 

@@ -18,66 +18,56 @@ import pyarrow as pa
 
 from stages.common.errors import UserError
 from stages.common.files import write_json
-from stages.data.tables import IGNORE, read_table, stream_rows
+from stages.data.tables import BOXES, IGNORE, IMAGES, columns, read_table, stream_rows
 from stages.masks import rle
 
 _SHOW_AS_IMAGE = {b"huggingface": json.dumps({"info": {"features": {"label_map": {"_type": "Image"}}}}).encode()}
 """Lets Hugging Face `datasets` show the label map as an image; the other columns keep their Arrow types."""
 
 
-def _fields(**types: pa.DataType) -> list[pa.Field]:
-    return [pa.field(name, type_, nullable=False) for name, type_ in types.items()]
-
-
 MASKS = pa.schema(
     [
-        *_fields(
-            image_id=pa.string(),
-            path=pa.string(),
-            sha256=pa.string(),
-            exif_orientation=pa.int8(),
-            height=pa.int32(),
-            width=pa.int32(),
-            label_status=pa.string(),
-            n_boxes=pa.int32(),
+        *(IMAGES.field(name) for name in IMAGES.names if name != "split"),
+        # label_map: nullable, never null, for `datasets` shows a column as an image only if its field equals its own
+        *columns(
+            {"label_map", "trusted"},
+            n_boxes=(pa.int32(), "boxes of the image"),
+            label_map=(
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+                "8-bit PNG of the upright image's size: 0 background, class id + 1, 255 unknown where a person drew it",
+            ),
+            trusted=(pa.binary(), "run-length code of the pixels whose label a person drew; null where there is none"),
         ),
-        # nullable, never null: `datasets` shows a column as an image only if its field equals its own to the last flag
-        pa.field("label_map", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        pa.field("trusted", pa.binary()),
     ],
     metadata=_SHOW_AS_IMAGE,
 )
-"""One row per image; the first seven columns as in the images table. `n_boxes`: boxes of the image. `label_map`: 8-bit
-PNG at native upright size, 0 = background, class id + 1; where a person drew it, also 255 = unknown. `trusted`:
-run-length code, as in CANDIDATES, of the pixels whose label a person drew; null where there is none."""
+"""One row per image."""
 
 CANDIDATES = pa.schema(
-    _fields(
-        box_id=pa.string(),
-        image_id=pa.string(),
-        class_id=pa.int32(),
-        x1=pa.float64(),
-        y1=pa.float64(),
-        x2=pa.float64(),
-        y2=pa.float64(),
-        cand_idx=pa.int8(),
-        chosen=pa.bool_(),
-        rle=pa.binary(),
-        area=pa.int64(),
-        area_in_box=pa.int64(),
-        box_iou=pa.float32(),
-        sam_pred_iou=pa.float32(),
-        stability=pa.float32(),
-        mean_prob_in=pa.float32(),
-        separation=pa.float32(),
-        agreement=pa.float32(),
-    )
+    [
+        *(BOXES.field(name) for name in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")),
+        *columns(
+            cand_idx=(
+                pa.int8(),
+                "0: the teacher's single-mask output, 1 to 3: its three others, 4: all of these refined by the image",
+            ),
+            chosen=(pa.bool_(), "whether the pseudo-mask is this one"),
+            rle=(
+                pa.binary(),
+                "the mask before clipping, as COCO's compressed run-length code of the upright image",
+            ),
+            area=(pa.int64(), "pixels of the mask"),
+            area_in_box=(pa.int64(), "pixels of the mask on the pixels of the box"),
+            box_iou=(pa.float32(), "IoU of the mask's bounding box with the box"),
+            sam_pred_iou=(pa.float32(), "the teacher's own estimate of the mask's IoU"),
+            stability=(pa.float32(), "IoU of the masks at two thresholds"),
+            mean_prob_in=(pa.float32(), "mean probability over the mask's pixels"),
+            separation=(pa.float32(), "of the mask's colours from those beside it: stages/teacher/evidence.py"),
+            agreement=(pa.float32(), "of the candidates with each other: stages/teacher/evidence.py"),
+        ),
+    ]
 )
-"""One row per box and candidate, in native upright pixels, before clipping. `cand_idx`: 0 is the teacher's single-mask
-output, 1 to 3 its three others, 4 all of these refined by the image (stages/teacher/refinement.py). `rle`: COCO's
-compressed run-length code at native size. `area_in_box`: mask pixels on the pixels of the box. `box_iou`: IoU of the
-mask's bounding box with the box. `sam_pred_iou`: the teacher's own estimate. `stability`: IoU of masks at two
-thresholds. `mean_prob_in`: mean over the mask's pixels. `separation`, `agreement`: see stages/teacher/evidence.py."""
+"""One row per box and candidate."""
 
 
 LABEL_MAPS, CANDIDATE_ROWS = "label_maps", "candidates"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from stages.common.errors import UserError
 from stages.compute.device import device_of, make_deterministic
 from stages.data.images import ImageError
-from stages.data.tables import BOXES, IMAGES, Dataset, stream_tables, write_table
+from stages.data.tables import BOXES, IMAGES, Dataset, stream_tables, with_names, write_table
 from stages.engine.shard_jobs import Failure, Job, Tick, key_of
 from stages.masks.labelmap import mask_row
 from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS
@@ -57,9 +57,10 @@ class Rasterize:
                     masks.append(mask)
                     candidates += rows
                 tick(1)
+            names = self.source.names
             if not failures:
-                write_table(folder / f"{CANDIDATE_ROWS}.parquet", CANDIDATES, candidates)
-                write_table(folder / f"{LABEL_MAPS}.parquet", MASKS, masks)
+                write_table(folder / f"{CANDIDATE_ROWS}.parquet", with_names(CANDIDATES, names), candidates)
+                write_table(folder / f"{LABEL_MAPS}.parquet", with_names(MASKS, names), masks)
             return failures
 
         return shard
