@@ -25,29 +25,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.material import make_student
+from benchmarks.tiny import TINY_SAM, TINY_VIT
 from stages.student.segmenter import save_student
-from stages.teacher.sam import SamConfig, build_sam, save_sam
+from stages.teacher.sam import build_sam, save_sam
 
 ROOT = Path(__file__).parent.parent
 RUN = "boxes2pixels"
-TINY_SAM = SamConfig(
-    name="tiny",
-    image_size=64,
-    patch_size=8,
-    embed_dim=24,
-    depth=2,
-    num_heads=2,
-    global_attn_indexes=[1],
-    window_size=3,
-    prompt_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=32,
-    iou_head_dim=16,
-    pixel_mean=[100.0, 110.0, 120.0],
-    pixel_std=[50.0, 60.0, 70.0],
-    source="random",
-)
-TINY_VIT = {"model_name": "vit_small_patch14_dinov2", "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 STAGES = ("ingest", "trust", "rasterize", "rasterize again", "evaluate")

@@ -68,7 +68,7 @@ def main(
             plan_sha256=sha256_file(plan),
         )
         student = network.untrained(config, backbone)
-        split = TrainSplit(source, len(source.names), *mapped_tables(train), values.view, seed)
+        split = TrainSplit(source, *mapped_tables(train), values.view, seed)
         method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
         shares = values.train.defect_share, method.reads_boxes, values.train.trusted_share
         samples = Samples(split, values.train.augment, *shares)

@@ -171,9 +171,7 @@ def tables(tmp_path):
             figures |= {"separation": 0.9, "agreement": 0.9}
             rows += [{**shared, **figures, "cand_idx": index, "chosen": index == 1} for index in range(4)]
     view = ViewParams(scale="native", size_px=112)
-    return TrainSplit(
-        Dataset(tmp_path, ("a", "b")), 2, pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0
-    )
+    return TrainSplit(Dataset(tmp_path, ("a", "b")), pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0)
 
 
 @pytest.mark.parametrize("fusion", ["published", "released"])

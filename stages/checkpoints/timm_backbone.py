@@ -9,12 +9,11 @@ from pathlib import Path
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
-from stages.common.files import new_folder, sha256_file
+from stages.common.files import sha256_file, write_weights
 from stages.student import efficientnet_lite0
 from stages.student.backbone import build_backbone, load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
@@ -129,6 +128,4 @@ def write(config: BackboneConfig, weights: dict[str, Tensor], out: Path) -> None
     asked = [(channels, *[-(-config.img_size // stride)] * 2) for channels, stride in pairs]
     if found != asked:
         raise UserError(f"weights.backbone = {config.name!r}: its taps are {found}, expected {asked}")
-    with new_folder(out) as part:
-        save_file({key: weights[key].contiguous() for key in wanted}, part / "model.safetensors")
-        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_weights(out, {key: weights[key].contiguous() for key in wanted}, config)

@@ -12,9 +12,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PART = ".part"
 
@@ -127,6 +133,15 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON. Raises ValueError for NaN and infinity, which JSON lacks."""
     with new_file(path) as part:
         part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_weights(folder: Path, weights: Mapping[str, "Tensor"], config: BaseModel) -> None:
+    """Write contiguous `weights` as model.safetensors and `config` as config.json, whole or not at all."""
+    from safetensors.torch import save_file  # here, for it needs PyTorch, which a machine that predicts may lack
+
+    with new_folder(folder) as part:
+        save_file(dict(weights), part / "model.safetensors")
+        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:

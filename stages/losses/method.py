@@ -25,7 +25,6 @@ class TrainSplit(NamedTuple):
     """What a run learns from, for a method that prepares something before the first step."""
 
     source: Dataset
-    classes: int  # K defect classes
     masks: pa.Table  # see stages/masks/shards.py
     candidates: pa.Table
     view: ViewParams

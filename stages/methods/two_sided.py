@@ -85,7 +85,7 @@ class Method(BaseMethod):
 
     def __init__(self, params: Params, split: TrainSplit) -> None:
         super().__init__(params, split)
-        self.histograms = RunningHistograms(split.classes)
+        self.histograms = RunningHistograms(len(split.source.names))
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         doubted = doubted_boxes(batch.boxes, self.params.believed)

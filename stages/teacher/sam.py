@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.common.files import new_folder
+from stages.common.files import write_weights
 from stages.common.params import Section, parse
 from stages.teacher.promptable import Proposals
 from stages.teacher.windows import InputFrame
@@ -123,10 +123,8 @@ def load_sam(folder: Path) -> tuple[Sam, SamConfig]:
 
 def save_sam(folder: Path, sam: Sam, config: SamConfig, dtype: torch.dtype = torch.float32) -> None:
     """Write `model.safetensors` (in `dtype`) and `config.json` to the folder, atomically."""
-    with new_folder(folder) as part:
-        weights = {key: value.to(dtype).contiguous() for key, value in sorted(sam.state_dict().items())}
-        save_file(weights, part / "model.safetensors")
-        (part / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    weights = {key: value.to(dtype).contiguous() for key, value in sorted(sam.state_dict().items())}
+    write_weights(folder, weights, config)
 
 
 class SamTeacher:

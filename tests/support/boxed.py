@@ -3,8 +3,8 @@
 import torch
 
 from stages.losses.batch import SCORES, Batch, Boxes
-from stages.losses.method import TrainSplit
 from stages.student.segmenter import Logits
+from tests.support.train_split import UNREAD
 
 BOX_LOSS = {
     "stride": 1,
@@ -122,5 +122,4 @@ def total(named) -> float:
 
 def losses_of(module, logits, batch, params, moment, ema=None):
     """What the method in `module` makes of a batch, in a training of its own of two classes."""
-    split = TrainSplit(source=None, classes=2, masks=None, candidates=None, view=None, seed=0)
-    return module.Method(params, split).losses(logits, batch, moment, ema)
+    return module.Method(params, UNREAD).losses(logits, batch, moment, ema)

@@ -7,13 +7,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.tiny import TINY_VIT as TINY
 from stages.networks.student import Network
 from stages.runtime.graphs import OPSET, embed
 from stages.runtime.metadata import metadata_of
 from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
 from stages.student.decision import ARGMAX
 
-TINY = {"model_name": "vit_small_patch14_dinov2", "embed_dim": 24, "depth": 9, "num_heads": 2, "init_values": 0.1}
 SIZES_HW = [(56, 56), (57, 200), (131, 56), (30, 170), (13, 11), (150, 190)]
 """Of images for a student of 56 px: one tile, several, and less than one."""
 

@@ -3,26 +3,9 @@
 import torch
 from segment_anything.modeling import Sam
 
+from benchmarks.tiny import TINY_SAM as TINY
 from stages.teacher.config import RasterizeParams
-from stages.teacher.sam import SamConfig, build_sam
-
-TINY = SamConfig(
-    name="tiny",
-    image_size=64,
-    patch_size=8,
-    embed_dim=24,
-    depth=2,
-    num_heads=2,
-    global_attn_indexes=[1],
-    window_size=3,
-    prompt_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=32,
-    iou_head_dim=16,
-    pixel_mean=[100.0, 110.0, 120.0],
-    pixel_std=[50.0, 60.0, 70.0],
-    source="test",
-)
+from stages.teacher.sam import build_sam
 
 
 def tiny_sam() -> Sam:

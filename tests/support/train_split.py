@@ -1,6 +1,7 @@
 """A train split of three images, small enough to be checked by hand."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ from stages.training.samples import Samples
 
 PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0, saturation=0.0, blur_px=0.0)
 SIZES_HW = ((90, 140), (40, 200), (30, 35))
+UNREAD = TrainSplit(Dataset(Path(), ("dirt", "damage")), masks=None, candidates=None, view=None, seed=0)
+"""For methods that read nothing of the split but its classes."""
 
 
 def label_map(size_hw, number):
@@ -69,7 +72,7 @@ def make_split(root, scale="native", seed=0) -> TrainSplit:
         boxes += [{**shared, **candidate(image, index)} for index in range(4)]
     view = ViewParams(scale=scale, size_px=56)
     source = Dataset(root, ("dirt", "damage"))
-    return TrainSplit(source, 2, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes), view, seed)
+    return TrainSplit(source, pa.Table.from_pylist(rows), pa.Table.from_pylist(boxes), view, seed)
 
 
 def samples_of(split, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False, trusted_share=0.5):

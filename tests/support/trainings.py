@@ -13,6 +13,7 @@ from stages.student.segmenter import Segmenter
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
 from stages.training.processes import ALONE
+from tests.support.train_split import UNREAD
 
 CPU = torch.device("cpu")
 NEVER = 10**9
@@ -49,8 +50,7 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
 def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
     """The plan's method, for `split` or, where it reads none, for two classes."""
     module = plugins.load("methods", plan.supervision["method"], "supervision.method")
-    nothing = TrainSplit(source=None, classes=2, masks=None, candidates=None, view=None, seed=0)
-    return module.Method(module.Params.model_validate(plan.supervision), split or nothing)
+    return module.Method(module.Params.model_validate(plan.supervision), split or UNREAD)
 
 
 def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0, processes=ALONE):
