@@ -24,7 +24,7 @@ from stages.common.options import Metrics, ParamsFile, Tables, Truth, Workers
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.data.remote import readers
-from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, write_dataset
+from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, open_table, with_names, write_dataset
 from stages.ingestion.census import Census
 from stages.ingestion.config import DataParams, IngestParams
 from stages.ingestion.counterparts import Counterparts
@@ -60,10 +60,10 @@ def main(
     layout, groups = read_layout(root := opened_root(values.data), train_alone=grouped), None
     if grouped:
         layout, groups = split_by_group(layout, ingest.split)
-    absent = [split for split, images in layout.splits.items() if images is None]
-    census = Census(layout.names, absent, layout.ignored + orphans(layout), groups)
+    census = Census(layout, layout.ignored + orphans(layout), groups)
     format = RowFormat(len(layout.names), layout.keypoints, ingest.confidence, ingest.polygons)
-    sampled = partial(read_sample, Counterparts(layout.root), format=format, white_level=ingest.white_level)
+    beside = Counterparts(layout.root, layout.masks.folder)
+    sampled = partial(read_sample, beside, format=format, masks=layout.masks, white_level=ingest.white_level)
     total = sum(len(images or ()) for images in layout.splits.values())
     with new_folder(tables) as part, new_folder(truth) as truth_part:
         with (
@@ -104,8 +104,8 @@ def ingest_split(
     """Read one split by `read` (images to samples, in order) into folders `tables` and `truth`; add to `census`."""
     with (
         open_table(tables / split / "images.parquet", IMAGES) as image_table,
-        open_table(tables / split / "boxes.parquet", BOXES) as box_table,
-        open_table(truth / f"{split}.parquet", TRUTH) as truth_table,
+        open_table(tables / split / "boxes.parquet", with_names(BOXES, census.names)) as box_table,
+        open_table(truth / f"{split}.parquet", with_names(TRUTH, census.names)) as truth_table,
     ):
         for start in range(0, len(images), CHUNK):
             samples = list(read(images[start : start + CHUNK]))

@@ -10,6 +10,7 @@ from stages.ingestion.config import SplitParams
 from stages.ingestion.counterparts import image_id
 from stages.ingestion.groups import split_by_group
 from stages.ingestion.layout import ImageFile, Layout, read_layout
+from stages.ingestion.truth import own_format
 from tests.support.bad_sets import encoded, picture, put, sound
 from tests.support.ingesting import images_by_id, ingest
 
@@ -20,7 +21,7 @@ def layout(**splits: list[str] | None) -> Layout:
         split: [ImageFile(split, image_id(split, path), path) for path in splits[split]] if splits.get(split) else None
         for split in SPLITS
     }
-    return Layout(None, ("a",), images, [])
+    return Layout(None, ("a",), images, [], own_format(1))
 
 
 def grouped(given: Layout, group: str = r"/([^/_]+)_", **changes: object) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
-from stages.ingestion.counterparts import image_id, label_path, mask_path
+from stages.ingestion.counterparts import Counterparts, image_id, label_path
 from stages.ingestion.data_yaml import OUTSIDE, class_names
 from stages.ingestion.layout import orphans, read_layout
 
@@ -227,7 +227,7 @@ def test_more_classes_than_a_label_map_holds_are_refused():
 def test_labels_masks_and_ids_follow_from_the_path(image, identity, label, mask):
     assert image_id("test", image) == identity
     assert label_path(image) == label
-    assert mask_path(image) == mask
+    assert Counterparts(Path("nowhere")).mask(image) == mask
 
 
 def test_labels_and_masks_without_an_image_are_found(tmp_path):

@@ -13,7 +13,7 @@ from stages.formats.correction import BadDrawing, Correction, Drawing, KnownImag
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
 from stages.formats.yolo import NOT_LABELS, names_in, read_yolo
-from stages.ingestion.truth import BadMask, parse_mask
+from stages.ingestion.truth import BadMask, own_format, parse_mask
 
 ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
 
@@ -122,4 +122,5 @@ def _names_classes(name: str) -> bool:
 
 def _index_png(bundle: _Bundle, name: str, class_count: int) -> Drawing:
     """As any editor of images saves it: 0 = background, class id + 1, 255 = unknown; called IMAGE.png."""
-    return Drawing(name[: -len(".png")], None, lambda size_hw: parse_mask(bundle.read(name), size_hw, class_count)[0])
+    form = own_format(class_count)
+    return Drawing(name[: -len(".png")], None, lambda size_hw: parse_mask(bundle.read(name), size_hw, form))

@@ -8,6 +8,7 @@ from stages.ingestion.config import IngestParams
 from stages.ingestion.counterparts import label_path
 from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates, near_duplicates
 from stages.ingestion.groups import Group
+from stages.ingestion.layout import Layout
 from stages.ingestion.rejects import Reject
 from stages.ingestion.sample import Sample
 
@@ -22,13 +23,12 @@ WHITE = 65535
 
 
 class Census:
-    """Counts of a data set. `absent`: splits that do not exist; `groups`: those that splits were made by, if any."""
+    """Counts of a data set. `groups`: those that splits were made by, if any."""
 
-    def __init__(
-        self, names: tuple[str, ...], absent: list[str], other_rejects: list[Reject], groups: list[Group] | None = None
-    ) -> None:
-        self.names = names
-        self.absent = absent
+    def __init__(self, layout: Layout, other_rejects: list[Reject], groups: list[Group] | None = None) -> None:
+        self.names = layout.names
+        self.masks = layout.masks
+        self.absent = [split for split, images in layout.splits.items() if images is None]
         self.groups = groups
         self.rejects = list(other_rejects)
         self.counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
@@ -63,8 +63,10 @@ class Census:
         self.images.append(HashedImage(split, sample.image["path"], sample.image["sha256"], sample.phash))
         if sample.truth is not None:
             counts["with_truth"] += 1
-            counts["with_defect_truth"] += bool(sample.truth_values - {0, IGNORE})
-            counts["with_ignored_truth"] += IGNORE in sample.truth_values
+            counts["with_defect_truth"] += bool(sample.truth_labels - {0, IGNORE})
+            counts["with_ignored_truth"] += IGNORE in sample.truth_labels
+            counts["boxes_on_truth"] += sample.boxes_on_truth[0]
+            counts["boxes_on_other_truth"] += sample.boxes_on_truth[1]
 
     def find_near_duplicates(self, max_bits: int | None) -> None:
         """Compare all added images across splits; None: do not."""
@@ -112,7 +114,7 @@ class Census:
         }
 
     def lines(self) -> list[str]:
-        """One line per split, in Ultralytics' words."""
+        """One line per split, in Ultralytics' words, and how masks were read, if there are any."""
         lines = []
         for split in SPLITS:
             if split in self.absent:
@@ -121,6 +123,8 @@ class Census:
             counts = self._split(split)
             forms = "".join(f" ({n} of {form} rows)" for form, n in counts["boxes_by_form"].items() if n)
             truth = f"{counts['truth']} with truth" if counts["truth"] else "no pixel truth"
+            if other := self.counts[split]["boxes_on_other_truth"]:
+                truth += f" ({other} boxes hold truth of other classes alone)"
             made = "" if self.groups is None else f" from {self._groups()[split]} groups"
             lines.append(
                 f"{split}: {counts['images']} images{made} ({counts['labels_labelled']} labelled, "
@@ -128,7 +132,8 @@ class Census:
                 f"{counts['rejected_images']} corrupt), {counts['boxes']} boxes{forms}, "
                 f"{counts['rejected_rows']} rows rejected, {truth}"
             )
-        return lines
+        any_truth = any(counts["with_truth"] for counts in self.counts.values())
+        return [*lines, f"masks hold {self.masks.allowed}"] if any_truth else lines
 
     def problems(self, params: IngestParams, strict: bool, boxed: bool = True) -> list[str]:
         """Reasons why the data set must not be used; empty when it may. Adds exact duplicates to the rejects.
@@ -151,6 +156,13 @@ class Census:
         if totals["with_ignored_truth"] and not totals["with_defect_truth"]:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
+            )
+        if totals["boxes_on_other_truth"] > params.max_bad_share * totals["boxes_on_truth"]:
+            wrong = [reject for reject in self.rejects if reject.kind == "truth_class"]
+            found.append(
+                f"{totals['boxes_on_other_truth']} of {totals['boxes_on_truth']} boxes hold truth of other classes "
+                f"alone ({limit}): {examples(wrong)}; masks hold class id + 1 or, with masks_dir in data.yaml, "
+                "class ids"
             )
         found += self._suspicious(params, totals, limit, bool(same) or not boxed)
         groups, stops = exact_duplicates(self.images), params.duplicates == "error"

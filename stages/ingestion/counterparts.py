@@ -20,11 +20,6 @@ def label_path(image: str) -> str:
     return counterpart(image, "labels", ".txt") or PurePosixPath(image).with_suffix(".txt").as_posix()
 
 
-def mask_path(image: str) -> str | None:
-    """The same for its mask: `masks` and .png. None without a folder `images`: the path would be the image's own."""
-    return counterpart(image, "masks", ".png")
-
-
 def counterpart(image: str, folder: str, suffix: str) -> str | None:
     """`image` with its last folder `images` replaced by `folder`, and `suffix`; None without such a folder."""
     parts = PurePosixPath(image).with_suffix(suffix).parts
@@ -51,10 +46,14 @@ def key_of(name: str) -> str:
 
 
 class Counterparts:
-    """The label file and the mask of each image below `root`, as they are named on disk. Each folder is listed once."""
+    """The label file and the mask of each image below `root`, as they are named on disk. Each folder is listed once.
 
-    def __init__(self, root: Path) -> None:
+    `masks`: the folder that stands for `images` in the path of a mask.
+    """
+
+    def __init__(self, root: Path, masks: str = "masks") -> None:
         self.root = root
+        self.masks = masks
         self.listed: dict[str, dict[str, str]] = {}
 
     def label(self, image: str) -> str:
@@ -62,8 +61,8 @@ class Counterparts:
         return self.actual(label_path(image))
 
     def mask(self, image: str) -> str | None:
-        """The mask, or where it would be; None where it has no place."""
-        path = mask_path(image)
+        """The mask, a PNG, or where it would be; None without a folder `images`: the path would be the image's."""
+        path = counterpart(image, self.masks, ".png")
         return None if path is None else self.actual(path)
 
     def is_listed(self, path: str) -> bool:

@@ -24,6 +24,7 @@ from stages.ingestion.data_yaml import (
 )
 from stages.ingestion.labels import count_rows
 from stages.ingestion.rejects import Reject
+from stages.ingestion.truth import MaskFormat, mask_format
 
 COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
 """Suffixes of files that labelling tools write beside images; they are skipped without a finding."""
@@ -49,13 +50,15 @@ class ImageFile:
 class Layout:
     """`splits`: images of each split, sorted by id; None where data.yaml names no such split.
 
-    `keypoints`: columns of pose labels beyond a box, or None. `ignored`: findings about other files.
+    `ignored`: findings about other files. `masks`: how human masks are written, if there are any. `keypoints`: columns
+    of pose labels beyond a box, or None.
     """
 
     root: Path
     names: tuple[str, ...]
     splits: dict[str, list[ImageFile] | None]
     ignored: list[Reject]
+    masks: MaskFormat
     keypoints: int | None = None
 
 
@@ -92,7 +95,8 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
         lost = [ImageFile(split, image_id(split, path), path, BEHIND_LINK) for path in behind]
         splits[split] = sorted([*(splits[split] or []), *lost], key=lambda image: (image.image_id, image.path)) or None
     names = class_names(config, str(where))
-    return Layout(where.parent, names, splits, list(ignored.values()), keypoint_columns(config, str(where)))
+    masks, keypoints = mask_format(config, names, str(where)), keypoint_columns(config, str(where))
+    return Layout(where.parent, names, splits, list(ignored.values()), masks, keypoints)
 
 
 def orphans(layout: Layout) -> list[Reject]:
@@ -110,7 +114,7 @@ def orphans(layout: Layout) -> list[Reject]:
         paths = [*on_disk, *(i.path for i in listed if folder in PurePosixPath(i.path).parents)]
         stems = {_stem(path, folder) for path in paths}
         for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
-            place = counterpart(f"{folder}/x", kind, "")
+            place = counterpart(f"{folder}/x", layout.masks.folder if kind == "masks" else kind, "")
             beside = None if place is None else PurePosixPath(place).parent
             if beside is None or not _is_folder_inside(layout.root, str(beside)):
                 continue

@@ -12,6 +12,7 @@ Action = Literal[
     "box clipped",
     "image dropped",
     "mask dropped",
+    "mask kept",
     "file ignored",
     "image kept",
     "stage stopped",

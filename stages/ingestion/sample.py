@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from stages.data.decoding import FLAT, BadImage
 from stages.data.images import Probe, probe_image
 from stages.data.root_files import Unreadable, read_file
@@ -13,7 +15,7 @@ from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import MAX_LABEL_BYTES, MAX_ROWS, ROUNDING, RowFormat, count_rows, parse_labels
 from stages.ingestion.layout import ImageFile
 from stages.ingestion.rejects import Reject
-from stages.ingestion.truth import BadMask, parse_mask
+from stages.ingestion.truth import BadMask, MaskFormat, misfits, parse_mask
 
 LISTED = 100
 """Bad rows of one label file that are listed one by one; the rest is one finding more."""
@@ -27,8 +29,9 @@ class Sample:
     """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
 
     `dropped`: rows of the label file that were dropped, by kind; `forms`: rows that were taken, by what they held;
-    `keypoints`: see `LabelledBox`.
-    `truth_values`: values in the mask; `phash`: see `perceptual_hash`; `peak`: see `Decoded`.
+    `keypoints`: see `LabelledBox`; `truth_labels`: labels in the mask; `boxes_on_truth`: boxes with a defect of the
+    mask inside, and those of them whose class none of these defects has; `phash`: see `perceptual_hash`; `peak`: see
+    `Decoded`.
     """
 
     image: dict | None
@@ -38,13 +41,18 @@ class Sample:
     dropped: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
     keypoints: Counter[int] = field(default_factory=Counter)
-    truth_values: frozenset[int] = frozenset()
+    truth_labels: frozenset[int] = frozenset()
+    boxes_on_truth: tuple[int, int] = (0, 0)
     phash: bytes | None = None
     peak: float | None = None
 
 
 def read_sample(
-    beside: Counterparts, image_file: ImageFile, format: RowFormat, white_level: float | None = None
+    beside: Counterparts,
+    image_file: ImageFile,
+    format: RowFormat,
+    masks: MaskFormat,
+    white_level: float | None = None,
 ) -> Sample:
     """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
 
@@ -103,12 +111,19 @@ def read_sample(
     ]
     if probe.restored:
         rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
-    truth, values = None, frozenset()
+    truth, found, on_truth = None, frozenset(), (0, 0)
     mask_file = beside.mask(image_file.path)
     try:
         mask_data = None if mask_file is None else read_file(beside.root, mask_file)
         if mask_data is not None:
-            mask, values = parse_mask(mask_data, probe.size_hw, format.class_count)
+            mask = parse_mask(mask_data, probe.size_hw, masks)
+            found = frozenset(np.unique(mask).tolist())
+            filled, wrong = misfits(mask, boxes)
+            on_truth = filled, len(wrong)
+            if wrong:
+                more = f" ({len(wrong)} such boxes in this file)" if len(wrong) > 1 else ""
+                reason = f"{mask_file} has defects in this box, and none of its class {wrong[0]['class_id']}{more}"
+                rejects.append(Reject(source, wrong[0]["line"], "truth_class", reason, "mask kept"))
             truth = {key: image[key] for key in ("image_id", "height", "width")}
             truth["mask_png"] = encode_label_map(mask)
     except (BadMask, Unreadable) as error:
@@ -116,7 +131,7 @@ def read_sample(
     dropped, forms = Counter(bad.kind for _, bad in labels.bad), Counter(box.form for _, box in labels.boxes)
     keypoints = Counter(box.keypoints for _, box in labels.boxes if box.keypoints)
     phash = perceptual_hash(probe.thumbnail)
-    return Sample(image, boxes, truth, rejects, dropped, forms, keypoints, frozenset(values), phash, probe.peak)
+    return Sample(image, boxes, truth, rejects, dropped, forms, keypoints, found, on_truth, phash, probe.peak)
 
 
 def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Probe:

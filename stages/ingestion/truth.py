@@ -1,10 +1,17 @@
-"""Human masks (ground truth): 8-bit palette or grey PNG, 0 = background, class id + 1 = defect, 255 = ignored."""
+"""Human masks (ground truth): 8-bit palette or grey PNGs of class ids + 1, or of class ids as Ultralytics has them."""
 
 import io
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from stages.common.errors import UserError
+from stages.common.params import SHORT
 from stages.data.tables import IGNORE
 
 BIT_DEPTH_AT = 24
@@ -15,8 +22,80 @@ class BadMask(ValueError):
     """A mask that is not usable as truth; the message names the value and what is allowed."""
 
 
-def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple[np.ndarray, set[int]]:
-    """(H, W) uint8 labels of a mask, which has the frame of the upright image, and its values. Raises BadMask."""
+@dataclass(frozen=True)
+class MaskFormat:
+    """`folder`: stands for `images` in a mask's path; `labels`: value in the file to label (0, class id + 1, 255);
+    `allowed`: those values in words."""
+
+    folder: str
+    labels: Mapping[int, int]
+    allowed: str
+
+
+def own_format(class_count: int) -> MaskFormat:
+    """Of a data.yaml without `masks_dir`: the values are the labels."""
+    labels = {value: value for value in (*range(class_count + 1), IGNORE)}
+    return MaskFormat("masks", labels, f"0 (background), 1-{class_count} (class id + 1), 255 (ignored)")
+
+
+def mask_format(config: dict, names: tuple[str, ...], where: str) -> MaskFormat:
+    """How the masks of a data set are written, by its data.yaml.
+
+    `masks_dir` says: as Ultralytics reads them, 8.4 (SemanticDataset). A value is a class id, after `label_mapping`,
+    and the class called background is the background; of a single class, 0 is the background and 1 the class. Raises
+    UserError that starts with `where`.
+    """
+    folder, mapping = config.get("masks_dir"), config.get("label_mapping", {})
+    if folder is None:
+        if mapping:
+            raise UserError(f"{where}: label_mapping needs masks_dir, the folder of the masks whose values it maps")
+        return own_format(len(names))
+    path = PurePosixPath(folder) if isinstance(folder, str) else PurePosixPath("/")
+    if path.is_absolute() or ".." in path.parts or path.as_posix() in (".", "images"):
+        raise UserError(
+            f"{where}: masks_dir = {SHORT.repr(folder)}: expected the folder that stands for `images` in the path of a "
+            f"mask, such as masks"
+        )
+    ids = {index: 0 if name.lower() == "background" else index + 1 for index, name in enumerate(names)}
+    if len(names) == 1:
+        ids = {0: 0, 1: 1}
+    elif 0 not in ids.values():
+        raise UserError(
+            f"{where}: masks_dir = {folder!r}: a mask's value is its class id, and no class is called background; name "
+            f"it in names, or leave masks_dir out where masks hold 0 for background and class id + 1"
+        )
+    ids[IGNORE] = IGNORE
+    mapped = {value: _mapped(value, mapping, where) for value in range(256)}
+    labels = {value: ids[to] for value, to in mapped.items() if to in ids}
+    last = max(value for value in ids if value != IGNORE)
+    return MaskFormat(path.as_posix(), labels, f"class ids 0-{last} and 255 (ignored), as masks_dir says")
+
+
+def _mapped(value: int, mapping: object, where: str) -> int:
+    """The class id that `label_mapping` gives to `value`; itself where it gives none."""
+    to = mapping.get(str(value), value) if isinstance(mapping, dict) else None
+    to = IGNORE if to in ("ignore_label", "", "null", "~") else to
+    if not isinstance(to, int | str) or not re.fullmatch("[0-9]{1,3}", str(to)):
+        shown = SHORT.repr(mapping)
+        raise UserError(f"{where}: label_mapping = {shown}: expected value: class id, or value: ignore_label")
+    return int(to)
+
+
+def misfits(labels: np.ndarray, boxes: Iterable[dict]) -> tuple[int, list[dict]]:
+    """Of boxes (rows of the table, pixels) how many hold a defect of the (H, W) `labels`, and those that hold only
+    defects of other classes than their own."""
+    filled, wrong = 0, []
+    for box in boxes:
+        rows = slice(math.floor(box["y1"]), math.ceil(box["y2"]))
+        inside = set(np.unique(labels[rows, math.floor(box["x1"]) : math.ceil(box["x2"])]).tolist()) - {0, IGNORE}
+        filled += bool(inside)
+        if inside and box["class_id"] + 1 not in inside:
+            wrong.append(box)
+    return filled, wrong
+
+
+def parse_mask(data: bytes, size_hw: tuple[int, int], form: MaskFormat) -> np.ndarray:
+    """(H, W) uint8 labels of a mask, which has the frame of the upright image. Raises BadMask."""
     height, width = size_hw
     try:
         # the size is checked before decoding, which a decompression bomb must not reach
@@ -34,8 +113,9 @@ def parse_mask(data: bytes, size_hw: tuple[int, int], class_count: int) -> tuple
     except Exception as error:
         # decoders raise nearly any exception on hostile bytes
         raise BadMask(f"not a readable PNG: {error}") from None
-    values = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
-    wrong = sorted(values - {*range(class_count + 1), IGNORE})
-    if wrong:
-        raise BadMask(f"value {wrong[0]}, allowed are 0 (background), 1-{class_count} (class id + 1), 255 (ignored)")
-    return labels, values
+    table = np.zeros(256, np.uint8)
+    table[list(form.labels)] = list(form.labels.values())
+    wrong = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    if wrong := [value for value in wrong.tolist() if value not in form.labels]:
+        raise BadMask(f"value {wrong[0]}, allowed are {form.allowed}")
+    return table[labels]
