@@ -3,11 +3,13 @@
     python -m stages.repair
 
 DVC writes dvc.lock and .dvc/tmp/rwlock in place. A whole dvc.lock is restored from the copy that each stage keeps, or
-from git; an rwlock that is not JSON is removed. What a killed `dvc exp run` leaves is named, with the way back.
+from git; an rwlock that is not JSON is removed. So are predictions and curves of runs that are not among `rows`, which
+DVC leaves after `dvc exp apply` of fewer. What a killed `dvc exp run` leaves is named, with the way back.
 """
 
 import fcntl
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def main() -> None:
     project = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
     if project is None:
         raise UserError(f"{Path.cwd()}: not in a DVC project, no folder .dvc here or above")
-    lines = [*mend_lock(project), *mend_rwlock(project / ".dvc/tmp"), *leftovers(project)]
+    lines = [*mend_lock(project), *mend_rwlock(project / ".dvc/tmp"), *remove_other_runs(project), *leftovers(project)]
     typer.echo("\n".join(lines) or "nothing to repair")
 
 
@@ -70,6 +72,19 @@ def mend_rwlock(folder: Path) -> list[str]:
             path.unlink()
             return [f"{path}: was half-written, removed"]
     return []
+
+
+def remove_other_runs(project: Path) -> list[str]:
+    """Remove what `report` would count as changed inputs: predictions and curves of runs that are not trained now."""
+    try:
+        rows = YAML(typ="safe").load((project / "params.yaml").read_bytes())["rows"]
+    except (OSError, YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return []  # `plan` says what is wrong with it
+    folders = sorted(path for kind in ("predictions", "curves") for path in project.glob(f"data/{kind}/[!.]*/"))
+    others = [folder for folder in folders if folder.name not in rows]
+    for folder in others:
+        shutil.rmtree(folder)
+    return [f"{folder}: of a run that is not among rows, removed; it is in DVC's cache" for folder in others]
 
 
 def leftovers(project: Path) -> list[str]:
