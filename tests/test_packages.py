@@ -23,6 +23,7 @@ WITHOUT_IMPORT = {
     "onnxscript": "imported by torch.onnx.export, which does not declare it",
     "pre-commit": "the command that installs and runs the hook of .pre-commit-config.yaml",
     "pytest-xdist": "spreads the tests over all cores, by the Makefile's options of pytest",
+    "ruamel-yaml-clib": "lets DVC read its YAML files in C: without, they are half of a `dvc repro` with nothing to do",
     "ruff": "the command behind make lint",
     "s3fs": "imported by fsspec, for URLs that begin with s3:",
 }

@@ -31,7 +31,7 @@ def load_params(model: type[S], path: Path, whole: bool = False) -> S:
     allowed. ruamel.yaml is DVC's own parser; PyYAML would read `5e-4` as a string.
     """
     try:
-        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

@@ -144,7 +144,7 @@ def names_in(files: Mapping[str, bytes]) -> list[str] | None:
         try:
             if PurePosixPath(name).name == "classes.txt":
                 return data.decode("utf-8-sig").split("\n")
-            names = YAML(typ="safe").load(data.decode("utf-8-sig"))["names"]
+            names = YAML(typ="safe", pure=True).load(data.decode("utf-8-sig"))["names"]
             return list(names) if isinstance(names, list) else [names[index] for index in range(len(names))]
         except (UnicodeDecodeError, YAMLError, KeyError, TypeError) as error:
             raise UserError(f"{name}: no class names can be read ({' '.join(str(error).split())[:200]})") from None

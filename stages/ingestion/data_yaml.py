@@ -57,8 +57,9 @@ def read_data_yaml(path: Path) -> dict:
     except Unreadable as error:
         raise UserError(f"{path.parent}: {error}") from None
     try:
-        # the base loader gives texts as written, and follows no merge keys, which can hold gigabytes in a few lines
-        config = YAML(typ="base").load(data.decode("utf-8-sig"))
+        # pure: the parser in C crashes on deep nesting; the base loader gives texts as written, and follows no merge
+        # keys, which can hold gigabytes in a few lines
+        config = YAML(typ="base", pure=True).load(data.decode("utf-8-sig"))
     except MemoryError:
         raise
     except Exception as error:

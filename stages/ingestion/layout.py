@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -50,8 +51,7 @@ class ImageFile:
 class Layout:
     """`splits`: images of each split, sorted by id; None where data.yaml names no such split.
 
-    `ignored`: findings about other files. `masks`: how human masks are written, if there are any. `keypoints`: columns
-    of pose labels beyond a box, or None.
+    `ignored`: findings about other files. `keypoints`: columns of pose labels beyond a box, or None.
     """
 
     root: Path
@@ -94,9 +94,8 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
         ignored[link], behind = _behind(where.parent, link, used)
         lost = [ImageFile(split, image_id(split, path), path, BEHIND_LINK) for path in behind]
         splits[split] = sorted([*(splits[split] or []), *lost], key=lambda image: (image.image_id, image.path)) or None
-    names = class_names(config, str(where))
-    masks, keypoints = mask_format(config, names, str(where)), keypoint_columns(config, str(where))
-    return Layout(where.parent, names, splits, list(ignored.values()), masks, keypoints)
+    names, keypoints = class_names(config, str(where)), keypoint_columns(config, str(where))
+    return Layout(where.parent, names, splits, [*ignored.values()], mask_format(config, names, str(where)), keypoints)
 
 
 def orphans(layout: Layout) -> list[Reject]:
@@ -232,17 +231,15 @@ def _writable(path: str) -> tuple[str, str | None]:
 
 
 def _rows_of(root: Path, path: str) -> int:
-    try:
+    with suppress(Unreadable):
         return count_rows(read_file(root, path) or b"")
-    except Unreadable:
-        return 1
+    return 1
 
 
 def _is_folder_inside(root: Path, path: str) -> bool:
-    try:
+    with suppress(UserError):
         return inside(root, path).is_dir()
-    except UserError:
-        return False
+    return False
 
 
 def _is_image(name: str, suffixes: tuple[str, ...] = ()) -> bool:
