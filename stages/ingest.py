@@ -55,10 +55,9 @@ def main(
 ) -> None:
     """Read the data set at data.root into tables."""
     values = load_params(Params, params)
-    ingest = values.ingest
-    grouped = ingest.split.group is not None
-    layout, groups = read_layout(root := opened_root(values.data), train_alone=grouped), None
-    if grouped:
+    ingest, root, groups = values.ingest, opened_root(values.data), None
+    layout = read_layout(root, train_alone=ingest.split.group is not None)
+    if ingest.split.group is not None:
         layout, groups = split_by_group(layout, ingest.split)
     census = Census(layout, layout.ignored + orphans(layout), groups)
     format = RowFormat(len(layout.names), layout.keypoints, ingest.confidence, ingest.polygons)
@@ -70,9 +69,8 @@ def main(
             cancelling(ThreadPoolExecutor(workers or readers(root))) as pool,
             progress((), "ingest", "images", total=total) as bar,
         ):
-            read = partial(pool.map, sampled)
-            for split in SPLITS:
-                ingest_split(layout.splits[split] or [], split, read, part, truth_part, census, bar)
+            for split, images in layout.splits.items():
+                ingest_split(images or [], split, partial(pool.map, sampled), part, truth_part, census, bar)
         census.find_near_duplicates(ingest.near_duplicates)
         census.note(ingest.white_level)
         problems = census.problems(ingest, strict, boxed=values.data.trusted is None)

@@ -9,7 +9,6 @@ DVC leaves after `dvc exp apply` of fewer. What a killed `dvc exp run` leaves is
 
 import fcntl
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import typer
 from ruamel.yaml import YAML, YAMLError
 
 from stages.common.errors import UserError, run
-from stages.common.files import new_file
+from stages.common.files import new_file, remove_others
 from stages.common.workdir import read_cached, work_folder
 
 
@@ -80,10 +79,7 @@ def remove_other_runs(project: Path) -> list[str]:
         rows = YAML(typ="safe").load((project / "params.yaml").read_bytes())["rows"]
     except (OSError, YAMLError, UnicodeDecodeError, KeyError, TypeError):
         return []  # `plan` says what is wrong with it
-    folders = sorted(path for kind in ("predictions", "curves") for path in project.glob(f"data/{kind}/[!.]*/"))
-    others = [folder for folder in folders if folder.name not in rows]
-    for folder in others:
-        shutil.rmtree(folder)
+    others = [path for kind in ("predictions", "curves") for path in remove_others(project / "data" / kind, rows)]
     return [f"{folder}: of a run that is not among rows, removed; it is in DVC's cache" for folder in others]
 
 

@@ -9,13 +9,14 @@ first seed) are shown.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stages.common.errors import UserError, run
-from stages.common.files import new_folder, write_json
+from stages.common.files import new_folder, remove_others, write_json
 from stages.common.options import Masks, ParamsFile, Tables, Truth
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
@@ -60,6 +61,9 @@ def main(
 ) -> None:
     """Write the report."""
     values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
+    if os.environ.get("DVC_STAGE"):  # dvc.lock is to hold what this report reads, whatever other rows have left
+        for folder in (predictions, curves):
+            remove_others(folder, values.rows)
     by_run = {name: read_json(predictions / name / "scores.json") for name in values.rows}
     reference, bootstrap = values.rows[0], values.report.bootstrap
     shown = predictions / reference / str(values.seeds[0])

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,6 +127,14 @@ def _remove(part: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
     else:
         part.unlink(missing_ok=True)
+
+
+def remove_others(folder: Path, names: Container[str]) -> list[Path]:
+    """Remove the visible folders in `folder` that are called otherwise than `names`; which these were."""
+    others = [path for path in sorted(folder.glob("[!.]*/")) if path.name not in names]
+    for path in others:
+        shutil.rmtree(path)
+    return others
 
 
 def write_json(path: Path, value: object) -> None:

@@ -112,9 +112,7 @@ class Dataset:
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
     """Write `dataset` as JSON."""
-    write_json(
-        path, {"root": dataset.root.as_posix(), "names": list(dataset.names), "white_level": dataset.white_level}
-    )
+    write_json(path, vars(dataset) | {"root": dataset.root.as_posix()})
 
 
 def read_dataset(path: Path) -> Dataset:
