@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.browser import browser  # noqa: F401  a fixture
 
@@ -11,6 +12,9 @@ SLOWEST_FIRST = ("test_smoke", "test_crashes")
 
 
 def pytest_configure(config):
+    # on a busy machine an example takes as long as it takes
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
     if config.getoption("numprocesses", None):
         os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers, which have a core each
 
