@@ -22,7 +22,8 @@ LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "tor
 
 STAGES = Path(__file__).parents[1]
 
-_workers: dict[str, Worker] = {}
+_worker: list[Worker] = []
+"""This process's, one at a time: a model fills a GPU."""
 
 
 def run_on_ray(work: Work, jobs: Iterable[Job], address: str | None, gpus: float) -> Iterator[Done]:
@@ -53,10 +54,9 @@ def _do(work: Work, job: Job, driver: dict[str, str]) -> Done:
     here = environment()
     if other := [f"{name} {here[name]} instead of {driver[name]}" for name in driver if here[name] != driver[name]]:
         raise UserError(f"the worker on {os.uname().nodename} has {', '.join(other)}: install the same everywhere")
-    if work.identity not in _workers:
-        _workers.clear()  # one model at a time
-        _workers[work.identity] = Worker(work)
-    return _workers[work.identity](job)
+    if not _worker or _worker[0].work != work:
+        _worker[:] = [Worker(work)]
+    return _worker[0](job)
 
 
 @cache
