@@ -62,7 +62,7 @@ def run(work, todo: list, engine: Engine) -> list[Done]:
         return run_jobs(work, todo, engine, bar)
 
 
-def wait_for(ready: Callable[[], bool], seconds: float = 600) -> None:
+def wait_for(ready: Callable[[], bool], seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < until
@@ -100,7 +100,7 @@ def test_the_tasks_of_a_dead_node_move_to_another(cluster, work):
     hung = {int(path.name.split("-")[1]) for path in work.log.glob("[01]-*")}
     wait_for(lambda: len(hung & running()) == 1)
     os.kill((hung & running()).pop(), signal.SIGKILL)  # the other one, on the node that is left
-    thread.join(600)
+    thread.join(90)
     assert [one.index for one in found] == [0, 1, 2, 3]
     assert {key: count for key, count in work.attempts().items() if key != "opened"} == {"0": 2, "1": 2, "2": 1, "3": 1}
     cluster.last = cluster.second()
