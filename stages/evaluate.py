@@ -25,7 +25,7 @@ import typer
 from stages.common.errors import run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Device, Masks, Metrics, ParamsFile, Tables, Truth
-from stages.common.params import Section, load_params
+from stages.common.params import Section, load_params, write_sealed
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards
 from stages.engine.shard_jobs import forget
 from stages.evaluation.card import as_markdown, card_of
@@ -87,7 +87,7 @@ def main(
                         run_of.stop_at_failures()
                     chosen.append(choose(scored.counts, values.operating_point, len(names)))
             shutil.copytree(model / str(seed), models_part / str(seed))
-            write_json(models_part / str(seed) / DECISION, chosen[-1][0].model_dump())
+            write_sealed(models_part / str(seed) / DECISION, chosen[-1][0].model_dump())
         run_of.stop_at_failures()
         result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
         for split in SPLITS:
@@ -107,7 +107,7 @@ def main(
         card = card_of(run_of.source, tables, loaded.weights.teacher, first, result)
         (models_part / "card.md").write_text(as_markdown(model.name, card, result), encoding="utf-8")
         hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}
-        write_json(part / "scores.json", result | {"students": hashes, "card": card})
+        write_sealed(part / "scores.json", result | {"students": hashes, "card": card})
     write_json(metrics, result)
     forget(run_of.finished)
 

@@ -8,7 +8,6 @@ The runs are those of section `rows` of params.yaml; the others are compared wit
 first seed) are shown.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, remove_others, write_json
 from stages.common.options import Masks, ParamsFile, Tables, Truth
-from stages.common.params import Section, load_params
+from stages.common.params import Section, load_params, read_json, read_sealed
 from stages.common.progress import progress
 from stages.data.tables import Dataset, read_dataset
 from stages.evaluation.config import Rows, Seeds
@@ -64,7 +63,7 @@ def main(
     if os.environ.get("DVC_STAGE"):  # dvc.lock is to hold what this report reads, whatever other rows have left
         for folder in (predictions, curves):
             remove_others(folder, values.rows)
-    by_run = {name: read_json(predictions / name / "scores.json") for name in values.rows}
+    by_run = {name: read_sealed(predictions / name / "scores.json", "evaluate this run again") for name in values.rows}
     reference, bootstrap = values.rows[0], values.report.bootstrap
     shown = predictions / reference / str(values.seeds[0])
     pictures = [
@@ -84,8 +83,8 @@ def main(
         metrics=by_run,
         differences=differences,
         samples=bootstrap.samples,
-        teacher=read_json(teacher),
-        thresholds=read_json(predictions / reference / "curves.json"),
+        teacher=read_json(teacher, "run the appraise stage"),
+        thresholds=read_json(predictions / reference / "curves.json", "evaluate this run again"),
         curves=[read_curves(curves, run, seed) for run in values.rows for seed in values.seeds],
         defects=defects,
         teacher_defects=defects and summarise_defects(defects.teacher_counts, bootstrap),
@@ -113,14 +112,6 @@ def compare(predictions: Path, source: Dataset, values: Params) -> dict[str, dic
             raise UserError(f"{predictions / name}: scored on other images than {first}; evaluate both on one data set")
         differences[name] = paired_differences(counts, baseline, source.names, COMPARED, values.report.bootstrap)
     return adjusted_for_all(differences)
-
-
-def read_json(path: Path) -> dict:
-    """A metrics file. Raises UserError when it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        raise UserError(f"{path}: no readable scores; appraise, and evaluate every run of params.yaml, first") from None
 
 
 if __name__ == "__main__":

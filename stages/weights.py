@@ -3,8 +3,8 @@
     python -m stages.weights --embedded data/weights/embedded/teacher --teacher data/weights/teacher \\
         --backbone data/weights/backbone
 
-The defaults need no download. Official ones are downloaded once into a cache outside the project and verified
-by their SHA-256; no pickle is opened before that.
+The defaults need no download. Official ones are downloaded once into a cache outside the project (of a user without a
+home folder: in the work folder) and verified by their SHA-256; no pickle is opened before that.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from stages.checkpoints.sam_teacher import install_teacher
 from stages.checkpoints.timm_backbone import install_backbone
 from stages.common.errors import run
 from stages.common.options import ParamsFile
-from stages.common.params import Section, load_params
+from stages.common.params import Section, load_params, write_digests
+from stages.common.workdir import work_folder
 
 
 class Params(Section):
@@ -33,8 +34,14 @@ def main(
 ) -> None:
     """Write both networks."""
     values = load_params(Params, params).weights
-    install_teacher(values.teacher, embedded, cache.expanduser(), teacher)
-    install_backbone(values.backbone, cache.expanduser(), backbone)
+    try:
+        cache = cache.expanduser()
+    except RuntimeError:  # a user without a home folder
+        cache = work_folder() / "downloads"
+    install_teacher(values.teacher, embedded, cache, teacher)
+    install_backbone(values.backbone, cache, backbone)
+    for folder in (teacher, backbone):
+        write_digests(folder)
 
 
 if __name__ == "__main__":

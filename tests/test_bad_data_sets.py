@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.data.tables import REJECTS, read_table
+from stages.ingestion.root_states import states_of
 from tests.support.bad_sets import BASE_IDS, DATA_YAML, KINDS, SIZE_WH, encoded, picture, put, sound
 from tests.support.ingesting import images_by_id, ingest_or_error
 
@@ -43,6 +44,7 @@ def test_each_kind_of_bad_input_gives_its_findings_or_its_error(tmp_path, name):
     kind, root = KINDS[name], sound(tmp_path / "set")
     kind.build(root)
     before = fingerprint(root)
+    states_of(root, {})  # as the stage before ingest does, in a `dvc repro`
     said = ingest_or_error(root, **kind.settings)
     if kind.refused:
         assert isinstance(said, str) and kind.refused in said, said

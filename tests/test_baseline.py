@@ -10,6 +10,7 @@ from PIL import Image
 
 from stages import export
 from stages.common.errors import Stopped, UserError
+from stages.common.params import read_sealed, write_sealed
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
@@ -211,7 +212,9 @@ def test_a_saved_baseline_predicts_the_same_and_needs_no_network(tmp_path, desig
 def test_a_configuration_of_neither_kind_is_refused(tmp_path):
     save_student(baseline("unet"), tmp_path / "model")
     path = tmp_path / "model/student.json"
-    path.write_text(path.read_text().replace('"unet"', '"unit"'))
+    values = read_sealed(path, "")
+    values["network"]["design"] = "unit"
+    write_sealed(path, values)
     with pytest.raises(UserError, match=r"student\.json: network\.design = 'unit'"):
         load_student(tmp_path / "model")
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from stages import evaluate
 from stages.common.errors import UserError
+from stages.common.params import read_sealed
 from stages.data.tables import (
     BOXES,
     IMAGES,
@@ -348,7 +349,7 @@ def test_scores_for_the_report_name_the_bytes_of_the_students_behind_them(tmp_pa
     build(tmp_path, exact_truth())
     write_params(tmp_path, "native", seeds=(4, 5))
     metrics = run(tmp_path)
-    scores = json.loads((tmp_path / "out/predictions/scores.json").read_text())
+    scores = read_sealed(tmp_path / "out/predictions/scores.json", "")
     own = {seed: f"student.safetensors of {seed}student.json of {seed}" for seed in "45"}
     hashes = {seed: hashlib.sha256(text.encode()).hexdigest() for seed, text in own.items()}
     assert scores == metrics | {"students": hashes, "card": scores["card"]}

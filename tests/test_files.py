@@ -92,6 +92,25 @@ def test_a_write_error_names_the_output_not_the_temporary_file(tmp_path):
     with pytest.raises(OSError) as caught, new_file(tmp_path / "out"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert explain(caught.value).startswith(f"{tmp_path}/out: the disk is full (No space left on device)")
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "out") as part:
+        # as shutil.copyfile says it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "source", None, str(part / "target"))
+    assert explain(caught.value).startswith(f"{tmp_path}/out: the disk is full")
+    with pytest.raises(OSError) as caught, new_file(tmp_path / ("n" * 250)):
+        pass
+    assert explain(caught.value) == f"{tmp_path}/{'n' * 250}: File name too long"
+
+
+def test_a_full_disk_under_weights_does_not_blame_their_source(tmp_path):
+    """A limit on the size of a file stands in for the full disk."""
+    (tmp_path / "from").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "from" / name).write_bytes(bytes(9000))
+    code = "import resource; from pathlib import Path; from stages.checkpoints.fetch import copy_folder; "
+    code += "from stages.common.errors import run; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
+    code += f"run(lambda: copy_folder(Path({str(tmp_path / 'from')!r}), Path({str(tmp_path / 'to')!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path}/to: File too large\n")
 
 
 def test_an_output_is_as_readable_as_any_new_file(tmp_path):

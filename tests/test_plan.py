@@ -24,6 +24,23 @@ def params(tmp_path, **changes) -> Params:
     return load_params(Params, path)
 
 
+@pytest.mark.parametrize(("section", "key", "value"), [("train", "epochs", 10**26), ("train", "batch_size", 10**9)])
+def test_what_no_training_can_do_is_refused(tmp_path, section, key, value):
+    with pytest.raises(UserError, match=rf"{section}\.{key} = 1\d+: .*less than or equal to"):
+        params(tmp_path, **{section: {key: value}})
+
+
+def test_seeds_have_63_bits(tmp_path):
+    for seed, allowed in ((2**63 - 1, True), (2**64, False)):
+        text = (ROOT / "params.yaml").read_text().replace("seeds: [0]", f"seeds: [{seed}]")
+        (tmp_path / "params.yaml").write_text(text)
+        if allowed:
+            assert load_params(Params, tmp_path / "params.yaml").seeds == [seed]
+        else:
+            with pytest.raises(UserError, match=r"seeds\.0 = 18446744073709551616: .*less than"):
+                load_params(Params, tmp_path / "params.yaml")
+
+
 def plans(tmp_path, **changes) -> dict[str, str]:
     values = params(tmp_path, **changes)
     return {name: resolve(values, name).model_dump_json() for name in values.runs}

@@ -1,6 +1,8 @@
 """The predict command on real files: what is written, cached, overwritten and skipped."""
 
+import json
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from pyarrow import csv
 
 from stages import predict
 from stages.common.errors import UserError
+from stages.common.params import read_sealed, write_sealed
 from stages.data.tables import decode_label_map
 from stages.formats import image_outputs, measured_defects, writers
+from stages.formats.inputs import find_images
 from stages.formats.measured_defects import Record
+from stages.formats.outputs import existing_records
 from stages.formats.writers import Format
 from stages.runtime.network import OperatingPoint, open_network
 from stages.student import tiling
@@ -167,11 +172,30 @@ def test_a_file_of_all_images_is_not_changed_without_force(model, images, tmp_pa
     assert len(runs) == 2, "records are written, even when the collection is refused"
 
 
+def test_no_flipped_byte_of_a_record_is_silent(model, images, tmp_path):
+    run(model, images / "y", tmp_path / "out", Format.masks)
+    path, draw = tmp_path / "out/records/a.json", random.Random(0)
+    whole, (source,) = path.read_bytes(), find_images([str(images / "y")], tmp_path / "out")
+    identity = json.loads(whole)["model"]
+
+    def read() -> Record:
+        return existing_records([source], tmp_path / "out", ["masks"], identity, force=False)[source.name]
+
+    wanted = read()
+    for _ in range(160):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert read() == wanted, "white space alone"
+        except UserError as error:
+            assert "a.json" in str(error) and "\n" not in str(error)
+
+
 def test_records_of_another_model_or_image_are_not_mixed_in(model, images, tmp_path, runs):
     run(model, images / "y", tmp_path / "out", Format.masks)
     path = tmp_path / "out/records/a.json"
-    record = Record.model_validate_json(path.read_bytes())
-    path.write_text(record.model_copy(update={"model": "another"}).model_dump_json())
+    write_sealed(path, read_sealed(path, "") | {"model": "another"})
     with pytest.raises(UserError, match=r"a\.json: made from another model"):
         run(model, images / "y", tmp_path / "out", Format.masks)
     run(model, images / "y", tmp_path / "out", Format.masks, force=True)
@@ -213,8 +237,8 @@ def test_a_pipe_and_a_huge_file_are_skipped_unread_also_when_there_is_a_record(m
 
 def test_filled_holes_are_reported(model, images, tmp_path, capsys):
     run(model, images, tmp_path / "out", Format.yolo, Format.table)
-    records = [Record.model_validate_json(path.read_bytes()) for path in (tmp_path / "out/records").rglob("*.json")]
-    holed = sum(defect.holes > 0 for record in records for defect in record.defects)
+    records = [read_sealed(path, "") for path in (tmp_path / "out/records").rglob("*.json")]
+    holed = sum(defect["holes"] > 0 for record in records for defect in record["defects"])
     assert holed > 0
     assert f"{holed} defects have holes; polygons cannot hold them" in capsys.readouterr().out
 
@@ -247,9 +271,7 @@ def test_force_leaves_no_file_of_the_previous_model(model, images, tmp_path):
     """A later command for another format, without force, makes the masks again."""
     run(model, images, tmp_path / "out", Format.masks, Format.yolo)
     for path in (tmp_path / "out/records").rglob("*.json"):
-        path.write_text(
-            Record.model_validate_json(path.read_bytes()).model_copy(update={"model": "another"}).model_dump_json()
-        )
+        write_sealed(path, read_sealed(path, "") | {"model": "another"})
     for path in (tmp_path / "out/masks").rglob("*.png"):
         path.write_bytes(b"of another model")
     run(model, images, tmp_path / "out", Format.yolo, force=True)
@@ -306,7 +328,7 @@ def test_an_image_without_a_scale_is_an_error_before_any_work(model, images, tmp
 def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_for(model, images, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     decision = Decision(thresholds=[0.3, 0.98], least_area_px=[40, 1], temperature=2.0)
-    (tmp_path / "model/0" / DECISION).write_text(decision.model_dump_json())
+    write_sealed(tmp_path / "model/0" / DECISION, decision.model_dump())
     network = open_network(tmp_path / "model", "cpu")
     assert network.decision == decision
     for name, point in (("saved", OperatingPoint.saved), ("argmax", OperatingPoint.argmax)):
@@ -327,7 +349,7 @@ def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_f
 
 def test_an_operating_point_for_other_classes_is_an_error(model, images, tmp_path):
     shutil.copytree(model, tmp_path / "model")
-    (tmp_path / "model/0" / DECISION).write_text(Decision(thresholds=[0.3]).model_dump_json())
+    write_sealed(tmp_path / "model/0" / DECISION, Decision(thresholds=[0.3]).model_dump())
     with pytest.raises(UserError, match=r"operating_point\.json: thresholds holds 1 values, the student has 2 classes"):
         run(tmp_path / "model", images, tmp_path / "out")
 

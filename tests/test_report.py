@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.common.errors import UserError
+from stages.common.params import read_sealed, write_sealed
 from stages.data.tables import encode_label_map, write_table
 from stages.evaluation.predictions import Prediction, write_predictions
 from stages.masks.shards import LABEL_MAPS, MASKS, shard_path
@@ -79,7 +80,7 @@ def test_the_headline_stands_beside_what_filled_boxes_and_the_teacher_reach(tmp_
         "–",
     ]
     for path in (tmp_path / "predictions").glob("*/scores.json"):
-        path.write_text(path.read_text().replace('"native"', '"stretched_518"'))
+        write_sealed(path, read_sealed(path, "") | {"resolution": "stretched_518"})
     assert "For comparison" not in run(tmp_path)[0]
 
 
@@ -214,7 +215,9 @@ def test_the_teachers_own_scores_are_shown(tmp_path):
 def test_a_run_that_was_not_evaluated_is_named(tmp_path):
     build(tmp_path)
     (tmp_path / "predictions/worse/scores.json").unlink()
-    with pytest.raises(UserError, match=r"worse/scores\.json.*evaluate every run"):
+    with pytest.raises(
+        UserError, match=r"worse/scores\.json: not readable \(No such file or directory\); evaluate this run"
+    ):
         run(tmp_path)
 
 
@@ -256,8 +259,8 @@ def test_the_report_says_how_many_seeds_it_averages(tmp_path):
         folder = tmp_path / "predictions" / name
         shutil.copytree(folder / "7", folder / "8")
         shutil.copytree(tmp_path / "data/curves" / name / "7", tmp_path / "data/curves" / name / "8")
-        scores = json.loads((folder / "scores.json").read_text()) | {"seeds": [7, 8]}
-        (folder / "scores.json").write_text(json.dumps(scores))
+        scores = read_sealed(folder / "scores.json", "") | {"seeds": [7, 8]}
+        write_sealed(folder / "scores.json", scores)
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [7]", "seeds: [7, 8]"))
     text, _ = run(tmp_path)

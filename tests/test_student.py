@@ -1,6 +1,6 @@
 """The student: the paper's size to the parameter, BitFit's exact set, nothing built that nobody reads."""
 
-import json
+import random
 
 import pytest
 import timm
@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from stages.common.errors import UserError
+from stages.common.params import read_sealed, write_sealed
 from stages.networks.student import Network
 from stages.student.backbone import PyramidBackbone, VitBackbone, load_backbone
 from stages.student.config import BackboneConfig, ViewParams
@@ -228,12 +229,52 @@ def test_a_size_that_a_vit_cannot_cut_into_patches_is_refused():
         VitBackbone(backbone_config(), size_px=60)
 
 
-def test_a_student_of_an_older_version_is_refused_with_what_to_run(tmp_path):
+def test_no_flipped_byte_of_a_student_is_silent(tmp_path):
+    save_student(student(), tmp_path / "model")
+    draw = random.Random(0)
+    for path in sorted((tmp_path / "model").iterdir()):
+        whole = path.read_bytes()
+        for _ in range(40):
+            flipped = bytearray(whole)
+            flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+            path.write_bytes(flipped)
+            with pytest.raises(UserError) as caught:
+                load_student(tmp_path / "model")
+            assert path.name in str(caught.value) and "\n" not in str(caught.value)
+        path.write_bytes(whole)
+    load_student(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"patch_size": 0}, "ZeroDivisionError|modulo by zero"),
+        ({"model_name": None}, "model_name is missing"),
+        ({"model_name": "hf-hub:someone/else"}, "timm would open anything else"),
+        ({"checkpoint_path": "x.pth"}, "checkpoint_path is not allowed"),
+        ({"num_heads": 0}, "Error"),
+        ({"num_heads": 5}, "Error"),
+        ({"unheard": 1}, "TypeError"),
+        ({"depth": 10**6}, "less than or equal to 16384"),
+        ({"depth": 10**4}, "a larger network than its weights"),
+        ({"embed_dim": 10**4}, "a larger network than its weights"),
+        ({"mlp_ratio": 1e4}, "a larger network than its weights"),
+        ({"embed_dim": 32}, "size mismatch"),
+    ],
+)
+def test_a_hostile_configuration_is_one_line_and_builds_nothing_large(tmp_path, changes, reason):
+    """Whoever wrote it computed its checksum too."""
     save_student(student(), tmp_path / "model")
     path = tmp_path / "model/student.json"
-    old = {"names": ["dirt"], "student": {"width": 16, "detail": True, "binary": True}, "view": {}, "backbone": {}}
-    path.write_text(json.dumps(old))
-    with pytest.raises(UserError, match=r"student\.json: written by a version before 0\.2; train again \(dvc repro\)"):
+    values = read_sealed(path, "")
+    kwargs = values["backbone"]["timm_kwargs"] | changes
+    values["backbone"]["timm_kwargs"] = {key: value for key, value in kwargs.items() if value is not None}
+    write_sealed(path, values)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_student(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    write_sealed(path, values | {"backbone": None})
+    with pytest.raises(UserError, match="not a trained student: AttributeError"):
         load_student(tmp_path / "model")
 
 

@@ -1,6 +1,7 @@
 """Tables are read as they were written, and refuse other schemas."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,22 @@ def test_a_missing_broken_or_other_table_is_refused_by_name(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             read_table(tmp_path / name, TRUTH)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def test_no_flipped_byte_of_a_table_is_silent(tmp_path):
+    path, draw = tmp_path / "a", random.Random(0)
+    write_table(
+        path, TRUTH, [{**ROWS[0], "image_id": f"train/{i}", "mask_png": bytes(range(i, i + 50))} for i in range(30)]
+    )
+    whole, wanted = path.read_bytes(), read_table(path, TRUTH)
+    for _ in range(400):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert read_table(path, TRUTH) == wanted, "statistics, which nobody reads"
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
 
 
 def test_the_data_set_is_written_as_given(tmp_path):

@@ -1,5 +1,8 @@
 """The weights stage: both networks in place from one section of parameters."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,12 @@ from stages import weights
 from stages.checkpoints.timm_backbone import convert
 from stages.common.errors import UserError
 from stages.student.backbone import load_backbone
+from stages.teacher.loading import load_teacher
 from stages.teacher.sam import build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 TINY_VIT = "vit_tiny_patch16_224.augreg_in21k"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,31 @@ def test_the_embedded_networks_are_put_in_place(embedded, tmp_path):
     assert not (tmp_path / "cache").exists()
     for name in ("teacher/model.safetensors", "teacher/config.json", "backbone/model.safetensors"):
         assert (tmp_path / name).read_bytes() == (embedded / name).read_bytes()
+
+
+def test_a_user_without_a_name_and_a_home_folder_gets_the_embedded_networks(embedded, tmp_path, monkeypatch):
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    run(embedded, tmp_path)
+    assert (tmp_path / "teacher/model.safetensors").is_file()
+    code = "import getpass, os; getpass.getuser = lambda: {}['no entry']; import stages; print(os.environ['LOGNAME'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={"PATH": "/bin"})
+    assert (done.stdout, done.stderr) == (f"{os.getuid()}\n", "")
+
+
+def test_no_flipped_byte_of_installed_weights_is_silent(embedded, tmp_path):
+    run(embedded, tmp_path)
+    for load, folder in ((load_teacher, tmp_path / "teacher"), (load_backbone, tmp_path / "backbone")):
+        for path in sorted(folder.iterdir()):
+            whole = path.read_bytes()
+            for place in (9, len(whole) // 2, len(whole) - 3):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+                with pytest.raises(UserError) as caught:
+                    load(folder, torch.device("cpu") if load is load_teacher else 56)
+                assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+            path.write_bytes(whole)
 
 
 def test_a_local_backbone_goes_with_the_embedded_teacher(embedded, tmp_path):

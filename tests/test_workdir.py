@@ -8,6 +8,9 @@ import pytest
 
 from stages import cache
 from stages.common.workdir import code_fingerprint, files_fingerprint, read_cached, work_folder, write_cached
+from stages.ingestion.root_states import remembered
+from stages.teacher.answer_store import Store
+from stages.training.checkpoint import load_state
 
 
 def test_experiments_in_copies_share_the_folder_of_their_project(tmp_path, monkeypatch):
@@ -45,6 +48,17 @@ def test_a_key_depends_on_bytes_and_names_inside_a_folder_but_not_on_its_place(t
     one, two, three, four = (files_fingerprint([tmp_path / name]) for name in ("one", "two", "three", "four"))
     assert one == two
     assert len({one, three, four}) == 3
+
+
+def test_garbage_with_a_right_checksum_is_no_checkpoint_no_answer_and_no_state(tmp_path, capsys):
+    for garbage in (b"garbage", b"", b"[[", b"\x80\x05cos\nsystem\n"):
+        path = tmp_path / "kept"
+        write_cached(path, garbage)
+        assert load_state(path) is None
+        assert Store.get(None, path) is None
+        assert remembered(path) == {}
+    said = capsys.readouterr().err
+    assert "no checkpoint" in said and "no answer, computed again" in said
 
 
 def test_the_code_of_a_process_is_all_that_it_loaded_of_this_project():

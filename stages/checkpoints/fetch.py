@@ -1,5 +1,6 @@
 """Where weights come from: a verified, resumable download into a cache, or a local folder."""
 
+import errno
 import shutil
 import urllib.error
 import urllib.request
@@ -12,6 +13,9 @@ from stages.common.progress import progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+"""Errors that no server causes."""
 
 FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
@@ -39,6 +43,8 @@ def fetch(url: str, path: Path, sha256: str | None, offline: str) -> Path:
             part.parent.mkdir(parents=True, exist_ok=True)
             _download(url, part)
         except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+            if getattr(error, "errno", None) in OF_THE_DISK:
+                raise OSError(error.errno, error.strerror, str(path)) from None
             raise UserError(f"{url}: cannot be downloaded ({error}). {offline}") from None
         _check(part, sha256, url)
         part.replace(path)

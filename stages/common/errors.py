@@ -56,10 +56,19 @@ def run(command: Callable[..., None]) -> None:
         _exit(f"error: {error}", 1)
     except OSError as error:
         _exit(f"error: {explain(error)}", 1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
         _exit("error: out of memory; run it with fewer workers or smaller batches, or on a machine with more", 1)
     except Stopped as stopped:
         _exit(f"stopped by {stopped}; run it again to resume", stopped.status)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it says so; PyTorch raises a RuntimeError for it."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in ("out of memory", "allocate memory")
+    )
 
 
 @contextmanager

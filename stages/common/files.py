@@ -71,13 +71,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path]:
     """A temporary file or folder beside `path`, locked while in use and removed at the end; removes old ones first.
 
-    An OSError that names no file (disk full), or a file of the temporary folder, is raised again with `path` as its
-    file name.
+    An OSError that names no file (disk full), or a temporary one, is raised again with `path` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent.resolve())
     while True:
-        part, handle = make(path)
+        try:
+            part, handle = make(path)
+        except OSError as error:
+            error.filename = str(path)
+            raise
         with suppress(OSError):  # a file system without locks: _sweep removes nothing there
             fcntl.flock(handle, fcntl.LOCK_SH)
         if part.exists():
@@ -86,7 +89,9 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
     try:
         yield part
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(part):
+        # a copy names its source first, and its target second
+        names = [name for name in (error.filename, error.filename2) if name is not None]
+        if not names or any(Path(os.fsdecode(name)).is_relative_to(part) for name in names):
             error.filename, error.filename2 = str(path), None
         raise
     finally:

@@ -1,20 +1,36 @@
-"""Sections of params.yaml, checked before any work: an unknown key, a wrong type or an invalid value is one line."""
+"""Sections of params.yaml, checked before any work, and JSON files between stages, read with their checksum.
 
+An unknown key, a wrong type, an invalid value or a damaged file is one line.
+"""
+
+import json
 from pathlib import Path
 from reprlib import Repr
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
+from stages.common.files import sha256_file, write_json
+from stages.common.workdir import fingerprint
 
 
 class Section(BaseModel):
-    """Base of every parameter model: frozen, strict types, no unknown key, no NaN or infinity."""
+    """Base of every parameter model: frozen, strict types, no unknown key, no NaN or infinity, integers of 64 bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _of_64_bits(self) -> Self:
+        for key, value in vars(self).items():
+            if type(value) is int and abs(value) >= 1 << 63:
+                raise ValueError(f"{key} must be less than 2 to the power of 63")
+        return self
+
+
+DIGESTS = "sha256.json"
+"""Lies beside the weights that the weights stage has written."""
 
 S = TypeVar("S", bound=Section)
 
@@ -32,8 +48,11 @@ def load_params(model: type[S], path: Path, whole: bool = False) -> S:
     """
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # besides YAMLError the parser raises ValueError on impossible dates, RecursionError on brackets, and more
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())[:500]}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
     return parse(
@@ -50,6 +69,56 @@ def parse(model: type[S], values: object, where: str, section: str | None = None
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError("; ".join(_explain(where, section, detail) for detail in error.errors())) from None
+
+
+def write_sealed(path: Path, value: dict) -> None:
+    """Write `value` as JSON with `checksum`, that of all the rest, so that a flipped byte is never silent."""
+    write_json(path, sealed(value))
+
+
+def sealed(value: dict) -> dict:
+    """`value` as JSON holds it, and its `checksum`."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    return plain | {"checksum": fingerprint(plain)}
+
+
+def read_sealed(path: Path, again: str) -> dict:
+    """What `write_sealed` was given. Raises UserError, which ends with `again`, what to do, when it is not that."""
+    values = read_json(path, again)
+    if values.pop("checksum", None) != fingerprint(values):
+        raise UserError(f"{path}: damaged, or of an older version: its checksum does not fit; {again}")
+    return values
+
+
+def write_digests(folder: Path) -> None:
+    """Seal a folder of weights: `sha256.json` holds the SHA-256 of its other files."""
+    write_sealed(
+        folder / DIGESTS, {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != DIGESTS}
+    )
+
+
+def check_digests(folder: Path) -> None:
+    """Raises UserError where a file of a folder of weights is not that which `write_digests` saw.
+
+    A folder that is not sealed, such as one of a user, passes.
+    """
+    again = "run the weights stage again"
+    if (folder / DIGESTS).exists():
+        for name, digest in read_sealed(folder / DIGESTS, again).items():
+            if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+                raise UserError(f"{folder / name}: missing or damaged: its SHA-256 is not that in {DIGESTS}; {again}")
+
+
+def read_json(path: Path, again: str) -> dict:
+    """A JSON file that holds a mapping. Raises UserError, which ends with `again`, for anything else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not readable ({reason}); {again}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(values).__name__}; {again}")
+    return values
 
 
 def _explain(where: str, section: str | None, detail: dict) -> str:

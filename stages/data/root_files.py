@@ -95,7 +95,8 @@ def dvc_cache() -> Path | None:
         settings.read([home / "config", home / "config.local"], encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError) as error:
         raise UserError(f"{home}: its config cannot be read: {' '.join(str(error).split())}") from None
-    cache = (home / Path(settings.get("cache", "dir", fallback="cache")).expanduser()).resolve()
+    # expanduser of pathlib raises an error where there is no home folder
+    cache = (home / os.path.expanduser(settings.get("cache", "dir", fallback="cache"))).resolve()  # noqa: PTH111
     return cache / "files"
 
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.common.files import new_file, write_json
+from stages.common.files import new_file
+from stages.common.params import read_sealed, write_sealed
 from stages.data.remote import RemotePath, data_root
 
 SPLITS = ("train", "val", "test")
@@ -24,6 +25,9 @@ SPLITS = ("train", "val", "test")
 IGNORE = 255
 """Label of pixels that are neither trained on nor scored: unknown truth, and the padding around a small image."""
 
+
+AS_FILE = {"compression": "zstd", "write_page_checksum": True}
+"""How every table is written: with a checksum per page, so that a flipped byte is never silent."""
 
 ROWS_AT_ONCE = 64
 """Rows that `stream_rows` holds in memory."""
@@ -112,16 +116,13 @@ class Dataset:
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
     """Write `dataset` as JSON."""
-    write_json(path, vars(dataset) | {"root": dataset.root.as_posix()})
+    write_sealed(path, vars(dataset) | {"root": dataset.root.as_posix()})
 
 
 def read_dataset(path: Path) -> Dataset:
     """Read what `write_dataset` wrote. Raises UserError when the file is missing or invalid."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Dataset(data_root(values["root"]), tuple(values["names"]), values["white_level"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not readable ({error}); run the ingest stage") from None
+    values = read_sealed(path, "run the ingest stage")
+    return Dataset(data_root(values["root"]), tuple(values["names"]), values["white_level"])
 
 
 def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
@@ -133,7 +134,7 @@ def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
 @contextmanager
 def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A table to `append` to, for rows too many for memory; the file appears at `path` when the block ends."""
-    with new_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with new_file(path) as part, pq.ParquetWriter(part, schema, **AS_FILE) as writer:
         yield writer
 
 
@@ -179,13 +180,16 @@ def count_rows(path: Path, schema: pa.Schema, made_by: str = "ingest") -> int:
 @contextmanager
 def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(schema):
                 columns = f"columns are {file.schema_arrow.names}, expected {schema.names}"
                 raise UserError(f"{path}: {columns}; run the {made_by} stage")
             yield file
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not readable ({error}); run the {made_by} stage") from None
+    except MemoryError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: not readable ({reason}); run the {made_by} stage") from None
 
 
 def encode_label_map(labels: np.ndarray) -> bytes:

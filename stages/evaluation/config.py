@@ -14,7 +14,7 @@ def _different(values: list) -> list:
     return values
 
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 63)]], Field(min_length=1), AfterValidator(_different)]
 """Section `seeds`: every run is trained once per seed; its scores are means over the seeds."""
 
 

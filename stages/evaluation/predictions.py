@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
-from stages.common.files import new_file
-from stages.data.tables import ROWS_AT_ONCE, columns, stream_rows
+from stages.data.tables import ROWS_AT_ONCE, append, columns, open_table, stream_rows
 
 PREDICTIONS = pa.schema(
     columns(
@@ -43,10 +41,10 @@ class Prediction(NamedTuple):
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write rows as they come; memory does not grow with their number."""
-    with new_file(path) as part, pq.ParquetWriter(part, PREDICTIONS, compression="zstd") as writer:
+    with open_table(path, PREDICTIONS) as writer:
         remaining = iter(predictions)
         while rows := list(islice(remaining, ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist([row._asdict() for row in rows], schema=PREDICTIONS))
+            append(writer, [row._asdict() for row in rows])
 
 
 def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator[dict]:

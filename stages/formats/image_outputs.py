@@ -11,7 +11,7 @@ from stages.data.decoding import BadImage
 from stages.engine.shard_jobs import Failure, Job, Tick, key_of
 from stages.formats.inputs import Source, file_in, read
 from stages.formats.measured_defects import record_of
-from stages.formats.outputs import read_record, remove_outputs, write_output
+from stages.formats.outputs import read_record, record_json, remove_outputs, write_output
 from stages.formats.writers import write_files
 from stages.runtime.network import Network, OperatingPoint, open_network
 
@@ -66,7 +66,7 @@ class Predict:
             record = record_of(network, source, sha256, image)
             if self.force:  # files of formats not asked for now are of the old model, and would count as done later
                 remove_outputs(source.name, self.out)
-            write_output(path, (record.model_dump_json(indent=1) + "\n").encode(), self.force)
+            write_output(path, record_json(record), self.force)
         write_files(record, image, self.out, self.folders, self.force)
 
 

@@ -1,6 +1,7 @@
 """The output folder: images already predicted are not predicted again, and no file is overwritten without --force."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from stages.common.errors import UserError
 from stages.common.files import new_file
+from stages.common.params import read_sealed, sealed
 from stages.data.root_files import Unreadable, open_file
 from stages.formats.inputs import SUFFIX_IN, Source, file_in
 from stages.formats.measured_defects import Record
@@ -61,10 +63,15 @@ def write_output(path: Path, data: bytes, force: bool) -> None:
 def read_record(path: Path) -> Record:
     """The record in a file. Raises UserError where there is none."""
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return Record.model_validate_json(json.dumps(read_sealed(path, "remove it")))
+    except ValidationError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a readable record ({reason}); remove it") from None
+
+
+def record_json(record: Record) -> bytes:
+    """A record as its file holds it."""
+    return (json.dumps(sealed(record.model_dump(mode="json")), indent=1) + "\n").encode()
 
 
 def _sha256(path: Path) -> str | None:

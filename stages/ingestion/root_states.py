@@ -31,7 +31,7 @@ def marks_of(root: Path | RemotePath) -> dict[str, tuple[int, str]]:
     if not root.is_dir():
         raise UserError(f"data.root = {root}: no such folder")
     memory = work_folder() / "fingerprints" / f"{fingerprint(str(root.resolve()))}.json"
-    known = json.loads(read_cached(memory) or b"{}")
+    known = remembered(memory)
     states = states_of(root, known)
     if states != known:
         write_cached(memory, json.dumps(states).encode())
@@ -42,6 +42,15 @@ def folder_of(root: Path | RemotePath) -> Path | RemotePath:
     """`root`, or the folder that it is in where it is a YAML file."""
     is_file = root.suffix in (".yaml", ".yml") if isinstance(root, RemotePath) else root.is_file()
     return root.parent if is_file else root
+
+
+def remembered(memory: Path) -> dict[str, State]:
+    """The states of the last time; none where they cannot be read."""
+    try:
+        known = json.loads(read_cached(memory) or b"{}")
+        return known if isinstance(known, dict) else {}
+    except (ValueError, RecursionError):
+        return {}
 
 
 def states_of(root: Path, known: dict[str, State]) -> dict[str, State]:

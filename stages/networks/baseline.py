@@ -47,7 +47,7 @@ class Params(NetworkSection):
     design: Literal["unet", "deeplabv3", "segformer"]
     encoder: Encoder
     encoder_weights: Literal["imagenet"] | None
-    decoder_width: int = Field(ge=16, multiple_of=16)
+    decoder_width: int = Field(ge=16, le=4096, multiple_of=16)
 
     @model_validator(mode="after")
     def _dilatable(self) -> Self:

@@ -18,7 +18,7 @@ class Params(NetworkSection):
     """`width`: channels of the semantic decoder (paper: 256). `detail`, `binary`: with the branch, with the head."""
 
     architecture: Literal["student"]
-    width: int = Field(ge=8, multiple_of=8)
+    width: int = Field(ge=8, le=4096, multiple_of=8)
     detail: bool
     binary: bool
 

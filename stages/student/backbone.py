@@ -3,7 +3,6 @@
 Blocks behind the deepest tap are not built: nobody reads them.
 """
 
-import json
 from pathlib import Path
 
 import timm
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.common.params import parse
+from stages.common.params import check_digests, parse, read_json
 from stages.student.config import BackboneConfig
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
@@ -96,15 +95,12 @@ def freeze_but_bitfit(network: nn.Module) -> None:
 def read_backbone_config(folder: Path) -> BackboneConfig:
     """The `config.json` of a folder that the weights stage made."""
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a readable backbone configuration: {error}") from None
-    return parse(BackboneConfig, values, where=str(path))
+    return parse(BackboneConfig, read_json(path, "expected that of a backbone"), where=str(path))
 
 
 def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]:
     """Pre-trained backbone for inputs of `size_px`. Raises UserError for unreadable or missing weights."""
+    check_digests(folder)
     config = read_backbone_config(folder)
     path = folder / "model.safetensors"
     try:

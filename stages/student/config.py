@@ -1,23 +1,27 @@
 """What rebuilds a trained network: its own parameters, how images reach it, and the backbone it was built on."""
 
-import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from stages.common.errors import UserError
-from stages.common.params import Section, parse
+from stages.common.params import Section, parse, read_sealed
 
 CONFIG = "student.json"
-"""Lies beside a trained network's weights, and in an export."""
+"""Lies beside a trained network's weights, with their SHA-256 and a checksum of its own."""
+
+
+N = TypeVar("N", int, float)
+Number = Annotated[N, Field(ge=-16_384, le=16_384)]
+"""An argument of a network: whoever wrote it may have meant to fill the memory."""
 
 
 class ViewParams(Section):
     """Section `view`: how an image of any size reaches a network of one size."""
 
     scale: Literal["native", "stretch"]
-    size_px: int = Field(ge=28, multiple_of=2)
+    size_px: int = Field(ge=28, le=16_384, multiple_of=2)
 
 
 class NetworkSection(Section):
@@ -46,19 +50,30 @@ class BackboneConfig(Section):
 
     name: str
     family: Literal["vit", "pyramid"] = "vit"
-    timm_kwargs: dict[str, int | float | bool | str]
-    img_size: int = Field(gt=0)
+    timm_kwargs: dict[str, Number[int] | Number[float] | bool | str]
+    img_size: int = Field(gt=0, le=16_384)
     mean: list[float] = Field(min_length=3, max_length=3)
-    std: list[float] = Field(min_length=3, max_length=3)
-    taps: list[int] = Field(min_length=4, max_length=4)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    taps: list[Annotated[int, Field(ge=0, le=100)]] = Field(min_length=4, max_length=4)
     source: str
 
     @field_validator("timm_kwargs")
     @classmethod
-    def _named(cls, kwargs: dict) -> dict:
+    def _opens_nothing(cls, kwargs: dict) -> dict:
+        """A configuration may come from anyone, and timm opens files and downloads by these."""
         if "model_name" not in kwargs:
             raise ValueError("model_name is missing: written by an earlier version, train again (dvc repro)")
+        if found := {"pretrained", "checkpoint_path", "cache_dir"} & kwargs.keys():
+            raise ValueError(f"{min(found)} is not allowed: timm would open it")
+        if not re.fullmatch(r"[\w.]+", str(kwargs["model_name"])):
+            raise ValueError("model_name: allowed are letters, digits, `_` and `.`; timm would open anything else")
         return kwargs
+
+    def parameters(self, size_px: int) -> float:
+        """At least so many a `vit` has for inputs of `size_px`, by its arguments: blocks and positions."""
+        kwargs = {"depth": 1, "embed_dim": 1, "mlp_ratio": 4, "patch_size": 16} | self.timm_kwargs
+        dim, patches = kwargs["embed_dim"], size_px / kwargs["patch_size"]
+        return kwargs["depth"] * dim**2 * (4 + 2 * kwargs["mlp_ratio"]) + patches**2 * dim
 
 
 class NetworkConfig(Section):
@@ -68,7 +83,7 @@ class NetworkConfig(Section):
     `white_level` is the data set's it was trained on. `plan_sha256` is that of the plan it was trained by.
     """
 
-    names: list[str] = Field(min_length=1)
+    names: list[str] = Field(min_length=1, max_length=254)
     network: dict[str, Any]
     view: ViewParams
     backbone: BackboneConfig | None
@@ -77,12 +92,13 @@ class NetworkConfig(Section):
 
 
 def read_config(folder: Path) -> NetworkConfig:
-    """The configuration of a trained network or of an export. Raises UserError for anything else."""
+    """The configuration of a trained network. Raises UserError for anything else."""
+    return read_student(folder)[0]
+
+
+def read_student(folder: Path) -> tuple[NetworkConfig, str]:
+    """The same, and the SHA-256 of its weights."""
     path = folder / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
-    if isinstance(values, dict) and "plan_sha256" not in values and values.keys() & {"student", "network"}:
-        raise UserError(f"{path}: written by a version before 0.2; train again (dvc repro), or export again")
-    return parse(NetworkConfig, values, where=str(path))
+    values = read_sealed(path, "not a trained student; train it again")
+    weights = values.pop("weights_sha256", "")
+    return parse(NetworkConfig, values, where=str(path)), weights

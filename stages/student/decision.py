@@ -1,6 +1,5 @@
 """From logits to labels: argmax, or the operating point that was chosen for a student; saved beside its weights."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from stages.common.errors import UserError
-from stages.common.params import Section, parse
+from stages.common.params import Section, parse, read_sealed
 
 DECISION = "operating_point.json"
 """Lies beside a student's weights, where `evaluate` has seen it."""
@@ -39,10 +38,7 @@ def read_decision(folder: Path, classes: int) -> Decision:
     path = folder / DECISION
     if not path.is_file():
         return ARGMAX
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error})") from None
+    values = read_sealed(path, "evaluate the run again")
     return checked(parse(Decision, values, str(path)), classes, str(path))
 
 

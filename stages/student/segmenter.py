@@ -4,19 +4,19 @@ A network is one file, `stages/networks/NAME.py`, chosen by `network.architectur
 `NetworkSection`), `Network` (a `Segmenter`) and `untrained(config, backbone)`, the network before its first step.
 """
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from stages.common.errors import UserError
-from stages.common.files import new_folder
-from stages.common.params import parse
+from stages.common.errors import UserError, lacks_memory
+from stages.common.files import new_folder, sha256_file
+from stages.common.params import parse, write_sealed
 from stages.student import plugins
-from stages.student.config import CONFIG, NetworkConfig, read_config
+from stages.student.config import CONFIG, NetworkConfig, read_student
 
 WEIGHTS = "student.safetensors"
 
@@ -54,20 +54,32 @@ class Segmenter(nn.Module):
 def save_student(student: Segmenter, folder: Path) -> None:
     """Write weights and configuration into `folder`, whole or not at all."""
     with new_folder(folder) as part:
-        weights = {key: value.contiguous() for key, value in sorted(student.state_dict().items())}
+        data = save({key: value.contiguous() for key, value in sorted(student.state_dict().items())})
         # by Python, so that a full disk is an OSError
-        (part / WEIGHTS).write_bytes(save(weights))
-        (part / CONFIG).write_text(student.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (part / WEIGHTS).write_bytes(data)
+        digest = {"weights_sha256": hashlib.sha256(data).hexdigest()}
+        write_sealed(part / CONFIG, student.config.model_dump(mode="json") | digest)
 
 
 def load_student(folder: Path) -> Segmenter:
-    """A saved network in evaluation mode, on the CPU. Raises UserError for anything else."""
-    config, where = read_config(folder), str(folder / CONFIG)
+    """A saved network in evaluation mode, on the CPU. Raises UserError for anything else.
+
+    A configuration may come from anyone: a network larger than its file of weights is not built.
+    """
+    (config, digest), where, weights = read_student(folder), str(folder / CONFIG), folder / WEIGHTS
     module = plugins.load("networks", config.network.get("architecture"), f"{where}: network.architecture")
     parse(module.Params, config.network, where, "network")
+    if not weights.is_file() or sha256_file(weights) != digest:
+        raise UserError(f"{weights}: missing or damaged: not the weights that {CONFIG} was written with")
     try:
+        if config.backbone and config.backbone.parameters(config.view.size_px) > weights.stat().st_size:
+            raise ValueError("its configuration describes a larger network than its weights")
         student = module.Network(config)
-        student.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a trained student: {' '.join(str(error).split())[:300]}") from None
+        student.load_state_dict(load_file(weights))
+    except Exception as error:
+        # timm raises nearly anything on arguments that do not fit together
+        if isinstance(error, UserError) or lacks_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"{folder}: not a trained student: {reason}") from None
     return student.eval()

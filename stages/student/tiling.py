@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from stages.common.errors import UserError
 from stages.student.config import ViewParams
 from stages.student.decision import ARGMAX, Decision, decide, drop_small
 
@@ -61,6 +62,8 @@ def predict(
         if watch:
             watch(rows, logits)
         labels[rows], confidence[rows] = decide(logits, decision)
+    if not np.isfinite(confidence).all():
+        raise UserError("the network's output is not finite: its weights or its input statistics are damaged")
     drop_small(labels, decision)
     return Prediction(labels, confidence)
 

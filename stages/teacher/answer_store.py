@@ -59,6 +59,14 @@ class Store:
         if payload is None:
             return None
         path.touch()
+        try:
+            return self._rows(payload)
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError):
+            print(f"{path}: no answer, computed again", file=sys.stderr)
+            return None
+
+    @staticmethod
+    def _rows(payload: bytes) -> list[dict]:
         return [row | {"rle": row["rle"].encode("ascii")} for row in json.loads(zlib.decompress(payload))]
 
     def put(self, path: Path, rows: Sequence[dict]) -> None:

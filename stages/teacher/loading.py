@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from stages.common.params import check_digests
 from stages.teacher.promptable import Teacher
 from stages.teacher.sam import SamTeacher, load_sam
 from stages.teacher.transformers_sam import family_of, load_transformers
@@ -11,6 +12,7 @@ from stages.teacher.transformers_sam import family_of, load_transformers
 
 def load_teacher(folder: Path, device: torch.device) -> Teacher:
     """For inference on `device`. Raises UserError where the folder is not readable or a package is missing."""
+    check_digests(folder)
     if family_of(folder / "config.json") is None:
         return SamTeacher(load_sam(folder)[0].to(device))
     return load_transformers(folder).to(device)

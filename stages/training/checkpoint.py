@@ -1,11 +1,13 @@
 """Checkpoints of a training: its whole state in one file with a checksum, written at a bounded share of its time."""
 
 import io
+import sys
 import time
 from pathlib import Path
 
 import torch
 
+from stages.common.errors import lacks_memory
 from stages.common.workdir import read_cached, write_cached
 
 SHARE = 0.01
@@ -22,7 +24,13 @@ def save_state(path: Path, state: dict) -> None:
 def load_state(path: Path) -> dict | None:
     """What `save_state` wrote, on the CPU; None without a file or, reported on stderr, with a damaged one."""
     payload = read_cached(path)
-    return None if payload is None else torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        return None if payload is None else torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, where the payload is no checkpoint
+        if lacks_memory(error):
+            raise
+        print(f"{path}: no checkpoint ({type(error).__name__}), trained from the start", file=sys.stderr)
+        return None
 
 
 class Pace:

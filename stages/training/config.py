@@ -26,8 +26,8 @@ class TrainParams(Section):
     order. So the processes of a training, which share them out, change no bit of it.
     """
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=1_000_000)
+    batch_size: int = Field(gt=0, le=65_536)
     micro_batches: int = Field(gt=0)
     trusted_share: float = Field(ge=0, le=1)
     defect_share: float = Field(ge=0, le=1)
@@ -50,7 +50,7 @@ class TrainParams(Section):
 class LoadingParams(Section):
     """Section `loading`: `workers` processes load samples. No byte depends on it, so it is part of no plan."""
 
-    workers: int = Field(ge=0)
+    workers: int = Field(ge=0, le=1024)
 
 
 class Plan(Section):

@@ -75,7 +75,11 @@ def fit(
     training = Training(student, ema.module, optimizer, schedule, now, method.to(device))
     first = processes.rank == 0
     if checkpoint is not None and (state := processes.of_first(lambda: load_state(checkpoint))):
-        training.load(state)
+        try:
+            training.load(state)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{checkpoint}: not of this training ({reason}); remove it") from None
         if first:
             print(f"resuming at step {now.step} ({checkpoint})", file=sys.stderr)
 

@@ -10,10 +10,8 @@ from stages.data.tables import IMAGES, SPLITS, read_table
 from stages.ingest import main
 
 
-def ingest(root: Path, out: Path | None = None, strict: bool = False, workers: int = 2, **changes: object) -> dict:
-    """Run the stage into `out`, with `changes` in section ingest; returns its metrics."""
-    out = out or root.parent / "out"
-    out.mkdir(exist_ok=True)
+def settings_of(**changes: object) -> dict:
+    """Section ingest with `changes`."""
     settings = {
         "duplicates": "error",
         "near_duplicates": 40,
@@ -22,8 +20,14 @@ def ingest(root: Path, out: Path | None = None, strict: bool = False, workers: i
         "confidence": None,
         "white_level": None,
     } | changes
-    settings["split"] = {"group": None, "val": 0.15, "test": 0.15, "seed": 0} | changes.get("split", {})
-    YAML().dump({"data": {"root": str(root)}, "ingest": settings}, out / "params.yaml")
+    return settings | {"split": {"group": None, "val": 0.15, "test": 0.15, "seed": 0} | changes.get("split", {})}
+
+
+def ingest(root: Path, out: Path | None = None, strict: bool = False, workers: int = 2, **changes: object) -> dict:
+    """Run the stage into `out`, with `changes` in section ingest; returns its metrics."""
+    out = out or root.parent / "out"
+    out.mkdir(exist_ok=True)
+    YAML().dump({"data": {"root": str(root)}, "ingest": settings_of(**changes)}, out / "params.yaml")
     main(out / "tables", out / "truth", out / "ingest.json", out / "params.yaml", strict=strict, workers=workers)
     return json.loads((out / "ingest.json").read_text())
 

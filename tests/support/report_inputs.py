@@ -11,6 +11,7 @@ from PIL import Image
 
 from stages import report
 from stages.common.files import write_csv
+from stages.common.params import write_sealed
 from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.evaluation.average_precision import average_precision, detected
 from stages.evaluation.bootstrap import BootstrapParams
@@ -121,7 +122,7 @@ def build(
                 defects = summarise_defects(np.array([[counts_of(one)] for one in outcomes]), BOOTSTRAP)
                 found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
                 metrics[split] = scores | {"defects": defects | average_precision(found, names)}
-        (root / "predictions" / name / "scores.json").write_text(json.dumps(metrics))
+        write_sealed(root / "predictions" / name / "scores.json", metrics)
         (root / "predictions" / name / "curves.json").write_text(json.dumps(drawn))
         trained = root / "data" / "curves" / name / "7"
         trained.mkdir(parents=True)
