@@ -10,7 +10,7 @@ from stages.ingestion.config import SplitParams
 from stages.ingestion.counterparts import image_id
 from stages.ingestion.groups import split_by_group
 from stages.ingestion.layout import ImageFile, Layout, read_layout
-from stages.ingestion.truth import own_format
+from stages.ingestion.pixel_truth import own_format
 from tests.support.bad_sets import encoded, picture, put, sound
 from tests.support.ingesting import images_by_id, ingest
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.tables import TRUTH, decode_label_map, read_table
-from stages.ingestion.truth import mask_format, misfits, own_format
+from stages.ingestion.pixel_truth import mask_format, misfits, own_format
 from tests.support.ingesting import ingest
 
 HEIGHT, WIDTH = 12, 20

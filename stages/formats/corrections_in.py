@@ -13,7 +13,7 @@ from stages.formats.correction import BadDrawing, Correction, Drawing, KnownImag
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
 from stages.formats.yolo import NOT_LABELS, names_in, read_yolo
-from stages.ingestion.truth import BadMask, own_format, parse_mask
+from stages.ingestion.pixel_truth import BadMask, own_format, parse_mask
 
 ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
 

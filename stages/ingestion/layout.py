@@ -24,8 +24,8 @@ from stages.ingestion.data_yaml import (
     relative_path,
 )
 from stages.ingestion.labels import count_rows
+from stages.ingestion.pixel_truth import MaskFormat, mask_format
 from stages.ingestion.rejects import Reject
-from stages.ingestion.truth import MaskFormat, mask_format
 
 COMPANIONS = (".txt", ".cache", ".json", ".xml", ".csv", ".yaml")
 """Suffixes of files that labelling tools write beside images; they are skipped without a finding."""

@@ -14,8 +14,8 @@ from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import MAX_LABEL_BYTES, MAX_ROWS, ROUNDING, RowFormat, count_rows, parse_labels
 from stages.ingestion.layout import ImageFile
+from stages.ingestion.pixel_truth import BadMask, MaskFormat, misfits, parse_mask
 from stages.ingestion.rejects import Reject
-from stages.ingestion.truth import BadMask, MaskFormat, misfits, parse_mask
 
 LISTED = 100
 """Bad rows of one label file that are listed one by one; the rest is one finding more."""
