@@ -70,7 +70,7 @@ def fresh_store(sam: Sam, weights: Path, folder: Path, how: str) -> Store:
 
 
 def ours(sam: Sam, work: Work, how: str, store: Store) -> list[dict]:
-    """As `stages.rasterize`: from files, four candidates per box with all their scores, as RLE, cached in `store`.
+    """As `stages.rasterize`: from files, five candidates per box with all their scores, as RLE, cached in `store`.
 
     `store` is emptied first, so that nothing is cached. With PyTorch's threads as the stage has them.
     """

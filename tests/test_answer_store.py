@@ -15,6 +15,7 @@ WITHOUT_EFFECT = {
     "stages.common.files",
     "stages.common.params",
     "stages.common.workdir",  # where answers are cached
+    "stages.data.remote",
     "stages.data.root_files",  # which file is opened; its bytes are part of the key
     "stages.data.tables",
 }

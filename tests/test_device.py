@@ -9,7 +9,7 @@ from torch import nn
 from stages.common.errors import UserError
 from stages.compute import device
 from stages.compute.device import device_of, multiplies_in_bf16, spell_out_attention
-from stages.training import loop
+from stages.training import micro_batches
 from stages.training.micro_batches import logits_of
 from tests.support.tiny_student import student
 
@@ -53,7 +53,7 @@ def test_on_a_gpu_attention_stays_fused():
 
 @pytest.mark.parametrize("has_it", [False, True])
 def test_training_s_logits_are_float32_and_near_float32_s(has_it, monkeypatch):
-    monkeypatch.setattr(loop, "multiplies_in_bf16", lambda _: has_it)
+    monkeypatch.setattr(micro_batches, "multiplies_in_bf16", lambda _: has_it)
     network = student().eval()
     seen = []
     convolution = next(part for part in network.modules() if isinstance(part, nn.Conv2d) and part.bias is None)

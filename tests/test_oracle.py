@@ -16,7 +16,7 @@ VALUES = {"fine": 0.5, "binary": 0.5, "beta": 0.4}
 
 def split(trusted: list[bytes | None]) -> TrainSplit:
     masks = pa.table({"trusted": pa.array(trusted, pa.binary())})
-    return TrainSplit(source=None, classes=2, masks=masks, candidates=None, view=None, seed=0)
+    return TrainSplit(source=None, masks=masks, candidates=None, view=None, seed=0)
 
 
 def losses(batch, logits):

@@ -101,7 +101,7 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
         (("ingest", "split", "group"), "(", "ingest.split.group = '(': not a regular expression"),
         (("ingest", "confidence"), 1.5, "ingest.confidence = 1.5: Input should be less than or equal to 1"),
         (("ingest", "white_level"), 0.0, "ingest.white_level = 0.0: Input should be greater than 0"),
-        (("ingest", "polygons"), "trust", "ingest.polygons = 'trust': Input should be 'box'"),
+        (("ingest", "polygons"), "trusts", "ingest.polygons = 'trusts': Input should be 'box'"),
         (("ingest", "split", "val"), 0.9, "their sum must be less than 1"),
     ],
 )
@@ -113,7 +113,7 @@ def test_other_mistakes_are_refused(tmp_path, path, value, message):
 def test_every_stage_refuses_what_it_reads_when_it_runs_alone(tmp_path, name):
     model = importlib.import_module(f"stages.{name}").Params
     for section in model.model_fields:
-        wrong = "abc" if section in ("rows", "seeds") else {**PARAMS[section], "tpyo": 1}
+        wrong = "abc" if section in ("rows", "seeds", "weights") else {**PARAMS[section], "tpyo": 1}
         write(tmp_path, {**PARAMS, section: wrong})
         with pytest.raises(UserError, match=rf"params\.yaml: {section}"):
             load_params(model, tmp_path / "params.yaml")

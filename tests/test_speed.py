@@ -25,7 +25,7 @@ from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.student.decision import ARGMAX
 from stages.teacher.sam import save_sam
-from stages.training import loop
+from stages.training import micro_batches
 from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
@@ -65,7 +65,7 @@ def test_the_plain_reference_runs_all_blocks_and_they_change_nothing(fitted):
 
 def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypatch):
     # in bfloat16 the two differ in the third digit
-    monkeypatch.setattr(loop, "multiplies_in_bf16", lambda _: False)
+    monkeypatch.setattr(micro_batches, "multiplies_in_bf16", lambda _: False)
     ours = copy.deepcopy(fitted)
     images, labels = batch_of(demo_images(2), SIZE_PX)
     calls = steps(ours, images, labels)
@@ -125,7 +125,7 @@ def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
     for number, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
         window = (0, 0, width, height) if how == "whole" else teachers.window_of(box, (height, width), teachers.PARAMS)
         for multi in range(3):
-            ours = rle.decode(rows[4 * number + 1 + multi]["rle"], (height, width))
+            ours = rle.decode(rows[5 * number + 1 + multi]["rle"], (height, width))
             cut = ours[window[1] : window[3], window[0] : window[2]]
             assert (cut != mask[multi]).mean() < 1e-3
             assert ours.sum() == cut.sum()

@@ -434,7 +434,7 @@ kind(
     "corners and a confidence",
     every(*FOUR_LABELS, text=POLYGON.strip() + " .87\n"),
     settings=TAKEN,
-    counts={"train.boxes_by_form.polygon": 2},
+    counts={"train.boxes_by_form.oriented": 2},
 )
 kind(
     "half of the rows lost in one file",
