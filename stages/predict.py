@@ -68,7 +68,7 @@ def main(
     work = Predict(network.identity, model.resolve(), device, operating_point, out.resolve(), folders, force, network)
     with progress((), "predict", "images", total=len(todo)) as bar:
         where = Engine(engine, ray_address, gpus_per_task)
-        for done in run_jobs(work, jobs_of(todo, set(known), network.identity), where, bar):
+        for done in run_jobs(work, jobs_of(todo, set(known)), where, bar):
             skipped |= dict(done.failures)
     for file, reason in skipped.items():
         print(printable(f"skipped: {file}: {reason}"), file=sys.stderr)

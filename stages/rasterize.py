@@ -53,9 +53,11 @@ def main(
     images = {split: count_rows(tables / split / "images.parquet", IMAGES) for split in SPLITS}
     numbers = wanted(shards, total := sum(shard_count(rows, values.shard_size) for rows in images.values()))
     size, drawn = values.shard_size, {split: None if split == "test" else trusted for split in SPLITS}
-    jobs = chain.from_iterable(jobs_of(tables, drawn[split], split, size, work.identity) for split in SPLITS)
+    jobs = chain.from_iterable(jobs_of(tables, drawn[split], split, size) for split in SPLITS)
     with progress((), "rasterize", "images", total=sum(images.values()) if shards is None else None) as bar:
-        finished = run_jobs(work, some_of(jobs, numbers), Engine(engine, ray_address, gpus_per_task), bar)
+        # without --shards to the very end, where the tables' last check is
+        asked = jobs if shards is None else some_of(jobs, numbers)
+        finished = run_jobs(work, asked, Engine(engine, ray_address, gpus_per_task), bar)
     stop_at_failures([failure for done in finished for failure in done.failures], sum(images.values()))
     if shards is not None:
         typer.echo(f"shards {shards} of {total} are done; without --shards the command completes the masks", err=True)

@@ -387,10 +387,8 @@ def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, stud
     point = metrics["operating_point"]
     assert (point["wish"], point["chosen_on"]) == ({"recall": 1.0}, "SAM's masks of val")
     (own,) = point["by_seed"]
-    saved = json.loads((tmp_path / "out/models/4/operating_point.json").read_text())
-    assert {key: value for key, value in saved.items() if key != "checksum"} == {
-        key: own[key] for key in saved if key != "checksum"
-    }
+    saved = read_sealed(tmp_path / "out/models/4/operating_point.json", "")
+    assert saved == {key: own[key] for key in saved}
     assert own["fulfilled"] == {"dirt": True, "damage": True}
     # val's smallest regions: 140 px of dirt, 120 px of damage; half of them
     assert own["least_area_px"] == [70, 60]
@@ -473,7 +471,7 @@ def test_more_than_2_gib_of_label_maps_are_read_one_after_another(tmp_path):
         for kind in ("label_maps", "candidates"):
             os.link(folder / f"{kind}/00000.parquet", folder / f"{kind}/{index:05d}.parquet")
     write_index(folder, [Shard(index, 1, {}) for index in range(count)])
-    found = predicting.references("val", tmp_path / "tables", tmp_path / "masks", tmp_path / "truth")
+    found = predicting.references("val", tmp_path / "tables", tmp_path / "masks", tmp_path / "truth", predicting.SAM)
     assert sum(len(row["reference"]) for row in found) == count * size > 2**31
 
 
@@ -482,4 +480,17 @@ def test_human_masks_out_of_the_order_of_the_images_are_refused(tmp_path, studen
     table = pq.read_table(tmp_path / "truth/test.parquet")
     write_table(tmp_path / "truth/test.parquet", TRUTH, table.to_pylist()[::-1])
     with pytest.raises(UserError, match=r"test.parquet: mask of test/p1, which images.parquet lacks or has elsewhere"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 256])
+def test_a_human_mask_after_the_last_image_is_refused_where_shards_end_with_the_images_too(
+    tmp_path, student, monkeypatch, size
+):
+    build(tmp_path, exact_truth())
+    rows = pq.read_table(tmp_path / "truth/test.parquet").to_pylist()
+    write_table(tmp_path / "truth/test.parquet", TRUTH, [*rows, rows[-1] | {"image_id": "test/p9"}])
+    for module in (predicting, seed_runs):
+        monkeypatch.setattr(module, "SHARD_IMAGES", size)
+    with pytest.raises(UserError, match=r"test.parquet: mask of test/p9, which images.parquet lacks or has elsewhere"):
         run(tmp_path)

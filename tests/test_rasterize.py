@@ -21,7 +21,7 @@ from stages.masks.shards import read_candidates, read_masks, shard_indices
 from stages.teacher import answers, rasterizing
 from stages.teacher.sam import build_sam, save_sam
 from stages.teacher.windows import crop_window
-from tests.support.tiny_teacher import TINY, tiny_sam
+from tests.support.tiny_teacher import TINY, count_encoded, params_of, tiny_sam
 
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}
 BOXES_OF = {
@@ -73,24 +73,10 @@ def tables(tmp_path) -> Path:
 def rasterized(tables, tmp_path):
     """A function that runs the stage with some parameters changed and returns the folder of masks."""
     save_sam(tmp_path / "weights", tiny_sam(), TINY)
-    defaults = dict(
-        view="whole",
-        context=1.8,
-        min_view_px=16,
-        min_scale=None,
-        grow=0.0,
-        parts="all",
-        min_part=0.0,
-        candidate="best",
-        clip_margin=0.1,
-        batch_size=4,
-        shard_size=2,
-    )
 
     def run(name="masks", shards=None, **changed) -> Path:
         params = tmp_path / "params.yaml"
-        values = {key: "null" if value is None else value for key, value in (defaults | changed).items()}
-        params.write_text("rasterize:\n" + "".join(f"  {key}: {value}\n" for key, value in values.items()))
+        params.write_text(json.dumps({"rasterize": params_of().model_dump() | changed}))
         where = {"tables": tables, "weights": tmp_path / "weights", "out": tmp_path / name}
         rasterize.main(**where, params=params, device="cpu", shards=shards)
         return tmp_path / name
@@ -134,6 +120,16 @@ def test_one_candidate_per_box_is_chosen_as_the_parameter_says(rasterized, candi
         assert [row["chosen"] for row in rows[start : start + 5]] == [index == expected for index in range(5)]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_box_of_no_image_is_refused_in_the_last_split_too(rasterized, tables, split):
+    path = tables / split / "boxes.parquet"
+    row = read_table(tables / "train/boxes.parquet", BOXES).to_pylist()[0]
+    rows = [*read_table(path, BOXES).to_pylist(), row | {"image_id": f"{split}/zz", "box_id": f"{split}/zz:1"}]
+    write_table(path, BOXES, rows)
+    with pytest.raises(UserError, match=rf"boxes.parquet: box of {split}/zz, which images.parquet lacks"):
+        rasterized()
+
+
 def test_outside_its_crop_a_mask_is_empty(rasterized):
     rows = candidates_of(rasterized(view="crop", clip_margin=None) / "train")
     assert any(row["area"] for row in rows)
@@ -166,10 +162,7 @@ def test_the_same_inputs_give_the_same_bytes(rasterized):
 @pytest.fixture
 def encoded(monkeypatch):
     """Counts the views that the network encodes."""
-    seen = []
-    forward = ImageEncoderViT.forward
-    monkeypatch.setattr(ImageEncoderViT, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
-    return seen
+    return count_encoded(monkeypatch)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -92,23 +92,23 @@ def test_each_shard_gets_its_images_and_all_of_their_boxes(tmp_path_factory, cou
     boxes = [row(BOXES, image_id=f"val/{n:02d}", line=line) for n, count in enumerate(counts) for line in range(count)]
     write_table(tables / "val/images.parquet", IMAGES, images)
     pq.write_table(pa.Table.from_pylist(boxes, BOXES), tables / "val/boxes.parquet", row_group_size=group)
-    found = list(jobs_of(tables, None, "val", size, "x"))
+    found = list(jobs_of(tables, None, "val", size))
     assert [job.index for job in found] == list(range(-(-len(counts) // size)))
     assert [row for job in found for row in job.images.to_pylist()] == [one | {"drawn": None} for one in images]
     assert [row for job in found for row in job.boxes.to_pylist()] == boxes
     for job in found:
         assert set(job.boxes["image_id"].to_pylist()) <= set(job.images["image_id"].to_pylist())
-    assert len({job.key for job in found}) == len(found)
+    assert len({key_of("x", job.images, job.boxes) for job in found}) == len(found)
 
 
 def test_an_empty_split_is_one_job_and_foreign_boxes_are_refused(tmp_path):
     write_table(tmp_path / "test/images.parquet", IMAGES, [])
     write_table(tmp_path / "test/boxes.parquet", BOXES, [])
-    (job,) = jobs_of(tmp_path, None, "test", 4, "x")
+    (job,) = jobs_of(tmp_path, None, "test", 4)
     assert (job.index, len(job.images), len(job.boxes)) == (0, 0, 0)
     write_table(tmp_path / "test/boxes.parquet", BOXES, [row(BOXES, image_id="test/a")])
     with pytest.raises(UserError, match=r"boxes.parquet: box of test/a, which images.parquet lacks"):
-        list(jobs_of(tmp_path, None, "test", 4, "x"))
+        list(jobs_of(tmp_path, None, "test", 4))
 
 
 def row(schema: pa.Schema, **values) -> dict:

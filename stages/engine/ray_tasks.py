@@ -4,7 +4,6 @@ A worker process opens the work once. The driver keeps twice as many tasks in fl
 on what is finished, in any order. A lost driver loses nothing: finished shards lie in staging.
 """
 
-import hashlib
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stages.common.errors import STOPPING, UserError
+from stages.common.workdir import files_fingerprint
 from stages.engine.shard_jobs import Done, Job, Work, Worker
 
 LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "torchvision", "timm", "transformers")
@@ -61,9 +61,8 @@ def _do(work: Work, job: Job, driver: dict[str, str]) -> Done:
 
 @cache
 def environment() -> dict[str, str]:
-    """Versions of LIBRARIES, and the first 12 hex digits of the SHA-256 of this project's code."""
-    code = b"".join(path.read_bytes() for path in sorted(STAGES.rglob("*.py")))
-    versions = {"boxes2pixels": hashlib.sha256(code).hexdigest()[:12]}
+    """Versions of LIBRARIES, and the first 12 hex digits of the fingerprint of this project's code."""
+    versions = {"boxes2pixels": files_fingerprint(sorted(STAGES.rglob("*.py")))[:12]}
     for name in LIBRARIES:
         try:
             versions[name] = version(name)

@@ -4,8 +4,8 @@
     STAGING/KEY/done.json   names and SHA-256 of these files, written last: the shard is finished
 
 The key of a shard is made of its rows and of all else that its files depend on. So a finished shard is its own
-checkpoint: a run that was killed or that had images it could not use, another process or another machine goes on where
-it ended, and after a change of the data set only changed shards are computed.
+checkpoint: a run that was killed or that had images it could not use, is resumed by another process or on another
+machine, and after a change of the data set only changed shards are computed.
 """
 
 import hashlib
@@ -43,12 +43,8 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Shard `index` of `split`: rows of some images, and rows of the boxes that belong to them.
+    """Shard `index` of `split`: rows of some images, and rows of the boxes that belong to them."""
 
-    `key`: hex SHA-256 of all that the shard's files depend on.
-    """
-
-    key: str
     split: str
     index: int
     images: pa.Table
@@ -94,7 +90,8 @@ class Worker:
         """Do the job, unless its files are there and have the SHA-256 they should have."""
         rows, folder = job.images.num_rows, None
         if self.work.staging is not None:
-            folder = self.work.staging / job.key[:2] / job.key[2:]
+            key = key_of(self.work.identity, job.images, job.boxes)
+            folder = self.work.staging / key[:2] / key[2:]
             if (files := _finished(folder)) is not None:
                 tick(rows)
                 return Done(job.split, job.index, rows, folder, files, [])
@@ -122,7 +119,7 @@ def _finished(folder: Path) -> dict[str, str] | None:
 
 
 def key_of(identity: str, *tables: pa.Table | None) -> str:
-    """`Job.key` of rows that the work called `identity` gets."""
+    """Hex SHA-256 of the rows that the work called `identity` gets, and of that name."""
     rows = [None if table is None else table.to_pylist() for table in tables]
     text = json.dumps([identity, rows], default=lambda data: hashlib.sha256(data).hexdigest())
     return hashlib.sha256(text.encode()).hexdigest()
@@ -162,7 +159,7 @@ def stop_at_failures(failures: list[Failure], images: int) -> None:
         first = failures[0]
         raise UserError(
             f"{len(failures)} of {images} images failed, first {first.image}: {first.reason}; the others are done and "
-            "kept, a rerun costs no more than the shards of those that failed"
+            "cached, a rerun costs no more than the shards of those that failed"
         )
 
 

@@ -8,7 +8,6 @@ from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
 SHOWN_DEFECTS = ("recall_defects_iou10", "recall_defects_iou50", "false_positives_per_image_iou10")
-EMBEDDED = "embedded"
 
 Card = dict[str, list]
 """`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; scores stand beside it."""
@@ -62,8 +61,6 @@ def _backbone(config: NetworkConfig) -> str:
     backbone = config.backbone
     if backbone is None:
         return "see `encoder_weights` of its plan; their licence is that of their publisher"
-    if backbone.name == EMBEDDED:
-        return "the embedded backbone, trained on rendered images only; Apache-2.0, as this project"
     return f"{backbone.name} ({backbone.source}); its licence is that of its publisher"
 
 

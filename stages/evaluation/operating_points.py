@@ -107,7 +107,7 @@ def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[D
     """The decision that fulfils `wish` on the counted images, and for which classes it does.
 
     recall: the highest threshold with at least that share of the defects, or the best share; false_positives_per_image:
-    the lowest threshold with no more than that; cost: the threshold with the least missed defects * cost + false
+    the lowest threshold with no more than that; cost: the threshold with the least false negatives * cost + false
     positives. A class without a true defect keeps 0.5. Regions of less than half the smallest one that detected a
     defect are dropped. The temperature is that of the least negative log likelihood if it lowers the calibration error.
     """

@@ -23,7 +23,7 @@ from stages.data.tables import (
     encode_label_map,
     stream_rows,
 )
-from stages.engine.shard_jobs import Failure, Job, Tick, key_of
+from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.evaluation.average_precision import detected
 from stages.evaluation.components import regions
 from stages.evaluation.config import EvaluateParams
@@ -128,22 +128,24 @@ def load(folder: Path, source: Dataset) -> Segmenter:
     return student
 
 
-def jobs_of(split: str, tables: Path, masks: Path, truth: Path, identity: str) -> Iterator[Job]:
-    """The jobs of val or test. Reads everything as a stream: memory does not grow with the number of images."""
-    rows, index = references(split, tables, masks, truth), 0
+def jobs_of(split: str, tables: Path, masks: Path, truth: Path, judged_by: str) -> Iterator[Job]:
+    """The jobs of val or test; `judged_by`: see `references`.
+
+    Reads everything as a stream: memory does not grow with the number of images."""
+    rows, index = references(split, tables, masks, truth, judged_by), 0
     while (some := list(islice(rows, SHARD_IMAGES))) or not index:
         table = pa.Table.from_pylist(some, schema=REFERENCES)
-        yield Job(key_of(identity, table), split, index, table)
+        yield Job(split, index, table)
         index += 1
 
 
-def references(split: str, tables: Path, masks: Path, truth: Path) -> Iterator[dict]:
-    """Rows of REFERENCES. Test is scored and judged by human masks. Val is scored against SAM's, apart from what people
-    drew, and judged by human ones where there is at least one, else by what people drew, else by SAM's.
+def references(split: str, tables: Path, masks: Path, truth: Path, judged_by: str) -> Iterator[dict]:
+    """Rows of REFERENCES. Test is scored against human masks; val against SAM's, apart from what people drew.
+    `judged_by`: HUMAN, DRAWN_BY_HAND or SAM, what operating points are judged by.
 
     Raises UserError for human masks that are not in the order of the images.
     """
-    path, by = truth / f"{split}.parquet", val_masks(masks, truth).judged_by if split == "val" else HUMAN
+    path = truth / f"{split}.parquet"
     human = stream_rows(path, TRUTH, "ingest", ["image_id", "mask_png"])
     following = next(human, None)
     rows = (
@@ -160,7 +162,7 @@ def references(split: str, tables: Path, masks: Path, truth: Path) -> Iterator[d
         yield row | {
             "reference": found[SAM if split == "val" else HUMAN],
             "drawn": found[DRAWN_BY_HAND],
-            "judged": found[by],
+            "judged": found[judged_by],
         }
     if following is not None:
         where = f"{path}: mask of {following['image_id']}"
@@ -168,7 +170,7 @@ def references(split: str, tables: Path, masks: Path, truth: Path) -> Iterator[d
 
 
 def val_masks(masks: Path, truth: Path) -> ValMasks:
-    """What there is of val."""
+    """What there is of val. Human masks judge where there is at least one, else what people drew, else SAM's."""
     rows = stream_masks(masks / "val", ["height", "width", "trusted"])
     drawn = any(row["trusted"] and rle.area(row["trusted"], (row["height"], row["width"])) for row in rows)
     human = count_rows(truth / "val.parquet", TRUTH) > 0

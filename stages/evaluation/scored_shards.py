@@ -1,9 +1,10 @@
 """What evaluating a shard of images leaves, and the sum of a split's shards."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import chain
 from operator import add
 from pathlib import Path
 
@@ -12,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from stages.common.files import new_file
-from stages.data.tables import ROWS_AT_ONCE
+from stages.data.tables import stream_rows, write_table
 from stages.engine.shard_jobs import Done
 from stages.evaluation.average_precision import Detected
 from stages.evaluation.confidence import Confidence
@@ -62,17 +62,22 @@ def at_resolution(pixels: np.ndarray, values: EvaluateParams) -> np.ndarray:
 def write_scored(path: Path, rows: Sequence[dict], counts: Sequence[Counts]) -> None:
     """Write the rows of one shard and the counts of its images."""
     total = json.dumps(_listed(reduce(add, counts)) if counts else None)
-    schema = SCORED.with_metadata({COUNTS: total})
-    with new_file(path) as part:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, compression="zstd")
+    write_table(path, SCORED.with_metadata({COUNTS: total}), list(rows))
 
 
-def gather(finished: Sequence[Done], classes: int, predictions: Path | None = None, prefix: str = "") -> Scored:
-    """The sum of the shards of a split, in order; with a path, their predictions become one file.
+def counts_in(finished: Sequence[Done]) -> Counts | None:
+    """The sum of the shards' `Counts`; None where no image was judged."""
+    found = [json.loads(pq.read_schema(done.folder / FILE).metadata[COUNTS]) for done in finished if not done.failures]
+    known = [_counts(one) for one in found if one is not None]
+    return reduce(add, known) if known else None
+
+
+def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: str = "") -> Scored:
+    """The sum of the shards of a split, in order; their predictions become one file.
 
     `prefix`: DRAWN for the images that have pixels which people drew, scored on these.
     """
-    total, shape = Scored(), (classes + 1, classes + 1)
+    total, shape = Scored(counts=counts_in(finished)), (classes + 1, classes + 1)
 
     def added(row: dict) -> Prediction:
         total.images += 1
@@ -85,23 +90,11 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path | None = No
             total.at_point.append((np.array(row["point_confusion"]).reshape(shape), np.array(row["point_defects"])))
         return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
 
-    each = map(added, (row for row in _rows(finished, total) if not prefix or row[f"{prefix}confusion"] is not None))
-    if predictions is None:
-        for _ in each:
-            pass
-    else:
-        write_predictions(predictions, each)
+    shards = [done.folder / FILE for done in finished if not done.failures]
+    rows = chain.from_iterable(stream_rows(path, SCORED, "evaluate") for path in shards)
+    ours = (row for row in rows if not prefix or row[f"{prefix}confusion"] is not None)
+    write_predictions(predictions, map(added, ours))
     return total
-
-
-def _rows(finished: Sequence[Done], total: Scored) -> Iterator[dict]:
-    """Rows of SCORED of all shards; adds their counts to `total`."""
-    for done in (one for one in finished if not one.failures):
-        with pq.ParquetFile(done.folder / FILE) as file:
-            if (found := json.loads(file.schema_arrow.metadata[COUNTS])) is not None:
-                total.counts = _counts(found) if total.counts is None else total.counts + _counts(found)
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist()
 
 
 def as_json(found: Detected) -> str:

@@ -13,8 +13,8 @@ from stages.engine.ray_tasks import environment
 from stages.engine.shard_jobs import Done, Failure, shard_count, some_of, stop_at_failures, wanted
 from stages.evaluation.config import EvaluateParams
 from stages.evaluation.operating_points import choose
-from stages.evaluation.predicting import SHARD_IMAGES, Evaluate, jobs_of, val_masks
-from stages.evaluation.scored_shards import gather
+from stages.evaluation.predicting import HUMAN, SHARD_IMAGES, Evaluate, jobs_of, val_masks
+from stages.evaluation.scored_shards import counts_in
 from stages.student.decision import Decision
 
 SPLITS = ("val", "test")
@@ -46,11 +46,12 @@ class SeedRuns:
     def __call__(self, seed: int, split: str, decision: Decision | None, numbers: range | None = None) -> list[Done]:
         """The shards of a split, or those with `numbers`. Test with a `decision` is scored with it beside argmax."""
         work = self._work(seed, decision)
-        jobs = jobs_of(split, *self.folders, work.identity)
+        jobs = jobs_of(split, *self.folders, self.val.judged_by if split == "val" else HUMAN)
         total = self.rows[split] if numbers is None else None
-        numbers = range(shard_count(self.rows[split], SHARD_IMAGES)) if numbers is None else numbers
+        # without numbers to the very end, where the tables' last check is
+        asked = jobs if numbers is None else some_of(jobs, numbers)
         with progress((), f"evaluate {split}, seed {seed}", "images", total=total) as bar:
-            own = run_jobs(work, some_of(jobs, numbers), self.engine, bar)
+            own = run_jobs(work, asked, self.engine, bar)
         self.finished += own
         return own
 
@@ -78,7 +79,7 @@ class SeedRuns:
                     val = self(seed, "val", None)
                     self.stop_at_failures()
                     classes = len(self.source.names)
-                    decision, _ = choose(gather(val, classes).counts, self.values.operating_point, classes)
+                    decision, _ = choose(counts_in(val), self.values.operating_point, classes)
                 self(seed, split, decision, numbers)
         self.stop_at_failures()
         typer.echo(f"shards {text} of {total} are done; without --shards the command completes the run", err=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.data.decoding import BadImage
-from stages.engine.shard_jobs import Failure, Job, Tick, key_of
+from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.formats.inputs import Source, file_in, read
 from stages.formats.measured_defects import record_of
 from stages.formats.outputs import read_record, record_json, remove_outputs, write_output
@@ -39,8 +39,7 @@ class Predict:
 
     def __reduce__(self) -> tuple:
         """Without the network: another process opens its own."""
-        kept = (self.identity, self.model, self.device, self.point, self.out, self.folders, self.force)
-        return Predict, kept
+        return Predict, (self.identity, self.model, self.device, self.point, self.out, self.folders, self.force)
 
     def open(self) -> Callable[[Job, None, Tick], list[Failure]]:
         """Load the network."""
@@ -70,7 +69,7 @@ class Predict:
         write_files(record, image, self.out, self.folders, self.force)
 
 
-def jobs_of(sources: Sequence[Source], known: set[str], identity: str) -> Iterator[Job]:
+def jobs_of(sources: Sequence[Source], known: set[str]) -> Iterator[Job]:
     """`known`: names of the images that have a record already."""
     for start in range(0, len(sources), SHARD_IMAGES):
         some = sources[start : start + SHARD_IMAGES]
@@ -78,4 +77,4 @@ def jobs_of(sources: Sequence[Source], known: set[str], identity: str) -> Iterat
             [str(text).encode("utf-8", "surrogateescape") for text in column] for column in zip(*some, strict=True)
         ]
         table = pa.table([*texts, [one.name in known for one in some]], schema=SOURCES)
-        yield Job(key_of(identity, table), "images", start // SHARD_IMAGES, table)
+        yield Job("images", start // SHARD_IMAGES, table)

@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.compute.device import device_of, make_deterministic
 from stages.data.images import ImageError
 from stages.data.tables import BOXES, IMAGES, Dataset, stream_tables, with_names, write_table
-from stages.engine.shard_jobs import Failure, Job, Tick, key_of
+from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.masks.labelmap import mask_row
 from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS
 from stages.teacher.answer_store import Store
@@ -74,7 +74,7 @@ class Rasterize:
         return mask_row(image, rows, self.params.clip_margin, by_hand), rows
 
 
-def jobs_of(tables: Path, trusted: Path | None, split: str, size: int, identity: str) -> Iterator[Job]:
+def jobs_of(tables: Path, trusted: Path | None, split: str, size: int) -> Iterator[Job]:
     """The jobs of a split, of `size` images each: rows of the images table with a column `drawn`, label maps as PNG of
     the trusted images, and of the boxes table. Reads these two as a stream: memory does not grow with them.
 
@@ -94,13 +94,13 @@ def jobs_of(tables: Path, trusted: Path | None, split: str, size: int, identity:
                 break
         boxes = pa.concat_tables([BOXES.empty_table(), *parts])
         images = _with(drawn, images)
-        yield Job(key_of(identity, images, boxes), split, index, images, boxes)
+        yield Job(split, index, images, boxes)
     if len(ahead) or (ahead := next(stream, None)):
         where = f"{path}: box of {ahead['image_id'][0]}"
         raise UserError(f"{where}, which images.parquet lacks or has elsewhere; run the ingest stage")
     if index < 0:
         images, boxes = _with(drawn, IMAGES.empty_table()), BOXES.empty_table()
-        yield Job(key_of(identity, images, boxes), split, 0, images, boxes)
+        yield Job(split, 0, images, boxes)
 
 
 def _with(drawn: dict[str, bytes], images: pa.Table) -> pa.Table:

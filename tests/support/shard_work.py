@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.data.tables import write_table
-from stages.engine.shard_jobs import Failure, Job, key_of
+from stages.engine.shard_jobs import Failure, Job
 
 TEXTS = pa.schema([("image_id", pa.string())])
 
@@ -60,4 +60,4 @@ class Upper:
 
 def jobs(*shards: list[str]) -> list[Job]:
     tables = [pa.table({"image_id": ids}, TEXTS) for ids in shards]
-    return [Job(key_of("upper", table), "val", index, table) for index, table in enumerate(tables)]
+    return [Job("val", index, table) for index, table in enumerate(tables)]
