@@ -19,7 +19,7 @@ import typer
 
 from stages.common.errors import UserError, printable, run
 from stages.common.options import Masks, Tables
-from stages.data.tables import decode_label_map, read_dataset
+from stages.data.tables import decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
 from stages.masks.shards import stream_masks
 from stages.trusted.accepted import AcceptedMasks
@@ -37,13 +37,13 @@ def main(
     """Accept corrected masks for training."""
     if missing := [file for file in files if not file.exists()]:
         raise UserError(f"{missing[0]}: no such file or folder")
-    names, admission, accepted = read_dataset(tables / "dataset.json").names, Admission(tables), AcceptedMasks(out)
+    admission, accepted = Admission(tables), AcceptedMasks(out)
     exported = {
         row["path"]: row["label_map"]["bytes"] for split in ("train", "val") for row in stream_masks(masks / split)
     }
     counts: Counter[str] = Counter()
     try:
-        for found in (found for file in files for found in admission.read(file, names)):
+        for found in (found for file in files for found in admission.read(file)):
             outcome, png = found, None
             if not isinstance(found, Refused):
                 png = exported.get(found.path)

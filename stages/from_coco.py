@@ -1,6 +1,6 @@
 """Lay a COCO data set out as the pipeline reads one, in a folder of its own; the data set itself is not modified.
 
-    python -m stages.from_coco --train train.json --val val.json --test test.json --images photos --out set
+    python -m stages.from_coco --train train.json --val val.json --test test.json --images images --out set
     dvc exp run -S data.root=set -S data.trusted=set/trusted
 
 Every annotation becomes a box. Images with segmentations (polygons or run lengths, with holes and parts) get an index

@@ -14,7 +14,7 @@ from stages.common.errors import UserError, printable, run
 from stages.common.files import new_folder
 from stages.common.options import ParamsFile, Tables
 from stages.common.params import Section, load_params
-from stages.data.tables import encode_label_map, read_dataset, write_table
+from stages.data.tables import encode_label_map, write_table
 from stages.formats.correction import Correction, Refused
 from stages.ingestion.config import DataParams
 from stages.trusted.accepted import read_provenance
@@ -45,7 +45,7 @@ def read_trusted_masks(path: Path, tables: Path, params: str) -> dict[str, list[
         raise UserError(f"{params}: data.trusted = {path}: no such file or folder")
     admission, provenance, refused = Admission(tables), read_provenance(path), 0
     rows: dict[str, list[dict]] = {"train": [], "val": []}
-    for found in admission.read(path, read_dataset(tables / "dataset.json").names):
+    for found in admission.read(path):
         known = provenance.get(found.path, {}) if isinstance(found, Correction) else {}
         image = admission.row_of[found.path] if isinstance(found, Correction) else None
         if known and known["image_sha256"] != image["sha256"]:

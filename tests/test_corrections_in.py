@@ -19,7 +19,7 @@ from stages.formats.correction import Correction, KnownImages, Refused, UnknownI
 from stages.formats.corrections_in import read_corrections
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, brush_mask, label_studio
-from stages.formats.yolo import data_yaml, lines
+from stages.formats.yolo import data_yaml, lines, names_in
 from tests.support.records import record
 
 NAMES = ["dirt", "damage"]
@@ -271,6 +271,7 @@ def test_a_second_mask_of_an_image_is_refused(tmp_path):
         ("a.xml", "<annotations><track/></annotations>", "is of a video"),
         ("a.json", "{", "not readable JSON"),
         ("a.json", "{}", "holds no corrections; allowed are CVAT"),
+        ("a.json", '{"images": [{"id": 1}], "annotations": []}', "not a readable file of annotations .KeyError"),
         ("a.doc", "", "holds no corrections"),
     ],
 )
@@ -278,6 +279,24 @@ def test_a_file_without_corrections_is_one_error(file, content, reason, tmp_path
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=reason):
         read(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names"),
+    [
+        ("classes.txt", b"dirt\r\ndamage\r\n", ["dirt", "damage"]),
+        ("data.yaml", b"names: [1, true, ~x, crack]\n", ["1", "true", "~x", "crack"]),
+        ("data.yaml", b"names: {0: 2024-99-99, 1: crack}\n", ["2024-99-99", "crack"]),
+        ("data.yaml", b"names: {1: crack}\n", None),
+        ("data.yaml", b"[" * 9000, None),
+    ],
+)
+def test_class_names_beside_labels_are_texts_as_ingest_reads_them(file, content, names):
+    if names is None:
+        with pytest.raises(UserError, match=r"^data\.yaml: "):
+            names_in({file: content})
+    else:
+        assert names_in({file: content}) == names
 
 
 @settings(max_examples=30, deadline=None)

@@ -110,6 +110,19 @@ def test_images_of_another_size_or_in_no_folder_are_refused(tmp_path, capsys):
     assert f"found in 0 of the folders {tmp_path / 'val'} (--images)" in said
 
 
+@pytest.mark.parametrize("form", ["tiff", "jpeg"])
+def test_a_turned_image_has_its_upright_size(tmp_path, form, capsys):
+    """Pillow turns a TIFF's size itself."""
+    file = write(tmp_path / "coco", "train", [[BOX]])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", SIZE_HW)
+    lying.save(tmp_path / f"coco/train/p0.{form}", exif=exif)
+    file.write_text(file.read_text().replace("p0.png", f"p0.{form}"))
+    from_coco.main(file, write(tmp_path / "coco", "val", [[BOX]]), tmp_path / "out")
+    assert (tmp_path / f"out/images/train/p0.{form}").is_file(), capsys.readouterr()
+
+
 def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
     train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]])
     train.write_text(train.read_text().replace("p0.png", "../val/p0.png"))

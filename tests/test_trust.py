@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segment_anything.modeling import ImageEncoderViT
 
 from stages import fingerprint, rasterize, trust
 from stages.common.errors import UserError
@@ -18,7 +17,7 @@ from stages.trusted.accepted import COLUMNS, PROVENANCE
 from stages.trusted.drawn_masks import TRUSTED
 from tests.support.ingesting import images_by_id, ingest
 from tests.support.tiny_project import ROOT, write_data_set
-from tests.support.tiny_teacher import TINY, tiny_sam
+from tests.support.tiny_teacher import TINY, count_encoded, tiny_sam
 from tests.support.tiny_teacher import params_of as teacher_params
 
 SIZE_HW = (60, 84)
@@ -86,8 +85,7 @@ def test_a_drawn_mask_replaces_the_teachers_and_no_change_of_it_prompts_again(ma
     assert [(row["image_id"], row["source"]) for row in found["train"]] == [("train/p00000", "train/p00000.png")]
     np.testing.assert_array_equal(decode_label_map(found["train"][0]["label_png"]), labels)
     plain = rasterized(made, "plain")
-    encoded, forward = [], ImageEncoderViT.forward
-    monkeypatch.setattr(ImageEncoderViT, "forward", lambda self, x: encoded.append(len(x)) or forward(self, x))
+    encoded = count_encoded(monkeypatch)
     for value in (1, 2):
         labels = draw(folder / "train/p00000.png", value)
         tables_of(made, folder)

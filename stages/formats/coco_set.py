@@ -12,12 +12,11 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.boxes import Box, pixels_of_box
+from stages.data.decoding import EXIF_ORIENTATION, FORMATS
 from stages.data.root_files import inside
 from stages.data.tables import IGNORE, encode_label_map
 from stages.formats.coco import drawer
-from stages.formats.correction import BadDrawing, values_of
-
-EXIF_ORIENTATION = 0x0112
+from stages.formats.correction import MALFORMED, BadDrawing, check_size, values_of
 
 
 class CocoSplit:
@@ -42,15 +41,13 @@ class CocoSplit:
         try:
             size_hw, annotations = (image["height"], image["width"]), self.by_image[image["id"]]
             source = self._found(image["file_name"])
-            if (actual := _upright_size_hw(source)) != size_hw:
-                theirs, ours = (f"{width} x {height}" for height, width in (size_hw, actual))
-                raise BadDrawing(f"is {theirs} pixels there, the upright image {ours}")
+            check_size(size_hw, _upright_size_hw(source))
             rows = "".join(self._row(one, size_hw, names) for one in annotations if not one.get("iscrowd"))
             mask = self._mask(annotations, size_hw, names)
             target = inside(out / "images" / self.split, image["file_name"])
         except (BadDrawing, UserError) as error:
             return str(error)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             return f"cannot be read ({type(error).__name__}: {error})"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -121,8 +118,9 @@ def _corners(bbox: Sequence[float], size_hw: tuple[int, int]) -> Box:
 def _upright_size_hw(path: Path) -> tuple[int, int]:
     """Height and width as the EXIF orientation turns the image. Raises BadDrawing."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        with Image.open(path, formats=FORMATS) as image:
+            # Pillow gives a TIFF's size as it is when turned
+            turned = image.format != "TIFF" and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
     except Exception as error:  # decoders raise nearly any exception on hostile bytes
         raise BadDrawing(f"not a readable image: {error}") from None

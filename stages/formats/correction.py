@@ -11,6 +11,9 @@ from scipy import ndimage
 
 from stages.data.tables import IGNORE
 
+Part = tuple[tuple[slice, slice], np.ndarray, int]
+"""Place in an image, (h, w) bool mask in it, and value in a label map."""
+
 UNKNOWN = "unknown"
 """Label that people give to pixels of which nobody knows the class, where no class has this name."""
 
@@ -49,6 +52,17 @@ class Refused(NamedTuple):
 
 class BadDrawing(ValueError):
     """Shapes that give no label map; the message says what is wrong and what is allowed."""
+
+
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
+"""What reading a file's tree raises where it is not as it should be."""
+
+
+def check_size(theirs_hw: tuple[int, int], upright_hw: tuple[int, int]) -> None:
+    """Raises BadDrawing where a file says another size than that of the upright image."""
+    if theirs_hw != upright_hw:
+        there, here = (f"{width} x {height}" for height, width in (theirs_hw, upright_hw))
+        raise BadDrawing(f"is {there} pixels there, the upright image {here}")
 
 
 class Drawing(NamedTuple):
@@ -102,16 +116,21 @@ def without_holes(labels: np.ndarray) -> np.ndarray:
     for value in np.unique(labels[labels > 0]).tolist():
         regions, _ = ndimage.label(labels == value, np.ones((3, 3)))
         for number, place in enumerate(ndimage.find_objects(regions), start=1):
-            parts.append((value, place, ndimage.binary_fill_holes(regions[place] == number)))
-    return painted(parts, labels.shape)
+            parts.append((place, ndimage.binary_fill_holes(regions[place] == number), value))
+    return smallest_on_top(parts, labels.shape)
 
 
-def painted(parts: Iterable[tuple[int, tuple[slice, slice], np.ndarray]], size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 label map of (value, place, bool mask) in the order of their areas, the smallest on top."""
+def label_map_of(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 label map of the parts, later ones on top."""
     labels = np.zeros(size_hw, np.uint8)
-    for value, place, mask in sorted(parts, key=lambda part: -int(part[2].sum())):
+    for place, mask, value in parts:
         labels[place][mask] = value
     return labels
+
+
+def smallest_on_top(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarray:
+    """The same in the order of their areas."""
+    return label_map_of(sorted(parts, key=lambda part: -int(part[1].sum())), size_hw)
 
 
 class UnknownImage(ValueError):

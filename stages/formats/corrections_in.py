@@ -9,7 +9,17 @@ from pathlib import Path, PurePosixPath
 from stages.common.errors import UserError
 from stages.data.root_files import MAX_BYTES, Unreadable, read_file, visible_files
 from stages.formats.coco import read_coco
-from stages.formats.correction import BadDrawing, Correction, Drawing, KnownImages, Refused, UnknownImage, values_of
+from stages.formats.correction import (
+    MALFORMED,
+    BadDrawing,
+    Correction,
+    Drawing,
+    KnownImages,
+    Refused,
+    UnknownImage,
+    check_size,
+    values_of,
+)
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
 from stages.formats.yolo import NOT_LABELS, names_in, read_yolo
@@ -28,15 +38,14 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
         try:
             row = known.find(drawing.name)
             size_hw = row["height"], row["width"]
-            if drawing.size_hw not in (None, size_hw):
-                theirs, ours = (f"{width} x {height}" for height, width in (drawing.size_hw, size_hw))
-                raise BadDrawing(f"is {theirs} pixels there, the upright image {ours}")
+            if drawing.size_hw is not None:
+                check_size(drawing.size_hw, size_hw)
             if row["path"] in seen:
                 raise BadDrawing(f"a second one of {row['path']}")
             labels = drawing.draw(size_hw)
         except (UnknownImage, BadDrawing, BadMask) as error:
             yield Refused(drawing.name, str(error), source)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             yield Refused(drawing.name, f"cannot be read ({type(error).__name__}: {error})", source)
         else:
             seen.add(row["path"])
@@ -91,7 +100,11 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
             yield from ((bundle.source(name), one) for one in read_cvat(bundle.read(name), values, bundle.source(name)))
     elif trees := [tree for name in bundle.ending(".json") if (tree := _tree(bundle, name))]:
         for source, read, tree in trees:
-            yield from ((source, one) for one in read(tree, values))
+            try:
+                yield from ((source, one) for one in read(tree, values))
+            except MALFORMED as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise UserError(f"{source}: not a readable file of annotations ({reason})") from None
     elif labels := [name for name in bundle.ending(".txt") if PurePosixPath(name).name not in NOT_LABELS]:
         theirs = names_in({name: bundle.read(name) for name in bundle.names if _names_classes(name)})
         for name in labels:

@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.evaluation.palette import hex_of_label
-from stages.formats.correction import BadDrawing, Drawing, filled_polygon, value_of
+from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label_map_of, value_of
 from stages.formats.regions import Labelled
 
 
@@ -82,12 +82,10 @@ def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[D
 
 def _drawer(image: ElementTree.Element, values: Mapping[str, int]) -> Callable[[tuple[int, int]], np.ndarray]:
     def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        labels = np.zeros(size_hw, np.uint8)
-        for shape in sorted(image, key=lambda shape: int(shape.get("z_order", 0))):
-            if shape.tag != "tag":
-                place, mask = _shape(shape, size_hw)
-                labels[place][mask] = value_of(shape.get("label"), values)
-        return labels
+        ordered = sorted(image, key=lambda shape: int(shape.get("z_order", 0)))
+        shapes = (shape for shape in ordered if shape.tag != "tag")
+        parts = ((*_shape(shape, size_hw), value_of(shape.get("label"), values)) for shape in shapes)
+        return label_map_of(parts, size_hw)
 
     return draw
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from stages.formats.correction import BadDrawing, Drawing, filled_polygon, value_of
+from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label_map_of, value_of
 from stages.formats.cvat import row_runs
 from stages.formats.regions import Labelled
 
@@ -144,11 +144,11 @@ def _drawer(shapes: list[dict], values: Mapping[str, int], annotations: int) -> 
     def draw(size_hw: tuple[int, int]) -> np.ndarray:
         if annotations > 1:
             raise BadDrawing(f"{annotations} annotations of one image: keep one")
-        labels = np.zeros(size_hw, np.uint8)
-        for shape in shapes:
-            place, mask = _shape(shape, size_hw)
-            labels[place][mask] = value_of((shape["value"].get(shape["type"]) or [None])[0], values)
-        return labels
+        parts = (
+            (*_shape(shape, size_hw), value_of((shape["value"].get(shape["type"]) or [None])[0], values))
+            for shape in shapes
+        )
+        return label_map_of(parts, size_hw)
 
     return draw
 

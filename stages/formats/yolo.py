@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
-from ruamel.yaml import YAML, YAMLError
 
 from stages.common.errors import UserError
-from stages.formats.correction import BadDrawing, Drawing, painted, value_of
+from stages.formats.correction import BadDrawing, Drawing, smallest_on_top, value_of
 from stages.formats.regions import Labelled
+from stages.ingestion.data_yaml import parse_data_yaml
 from stages.ingestion.polygons import yolo_polygon
 
 Ring = list[tuple[int, int]]
@@ -132,20 +132,21 @@ def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str,
                 points = np.array(words[1:], np.float64).reshape(-1, 2)
                 if not ((points >= 0) & (points <= 1)).all():
                     raise BadDrawing(f"line {number}: a corner outside of the image; allowed are shares of 0 to 1")
-                parts.append((value_of(names[int(words[0])], values), *yolo_polygon(points, size_hw)))
-        return painted(parts, size_hw)
+                parts.append((*yolo_polygon(points, size_hw), value_of(names[int(words[0])], values)))
+        return smallest_on_top(parts, size_hw)
 
     return Drawing(name[: -len(".txt")], None, draw, holes=False)
 
 
 def names_in(files: Mapping[str, bytes]) -> list[str] | None:
     """Class names of a label folder, by class id, from its data.yaml or classes.txt; None where it has neither."""
-    for name, data in files.items():
-        try:
-            if PurePosixPath(name).name == "classes.txt":
-                return data.decode("utf-8-sig").split("\n")
-            names = YAML(typ="safe", pure=True).load(data.decode("utf-8-sig"))["names"]
-            return list(names) if isinstance(names, list) else [names[index] for index in range(len(names))]
-        except (UnicodeDecodeError, YAMLError, KeyError, TypeError) as error:
-            raise UserError(f"{name}: no class names can be read ({' '.join(str(error).split())[:200]})") from None
-    return None
+    if not files:
+        return None
+    name, data = next(iter(files.items()))
+    try:
+        if PurePosixPath(name).name == "classes.txt":
+            return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        names = parse_data_yaml(data, name)["names"]
+        return list(names) if isinstance(names, list) else [names[str(index)] for index in range(len(names))]
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{name}: no class names can be read ({' '.join(str(error).split())[:200]})") from None

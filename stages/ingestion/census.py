@@ -13,7 +13,7 @@ from stages.ingestion.rejects import Reject
 from stages.ingestion.sample import Sample
 
 FEW = 10
-"""Rows below which they cannot be told for keypoints: a few polygons can look so by chance."""
+"""Fewer rows than this are not taken for keypoints: a few polygons can have such numbers by chance."""
 
 FORMS = ("confidence", "polygon", "oriented", "pose")
 """What rows hold beside plain boxes."""

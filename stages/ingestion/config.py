@@ -54,8 +54,8 @@ class IngestParams(Section):
     `duplicates`: whether images with the same bytes in two splits are an error, or are only reported.
     `near_duplicates`: images of two splits whose perceptual hashes differ in at most this many of 255 bits are
     listed; None: no comparison. Different images differ in about half of the bits.
-    `max_bad_share`: greatest share of unusable images, of label files without a usable row, and of unusable masks;
-    above it the stage stops.
+    `max_bad_share`: greatest share of lost images, label rows, label files or masks, of boxes smaller than a pixel, and
+    of boxes on truth of other classes; above it the stage stops.
     `polygons`: what becomes of a row with the corners of a polygon: its enclosing box is taken (`box`); in train and
     val the polygon itself, as a mask that training trusts (`trust`); or the row is lost (`reject`). An oriented box,
     which has four corners, is trusted as no mask.

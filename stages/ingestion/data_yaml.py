@@ -56,6 +56,11 @@ def read_data_yaml(path: Path) -> dict:
         data = read_file(path.parent, path.name, MAX_YAML_BYTES)
     except Unreadable as error:
         raise UserError(f"{path.parent}: {error}") from None
+    return parse_data_yaml(data, str(path))
+
+
+def parse_data_yaml(data: bytes | None, where: str) -> dict:
+    """The same of a file's bytes. Raises UserError that starts with `where`."""
     try:
         # pure: the parser in C crashes on deep nesting; the base loader gives texts as written, and follows no merge
         # keys, which can hold gigabytes in a few lines
@@ -64,9 +69,9 @@ def read_data_yaml(path: Path) -> dict:
         raise
     except Exception as error:
         # besides YAMLError the parser raises RecursionError on deep nesting, and more
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())[:500]}") from None
+        raise UserError(f"{where}: cannot be read as YAML: {' '.join(str(error).split())[:500]}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping with `names`, `train` and `val`")
+        raise UserError(f"{where}: expected a mapping with `names`, `train` and `val`")
     return {key: value for key, value in config.items() if value not in NULL}
 
 

@@ -112,12 +112,11 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
     _check_class(class_value, columns[0], format.class_count)
     if rated:
         _check_confidence(numbers.pop(), columns, format.confidence)
-    shares_xy = None
+    corners = numbers
     if form == "polygon":
         if format.polygons == "reject":
             raise BadRow("polygon", f"{len(numbers) // 2} corners of a polygon or an oriented box (ingest.polygons)")
         form = "oriented" if len(numbers) == 8 else form
-        shares_xy = np.array(numbers).reshape(-1, 2).clip(0, 1)
         left, top, right, bottom = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
         numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     cx, cy, width, height = numbers[:4]
@@ -137,7 +136,7 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
         raise BadRow("zero_area", f"box {_brief(*columns[1:9])} has no area inside the image")
     mask = None
     if form == "polygon" and format.polygons == "trust":
-        (down, across), part = yolo_polygon(shares_xy, size_hw)
+        (down, across), part = yolo_polygon(np.array(corners).reshape(-1, 2).clip(0, 1), size_hw)
         mask = rle.encode(part, (across.start, down.start), size_hw)
         xyxy = (float(across.start), float(down.start), float(across.stop), float(down.stop))
     return LabelledBox(int(class_value), xyxy, overhang, form, keypoints, mask)

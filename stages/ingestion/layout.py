@@ -89,8 +89,8 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
             splits[split] = None
             reason = f"test = {SHORT.repr(entries)}: {'no images found' if 'no images' in str(error) else 'not there'}"
             ignored[where.name] = Reject(where.name, None, "no_test", f"{reason}, so there is no test split", "noted")
+    used = {image.path for images in splits.values() for image in images or []}
     for link, split in linked.items():
-        used = {image.path for images in splits.values() for image in images or []}
         ignored[link], behind = _behind(where.parent, link, used)
         lost = [ImageFile(split, image_id(split, path), path, BEHIND_LINK) for path in behind]
         splits[split] = sorted([*(splits[split] or []), *lost], key=lambda image: (image.image_id, image.path)) or None

@@ -115,7 +115,6 @@ def parse_mask(data: bytes, size_hw: tuple[int, int], form: MaskFormat) -> np.nd
         raise BadMask(f"not a readable PNG: {error}") from None
     table = np.zeros(256, np.uint8)
     table[list(form.labels)] = list(form.labels.values())
-    wrong = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    if wrong := [value for value in wrong.tolist() if value not in form.labels]:
+    if wrong := [value for value in np.unique(labels).tolist() if value not in form.labels]:
         raise BadMask(f"value {wrong[0]}, allowed are {form.allowed}")
     return table[labels]

@@ -51,9 +51,7 @@ class AcceptedMasks:
     def save(self) -> None:
         """Write where the masks came from, without those that have been removed."""
         rows = sorted(self.provenance.values(), key=lambda row: row["path"])
-        there = [
-            row for row in rows if (self.folder / "masks" / PurePosixPath(row["path"]).with_suffix(".png")).exists()
-        ]
+        there = [row for row in rows if self._mask(row["path"]).exists()]
         write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in there))
 
     def _mask(self, image_path: str) -> Path:

@@ -20,12 +20,13 @@ class Admission:
         self.known = KnownImages(rows)
         self.row_of = {row["path"]: row for row in rows}
         self.tested = {row["sha256"] for row in rows if row["split"] == "test"}
-        root = read_dataset(tables / "dataset.json").root
+        dataset = read_dataset(tables / "dataset.json")
+        self.names, root = dataset.names, dataset.root
         self.truth = _truth_of(root, [row["path"] for row in rows]) if isinstance(root, Path) else set()
 
-    def read(self, path: Path, names: Sequence[str]) -> Iterator[Correction | Refused]:
+    def read(self, path: Path) -> Iterator[Correction | Refused]:
         """The label maps in `path`, in any format; refused is what fits no image, or must not be trained on."""
-        for found in read_corrections(path, self.known, names):
+        for found in read_corrections(path, self.known, self.names):
             if isinstance(found, Correction) and (reason := self._why_not(found)):
                 found = Refused(found.path, reason, found.source)
             yield found
