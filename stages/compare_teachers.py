@@ -9,6 +9,7 @@ of params.yaml, as in the pipeline. Nothing is cached, so that the time of all t
 
 import tempfile
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -67,11 +68,12 @@ def main(
 def images_with_truth(tables: Path, truth: Path, split: str) -> list[Known]:
     """All images of a split that have boxes and truth. Raises UserError where there is none."""
     rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
+    rows.sort(key=lambda row: (row["image_id"], row["line"]))
+    boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
     masks = {row["image_id"]: row["mask_png"] for row in read_table(truth / f"{split}.parquet", TRUTH).to_pylist()}
     found = []
     for image in read_table(tables / split / "images.parquet", IMAGES).to_pylist():
-        own = sorted((row for row in rows if row["image_id"] == image["image_id"]), key=lambda row: row["line"])
-        if own and image["image_id"] in masks:
+        if (own := boxes.get(image["image_id"])) and image["image_id"] in masks:
             found.append((image, own, decode_label_map(masks[image["image_id"]])))
     if not found:
         raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")

@@ -18,10 +18,6 @@ from tests.support.tiny_teacher import TINY, params_of, tiny_sam
 
 SIZE_HW = (40, 72)
 BOX = (4.0, 5.0, 60.0, 32.0)
-PARAMS = """\
-rasterize: {view: crop, context: 1.8, min_view_px: 16, min_scale: null, grow: 0.0, parts: all, min_part: 0.0,
-            candidate: single, clip_margin: null, batch_size: 4, shard_size: 2}
-"""
 
 
 @pytest.fixture
@@ -47,7 +43,8 @@ def folder(tmp_path):
         write_table(tmp_path / f"tables/{split}/boxes.parquet", BOXES, [box] if split == "val" else [])
         row = {"image_id": "val/a", "height": 40, "width": 72, "mask_png": encode_label_map(truth)}
         write_table(tmp_path / f"truth/{split}.parquet", TRUTH, [row] if split == "val" else [])
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    values = params_of(view="crop", candidate="single", clip_margin=None).model_dump()
+    (tmp_path / "params.yaml").write_text(json.dumps({"rasterize": values}))
     return tmp_path
 
 

@@ -9,6 +9,7 @@ from stages.losses.batch import Moment
 from stages.losses.method import TrainSplit
 from stages.methods import boxes2pixels, truth
 from tests.support.boxed import random_batch, random_logits
+from tests.support.train_split import UNREAD
 
 NOW = Moment(0.9, torch.ones(3))
 VALUES = {"fine": 0.5, "binary": 0.5, "beta": 0.4}
@@ -16,7 +17,7 @@ VALUES = {"fine": 0.5, "binary": 0.5, "beta": 0.4}
 
 def split(trusted: list[bytes | None]) -> TrainSplit:
     masks = pa.table({"trusted": pa.array(trusted, pa.binary())})
-    return TrainSplit(source=None, masks=masks, candidates=None, view=None, seed=0)
+    return UNREAD._replace(masks=masks)
 
 
 def losses(batch, logits):

@@ -6,7 +6,7 @@ from stages.common.params import Section
 
 
 class PretrainParams(Section):
-    """How one embedded network is trained and scored.
+    """How the embedded teacher is trained and scored.
 
     lr: of AdamW, muon_lr: of Muon; snapshot_every: steps between snapshots; held_out: samples that no training sees;
     bf16: autocast to bfloat16; threads: of the CPU; workers: processes that draw samples, 0 for none.

@@ -1,4 +1,4 @@
-"""The training loop of both embedded networks: Muon and AdamW, warm-up and cosine, clipping, EMA, snapshots.
+"""The training loop of the embedded teacher: Muon and AdamW, warm-up and cosine, clipping, EMA, snapshots.
 
 A killed training resumes from its last snapshot and ends at the same bytes: sample i depends on (seed, i) alone, and
 nothing else draws random numbers after the first weights.

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """`twin`: path of the image that has been checked, or comes before, and looks the same; None without one."""
+    """`twin`: path of the image that has been checked, or comes before, and is a near-duplicate; None without one."""
 
     entry: Entry
     twin: str | None
@@ -37,7 +37,7 @@ def ranked(
 ) -> list[Ranked]:
     """The `first` of `entries` that are not checked, by score, then path.
 
-    Those that look like one that is checked, or that comes before, are behind all the rest.
+    Near-duplicates of one that is checked, or that comes before, are behind all the rest.
 
     `hash_of`: 32 bytes, asked for only as far down as needed; None where an image cannot be compared. `max_bits`:
     near-duplicates differ in at most so many bits; None: nothing is compared.

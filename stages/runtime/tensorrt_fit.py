@@ -1,7 +1,7 @@
 """What keeps TensorRT from building an engine of an ONNX model, as far as the model itself tells.
 
-Limits are those of the parser of TensorRT 10 (github.com/onnx/onnx-tensorrt, docs/operators.md). That nothing is found
-is no promise: only a run of trtexec is.
+Limits are those of the parser of TensorRT 10 (github.com/onnx/onnx-tensorrt, docs/operators.md). An empty list does
+not prove that trtexec builds an engine.
 """
 
 import onnx

@@ -1,4 +1,4 @@
-"""What every request goes through: it is counted, and one that is refused is heard out before the answer."""
+"""What every request goes through: it is counted, and of one that is refused the body is read before the answer."""
 
 import asyncio
 import time

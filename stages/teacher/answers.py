@@ -30,10 +30,6 @@ MAX_IMAGES_AT_ONCE = 8
 
 
 Answer = list[dict] | ImageError
-"""Four candidates per box, or the reason why the image cannot be read."""
-
-
-Answer = list[dict] | ImageError
 """Five candidates per box, or the reason why the image cannot be read."""
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter
 
 from stages.data.boxes import Window
-from stages.teacher.candidates import STABILITY_OFFSET, Candidate
+from stages.teacher.candidates import STABILITY_OFFSET, Candidate, bounds
 from stages.teacher.evidence import Surroundings, mask_iou
 
 BINS, TRUST, LEAST = 16, 1.5, 0.002
@@ -51,12 +51,11 @@ def refine(place: Surroundings, votes: Sequence[np.ndarray], predicted_iou: Sequ
     if not mask.any():
         mask = vote > 0.5
     likeness = [mask_iou(mask, other) for other in votes]
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    y1, y2, x1, x2 = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    tight = bounds(mask)
     largest, smallest = ((log_odds > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
     return Candidate(
-        Window(*(int(side) for side in (inside.x1 + x1, inside.y1 + y1, inside.x1 + x2, inside.y1 + y2))),
-        mask[y1:y2, x1:x2],
+        Window(inside.x1 + tight.x1, inside.y1 + tight.y1, inside.x1 + tight.x2, inside.y1 + tight.y2),
+        mask[tight.y1 : tight.y2, tight.x1 : tight.x2],
         float(np.max(np.multiply(weights, likeness))),
         float(smallest / largest) if largest else 0.0,
         float((1 / (1 + np.exp(-log_odds[mask]))).mean()) if mask.any() else 0.0,

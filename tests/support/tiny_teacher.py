@@ -1,7 +1,7 @@
 """A teacher for tests: the official classes, a few thousand random weights."""
 
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 
 from benchmarks.tiny import TINY_SAM as TINY
 from stages.teacher.config import RasterizeParams
@@ -34,3 +34,10 @@ def params_of(**changed) -> RasterizeParams:
         "shard_size": 2,
     }
     return RasterizeParams(**(values | changed))
+
+
+def count_encoded(monkeypatch) -> list[int]:
+    """Grows by the number of views at each call of the image encoder from here on."""
+    seen, forward = [], ImageEncoderViT.forward
+    monkeypatch.setattr(ImageEncoderViT, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    return seen

@@ -17,20 +17,14 @@ SCENERY = (0.05, 0.15, 0.3)
 Cluttered = tuple[np.ndarray, np.ndarray | None]
 
 
-def clutter(draw: Draw, surface: np.ndarray, lettered: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """`surface` with none to four kinds of clutter, and the mask (H, W) bool of the objects among them.
-
-    `lettered`: share of surfaces that get one more word, which in a small window is most similar to a defect.
-    """
+def clutter(draw: Draw, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`surface` with none to four kinds of clutter, and the mask (H, W) bool of the objects among them."""
     kinds = (_line, _line, _edge, _edge, _shadow, _cast, _letters, _rivets, _fitting, _fins, _cable, _band)
     mask = np.zeros(surface.shape[:2], bool)
     for _ in range(draw.choice([0, 0, 1, 1, 2, 3, 4])):
         surface, coverage = kinds[draw.integers(len(kinds))](draw, surface)
         if coverage is not None:
             mask |= coverage >= 0.5
-    if lettered and draw.random() < lettered:
-        surface, coverage = _letters(draw, surface)
-        mask |= coverage >= 0.5
     return surface, mask
 
 

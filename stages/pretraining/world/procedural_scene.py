@@ -1,6 +1,6 @@
 """A scene of the procedural world: a surface, its clutter, defects with exact masks, and the camera.
 
-It shares no code with the renderer of the demo, so that the embedded networks cannot have seen a demo image.
+It shares no code with the renderer of the demo, so that the embedded teacher cannot have seen a demo image.
 """
 
 from typing import NamedTuple
@@ -42,14 +42,13 @@ def scene(
     draw: Draw,
     size_hw: Size,
     wanted: list[tuple[float, tuple[float, float]]],
-    lettered: float = 0.0,
     kind: str | None = None,
 ) -> Scene:
     """An image with a defect for each of `wanted`, (long side, centre xy) in px; those too small to show are left out.
 
-    `lettered`: see `clutter`. `kind`: of all defects; None: drawn for each.
+    `kind`: of all defects; None: drawn for each.
     """
-    surface, cluttered = clutter(draw, material(draw, size_hw), lettered)
+    surface, cluttered = clutter(draw, material(draw, size_hw))
     frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
