@@ -57,7 +57,8 @@ def make_repository(repo: Path) -> None:
 def environment() -> dict[str, str]:
     """With this interpreter's programs first: DVC runs each stage's `python`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**{key: value for key, value in os.environ.items() if key != "DVC_ROOT"}, "PATH": path}
+    kept = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def call(repo: Path, *words: str) -> str:

@@ -3,13 +3,15 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from benchmarks.timing import in_turns
 from stages.formats import measured_defects
@@ -29,26 +31,31 @@ NOT_MEASURED = Size(length=None, mean_width=None, max_width=None, diameter=None,
 
 def requests_a_second(network: Network, jpegs: list[bytes]) -> float:
     """Over HTTP, masks as answers, AT_ONCE at a time, every image REQUESTS times."""
-    server = uvicorn.Server(uvicorn.Config(application(network, LIMITS, ["*"]), port=0, log_level="error"))
+    with served(application(network, LIMITS, ["*"])) as port, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def ask(jpeg: bytes) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("POST", "/predict?answer=mask", jpeg)
+            answer = connection.getresponse()
+            assert answer.status == 200 and answer.read(), answer.status
+            connection.close()
+
+        list(pool.map(ask, jpegs))
+        began = time.perf_counter()
+        list(pool.map(ask, jpegs * REQUESTS))
+        return len(jpegs) * REQUESTS / (time.perf_counter() - began)
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[int]:
+    """The port of a server of `app` on a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-
-    def ask(jpeg: bytes) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("POST", "/predict?answer=mask", jpeg)
-        answer = connection.getresponse()
-        assert answer.status == 200 and answer.read(), answer.status
-        connection.close()
-
     try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(ask, jpegs))
-            began = time.perf_counter()
-            list(pool.map(ask, jpegs * REQUESTS))
-            return len(jpegs) * REQUESTS / (time.perf_counter() - began)
+        while not server.started:
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()

@@ -45,7 +45,7 @@ def main(
 
 
 def taken(root: Path | RemotePath) -> dict:
-    """Number of the files below `root` that can be read, and a hash over their names and bytes."""
+    """Number of the files below `root` that ingest can see, and a hash over their names and marks."""
     marks = marks_of(root)
     return {"files": len(marks), "sha256": fingerprint([(path, mark) for path, (_, mark) in marks.items()])}
 

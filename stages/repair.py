@@ -17,7 +17,12 @@ from ruamel.yaml import YAML, YAMLError
 
 from stages.common.errors import UserError, run
 from stages.common.files import new_file, remove_others
+from stages.common.params import Section, load_params
 from stages.common.workdir import read_cached, work_folder
+
+
+class Params(Section):
+    rows: list[str]
 
 
 def main() -> None:
@@ -76,8 +81,8 @@ def mend_rwlock(folder: Path) -> list[str]:
 def remove_other_runs(project: Path) -> list[str]:
     """Remove what `report` would count as changed inputs: predictions and curves of runs that are not trained now."""
     try:
-        rows = YAML(typ="safe").load((project / "params.yaml").read_bytes())["rows"]
-    except (OSError, YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        rows = load_params(Params, project / "params.yaml").rows
+    except UserError:
         return []  # `plan` says what is wrong with it
     others = [path for kind in ("predictions", "curves") for path in remove_others(project / "data" / kind, rows)]
     return [f"{folder}: of a run that is not among rows, removed; it is in DVC's cache" for folder in others]

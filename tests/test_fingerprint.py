@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def make_hostile(root: Path) -> None:
     (images / "gone.png").symlink_to("nowhere")
     with (images / "sparse.png").open("w") as file:
         file.truncate(20 << 30)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(images / "socket.png"))
+    # A socket's address holds 107 bytes, the path of a test's folder may be longer.
+    with socket.socket(socket.AF_UNIX) as server, chdir(images):
+        server.bind("socket.png")
     Path(os.fsdecode(os.fsencode(images) + b"/\xff.png")).write_bytes(b"no image")
     (images / "folder").symlink_to(root / "labels")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
@@ -20,7 +20,6 @@ def test_the_code_of_a_part_is_pycocotools_code_of_the_whole(part, margins):
     np.testing.assert_array_equal(rle.decode(code, whole.shape), whole)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.data())
 def test_a_part_is_decoded_as_pycocotools_decodes_the_whole(mask, data):
     (top, bottom), (left, right) = (

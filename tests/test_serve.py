@@ -12,19 +12,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from benchmarks import service
 from stages import predict, serve
 from stages.common.errors import UserError
 from stages.data.tables import decode_label_map
@@ -46,18 +46,9 @@ SIZES_HW = {"a.png": (57, 70), "b.jpg": (40, 56), "c.png": (56, 31), "d.bmp": (3
 MM_PER_PX = 0.25
 
 
-@contextmanager
-def served(network: Network, limits: Limits = LIMITS) -> Iterator[int]:
+def served(network: Network, limits: Limits = LIMITS) -> AbstractContextManager[int]:
     """The port of a server on a thread."""
-    app = application(network, limits, serve.LOOPBACK)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    return service.served(application(network, limits, serve.LOOPBACK))
 
 
 def ask(port: int, path: str, body=None, headers=(), chunked=False) -> tuple[int, bytes, dict[str, str]]:
