@@ -41,7 +41,6 @@ def write_images(root: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (SIZE_HW[0] // 4, SIZE_HW[1] // 4, 3), dtype=np.uint8)
     base = np.array(Image.fromarray(coarse).resize(SIZE_HW[::-1], Image.Resampling.BILINEAR))
-    truth = np.zeros(SIZE_HW, np.uint8)
     for split, share in SHARES.items():
         for folder in ("images", "labels", "masks"):
             (root / folder / split).mkdir(parents=True)
@@ -52,8 +51,11 @@ def write_images(root: Path, count: int) -> None:
             rows = [(rng.integers(2), *rng.uniform(0.2, 0.8, 2), *rng.uniform(0.02, 0.3, 2)) for _ in range(3)]
             text = "".join(f"{class_id} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for class_id, x, y, w, h in rows)
             (root / f"labels/{split}/p{number:05d}.txt").write_text(text)
-            if split == "test":
-                truth[100:200, 100:300] = number % 3
+            if split == "test":  # filled boxes: truth of other classes than the boxes' is refused
+                truth = np.zeros(SIZE_HW, np.uint8)
+                for class_id, x, y, w, h in rows:
+                    left, top = round((x - w / 2) * SIZE_HW[1]), round((y - h / 2) * SIZE_HW[0])
+                    truth[top : top + round(h * SIZE_HW[0]), left : left + round(w * SIZE_HW[1])] = class_id + 1
                 Image.fromarray(truth).save(root / f"masks/{split}/p{number:05d}.png")
     splits = "".join(f"{split}: images/{split}\n" for split in SHARES)
     (root / "data.yaml").write_text(f"path: .\n{splits}names: [dirt, damage]\n")
