@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.material import loss_of
 from benchmarks.plain import plain_of
-from stages.compute.device import spell_out_attention
+from stages.compute.device import prefer_fast_kernels
 from stages.networks.student import Network as Student
 from stages.student.segmenter import Logits
 from stages.training.micro_batches import logits_of
@@ -21,7 +21,7 @@ CLIP_NORM = 1.0
 def steps(student: Student, images: Tensor, labels: Tensor) -> dict[str, Callable[[], float]]:
     """Name to a call that makes one step on (B, 3, S, S) `images` in [0, 1] and (B, S, S) `labels`."""
     plain = plain_of(student)
-    spell_out_attention(student, images.device)
+    prefer_fast_kernels(student, images.device)
     return {
         "plain reference": step_of(plain, plain, images, labels),
         "ours": step_of(student, lambda seen: logits_of(student, seen), images, labels),

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from stages.common.errors import UserError
 from stages.compute import device
-from stages.compute.device import device_of, multiplies_in_bf16, spell_out_attention
+from stages.compute.device import device_of, multiplies_in_bf16, prefer_fast_kernels
 from stages.training import micro_batches
 from stages.training.micro_batches import logits_of
 from tests.support.tiny_student import student
@@ -36,7 +37,7 @@ def test_attention_is_spelled_out_for_bf16_on_a_cpu_and_gives_the_same(has_it, m
     monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
     fused, spelled = student().eval(), student().eval()
     spelled.load_state_dict(fused.state_dict())
-    spell_out_attention(spelled, CPU)
+    prefer_fast_kernels(spelled, CPU)
     assert {block.attn.fused_attn for block in spelled.backbone.vit.blocks} == {not has_it}
     images = torch.rand(2, 3, *[fused.config.view.size_px] * 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -47,8 +48,28 @@ def test_attention_is_spelled_out_for_bf16_on_a_cpu_and_gives_the_same(has_it, m
 
 def test_on_a_gpu_attention_stays_fused():
     network = student()
-    spell_out_attention(network, torch.device("cuda"))
+    prefer_fast_kernels(network, torch.device("cuda"))
     assert all(block.attn.fused_attn for block in network.backbone.vit.blocks)
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_depthwise_convolutions_multiply_in_float32_beside_bf16_and_keep_their_names(has_it, monkeypatch):
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
+    network = nn.Sequential(Conv2dSame(8, 8, 3, stride=2, groups=8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1))
+    faster = copy.deepcopy(network)
+    prefer_fast_kernels(faster, CPU)
+    faster = copy.deepcopy(faster)  # as the average of the weights is made
+    assert [type(part) is not type(before) for part, before in zip(faster, network, strict=True)] == [
+        has_it,
+        has_it,
+        False,
+    ]
+    faster.load_state_dict(network.state_dict())
+    images = torch.rand(2, 8, 13, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(faster(images), network(images))
+    with torch.autocast("cpu", torch.bfloat16):
+        dtypes = [part(images).dtype for part in faster]
+    assert dtypes == [torch.float32 if has_it else torch.bfloat16] * 2 + [torch.bfloat16]
 
 
 @pytest.mark.parametrize("has_it", [False, True])

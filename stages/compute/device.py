@@ -1,7 +1,7 @@
 """The device that networks run on, and how they compute there."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.common.errors import UserError
 
@@ -40,12 +40,25 @@ def multiplies_in_bf16(device: torch.device) -> bool:
     return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
-def spell_out_attention(network: nn.Module, device: torch.device) -> None:
-    """On a CPU that trains in bfloat16, let timm's attention in `network` be two matrix products and a softmax.
+class InFloat32:
+    """Mixin of a convolution that multiplies in float32, whatever autocast says."""
 
-    PyTorch's fused attention is slower there. In float32 and on a GPU it is faster, and stays.
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def prefer_fast_kernels(network: nn.Module, device: torch.device) -> None:
+    """On a CPU that trains in bfloat16, go round two of PyTorch's kernels that are slower there than the alternative.
+
+    timm's attention becomes two matrix products and a softmax, as the fused one's backward is slow in bfloat16 alone;
+    so is that of a convolution with one filter per channel, which multiplies in float32. On other devices all stays.
     """
-    if device.type == "cpu" and multiplies_in_bf16(device):
-        for part in network.modules():
-            if hasattr(part, "fused_attn"):
-                part.fused_attn = False
+    if device.type != "cpu" or not multiplies_in_bf16(device):
+        return
+    for part in network.modules():
+        if hasattr(part, "fused_attn"):
+            part.fused_attn = False
+        elif isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1:
+            # another class and not a wrapper, which would rename the weights
+            part.__class__ = type(f"{type(part).__name__}InFloat32", (InFloat32, type(part)), {})

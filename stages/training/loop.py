@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from stages.common.errors import Stopped, UserError, held
 from stages.common.progress import progress
-from stages.compute.device import spell_out_attention
+from stages.compute.device import prefer_fast_kernels
 from stages.losses.batch import Moment
 from stages.losses.config import ClassWeights
 from stages.losses.method import Method
@@ -67,7 +67,7 @@ def fit(
     class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.start_at(frequency)
     student = student.to(device).train()
-    spell_out_attention(student, device)
+    prefer_fast_kernels(student, device)
     ema = weight_average(student, train.ema_decay)
     optimizer = optimizer_of(student, train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
