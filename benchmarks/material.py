@@ -15,7 +15,9 @@ from stages.losses.config import SelfcorrParams
 from stages.losses.method import Named
 from stages.methods import boxes2pixels
 from stages.networks.student import Network as Student
+from stages.student.backbone import VitBackbone
 from stages.student.config import BackboneConfig, NetworkConfig, ViewParams
+from stages.student.efficientnet_lite0 import TIMM_NAME, load_weights
 from stages.student.segmenter import Logits
 from stages.student.tiling import to_square
 
@@ -56,26 +58,36 @@ def batch_of(samples: list[Sample], size_px: int) -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(np.stack([np.array(one) for one in truth])).long()
 
 
+LITE0 = {"model_name": TIMM_NAME}
+"""The default backbone."""
+
+
 def make_student(timm_kwargs: dict, size_px: int, width: int, scale: str = "stretch") -> Student:
-    """A student with random weights, always the same."""
+    """A student with random weights, always the same, on a ViT or a convolutional network; Lite0 with ImageNet's."""
     torch.manual_seed(0)
-    return Student(
+    vit = timm_kwargs["model_name"].startswith("vit")
+    student = Student(
         NetworkConfig(
             names=list(NAMES),
             network={"architecture": "student", "width": width, "detail": True, "binary": True},
             view=ViewParams(scale=scale, size_px=size_px),
             backbone=BackboneConfig(
                 name="random",
+                family="vit" if vit else "pyramid",
                 timm_kwargs=timm_kwargs,
                 img_size=size_px,
                 mean=[0.485, 0.456, 0.406],
                 std=[0.229, 0.224, 0.225],
-                taps=[1, 2, 4, 7],
+                taps=[1, 2, 4, 7] if vit else [1, 2, 3, 4],
                 source="random",
             ),
             plan_sha256="",
         )
     )
+    if timm_kwargs == LITE0:
+        weights = load_weights()
+        student.backbone.net.load_state_dict({name: weights[name] for name in student.backbone.net.state_dict()})
+    return student
 
 
 def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> Named:
@@ -86,17 +98,19 @@ def loss_of(logits: Logits, images: Tensor, labels: Tensor, progress: float) -> 
 
 
 def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student:
-    """Train all but the ViT for a few steps, so that masks hold every class and compare as a trained student's would.
+    """Train all but the backbone for a few steps, so that masks hold every class and compare as a trained student's.
 
-    The taps of the frozen ViT are computed once per image. Each step sees windows around defects of two images. Returns
-    the student in evaluation mode.
+    Each step sees windows around defects of two images. The taps of a ViT, which takes no windows, are computed once
+    per image. Returns the student in evaluation mode.
     """
     images, labels = batch_of(samples, student.config.view.size_px)
     frequency = torch.bincount(labels.flatten(), minlength=len(NAMES) + 1).clamp(min=1) / labels.numel()
     student.start_at(frequency)
-    backbone, student.backbone = student.backbone, Given()
-    with torch.no_grad():
-        taps = [backbone((image[None] - student.mean) / student.std) for image in images]
+    backbone, taps = student.backbone, [[] for _ in images]
+    if isinstance(backbone, VitBackbone):
+        with torch.no_grad():
+            taps = [backbone((image[None] - student.mean) / student.std) for image in images]
+        student.backbone = Given()
     branches = [value for name, value in student.named_parameters() if not name.startswith("backbone")]
     optimizer = torch.optim.AdamW(branches, lr=FIT_LR)
     draw = np.random.default_rng(0)
@@ -107,7 +121,9 @@ def fit_branches(student: Student, samples: list[Sample], steps: int) -> Student
             corner = _corner(draw, labels[index])
             pixels_of = [_cut(whole, corner, PATCH_PX) for whole in (images[index], labels[index])]
             windows.append([*pixels_of, *(_cut(tap[0], corner, 1) for tap in taps[index])])
-        seen, truth, *student.backbone.taps = (torch.stack(column) for column in zip(*windows, strict=True))
+        seen, truth, *given = (torch.stack(column) for column in zip(*windows, strict=True))
+        if given:
+            student.backbone.taps = given
         named = loss_of(student(seen, with_binary=True), seen, truth, progress=0.0)
         optimizer.zero_grad(set_to_none=True)
         sum(named.values()).backward()

@@ -22,9 +22,9 @@ import typer
 
 from benchmarks import gpu
 from benchmarks.end_to_end import from_jpeg_to_png, warmed
-from benchmarks.material import VIT_S14, batch_of, demo_images, fit_branches, make_student, pixels, squares
+from benchmarks.material import LITE0, VIT_S14, batch_of, demo_images, fit_branches, make_student, pixels, squares
 from benchmarks.service import field_rows, requests_a_second
-from benchmarks.students import PLAIN, baselines, forms
+from benchmarks.students import PLAIN, baselines, compiled, forms, plain
 from benchmarks.teachers import contests
 from benchmarks.timing import Timing, as_pipeline, as_usual, in_turns
 from benchmarks.training import steps
@@ -44,9 +44,14 @@ RASTERIZED = 16
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "segmentation-models-pytorch", "segment-anything", "numpy")
 
 
-def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles: np.ndarray, rounds: int) -> list[dict]:
-    """One row per form and baseline: times, agreement of its masks with the reference's on `tiles`, (N, S, S, 3)."""
-    everyone = found | others
+def student_rows(
+    students: list[dict[str, RunTiles]], others: dict[str, RunTiles], tiles: np.ndarray, rounds: int
+) -> list[dict]:
+    """One row per form and baseline: times against the first form of all, and agreement of its masks with those of the
+    first of the same student, on `tiles`, (N, S, S, 3).
+    """
+    reference_of = {name: next(iter(found.values())) for found in students for name in found}
+    everyone = {name: run for found in (*students, others) for name, run in found.items()}
     one, many = tiles[:1], np.resize(tiles, (BATCH, *tiles.shape[1:]))
     latency = in_turns({name: lambda run=run: run(one) for name, run in everyone.items()}, rounds)
     batched = in_turns({name: lambda run=run: run(many) for name, run in everyone.items()}, max(1, rounds // 3))
@@ -55,7 +60,7 @@ def student_rows(found: dict[str, RunTiles], others: dict[str, RunTiles], tiles:
         row = {"name": name}
         for batch, times in (("batch_1", latency), ("batch_8", batched)):
             row[batch] = timing(times[name]) | ratios(times[PLAIN], times[name])
-        rows.append(row | (compare(found[PLAIN], run, tiles).as_json() if name in found else {}))
+        rows.append(row | (compare(reference_of[name], run, tiles).as_json() if name in reference_of else {}))
     return rows
 
 
@@ -101,8 +106,6 @@ def predict_rows(
         (folder / f"images/{index}.jpg").write_bytes(sample.jpeg)
     rows = []
     for name, run in found.items():
-        if name in (PLAIN, "compiled"):
-            continue
         network = network_of(student, run)
         out = folder / "predicted" / name
         total, inside = warmed(
@@ -221,7 +224,10 @@ def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: 
     train, test = demo_images(FIT_IMAGES, "train"), demo_images(COMPARED, "test")
     student = fit_branches(make_student(timm_kwargs, size_px, width), train, FIT_STEPS)
     typer.echo("student fitted", err=True)
-    found, missing = forms(student, squares(train, size_px), folder)
+    found, (compilable, missing) = forms(student, squares(train, size_px), folder), compiled(student)
+    (folder / "lite0").mkdir()
+    lite0 = fit_branches(make_student(LITE0, size_px, width), train, FIT_STEPS)
+    lite0 = {f"Lite0, {name}": run for name, run in forms(lite0, squares(train, size_px), folder / "lite0").items()}
     typer.echo("exports made", err=True)
     results = {"machine": about, "rounds": rounds, "size_px": size_px, "not_measured": missing}
     results["predict"] = predict_rows(student, found, test, folder, rounds)
@@ -241,7 +247,7 @@ def measure(timm_kwargs: dict, size_px: int, width: int, teacher: Path, rounds: 
     results["training"] = training_row(student, train, rounds)
     typer.echo("training measured", err=True)
     tiles, others = squares(test, size_px), baselines(len(student.config.names) + 1)
-    results["student"] = student_rows(found, others, tiles, rounds)
+    results["student"] = student_rows([{PLAIN: plain(student)} | found | compilable, lite0], others, tiles, rounds)
     results["gpu"] = gpu.rows(student, rounds) if torch.cuda.is_available() else []
     return results
 

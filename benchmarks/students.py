@@ -30,10 +30,8 @@ STRIDE = 32
 """Image sides must be multiples of it for the baselines; 518 px are padded to 544."""
 
 
-def forms(
-    student: Student, calibration: Iterable[np.ndarray], folder: Path
-) -> tuple[dict[str, RunTiles], dict[str, str]]:
-    """Every form of `student` (see `RunTiles`) by name, the plain reference first, and why others are missing.
+def forms(student: Student, calibration: Iterable[np.ndarray], folder: Path) -> dict[str, RunTiles]:
+    """`student` as each runtime runs it (see `RunTiles`), by name, eager first.
 
     Writes into `folder` what the pipeline's own commands would: a student and its exports.
     """
@@ -43,25 +41,30 @@ def forms(
     to_onnx(student, None, folder / "onnx/student.onnx")
     to_int8(folder / "onnx/student.onnx", None, calibration, folder / "onnx_int8/student.onnx")
     for name, int8 in (("", False), ("_int8", True)):
-        about, path = (
-            metadata_of(student.config, ARGMAX, "benchmark", int8, None, {}),
-            folder / f"onnx{name}/student.onnx",
-        )
+        path = folder / f"onnx{name}/student.onnx"
+        about = metadata_of(student.config, ARGMAX, "benchmark", int8, None, {})
         embed(path, about)
         to_openvino(path, about, folder / f"openvino{name}/student.xml")
-    plain = plain_of(student)
-    found = {
-        PLAIN: as_usual(from_torch(lambda images: plain(images).fine)),
+    return {
         "eager": as_pipeline(torch_runner(folder / "student", "cpu")),
         "ONNX Runtime": open_onnx(folder / "onnx")[1],
         "OpenVINO": open_openvino(folder / "openvino")[1],
         "ONNX Runtime, INT8": open_onnx(folder / "onnx_int8")[1],
         "OpenVINO, INT8": open_openvino(folder / "openvino_int8")[1],
     }
+
+
+def plain(student: Student) -> RunTiles:
+    """The reference with the student's weights."""
+    network = plain_of(student)
+    return as_usual(from_torch(lambda images: network(images).fine))
+
+
+def compiled(student: Student) -> tuple[dict[str, RunTiles], dict[str, str]]:
+    """The student through torch.compile, or why not, by name."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
-        return found, {"compiled": "torch.compile needs a C++ compiler, and none is installed"}
-    compiled = torch.compile(TileNetwork(student))
-    return found | {"compiled": as_usual(no_grad(compiled))}, {}
+        return {}, {"compiled": "torch.compile needs a C++ compiler, and none is installed"}
+    return {"compiled": as_usual(no_grad(torch.compile(TileNetwork(student))))}, {}
 
 
 def baselines(classes: int) -> dict[str, RunTiles]:

@@ -93,7 +93,7 @@ def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_r
     subprocess.run([sys.executable, "-c", MEASURE, tmp_path], cwd=ROOT, env={**os.environ, "PATH": ""}, check=True)
     found = json.loads((tmp_path / "found.json").read_text())
     forms = {row["name"]: row for row in found["student"] if "mask_agreement" in row}
-    assert len(forms) == 6 and forms[students.PLAIN]["batch_1"]["ratio"] == 1
+    assert len(forms) == 11 and forms[students.PLAIN]["batch_1"]["ratio"] == 1
     for name, row in forms.items():
         assert row["mask_agreement"] > (0.95 if "INT8" in name else 0.9999), row
         assert row["largest_logit_difference"] < (1 if "INT8" in name else 1e-3), row
@@ -102,7 +102,14 @@ def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_r
     assert found["service"]["requests_a_second"] > 0
     assert [row["name"] for row in found["fields"]][:2] == ["defects, without sizes", "defects, with sizes"]
     text = speed.tables(found)
-    for said in ("| OpenVINO, INT8 |", "compiled: not measured", "| batch 1 |", "| SegFormer, MiT-B2 |", "threads on"):
+    for said in (
+        "| OpenVINO, INT8 |",
+        "| Lite0, OpenVINO, INT8 |",
+        "compiled: not measured",
+        "| batch 1 |",
+        "| SegFormer, MiT-B2 |",
+        "threads on",
+    ):
         assert said in text
 
 
