@@ -1,4 +1,4 @@
-"""The Boxes2Pixels student (arXiv 2604.11162): frozen backbone with BitFit, decoder, detail branch and two heads."""
+"""The Boxes2Pixels student (arXiv 2604.11162): backbone, decoder, detail branch and two heads."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,5 +1,6 @@
-"""Frozen pre-trained backbones and their four taps, shallowest first; only biases and norms are trained (BitFit).
+"""Pre-trained backbones and their four taps, shallowest first.
 
+Of a ViT only biases and norms are trained (BitFit), as published; a convolutional network is trained as a whole.
 Blocks behind the deepest tap are not built: nobody reads them.
 """
 
@@ -19,7 +20,7 @@ NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 class VitBackbone(nn.Module):
-    """Features after four blocks of any of timm's ViTs: four maps of one resolution, H / patch.
+    """Features after four blocks of any of timm's ViTs: four maps of one resolution, H / patch. Frozen, with BitFit.
 
     The final norm is applied to every tap, as DINOv2's own `get_intermediate_layers` does, and trained with the others.
     """
@@ -49,7 +50,7 @@ class VitBackbone(nn.Module):
 
 
 class PyramidBackbone(nn.Module):
-    """Feature levels of a convolutional timm network, for inputs of any size.
+    """Feature levels of a convolutional timm network, for inputs of any size. All of it is trained.
 
     Its batch norms keep the statistics of their pre-training, also in train mode: batches of a few small windows, half
     of them placed around defects, say little about the images.
@@ -60,7 +61,6 @@ class PyramidBackbone(nn.Module):
         name = str(config.timm_kwargs["model_name"])
         self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(config.taps))
         self.channels, self.strides = self.net.feature_info.channels(), self.net.feature_info.reduction()
-        freeze_but_bitfit(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised float -> four (B, C_i, ceil(H / s_i), ceil(W / s_i)) maps, shallowest first."""
