@@ -168,13 +168,6 @@ def test_the_authors_own_files_of_other_networks_are_refused_by_name(tmp_path, m
     assert "\n" not in str(error.value)
 
 
-def test_mobile_sam_is_refused_by_name(tmp_path, monkeypatch):
-    (tmp_path / "mobile_sam.pt").write_bytes(b"a pickle")
-    monkeypatch.setattr(sam_teacher, "MOBILE_SAM_SHA256", sha256_file(tmp_path / "mobile_sam.pt"))
-    with pytest.raises(UserError, match=r"mobile_sam\.pt: not opened: MobileSAM is not supported; .* slimsam$"):
-        install_teacher(str(tmp_path / "mobile_sam.pt"), tmp_path, tmp_path, tmp_path / "teacher")
-
-
 def test_embedded_and_local_teachers_are_copied_byte_for_byte(tmp_path):
     save_sam(tmp_path / "embedded", build_sam(TINY), TINY, torch.float16)
     install_teacher("embedded", tmp_path / "embedded", tmp_path, tmp_path / "one")

@@ -46,11 +46,12 @@ def test_statistics_reach_the_teacher_and_are_the_official_ones_by_default(sam):
         torch.testing.assert_close(torch.tensor(config.pixel_std), official.pixel_std.flatten())
 
 
-def test_official_addresses_are_segment_anything_s():
+def test_official_addresses_are_the_authors():
     assert [config.source.rsplit("/", 1)[-1] for config in OFFICIAL.values()] == [
         "sam_vit_b_01ec64.pth",
         "sam_vit_l_0b3195.pth",
         "sam_vit_h_4b8939.pth",
+        "mobile_sam.pt",
     ]
 
 

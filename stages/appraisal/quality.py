@@ -17,6 +17,9 @@ from stages.masks import rle
 from stages.masks.labelmap import fill_boxes
 from stages.metrics.scores import confusion, defined, scores
 
+FALLBACKS = ("no_candidate", "empty", "majority", "whole_box")
+"""What may have become of a box: see `fallback`."""
+
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
 
 SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou", "separation", "agreement")
@@ -48,6 +51,24 @@ def box_quality(candidates: Sequence[dict], truth: np.ndarray) -> BoxQuality:
 
 def _iou(mask: np.ndarray, wanted: np.ndarray) -> float:
     return float((mask & wanted).sum() / (mask | wanted).sum()) if wanted.any() else float("nan")
+
+
+def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None:
+    """Which of FALLBACKS holds for a box, the first that does; needs no truth.
+
+    `candidates`: its rows in the candidates table; `size_hw`: of its image. `no_candidate`: none has a pixel in the
+    box. `empty`: the chosen one has none. `majority`: no pixel's odds exceeded one, so that the refined mask is the
+    majority of the teacher's vote (stages/teacher/refinement.py). `whole_box`: the mask fills its box.
+    """
+    if not any(row["area_in_box"] for row in candidates):
+        return "no_candidate"
+    chosen = next(row for row in candidates if row["chosen"])
+    if not chosen["area_in_box"]:
+        return "empty"
+    if chosen["mean_prob_in"] <= 0.5:
+        return "majority"
+    height, width = pixels_of_box(corners(chosen), size_hw).size_hw
+    return "whole_box" if chosen["area_in_box"] == height * width else None
 
 
 def pixel_counts(labels: np.ndarray, boxes: Sequence[BoxQuality], truth: np.ndarray, classes: int) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Install the SAM teacher's weights by name, as safetensors with config.json.
 
-An official checkpoint is a pickle: it is opened only if its SHA-256 is one of the three published ones, and then with
+An official checkpoint is a pickle: it is opened only if its SHA-256 is one of the published ones, and then with
 `weights_only=True`.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from stages.checkpoints.hub_teacher import HUB, ORIGINAL_SHA256, install_from_hu
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.teacher.loading import load_teacher
-from stages.teacher.sam import OFFICIAL, build_sam, save_sam
+from stages.teacher.sam import OFFICIAL, MobileSamConfig, build_sam, save_sam
 
 SHA256 = {
     "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
@@ -41,19 +42,36 @@ def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
     elif Path(name).is_file():
         convert(Path(name), _official_name(Path(name)), out)
     else:
-        allowed = f"embedded, {', '.join([*OFFICIAL, *HUB])}, an official .pth or a folder of weights"
+        allowed = f"embedded, {', '.join([*OFFICIAL, *HUB])}, an official .pth or .pt, or a folder of weights"
         raise UserError(f"weights.teacher = {name!r}: no such file or folder; allowed are {allowed}")
 
 
 def convert(path: Path, name: str, out: Path) -> None:
     """Convert an official checkpoint, already verified, to a folder of weights at full precision."""
+    config = OFFICIAL[name]
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    sam = build_sam(OFFICIAL[name])
+    if isinstance(config, MobileSamConfig):
+        state = {timm_key(key): value for key, value in state.items() if not re.match(CLASSIFIER, key)}
+    sam = build_sam(config)
     try:
         sam.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path}: not a {name} checkpoint: {' '.join(str(error).split())[:300]}") from None
-    save_sam(out, sam, OFFICIAL[name])
+    save_sam(out, sam, config)
+
+
+CLASSIFIER = r"image_encoder\.(norm_)?head\."
+"""Of MobileSAM's TinyViT, which Sam has no use for."""
+
+
+def timm_key(key: str) -> str:
+    """Of a tensor in mobile_sam.pt, its key in ours, whose TinyViT is timm's.
+
+    In timm a stage begins with the reduction that ends the stage before it in the file. Only the encoder's keys differ.
+    """
+    key = re.sub(r"\.patch_embed\.seq\.([02])\.", lambda found: f".patch_embed.conv{int(found[1]) // 2 + 1}.", key)
+    key = re.sub(r"\.layers\.(\d)\.downsample\.", lambda found: f".stages.{int(found[1]) + 1}.downsample.", key)
+    return re.sub(r"\.layers\.(\d)\.blocks\.", r".stages.\1.blocks.", key).replace(".c.weight", ".conv.weight")
 
 
 def _official_name(path: Path) -> str:
@@ -66,8 +84,6 @@ def _official_name(path: Path) -> str:
             f"{path}: not opened: the original file of {other}, in a layout that is not read. Set weights.teacher to "
             f"{other}, or to a folder with config.json and model.safetensors of huggingface.co/{HUB[other]}"
         )
-    if found == MOBILE_SAM_SHA256:
-        raise UserError(f"{path}: not opened: MobileSAM is not supported; a teacher of that size is slimsam")
     raise UserError(
         f"{path}: not opened: its SHA-256, {found}, is none of the official checkpoints' ({', '.join(OFFICIAL)}). "
         "Other weights are taken as a folder with model.safetensors and config.json"

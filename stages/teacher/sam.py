@@ -1,5 +1,7 @@
 """SAM as the teacher: `segment_anything`'s own modules, built from a configuration, of official size or embedded.
 
+MobileSAM is SAM with another image encoder, a TinyViT; timm's has the same layout (stages/checkpoints/sam_teacher.py).
+
 The proposals equal those of `SamPredictor.predict(box=...)` on the window, box by box. Precision is float32 on a CPU
 and bfloat16 autocast on a GPU (float16 overflows in ViT-H).
 """
@@ -7,6 +9,7 @@ and bfloat16 autocast on a GPU (float16 overflows in ViT-H).
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
@@ -24,19 +28,15 @@ from stages.teacher.promptable import Proposals
 from stages.teacher.windows import InputFrame
 
 OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/"
 
 
-class SamConfig(Section):
-    """All hyperparameters of a Sam. The defaults are shared by the three official sizes."""
+class AnySamConfig(Section):
+    """What every Sam has: all but its image encoder. The defaults are those of all official ones."""
 
     name: str
     image_size: int = 1024
     patch_size: int = 16
-    embed_dim: int
-    depth: int
-    num_heads: int
-    global_attn_indexes: list[int]
-    window_size: int = 14
     prompt_dim: int = 256
     decoder_depth: int = 2
     decoder_heads: int = 8
@@ -47,6 +47,26 @@ class SamConfig(Section):
     pixel_mean: list[float] = Field(default=[123.675, 116.28, 103.53], min_length=3, max_length=3)
     pixel_std: list[float] = Field(default=[58.395, 57.12, 57.375], min_length=3, max_length=3)
     source: str
+
+
+class SamConfig(AnySamConfig):
+    """With the vision transformer of `segment_anything`."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    global_attn_indexes: list[int]
+    window_size: int = 14
+
+
+class MobileSamConfig(AnySamConfig):
+    """With a TinyViT of four stages; the defaults are MobileSAM's."""
+
+    patch_size: Literal[16] = 16
+    embed_dims: list[int] = Field(default=[64, 128, 160, 320], min_length=4, max_length=4)
+    depths: list[int] = Field(default=[2, 2, 6, 2], min_length=4, max_length=4)
+    num_heads: list[int] = Field(default=[2, 4, 5, 10], min_length=4, max_length=4)
+    window_sizes: list[int] = Field(default=[7, 7, 14, 7], min_length=4, max_length=4)
 
 
 def _official(name: str, file: str, embed_dim: int, depth: int, heads: int, global_attention: list[int]) -> SamConfig:
@@ -60,17 +80,46 @@ def _official(name: str, file: str, embed_dim: int, depth: int, heads: int, glob
     )
 
 
-OFFICIAL = {
+OFFICIAL: dict[str, SamConfig | MobileSamConfig] = {
     "vit_b": _official("vit_b", "sam_vit_b_01ec64.pth", 768, 12, 12, [2, 5, 8, 11]),
     "vit_l": _official("vit_l", "sam_vit_l_0b3195.pth", 1024, 24, 16, [5, 11, 17, 23]),
     "vit_h": _official("vit_h", "sam_vit_h_4b8939.pth", 1280, 32, 16, [7, 15, 23, 31]),
+    "mobile_sam": MobileSamConfig(name="mobile_sam", source=MOBILE_SAM_URL + "mobile_sam.pt"),
 }
 
 
-def build_sam(config: SamConfig) -> Sam:
-    """An untrained Sam of the official classes, assembled as by segment_anything's own builders."""
-    grid = config.image_size // config.patch_size
-    encoder = ImageEncoderViT(
+class TinyVit(nn.Module):
+    """MobileSAM's image encoder: (N, 3, S, S) -> (N, prompt_dim, S / 16, S / 16)."""
+
+    def __init__(self, config: MobileSamConfig) -> None:
+        super().__init__()
+        from timm.models import tiny_vit  # here: importing timm takes seconds, and no other teacher needs it
+
+        net = tiny_vit.TinyVit(
+            embed_dims=config.embed_dims,
+            depths=config.depths,
+            num_heads=config.num_heads,
+            window_sizes=config.window_sizes,
+            num_classes=0,
+            drop_path_rate=0.0,
+        )
+        net.stages[3].downsample.conv2.conv.stride = (1, 1)  # MobileSAM's last stage keeps the size of the third
+        width = config.prompt_dim
+        self.img_size = config.image_size
+        self.patch_embed, self.stages = net.patch_embed, net.stages
+        self.neck = nn.Sequential(
+            nn.Conv2d(config.embed_dims[3], width, 1, bias=False),
+            LayerNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            LayerNorm2d(width),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.neck(self.stages(self.patch_embed(pixels)))
+
+
+def _vit(config: SamConfig) -> ImageEncoderViT:
+    return ImageEncoderViT(
         img_size=config.image_size,
         patch_size=config.patch_size,
         embed_dim=config.embed_dim,
@@ -84,6 +133,12 @@ def build_sam(config: SamConfig) -> Sam:
         window_size=config.window_size,
         global_attn_indexes=tuple(config.global_attn_indexes),
     )
+
+
+def build_sam(config: SamConfig | MobileSamConfig) -> Sam:
+    """An untrained Sam of the official classes, assembled as by segment_anything's own builders."""
+    grid = config.image_size // config.patch_size
+    encoder = TinyVit(config) if isinstance(config, MobileSamConfig) else _vit(config)
     prompts = PromptEncoder(
         embed_dim=config.prompt_dim,
         image_embedding_size=(grid, grid),
@@ -105,14 +160,15 @@ def build_sam(config: SamConfig) -> Sam:
     return Sam(encoder, prompts, decoder, config.pixel_mean, config.pixel_std)
 
 
-def load_sam(folder: Path) -> tuple[Sam, SamConfig]:
+def load_sam(folder: Path) -> tuple[Sam, SamConfig | MobileSamConfig]:
     """The Sam of a folder of weights and its configuration: float32, for inference, on the CPU.
 
     Raises UserError when the folder is not readable, or its weights do not fit its configuration.
     """
     path = folder / "config.json"
     try:
-        config = parse(SamConfig, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        config = parse(MobileSamConfig if "embed_dims" in values else SamConfig, values, where=str(path))
         weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
         sam = build_sam(config)
         sam.load_state_dict(weights)
@@ -121,7 +177,7 @@ def load_sam(folder: Path) -> tuple[Sam, SamConfig]:
     return sam.eval().requires_grad_(False), config
 
 
-def save_sam(folder: Path, sam: Sam, config: SamConfig, dtype: torch.dtype = torch.float32) -> None:
+def save_sam(folder: Path, sam: Sam, config: AnySamConfig, dtype: torch.dtype = torch.float32) -> None:
     """Write `model.safetensors` (in `dtype`) and `config.json` to the folder, atomically."""
     weights = {key: value.to(dtype).contiguous() for key, value in sorted(sam.state_dict().items())}
     write_weights(folder, weights, config)
@@ -130,10 +186,10 @@ def save_sam(folder: Path, sam: Sam, config: SamConfig, dtype: torch.dtype = tor
 class SamTeacher:
     """A Sam as `stages.teacher.promptable.Teacher`."""
 
-    libraries = ("segment-anything", "torchvision")
-
     def __init__(self, sam: Sam) -> None:
         self.sam, self.device = sam, sam.device
+        timm = ["timm"] if isinstance(sam.image_encoder, TinyVit) else []
+        self.libraries = ("segment-anything", "torchvision", *timm)
         self.frame = InputFrame(sam.image_encoder.img_size, "pad")
 
     def encode(self, windows: Sequence[np.ndarray]) -> Tensor:
