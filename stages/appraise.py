@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from stages.appraisal.quality import BoxQuality, box_quality, pixel_counts, summarise
+from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, pixel_counts, summarise
 from stages.common.errors import run
 from stages.common.files import write_json
 from stages.common.options import Masks, Metrics, Tables, Truth
 from stages.common.progress import progress
 from stages.data.tables import SPLITS, TRUTH, decode_label_map, read_dataset, read_table
 from stages.masks.shards import read_shard, shard_indices
+
+BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "area_in_box", "mean_prob_in"]
+"""Columns of the candidates table that tell a fallback."""
 
 
 def main(tables: Tables, masks: Masks, truth: Truth, metrics: Metrics) -> None:
@@ -34,14 +37,22 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
     pngs = dict(zip(human["image_id"].to_pylist(), human["mask_png"], strict=True))
     totals, boxes = {"images": 0, "boxes": 0, "empty_masks": 0, "images_with_truth": 0}, list[BoxQuality]()
     counts = np.zeros((2, len(names) + 1, len(names) + 1), dtype=np.int64)
+    by_class = {name: dict.fromkeys(("boxes", *FALLBACKS), 0) for name in names}
     for index in progress(shard_indices(folder), f"appraise {folder.name}", "shards"):
         images, candidates = read_shard(folder, index)
         chosen = candidates.filter(candidates["chosen"])
-        known = [image for image in images.to_pylist() if image["image_id"] in pngs and image["trusted"] is None]
+        asked = {image["image_id"]: image for image in images.to_pylist() if image["trusted"] is None}
+        known = [image for image_id, image in asked.items() if image_id in pngs]
         totals["images"] += len(images)
         totals["boxes"] += len(chosen)
         totals["empty_masks"] += pc.sum(pc.equal(chosen["area_in_box"], 0)).as_py() or 0
         totals["images_with_truth"] += len(known)
+        for _, group in groupby(candidates.select(BRIEF).to_pylist(), lambda row: row["box_id"]):
+            own = list(group)
+            if image := asked.get(own[0]["image_id"]):
+                why = fallback(own, (image["height"], image["width"]))
+                for key in ("boxes", *([why] if why else [])):
+                    by_class[names[own[0]["class_id"]]][key] += 1
         rows = candidates.filter(pc.is_in(candidates["image_id"], human["image_id"].combine_chunks())).to_pylist()
         of_image = {key: list(group) for key, group in groupby(rows, lambda row: row["image_id"])}
         for image in known:
@@ -50,6 +61,7 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
             found = [box_quality(list(group), labels) for _, group in own]
             counts += pixel_counts(decode_label_map(image["label_map"]["bytes"]), found, labels, len(names) + 1)
             boxes += found
+    totals["masks_by_class"] = by_class
     if totals["images_with_truth"]:
         return totals | summarise(boxes, counts, names)
     reason = "no image has pixel truth" if totals["images"] else "the data set has no such images"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages import appraise
-from stages.appraisal.quality import SCORES, BoxQuality, box_quality, summarise
+from stages.appraisal.quality import FALLBACKS, SCORES, BoxQuality, box_quality, fallback, summarise
 from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
@@ -64,6 +64,22 @@ def test_a_box_without_truth_has_no_iou():
     assert np.isnan([found.mask_iou, found.filled_box_iou, found.best_candidate_iou]).all()
 
 
+@pytest.mark.parametrize(
+    ("masks", "chosen", "probability", "why"),
+    [
+        ([rectangle(0, 0, 1, 1), rectangle(7, 0, 9, 8)], 0, 0.9, "no_candidate"),  # both beside the box
+        ([rectangle(0, 0, 1, 1), rectangle(3, 2, 5, 4)], 0, 0.9, "empty"),
+        ([rectangle(3, 2, 5, 4), rectangle(0, 0, 1, 1)], 0, 0.5, "majority"),
+        ([rectangle(3, 2, 5, 4), rectangle(0, 0, 12, 8)], 1, 0.9, "whole_box"),
+        ([rectangle(3, 2, 7, 4), rectangle(0, 0, 12, 8)], 0, 0.9, None),
+    ],
+)
+def test_what_became_of_a_box(masks, chosen, probability, why):
+    rows = candidates(1, 0, (2, 1, 7, 6), masks, [0.1, 0.2], chosen)
+    rows[chosen]["mean_prob_in"] = probability
+    assert fallback(rows, SIZE_HW) == why
+
+
 def quality(class_id: int, iou: float, predicted: float) -> BoxQuality:
     return BoxQuality(class_id, (0, 0, 1, 1), iou, 0.5, iou, {"sam_pred_iou": predicted})
 
@@ -116,11 +132,16 @@ def test_metrics_of_a_split_by_hand(folder):
         "boxes": 0,
         "empty_masks": 0,
         "images_with_truth": 0,
+        "masks_by_class": dict.fromkeys(NAMES, dict.fromkeys(("boxes", *FALLBACKS), 0)),
         "not_scored": "no image has pixel truth",
     }
     assert result["test"]["not_scored"] == "the data set has no such images"
     val = result["val"]
     assert [val[key] for key in ("images", "images_with_truth", "boxes", "empty_masks")] == [2, 1, 3, 1]
+    assert val["masks_by_class"] == {  # the probabilities of these masks are 0
+        "dirt": {"boxes": 1, "no_candidate": 0, "empty": 0, "majority": 1, "whole_box": 0},
+        "damage": {"boxes": 2, "no_candidate": 0, "empty": 1, "majority": 1, "whole_box": 0},
+    }
     assert val["boxes_without_truth"] == 1
     assert val["per_box"]["mask_iou"] == pytest.approx((4 / 10 + 4 / 7) / 2, abs=1e-6)
     assert val["per_box"]["filled_box_iou"] == 0.75

@@ -68,6 +68,16 @@ def test_no_mask_stays_no_mask():
     assert found.mask.size == 0 and found.predicted_iou == 0 and found.mean_probability == 0
 
 
+def test_where_no_odds_exceed_one_the_majority_is_told_by_its_probability():
+    """A single pixel, smoothed away."""
+    image = np.full((40, 70, 3), 90, np.uint8)
+    place = surroundings(image, BOX)
+    mask = np.zeros((40, 70), bool)
+    mask[20, 30] = True
+    found = refine(place, [place.show(mask, (0, 0))] * 4, [0.5] * 4)
+    assert found.tight == (30, 20, 31, 21) and 0 < found.mean_probability <= 0.5
+
+
 def test_log_ratio_by_hand():
     """Two far values: smoothing over bins does not reach from the first bin to the last."""
     values, vote = np.array([[0.0, 0.0, 0.0, 255.0]]), np.array([[0.0, 0.5, 0.0, 1.0]])

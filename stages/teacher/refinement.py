@@ -31,7 +31,8 @@ UNSURE = 0.05
 
 
 def refine(place: Surroundings, votes: Sequence[np.ndarray], predicted_iou: Sequence[float]) -> Candidate:
-    """The refined mask of one box, on the pixels of the box; where no odds exceed one, the majority of the vote.
+    """The refined mask of one box, on the pixels of the box; where no odds exceed one, the majority of the vote, whose
+    mean probability is then at most 0.5.
 
     `votes`: the candidates as `place` shows them. The refined mask's predicted IoU is the largest product of a
     candidate's and of its IoU with the refined mask.
