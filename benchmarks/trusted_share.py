@@ -1,13 +1,16 @@
 """Test IoU_bin against the share of train images whose masks are trusted, chosen at random and by `stages.review`.
 
-    python -m benchmarks.trusted_share /sets/crackforest --drawn /sets/crackforest/trusted/train --out curve
+    python -m benchmarks.trusted_share OUT --set data/demo --set /sets/crackforest
+    python -m benchmarks.trusted_share OUT --set /sets/crackforest --run unet --shares 0,10 --seeds 0
 
-`--drawn` holds index PNGs under the names of the train images: masks for this purpose alone, or a copy of those with
-which the demo scores its pseudo-masks (data/demo/masks/train). Runs the commands of dvc.yaml; what is done is not
-repeated, so it can be stopped. Writes OUT/curve.csv: a row per share, order of choice, run and seed of training.
+A set has index PNGs under the names of its train images in `trusted/train`, for this purpose alone, or in
+`masks/train`, with which it scores its pseudo-masks; copies of them become trusted. Runs the commands of dvc.yaml. What
+is done is not repeated: stop it at any moment, or ask for a part first and for the rest later. OUT/curve.csv has a row
+per set, share, order of choice, run and seed of training, and keeps those of earlier calls. Other code or parameters
+need another OUT.
 
-By `review` the images come in the order of its list, which the first run's student without trusted masks takes part
-in. At random they come in an order of their own for each seed of training.
+By `review` the images come in the order of its list, in which the student of RANKED_BY without trusted masks takes
+part. At random they come in an order of their own for each seed of training.
 """
 
 import csv
@@ -17,8 +20,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -28,120 +32,141 @@ from stages.common.files import write_csv
 from stages.data.tables import IMAGES, read_table
 
 ROOT = Path(__file__).parent.parent
+KEYS = ("set", "share", "images", "order", "run", "seed")
 SHOWN = ("iou_bin", "iou_bin_low", "iou_bin_high", "recall_bin", "precision_bin")
-COLUMNS = ("share", "images", "order", "run", "seed", *SHOWN)
+RANKED_BY = "boxes2pixels"
 ALL = 1_000_000
 
 
+class Point(NamedTuple):
+    """One training: `drawn` are the label maps that it trusts. `folder`: of all points with the same ones."""
+
+    folder: Path
+    drawn: list[Path]
+    run: str
+    seed: int
+
+
 class Project:
-    """What the stages make of a data set, below `out`: a folder for what all points share, and one per point."""
+    """What the stages make of one data set, below `home`; weights and cached answers of SAM are those of all sets."""
 
-    def __init__(self, root: Path, out: Path, runs: list[str], teacher: str) -> None:
-        self.out, self.common, self.runs = out.resolve(), out.resolve() / "common", runs
-        self.params = YAML().load((ROOT / "params.yaml").read_text())
+    def __init__(self, root: Path, out: Path, params: Path, teacher: str) -> None:
+        self.home, self.out, self.tables = out / root.name, out, out / root.name / "tables"
+        self.params = YAML().load(params.read_text())
         self.params["data"]["root"], self.params["weights"]["teacher"] = str(root.resolve()), teacher
-        (self.out / ".dvc").mkdir(parents=True, exist_ok=True)  # SAM's answers are cached there
+        (out / ".dvc").mkdir(parents=True, exist_ok=True)
+        found = (sorted((root / name).glob("*.png")) for name in ("trusted/train", "masks/train"))
+        self.drawn = {path.stem: path.resolve() for path in next(filter(None, found), [])}
+        if not self.drawn:
+            sys.exit(f"{root}: neither trusted/train nor masks/train has an index PNG")
 
-    def call(self, stage: str, folder: Path, *words: object) -> None:
-        """Run a stage with the parameters of `folder`."""
-        call = [sys.executable, "-m", f"stages.{stage}", *map(str, words), "--params", str(folder / "params.yaml")]
-        subprocess.run(call, cwd=ROOT, env=os.environ | {"DVC_ROOT": str(self.out)}, check=True)
+    def call(self, stage: str, params: Path, *words: object, done: Path) -> None:
+        """Run a stage with the parameters of the folder `params`, unless the last of its outputs, `done`, is there."""
+        if not done.exists():
+            words = [sys.executable, "-m", f"stages.{stage}", *map(str, words), "--params", str(params / "params.yaml")]
+            subprocess.run(words, cwd=ROOT, env=os.environ | {"DVC_ROOT": str(self.out)}, check=True)
 
-    def write_params(self, folder: Path, trusted: Path | None, seed: int) -> None:
+    def write_params(self, folder: Path, trusted: Path | None, run: str, seed: int) -> None:
         """params.yaml of `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.params["data"]["trusted"] = None if trusted is None else str(trusted)
-        self.params["rows"], self.params["seeds"] = self.runs, [seed]
+        self.params["rows"], self.params["seeds"] = [run], [seed]
         with (folder / "params.yaml").open("w") as file:
             YAML().dump(self.params, file)
 
     def prepare(self) -> None:
-        """Weights and tables."""
-        if (self.common / "done").exists():
-            return
-        self.write_params(self.common, None, 0)
-        weights, tables = self.common / "weights", ("--tables", self.common / "tables")
-        embedded = ("--embedded", ROOT / "data/weights/embedded/teacher")
-        self.call(
-            "weights", self.common, *embedded, "--teacher", weights / "teacher", "--backbone", weights / "backbone"
-        )
-        outs = ("--truth", self.common / "truth", "--metrics", self.common / "ingest.json")
-        self.call("ingest", self.common, *tables, *outs)
-        (self.common / "done").touch()
+        """Weights, plans and tables."""
+        self.write_params(self.home, None, RANKED_BY, 0)
+        weights, plan, scores = self.out / "weights", self.out / "plan", self.home / "ingest.json"
+        inputs = ("--embedded", ROOT / "data/weights/embedded/teacher", "--teacher", weights / "teacher")
+        self.call("weights", self.home, *inputs, "--backbone", weights / "backbone", done=weights / "backbone")
+        self.call("plan", self.home, "--out", plan, "--checked", self.out / "checked.txt", done=plan)
+        outs = ("--tables", self.tables, "--truth", self.home / "truth", "--metrics", scores)
+        self.call("ingest", self.home, *outs, done=scores)
 
-    def point(self, folder: Path, drawn: list[Path], seed: int) -> dict[str, dict]:
-        """Metrics of each run, trained with the label maps `drawn` trusted, by name of the run."""
-        weights, tables = self.common / "weights", ("--tables", self.common / "tables")
-        if not (folder / "masks").exists():
-            trusted = folder / "drawn/train"
-            shutil.rmtree(trusted, ignore_errors=True)
-            trusted.mkdir(parents=True)
-            for path in drawn:
-                shutil.copyfile(path, trusted / path.name)
-            self.write_params(folder, trusted.parent if drawn else None, seed)
-            self.call("trust", folder, *tables, "--out", folder / "trusted")
-            self.call("plan", folder, "--out", folder / "plan", "--checked", folder / "checked.txt")
-            inputs = (*tables, "--trusted", folder / "trusted", "--weights", weights / "teacher")
-            self.call("rasterize", folder, *inputs, "--out", folder / "masks")
-        found = {}
-        for run in self.runs:
-            metrics, masks = folder / f"{run}.json", folder / "masks"
-            if not metrics.exists():
-                inputs = ("--dataset", self.common / "tables/dataset.json", "--backbone", weights / "backbone")
-                inputs += ("--train", masks / "train", "--val", masks / "val", "--seed", seed)
-                outs = ("--out", folder / f"students/{run}/{seed}", "--curves", folder / f"curves/{run}/{seed}")
-                self.call("train", folder, folder / f"plan/{run}.json", *inputs, *outs)
-                inputs = (*tables, "--masks", masks, "--truth", self.common / "truth", "--metrics", metrics)
-                outs = ("--predictions", folder / f"predictions/{run}", "--models", folder / f"models/{run}")
-                self.call("evaluate", folder, folder / f"students/{run}", *inputs, *outs)
-            found[run] = json.loads(metrics.read_text())
-        return found
+    def rasterized(self, point: Point) -> Path:
+        """The pseudo-masks with the trusted ones in their places."""
+        folder, masks, drawn = point.folder, point.folder / "masks", point.folder / "drawn/train"
+        shutil.rmtree(drawn, ignore_errors=True)
+        drawn.mkdir(parents=True)
+        for path in point.drawn:
+            shutil.copyfile(path, drawn / path.name)
+        self.write_params(folder, drawn.parent if point.drawn else None, point.run, point.seed)
+        last = masks / "test/shards.json"
+        self.call("trust", folder, "--tables", self.tables, "--out", folder / "trusted", done=last)
+        inputs = ("--tables", self.tables, "--trusted", folder / "trusted", "--weights", self.out / "weights/teacher")
+        self.call("rasterize", folder, *inputs, "--out", masks, done=last)
+        return masks
 
-    def ranked(self, folder: Path) -> list[str]:
-        """Paths of the train images in the order of `stages.review`, with the first run's student in `folder`."""
-        list_ = folder / "review/review.csv"
-        if not list_.exists():
-            shutil.rmtree(list_.parent, ignore_errors=True)
-            inputs = ("--tables", self.common / "tables", "--masks", folder / "masks")
-            inputs += ("--model", folder / f"models/{self.runs[0]}", "--first", ALL, "--format", "masks")
-            self.call("review", folder, *inputs, "--out", list_.parent)
+    def metrics(self, point: Point) -> dict:
+        """Those of `evaluate`, after all that has to be done for them."""
+        folder, run, seed, last = point.folder, point.run, point.seed, point.folder / f"{point.run}.json"
+        if not last.exists():
+            masks = self.rasterized(point)
+            inputs = ("--dataset", self.tables / "dataset.json", "--backbone", self.out / "weights/backbone")
+            inputs += ("--train", masks / "train", "--val", masks / "val", "--seed", seed)
+            outs = ("--out", folder / f"students/{run}/{seed}", "--curves", (curves := folder / f"curves/{run}/{seed}"))
+            self.call("train", folder, self.out / f"plan/{run}.json", *inputs, *outs, done=curves)
+            inputs = ("--tables", self.tables, "--masks", masks, "--truth", self.home / "truth", "--metrics", last)
+            outs = ("--predictions", folder / f"predictions/{run}", "--models", folder / f"models/{run}")
+            self.call("evaluate", folder, folder / f"students/{run}", *inputs, *outs, done=last)
+        return json.loads(last.read_text())
+
+    def ranked(self, seed: int) -> list[str]:
+        """Paths of the train images in the order of `stages.review`."""
+        folder = self.home / f"nothing-{seed}"
+        self.metrics(Point(folder, [], RANKED_BY, seed))
+        list_, inputs = folder / "review/review.csv", ("--tables", self.tables, "--masks", folder / "masks")
+        inputs += ("--model", folder / f"models/{RANKED_BY}", "--first", ALL, "--format", "masks")
+        self.call("review", folder, *inputs, "--out", list_.parent, done=list_)
         with list_.open() as file:
             return [row["path"] for row in csv.DictReader(file) if row["split"] == "train"]
 
+    def points(self, runs: list[str], shares: list[float], seed: int) -> Iterator[tuple[tuple, Point]]:
+        """The points of one seed, each with what its row of the curve begins with."""
+        images = read_table(self.tables / "train/images.parquet", IMAGES)["path"].to_pylist()
+        known = [path for path in images if Path(path).stem in self.drawn]
+        counts = [min(math.ceil(len(images) * share / 100), len(known)) for share in shares]
+        orders = {"random": np.random.default_rng(seed).permutation(known).tolist(), "review": known}
+        if any(0 < count < len(known) for count in counts):
+            orders["review"] = [path for path in self.ranked(seed) if path in set(known)]
+        for share, count in zip(shares, counts, strict=True):
+            for order, paths in orders.items():
+                same = {0: "nothing", len(known): "all"}.get(count)  # the same images in whatever order
+                folder = self.home / (f"{same}-{seed}" if same else f"{order}-{count}-{seed}")
+                drawn = [self.drawn[Path(path).stem] for path in paths[:count]]
+                for run in runs:
+                    yield (self.home.name, f"{share:g}", count, order, run, seed), Point(folder, drawn, run, seed)
+
+
+def with_earlier(path: Path, rows: dict[tuple, list]) -> list[list]:
+    """Rows of the curve in `path`, and `rows`, by KEYS, in the places of those with the same ones."""
+    if path.exists():
+        with path.open() as file:
+            earlier = [list(row.values()) for row in csv.DictReader(file)]
+        rows = {tuple(row[: len(KEYS)]): row for row in earlier} | rows
+    return [rows[keys] for keys in sorted(rows, key=lambda keys: (keys[0], keys[4], keys[3], float(keys[1]), keys[5]))]
+
 
 def main(
-    root: Annotated[Path, typer.Argument(help="Data set with truth of test.")],
-    drawn: Annotated[Path, typer.Option(help="Folder of index PNGs of train images.")],
-    out: Annotated[Path, typer.Option(help="Folder for everything.")],
+    out: Annotated[Path, typer.Argument(help="Folder for everything.")],
+    sets: Annotated[list[Path], typer.Option("--set", help="Data sets with truth of test.")],
+    runs: Annotated[list[str], typer.Option("--run", help="Runs of params.yaml.")] = (RANKED_BY, "two_sided", "unet"),
     shares: Annotated[str, typer.Option(help="Percentages.")] = "0,5,10,20,100",
-    runs: Annotated[str, typer.Option(help="Runs of params.yaml.")] = "boxes2pixels,two_sided,unet",
     seeds: Annotated[str, typer.Option(help="Seeds of training.")] = "0,1,2",
+    params: Annotated[Path, typer.Option(help="Parameters.")] = ROOT / "params.yaml",
     teacher: Annotated[str, typer.Option(help="weights.teacher.")] = "embedded",
 ) -> None:
     """Train and score each point of the curve."""
-    project, rows = Project(root, out, runs.split(","), teacher), []
-    project.prepare()
-    masks = {path.stem: path for path in sorted(drawn.glob("*.png"))}
-    images = read_table(project.common / "tables/train/images.parquet", IMAGES)["path"].to_pylist()
-    known = [path for path in images if Path(path).stem in masks]
-    typer.echo(f"{len(known)} of {len(images)} train images have a mask in {drawn}", err=True)
-    for seed in map(int, seeds.split(",")):
-        base = project.out / f"nothing-{seed}"
-        nothing = project.point(base, [], seed)
-        at_random = np.random.default_rng(seed).permutation(known).tolist()
-        orders = {"random": at_random, "review": [path for path in project.ranked(base) if path in set(known)]}
-        for share in map(float, shares.split(",")):
-            count = min(math.ceil(len(images) * share / 100), len(known))
-            for order, paths in orders.items():
-                folder = project.out / f"{order}-{count}-{seed}"
-                if count in (0, len(known)):  # the same images in whatever order
-                    folder = project.out / f"all-{seed}"
-                chosen = [masks[Path(path).stem] for path in paths[:count]]
-                found = project.point(folder, chosen, seed) if count else nothing
-                for run, metrics in found.items():
-                    test = metrics["test"]
-                    rows.append([share, count, order, run, seed, *(test[name] for name in SHOWN)])
-                write_csv(project.out / "curve.csv", COLUMNS, rows)
+    for root in sets:
+        project = Project(root, out.resolve(), params, teacher)
+        project.prepare()
+        for seed in map(int, seeds.split(",")):
+            for keys, point in project.points(runs, [float(share) for share in shares.split(",")], seed):
+                typer.echo(" ".join(map(str, keys)), err=True)
+                test = project.metrics(point)["test"]
+                row = {tuple(map(str, keys)): [*keys, *(test[name] for name in SHOWN)]}
+                write_csv(out / "curve.csv", (*KEYS, *SHOWN), with_earlier(out / "curve.csv", row))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from stages.common.errors import UserError, printable, run
 from stages.common.options import Masks, Tables
 from stages.data.tables import decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
-from stages.masks.shards import stream_masks
+from stages.reviewing.exported import Exported
 from stages.trusted.accepted import AcceptedMasks
 from stages.trusted.admission import Admission, described
 
 SOME_REFUSED = 3
+NOTHING = "no masks: of Label Studio's tasks those count that somebody submitted"
 
 
 def main(
@@ -38,9 +39,7 @@ def main(
     if missing := [file for file in files if not file.exists()]:
         raise UserError(f"{missing[0]}: no such file or folder")
     admission, accepted = Admission(tables), AcceptedMasks(out)
-    exported = {
-        row["path"]: row["label_map"]["bytes"] for split in ("train", "val") for row in stream_masks(masks / split)
-    }
+    exported = Exported(masks)
     counts: Counter[str] = Counter()
     try:
         for found in (found for file in files for found in admission.read(file)):
@@ -56,7 +55,7 @@ def main(
             counts["refused" if isinstance(outcome, Refused) else outcome] += 1
     finally:
         accepted.save()
-    typer.echo(", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "no masks")
+    typer.echo(", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or NOTHING)
     if counts["accepted"]:
         typer.echo(f"to train on them: dvc exp run -S data.trusted={out}")
     if counts["refused"]:

@@ -41,7 +41,8 @@ def tables_of(root: Path, count: int) -> None:
             for name in names
         ]
         write_table(root / f"tables/{split}/images.parquet", IMAGES, images)
-        write_split(root / f"masks/{split}", ([row_of(image, PSEUDO, []) for image in images], []))
+        rows = [row_of(image, PSEUDO, []) for image in images]
+        write_split(root / f"masks/{split}", *((part, []) for part in (rows[:1], rows[1:]) if part))
 
 
 def corrected(row: int) -> np.ndarray:

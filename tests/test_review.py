@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from stages.formats.correction import Correction, KnownImages
 from stages.formats.corrections_in import read_corrections
 from stages.masks import rle
 from stages.masks.shards import stream_masks
-from stages.review import main
+from stages.review import AUTO, NONE, main
 from stages.reviewing.doubts import Doubt, doubts, in_words
 from stages.reviewing.handover import Tool, sources_of
 from stages.reviewing.ranking import Entry, ranked
@@ -160,7 +161,7 @@ def project(tmp_path_factory) -> Path:
     return home
 
 
-def review(project: Path, out: Path, tool: Tool, first: int = 100, model: Path | None = None) -> None:
+def review(project: Path, out: Path, tool: Tool, first: int = 100, model: Path = NONE) -> None:
     main(out, tool, first, model, project / "tables", project / "masks", Path("params.yaml"), "cpu")
 
 
@@ -222,14 +223,24 @@ def test_the_table_says_why_and_the_first_are_the_most_doubtful(project, tmp_pat
     assert sorted(path.name for path in (tmp_path / "two/masks").rglob("*.png")) == ["empty.png", "hole.png"]
 
 
-def test_a_student_takes_part_and_has_to_know_the_classes(project, tmp_path):
-    tiny_export(tmp_path / "model")
-    review(project, tmp_path / "out", Tool.masks, model=tmp_path / "model")
-    assert "student" in (tmp_path / "out/review.csv").read_text()
+def test_a_student_takes_part_once_there_is_one_and_has_to_know_the_classes(project, tmp_path, capsys):
+    for name in ("masks", "tables"):
+        (tmp_path / name).symlink_to(project / name)
+    model = tmp_path / "models/boxes2pixels/0"
+    for number, (wanted, asked) in enumerate({"SAM alone is asked": False, "is asked too": True}.items()):
+        review(tmp_path, tmp_path / f"out{number}", Tool.masks, model=AUTO)
+        said = capsys.readouterr().err
+        assert f"{model}: " in said and wanted in said
+        assert "doubts: 100%" in said and "5/5" in said, "the time left is told in images"
+        assert ("student" in (tmp_path / f"out{number}/review.csv").read_text()) == asked
+        tiny_export(model)
+    (tmp_path / "tables").unlink()
+    shutil.copytree(project / "tables", tmp_path / "tables")
     write_dataset(tmp_path / "tables/dataset.json", Dataset(project / "set", ("rust",)))
-    (tmp_path / "masks").symlink_to(project / "masks")
+    review(tmp_path, tmp_path / "alone", Tool.masks, model=AUTO)
+    assert "a student of other classes" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"trained on classes \['dirt', 'damage'\], the data set has \['rust'\]"):
-        review(tmp_path, tmp_path / "other", Tool.masks, model=tmp_path / "model")
+        review(tmp_path, tmp_path / "other", Tool.masks, model=model)
 
 
 def test_a_folder_that_may_hold_corrections_is_not_written_again(project, tmp_path):
@@ -239,6 +250,7 @@ def test_a_folder_that_may_hold_corrections_is_not_written_again(project, tmp_pa
 
 
 def test_an_image_that_has_changed_ends_the_command_and_leaves_no_folder(project, tmp_path):
+    shutil.copytree(project / "tables", tmp_path / "tables")
     write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "set", NAMES))
     (tmp_path / "masks").symlink_to(project / "masks")
     for row in known_rows(project):
