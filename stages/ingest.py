@@ -9,6 +9,7 @@ near duplicates and counts.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -85,7 +86,8 @@ def main(
         write_rejects(part, census.rejects)
         write_near_duplicates(part / "near_duplicates.csv", census.pairs)
     write_json(metrics, census.metrics())
-    for line in census.lines() + [f"note: {reject.reason}" for reject in census.rejects if reject.action == "noted"]:
+    notes = Counter(reject.reason for reject in census.rejects if reject.action == "noted")
+    for line in census.lines() + [f"note: {reason}{f' ({n} files)' * (n > 1)}" for reason, n in notes.items()]:
         typer.echo(printable(line), err=True)
     if census.rejects:
         typer.echo(f"{len(census.rejects)} findings in {tables / 'rejects.csv'}", err=True)

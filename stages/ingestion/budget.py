@@ -22,6 +22,7 @@ WAYS_OUT = {
     "out_of_bounds": "coordinates are shares of the image's sides, from 0 to 1",
     "orphan_labels": "give them the name of their image, or remove them",
     "orphan_masks": "give them the name of their image",
+    "labels_elsewhere": "convert them to YOLO's rows, or move them where they are read",
     "unread_suffix": "convert them to JPEG or PNG",
 }
 """Kind of finding to what a user can do about it."""

@@ -1,10 +1,11 @@
 """Where an image's label file and mask belong, by Ultralytics' naming rules, where they really are, and its id.
 
-Names are compared in Unicode's form NFC (a Mac writes NFD) and the suffix in any case, so that `ä.TXT` is the label
-file of `ä.jpg`.
+Names are compared in Unicode's form NFC (a Mac writes NFD), the suffix in any case, and a folder in any case where
+there is only one: `Labels/ä.TXT` is the label file of `images/ä.jpg`, as on other systems.
 """
 
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
@@ -13,6 +14,9 @@ from stages.data.root_files import inside
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Folders beside `images` that say no more than the split, and are left out of an id."""
+
+OTHER_LABELS = (".json", ".xml")
+"""Suffixes of other formats with one label file per image: LabelMe, Pascal VOC."""
 
 
 def label_path(image: str) -> str:
@@ -65,6 +69,15 @@ class Counterparts:
         path = counterpart(image, self.masks, ".png")
         return None if path is None else self.actual(path)
 
+    def elsewhere(self, image: str) -> Iterator[str]:
+        """Files of the image's name that may hold labels and are not read: beside it, or in another format."""
+        label = PurePosixPath(label_path(image))
+        for path in (PurePosixPath(image), label):
+            for suffix in (".txt", *OTHER_LABELS):
+                place = path.with_suffix(suffix)
+                if place != label and self.is_listed(found := self.actual(str(place))):
+                    yield found
+
     def is_listed(self, path: str) -> bool:
         """Whether there is something of that name, which may be a link to nothing."""
         folder, name = posixpath.split(path)
@@ -73,7 +86,17 @@ class Counterparts:
     def actual(self, plain: str) -> str:
         """`plain` as it is named on disk, which is what is read of several files with one key."""
         folder, name = posixpath.split(plain)
+        folder = self.folder(folder)
         return posixpath.join(folder, self._names(folder).get(key_of(name), name))
+
+    def folder(self, plain: str) -> str:
+        """A folder as it is named on disk: in another case, where it is the only one of that name."""
+        if not plain or self._names(plain):
+            return plain
+        above, name = posixpath.split(plain)
+        above = self.folder(above)
+        same = [found for found in self._names(above).values() if found.casefold() == name.casefold()]
+        return posixpath.join(above, same[0] if len(same) == 1 and name not in same else name)
 
     def _names(self, folder: str) -> dict[str, str]:
         """Key to name of the files in `folder`; of two names with one key the one that is its own key."""

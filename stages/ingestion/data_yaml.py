@@ -159,23 +159,23 @@ def relative_path(root: Path, base: str, entry: str) -> str | None:
     """`entry` below folder `base` as a path relative to `root`; None when it is outside.
 
     Inside or outside is judged with and without the links in both. Backslashes separate folders where that gives an
-    existing path, and of an absolute path that does not exist here the end counts that exists below `root`, if it is
-    the only one: so are paths of another system or machine read.
+    existing path, and of a path that does not exist here the end counts that exists below `root`, if it is the only
+    one: so are paths of another system or machine read, and CVAT's lists, in which `data/` precedes each path.
     """
     top = _normal(root.absolute())
     plain = _below(top, top / base / entry)
-    if plain is not None and ("\\" not in entry or _is_there(top / plain)):
-        return plain
+    if plain is not None and ((isinstance(root, RemotePath) and "\\" not in entry) or _is_there(top / plain)):
+        return plain  # a bucket is not asked about each line of a list
     slashed = _slashes(entry)
     other = _below(top, top / base / slashed)
     if other is not None and _is_there(top / other):
         return other
-    if re.match("[A-Za-z]:/|/", slashed) and not _is_there(Path(entry)):
-        parts = posixpath.normpath(slashed).split("/")
-        ends = ["/".join(parts[start:]) for start in range(1, len(parts) - 1)]
-        found = [end for end in ends if _is_there(top / end)]
-        return found[0] if len(found) == 1 else None
-    return other
+    absolute, parts = re.match("[A-Za-z]:/|/", slashed), posixpath.normpath(slashed).split("/")
+    if ".." in parts or (_is_there(Path(entry)) if absolute else other is None):
+        return other
+    ends = ["/".join(parts[start:]) for start in range(1, len(parts) - 1)]
+    found = [end for end in ends if _is_there(top / end)]
+    return found[0] if len(found) == 1 else None if absolute else other
 
 
 def _normal(path: Path) -> Path:

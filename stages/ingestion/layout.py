@@ -114,7 +114,7 @@ def orphans(layout: Layout) -> list[Reject]:
         stems = {_stem(path, folder) for path in paths}
         for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
             place = counterpart(f"{folder}/x", layout.masks.folder if kind == "masks" else kind, "")
-            beside = None if place is None else PurePosixPath(place).parent
+            beside = None if place is None else PurePosixPath(on_read.folder(str(PurePosixPath(place).parent)))
             if beside is None or not _is_folder_inside(layout.root, str(beside)):
                 continue
             for path in sorted(path for path, _ in _files_below(layout.root, str(beside))):

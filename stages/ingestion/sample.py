@@ -1,6 +1,8 @@
 """Read and check one image with its labels and its mask."""
 
+import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from stages.ingestion.rejects import Reject
 
 LISTED = 100
 """Bad rows of one label file that are listed one by one; the rest is one finding more."""
+
+ANNOTATION = re.compile(rb'"(?:shapes|objects|annotations)"\s*:\s*\[\s*\{|<(?:bndbox|polygon|robndbox)>')
+"""What begins the annotations of a JSON file, of LabelMe for example, or one of them in a Pascal VOC file."""
 
 NOT_LOST = ("duplicate", "below_confidence")
 """Kinds of rows that are dropped and not lost."""
@@ -58,9 +63,11 @@ def read_sample(
 
     An image whose labels exist but cannot be read is rejected: without them its defects would be background.
     """
-    source, label_data, problem = beside.label(image_file.path), None, None
+    source, label_data, problem, elsewhere = beside.label(image_file.path), None, None, 0
     try:
         label_data = _read_labels(beside, source)
+        if label_data is None:
+            problem, elsewhere = _labels_elsewhere(beside, image_file.path, source)
     except Unreadable as error:
         problem = str(error)
     try:
@@ -68,7 +75,8 @@ def read_sample(
         if problem:
             raise Unreadable(problem)
     except (BadImage, Unreadable) as error:
-        kind, rows = "unread_suffix" if "convert it" in str(error) else "image", count_rows(label_data or b"")
+        kind = "labels_elsewhere" if elsewhere else "unread_suffix" if "convert it" in str(error) else "image"
+        rows = elsewhere or count_rows(label_data or b"")
         return Sample(None, [], None, [Reject(image_file.path, None, kind, str(error), "image dropped", rows)])
     image = {
         "image_id": image_file.image_id,
@@ -144,6 +152,17 @@ def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Prob
     if probe.spread <= FLAT:
         raise BadImage(f"all pixels are alike (up to {FLAT} of 255 levels): it shows nothing")
     return probe
+
+
+def _labels_elsewhere(beside: Counterparts, image: str, label: str) -> tuple[str | None, int]:
+    """Why an image without label file is none without defects, and how many it seems to have; else None and 0."""
+    for path in beside.elsewhere(image):
+        with suppress(Unreadable):
+            data = read_file(beside.root, path) or b""
+            rows = count_rows(data) if path.lower().endswith(".txt") else len(ANNOTATION.findall(data))
+            if rows:
+                return f"its labels are in {path}, which is not read; expected are rows of YOLO in {label}", rows
+    return None, 0
 
 
 def _read_labels(beside: Counterparts, path: str) -> bytes | None:

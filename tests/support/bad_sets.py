@@ -450,6 +450,19 @@ kind(
     refused="2 of 5 label rows are lost (ingest.max_bad_share = 0.05): labels/train/z.txt: label file without an image",
     settings=STRICT,
 )
+for beside, text in (
+    ("images/train/a.txt", GOOD + ROW),
+    ("images/train/a.json", '{"version": "5.2.1", "shapes": [{"label": "dirt", "points": [[1, 2], [9, 9]]}]}'),
+    ("labels/train/a.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>"),
+):
+    kind(
+        f"labels elsewhere, in {beside}",
+        both(lambda r: (r / A).unlink(), lambda r, beside=beside, text=text: put(r / beside, text)),
+        ("images/train/a.png", None, f"its labels are in {beside}, which is not read", "image dropped"),
+        refused="1 of 8 images are unusable",
+        settings=STRICT,
+    )
+kind("folder of labels in another case", renamed("labels", "Labels"), settings=STRICT, counts={"train.boxes": 3})
 kind("label file called .TXT", renamed(A, "labels/train/a.TXT"), settings=STRICT, counts={"train.boxes": 3})
 NFD, NFC = "scha\u0308den", "sch\u00e4den"
 kind(
@@ -739,6 +752,11 @@ kind(
 kind(
     "list of another machine",
     both(config(LISTED), lambda r: put(r / "train.txt", NAMES.replace("{}", "/content/set/"))),
+    counts=LIST,
+)
+kind(
+    "list of CVAT",
+    both(config(LISTED), lambda r: put(r / "train.txt", NAMES.replace("{}", "data/"))),
     counts=LIST,
 )
 accepted("split from Windows", "train: images/train", "train: images\\train")
