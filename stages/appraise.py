@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, pixel_counts, summarise
 from stages.common.errors import run
-from stages.common.files import write_json
 from stages.common.options import Masks, Metrics, Tables, Truth
+from stages.common.params import write_sealed
 from stages.common.progress import progress
 from stages.data.tables import SPLITS, TRUTH, decode_label_map, read_dataset, read_table
 from stages.masks.shards import read_shard, shard_indices
@@ -28,7 +28,7 @@ BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "ar
 def main(tables: Tables, masks: Masks, truth: Truth, metrics: Metrics) -> None:
     """Write the quality of the pseudo-masks of every split, or the reason why it is not available."""
     names = read_dataset(tables / "dataset.json").names
-    write_json(metrics, {split: appraise(masks / split, truth / f"{split}.parquet", names) for split in SPLITS})
+    write_sealed(metrics, {split: appraise(masks / split, truth / f"{split}.parquet", names) for split in SPLITS})
 
 
 def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, object]:

@@ -100,7 +100,7 @@ def main(
                 result["val"]["images_without_truth"] = 0  # they are in the other one
         by = run_of.val.chosen_on
         result["operating_point"], drawn = operating_points(tallies, *zip(*chosen, strict=True), by, names, values)
-        write_json(part / "curves.json", drawn)
+        write_sealed(part / "curves.json", drawn)
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.
         first = read_config(model / str(seeds[0]))

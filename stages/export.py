@@ -4,7 +4,8 @@
 
 No stage depends on it. `DIR` holds the model, which carries all that its user needs as metadata
 (`stages.runtime.metadata`), and `export.json`: the same, and how far its predictions differ from the student's on
-images of val. Beyond the tolerances in `stages.runtime.parity` nothing is written.
+images of val; and `sha256.json`, which `predict` holds both against. Beyond the tolerances in `stages.runtime.parity`
+nothing is written.
 """
 
 from enum import StrEnum
@@ -20,6 +21,7 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Force, Tables
+from stages.common.params import write_digests
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
@@ -74,6 +76,7 @@ def main(
         print(f"{out}: {found}")
         check(found, INT8 if int8 else EXACT, str(out))
         write_json(part / "export.json", {"format": format.value, **about.model_dump(), "parity": found.as_json()})
+        write_digests(part)
 
 
 def cli() -> None:

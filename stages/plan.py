@@ -18,7 +18,7 @@ from stages.checkpoints.config import WeightsParams
 from stages.common.errors import UserError, run
 from stages.common.files import new_file, new_folder
 from stages.common.options import ParamsFile
-from stages.common.params import Section, load_params, parse
+from stages.common.params import Section, load_params, parse, write_sealed
 from stages.demo.config import SynthesizeParams
 from stages.evaluation.config import EvaluateParams, Rows, Seeds
 from stages.ingestion.config import DataParams, IngestParams
@@ -124,7 +124,7 @@ def main(
         raise UserError(f"{params}: rows: {unknown[0]} is not one of runs: {', '.join(values.runs)}")
     with new_folder(out) as part:
         for name, plan in plans.items():
-            (part / f"{name}.json").write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            write_sealed(part / f"{name}.json", plan.model_dump(mode="json"))
     with new_file(checked) as part:
         part.write_text(CHECKED, encoding="utf-8")
 

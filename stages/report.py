@@ -17,7 +17,7 @@ import typer
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, remove_others, write_json
 from stages.common.options import Masks, ParamsFile, Tables, Truth
-from stages.common.params import Section, load_params, read_json, read_sealed
+from stages.common.params import Section, load_params, read_sealed
 from stages.common.progress import progress
 from stages.data.tables import Dataset, read_dataset
 from stages.evaluation.config import Rows, Seeds
@@ -83,8 +83,8 @@ def main(
         metrics=by_run,
         differences=differences,
         samples=bootstrap.samples,
-        teacher=read_json(teacher, "run the appraise stage"),
-        thresholds=read_json(predictions / reference / "curves.json", "evaluate this run again"),
+        teacher=read_sealed(teacher, "run the appraise stage again"),
+        thresholds=read_sealed(predictions / reference / "curves.json", "evaluate this run again"),
         curves=[read_curves(curves, run, seed) for run in values.rows for seed in values.seeds],
         defects=defects,
         teacher_defects=defects and summarise_defects(defects.teacher_counts, bootstrap),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="it is not an export"):
         make(work, "images", Format.onnx, force=True)
     assert (work / "images/train/0.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino8"])
+def test_a_flipped_byte_of_an_export_is_one_line(work, tmp_path, name):
+    shutil.copytree(work / name, tmp_path / "export")
+    for path in sorted((tmp_path / "export").iterdir()):
+        whole = path.read_bytes()
+        for place in (len(whole) // 3, len(whole) // 2):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            with pytest.raises(UserError, match=rf"/{path.name}: .*; export the student again$"):
+                open_network(tmp_path / "export", "cpu")
+        path.write_bytes(whole)
+    (tmp_path / "export/student.xml").unlink(missing_ok=True)
+    (tmp_path / "export/student.onnx").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="missing or damaged"):
+        open_network(tmp_path / "export", "cpu")
 
 
 def test_an_export_fits_tensorrt(work):

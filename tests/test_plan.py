@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.plan import Params, main, resolve
+from stages.training.config import Plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +40,17 @@ def test_seeds_have_63_bits(tmp_path):
         else:
             with pytest.raises(UserError, match=r"seeds\.0 = 18446744073709551616: .*less than"):
                 load_params(Params, tmp_path / "params.yaml")
+
+
+def test_a_changed_plan_is_no_plan(tmp_path):
+    main(tmp_path / "plan", tmp_path / "checked.txt", ROOT / "params.yaml")
+    path = tmp_path / "plan/boxes2pixels.json"
+    assert load_params(Plan, path) == resolve(load_params(Params, ROOT / "params.yaml"), "boxes2pixels")
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 17]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"; run the plan stage again$"):
+            load_params(Plan, path)
 
 
 def plans(tmp_path, **changes) -> dict[str, str]:

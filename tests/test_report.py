@@ -67,7 +67,7 @@ def test_the_headline_stands_beside_what_filled_boxes_and_the_teacher_reach(tmp_
     build(tmp_path)
     own = {"iou_bin": 0.727011, "recall_bin": 0.858866, "precision_bin": 0.825648, "miou_anom": 0.718734}
     teacher = {"test": {"pseudo_masks": own, "filled_boxes": {"iou_bin": 0.281379}}}
-    (tmp_path / "metrics/rasterize.json").write_text(json.dumps(teacher))
+    write_sealed(tmp_path / "metrics/rasterize.json", teacher)
     text, _ = run(tmp_path)
     lead = " ".join(text.split('<p class="lead">')[1].split("</p>")[0].split())
     assert "For comparison: SAM teacher, given the boxes: 0.727; every box filled: 0.281." in lead
@@ -207,9 +207,18 @@ def test_a_rerun_writes_the_same_bytes(tmp_path):
 def test_the_teachers_own_scores_are_shown(tmp_path):
     build(tmp_path)
     teacher = {"val": {"teacher": {"iou_bin": 0.625, "iou_bin_low": 0.5, "iou_bin_high": 0.75}}, "test": None}
-    (tmp_path / "metrics/rasterize.json").write_text(json.dumps(teacher))
+    write_sealed(tmp_path / "metrics/rasterize.json", teacher)
     text, _ = run(tmp_path)
     assert table_row(text, "The pseudo-masks against truth", "IoU_bin") == ["0.625 [0.500, 0.750]"]
+
+
+@pytest.mark.parametrize("name", ["metrics/rasterize.json", "predictions/full/curves.json"])
+def test_a_changed_value_is_found(tmp_path, name):
+    build(tmp_path)
+    path = tmp_path / name
+    path.write_text(path.read_text().replace('"', '"x', 1))
+    with pytest.raises(UserError, match=rf"{name}: damaged"):
+        run(tmp_path)
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path):

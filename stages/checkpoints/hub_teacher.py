@@ -12,7 +12,8 @@ import torch
 
 from stages.checkpoints.fetch import FILES, fetch
 from stages.common.errors import UserError
-from stages.common.files import new_file, new_folder, sha256_file
+from stages.common.files import new_folder, sha256_file
+from stages.common.params import read_sealed, write_sealed
 from stages.teacher.loading import load_teacher
 
 URL = "https://huggingface.co"
@@ -52,7 +53,7 @@ def install_from_hub(name: str, cache: Path, out: Path) -> None:
     pinned = folder / "pinned.json"
     if not pinned.exists():
         _pin(repository, folder, pinned, offline)
-    revision, digests = (json.loads(pinned.read_text(encoding="utf-8"))[key] for key in ("revision", "sha256"))
+    revision, digests = map(read_sealed(pinned, f"remove {folder}").get, ("revision", "sha256"))
     with new_folder(out) as part:
         for file in FILES:
             path = fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, digests[file], offline)
@@ -73,6 +74,4 @@ def _pin(repository: str, folder: Path, pinned: Path, offline: str) -> None:
         file: sha256_file(fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, None, offline))
         for file in FILES
     }
-    with new_file(pinned) as part:
-        record = {"repository": repository, "revision": revision, "sha256": found}
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_sealed(pinned, {"repository": repository, "revision": revision, "sha256": found})

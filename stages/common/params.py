@@ -41,11 +41,13 @@ SHORT.maxlevel = 2
 
 
 def load_params(model: type[S], path: Path, whole: bool = False) -> S:
-    """Read the top-level sections that are fields of `model` from the YAML file `path`.
+    """Read the top-level sections that are fields of `model` from the YAML file `path`, or from a sealed .json.
 
     `whole`: any other section is an error, instead of being ignored. Raises UserError naming key, value and what is
     allowed. ruamel.yaml is DVC's own parser; PyYAML would read `5e-4` as a string.
     """
+    if path.suffix == ".json":
+        return parse(model, read_sealed(path, "run the plan stage again"), where=str(path))
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except MemoryError:
@@ -91,18 +93,17 @@ def read_sealed(path: Path, again: str) -> dict:
 
 
 def write_digests(folder: Path) -> None:
-    """Seal a folder of weights: `sha256.json` holds the SHA-256 of its other files."""
+    """Seal a folder of weights or an export: `sha256.json` holds the SHA-256 of its other files."""
     write_sealed(
         folder / DIGESTS, {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != DIGESTS}
     )
 
 
-def check_digests(folder: Path) -> None:
-    """Raises UserError where a file of a folder of weights is not that which `write_digests` saw.
+def check_digests(folder: Path, again: str) -> None:
+    """Raises UserError, which ends with `again`, where a file of a folder is not that which `write_digests` saw.
 
     A folder that is not sealed, such as one of a user, passes.
     """
-    again = "run the weights stage again"
     if (folder / DIGESTS).exists():
         for name, digest in read_sealed(folder / DIGESTS, again).items():
             if not (folder / name).is_file() or sha256_file(folder / name) != digest:

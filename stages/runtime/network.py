@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
+from stages.common.params import check_digests
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
 from stages.student.config import ViewParams, read_config
 from stages.student.decision import ARGMAX, Decision, read_decision
@@ -39,7 +40,7 @@ class OperatingPoint(StrEnum):
 
 def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
     """The network in `folder`, ready to run: a trained student by PyTorch, an export by ONNX Runtime, OpenVINO or
-    TensorRT, whichever its file is for. Raises UserError where the folder holds none, or several.
+    TensorRT, whichever its file is for. Raises UserError where the folder holds none, several, or a damaged one.
 
     `device` is for PyTorch: auto, cpu or cuda. TensorRT uses the GPU, the others the CPU.
     """
@@ -47,6 +48,7 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
     exported = [name for name in (*openers, "student.safetensors") if (folder / name).is_file()]
     if len(exported) > 1:
         raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
+    check_digests(folder, "export the student again")
     if exported and exported[0] in openers:
         about, run = openers[exported[0]](folder)
         names, view, white = about.names, about.view, about.white_level

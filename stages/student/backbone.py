@@ -100,7 +100,7 @@ def read_backbone_config(folder: Path) -> BackboneConfig:
 
 def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]:
     """Pre-trained backbone for inputs of `size_px`. Raises UserError for unreadable or missing weights."""
-    check_digests(folder)
+    check_digests(folder, "run the weights stage again")
     config = read_backbone_config(folder)
     path = folder / "model.safetensors"
     try:

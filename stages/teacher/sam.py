@@ -6,7 +6,6 @@ The proposals equal those of `SamPredictor.predict(box=...)` on the window, box 
 and bfloat16 autocast on a GPU (float16 overflows in ViT-H).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,16 +13,15 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, lacks_memory
 from stages.common.files import write_weights
-from stages.common.params import Section, parse
+from stages.common.params import Section, parse, read_json
 from stages.teacher.promptable import Proposals
 from stages.teacher.windows import InputFrame
 
@@ -167,12 +165,15 @@ def load_sam(folder: Path) -> tuple[Sam, SamConfig | MobileSamConfig]:
     """
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, "expected that of a teacher")
         config = parse(MobileSamConfig if "embed_dims" in values else SamConfig, values, where=str(path))
         weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
         sam = build_sam(config)
         sam.load_state_dict(weights)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        # numbers that do not fit together raise nearly anything in these networks
+        if isinstance(error, UserError) or lacks_memory(error):
+            raise
         raise UserError(f"{folder}: not a readable teacher: {' '.join(str(error).split())[:300]}") from None
     return sam.eval().requires_grad_(False), config
 

@@ -7,7 +7,6 @@ Predicted IoUs of SAM and SAM-HQ are not limited to 1, those of the others pass 
 SAM's own tokens, while its masks are the sum of their logits and those of its high-quality token.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import resize
 
 from stages.common.errors import UserError
+from stages.common.params import read_json
 from stages.data.boxes import Window
 from stages.teacher.promptable import Proposals
 from stages.teacher.windows import InputFrame, input_size_hw
@@ -49,10 +49,7 @@ def family_of(config: Path) -> str | None:
 
     Raises UserError where it is unreadable, or of a model that is no promptable one.
     """
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{config}: not a readable configuration of a teacher: {error}") from None
+    kind = read_json(config, "expected the configuration of a teacher").get("model_type")
     if kind is None:
         return None
     name = str(kind).removesuffix("_video").removesuffix("_tracker_video").removesuffix("_tracker")

@@ -123,14 +123,14 @@ def build(
                 found = [detected(one.true, one.predicted, [0.75] * len(one.predicted)) for one in outcomes]
                 metrics[split] = scores | {"defects": defects | average_precision(found, names)}
         write_sealed(root / "predictions" / name / "scores.json", metrics)
-        (root / "predictions" / name / "curves.json").write_text(json.dumps(drawn))
+        write_sealed(root / "predictions" / name / "curves.json", drawn)
         trained = root / "data" / "curves" / name / "7"
         trained.mkdir(parents=True)
         (trained / "loss.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
         (trained / "val.csv").write_text("epoch,val_miou_anom\n1,\n2,0.125\n")
         (trained / "method.csv").write_text("epoch,corrected_share\n1,0.0\n2,0.03\n")
     (root / "metrics").mkdir(exist_ok=True)
-    (root / "metrics/rasterize.json").write_text(json.dumps({"val": {"not_scored": "no truth"}}))
+    write_sealed(root / "metrics/rasterize.json", {"val": {"not_scored": "no truth"}})
     (root / "params.yaml").write_text(
         f"report: {{images: 4, bootstrap: {{samples: 200, seed: 1}}}}\nseeds: [7]\nrows: [{', '.join(runs)}]\n"
         "runs: {worst: {supervision: {method: truth}}}\n"
