@@ -26,7 +26,7 @@ from stages.common.errors import run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Device, Masks, Metrics, ParamsFile, Tables, Truth
 from stages.common.params import Section, load_params, write_sealed
-from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards
+from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl
 from stages.engine.shard_jobs import forget
 from stages.evaluation.card import as_markdown, card_of
 from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
@@ -62,11 +62,12 @@ def main(
     ray_address: Address = None,
     gpus_per_task: Gpus = 0.0,
     shards: Shards = None,
+    shards_url: ShardsUrl = None,
 ) -> None:
     """Predict every image of val and test, and score those that have a label map to be scored against."""
     loaded = load_params(Params, params)
     values, seeds = loaded.evaluate, loaded.seeds
-    folders, where = (tables, masks, truth), Engine(engine, ray_address, gpus_per_task)
+    folders, where = (tables, masks, truth), Engine(engine, ray_address, gpus_per_task, shards_url)
     run_of = SeedRuns(model.resolve(), seeds, folders, values, device, where)
     if shards is not None:
         return run_of.some_shards(shards)
@@ -109,7 +110,7 @@ def main(
         hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}
         write_sealed(part / "scores.json", result | {"students": hashes, "card": card})
     write_json(metrics, result)
-    forget(run_of.finished)
+    forget(run_of.finished, where.store())
 
 
 def student_hash(folder: Path) -> str:

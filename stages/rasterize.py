@@ -23,7 +23,7 @@ from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.common.workdir import files_fingerprint, fingerprint, work_folder
 from stages.data.tables import IMAGES, SPLITS, Dataset, count_rows, read_dataset
-from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
+from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl, run_jobs
 from stages.engine.ray_tasks import environment
 from stages.engine.shard_jobs import Done, forget, shard_count, some_of, stop_at_failures, take, wanted
 from stages.masks.shards import CANDIDATE_ROWS, LABEL_MAPS, Shard, shard_path, write_index
@@ -46,9 +46,11 @@ def main(
     ray_address: Address = None,
     gpus_per_task: Gpus = 0.0,
     shards: Shards = None,
+    shards_url: ShardsUrl = None,
 ) -> None:
     """Write pseudo-masks, and the candidates that they were chosen from, for every split."""
     values = load_params(Params, params).rasterize
+    where = Engine(engine, ray_address, gpus_per_task, shards_url)
     work = work_of(weights, read_dataset(tables / "dataset.json"), values, device)
     images = {split: count_rows(tables / split / "images.parquet", IMAGES) for split in SPLITS}
     numbers = wanted(shards, total := sum(shard_count(rows, values.shard_size) for rows in images.values()))
@@ -57,14 +59,14 @@ def main(
     with progress((), "rasterize", "images", total=sum(images.values()) if shards is None else None) as bar:
         # without --shards to the very end, where the tables' last check is
         asked = jobs if shards is None else some_of(jobs, numbers)
-        finished = run_jobs(work, asked, Engine(engine, ray_address, gpus_per_task), bar)
+        finished = run_jobs(work, asked, where, bar)
     stop_at_failures([failure for done in finished for failure in done.failures], sum(images.values()))
     if shards is not None:
         typer.echo(f"shards {shards} of {total} are done; without --shards the command completes the masks", err=True)
         return
     for split in SPLITS:
         put_together(out / split, [done for done in finished if done.split == split])
-    forget(finished)
+    forget(finished, where.store())
 
 
 def work_of(weights: Path, source: Dataset, values: RasterizeParams, device: str) -> Rasterize:

@@ -21,7 +21,8 @@ def blocks(language: str) -> list[str]:
 def test_the_table_of_options_is_that_of_the_code():
     listed = set(re.findall(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", PAGE, re.MULTILINE))
     named = {option: re.findall(r"BOXES2PIXELS_[A-Z_]+", environment) for option, environment in listed}
-    options = [one.__metadata__[0] for one in (engines.EngineOption, engines.Address, engines.Gpus, engines.Shards)]
+    kinds = (engines.EngineOption, engines.Address, engines.Gpus, engines.Shards, engines.ShardsUrl)
+    options = [one.__metadata__[0] for one in kinds]
     assert named == {one.default: [one.envvar] if one.envvar else [] for one in options}
     assert set(re.findall(r"BOXES2PIXELS_[A-Z_]+", PAGE)) == {one.envvar for one in options if one.envvar}
 

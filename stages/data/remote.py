@@ -7,6 +7,7 @@ AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on. To be looked for, ob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
@@ -63,11 +64,30 @@ class RemotePath(PurePosixPath):
 
     def read(self) -> bytes:
         """Raises FileNotFoundError, and UserError when the storage does not answer."""
+        return self._do("cat_file")
+
+    def upload(self, file: Path) -> None:
+        """Copy a local file here; complete or absent. Raises UserError."""
+        try:
+            self._do("put_file", str(file))
+        except FileNotFoundError as error:  # such as a bucket that does not exist
+            raise no_answer(self, error) from None
+
+    def download(self, file: Path) -> None:
+        """Copy it into a local file. Raises as `read`."""
+        self._do("get_file", lpath=str(file))
+
+    def remove_folder(self) -> None:
+        """Remove all objects below, if there are any. Raises UserError."""
+        with suppress(FileNotFoundError):
+            self._do("rm", recursive=True)
+
+    def _do(self, what: str, *before: str, **options: object) -> bytes | None:
         import fsspec
 
         try:
             storage, name = fsspec.url_to_fs(str(self))  # cached by fsspec, per process
-            return storage.cat_file(name)
+            return getattr(storage, what)(*before, name, **options)
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -112,10 +132,13 @@ def list_objects(root: RemotePath) -> dict[str, tuple[int, str]]:
         raise no_answer(root, error) from None
     if not found:
         raise UserError(f"{root}: nothing is there")
-    marks = {
-        posixpath.relpath(path, name): (int(about["size"]), str(next(about[key] for key in MARKS if key in about)))
-        for path, about in found.items()
-    }
+    marks = {}
+    for path, about in sorted(found.items()):
+        size, mark = about.get("size"), next((about[key] for key in MARKS if about.get(key) is not None), None)
+        if size is None or mark is None:
+            lacks = "size" if size is None else f"mark that changes with the content ({', '.join(MARKS)})"
+            raise UserError(f"{root / posixpath.relpath(path, name)}: the storage lists no {lacks}; use one that does")
+        marks[posixpath.relpath(path, name)] = (int(size), str(mark))
     return dict(sorted(marks.items()))
 
 

@@ -1,5 +1,6 @@
 """Where jobs run: in this process, or as Ray tasks on one machine or many. The files are the same bytes."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,8 +9,12 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from stages.common.errors import UserError
+from stages.common.workdir import files_fingerprint
+from stages.data.remote import RemotePath
 from stages.engine.ray_tasks import run_on_ray
 from stages.engine.shard_jobs import Done, Job, Work, Worker
+from stages.engine.shard_store import ShardStore
 
 
 class EngineName(StrEnum):
@@ -34,27 +39,43 @@ Gpus = Annotated[
     float,
     typer.Option("--gpus-per-task", envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="With Ray; may be a fraction."),
 ]
+ShardsUrl = Annotated[
+    str | None,
+    typer.Option("--shards-url", envvar="BOXES2PIXELS_SHARDS_URL", help="For machines that share no file system."),
+]
 """They change no byte, so they are neither in params.yaml nor in the commands of dvc.yaml."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`address`: of a Ray cluster; None: one is started on this machine. `gpus`: per task, may be a fraction."""
+    """`address`: of a Ray cluster; None: one is started on this machine. `gpus`: per task, may be a fraction. `url`:
+    folder on object storage for finished shards; None: all machines see the staging of the work."""
 
     name: EngineName = EngineName.local
     address: str | None = None
     gpus: float = 0.0
+    url: str | None = None
+
+    def store(self, model: str = "") -> ShardStore | None:
+        """What is at `url`. Raises UserError where that is none."""
+        if self.url is not None and not re.match("[a-z0-9]+://.", self.url):
+            raise UserError(f"--shards-url {self.url}: allowed are URLs, such as s3://bucket/folder")
+        return ShardStore(RemotePath(self.url), model) if self.url else None
 
 
 def run_jobs(work: Work, jobs: Iterable[Job], engine: Engine, bar: tqdm) -> list[Done]:
     """Do the jobs; the results are in their order. `bar` counts images. Raises UserError as `Work.open`."""
+    if store := engine.store(files_fingerprint([work.model]) if engine.url else ""):
+        store.put_model(work.model)
     if engine.name is EngineName.ray:
         order: dict[tuple[str, int], Done | None] = {}
-        for done in run_on_ray(work, _noted(jobs, order), engine.address, engine.gpus):
+        for done in run_on_ray(work, _noted(jobs, order), engine.address, engine.gpus, store):
+            if store:
+                store.bring(done)
             order[done.split, done.index] = done
             bar.update(done.rows)
         return [done for done in order.values() if done is not None]
-    worker = Worker(work)
+    worker = Worker(work, store)
     return [worker(job, bar.update) for job in jobs]
 
 

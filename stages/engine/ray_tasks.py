@@ -16,6 +16,7 @@ from types import ModuleType
 from stages.common.errors import STOPPING, UserError
 from stages.common.workdir import files_fingerprint
 from stages.engine.shard_jobs import Done, Job, Work, Worker
+from stages.engine.shard_store import ShardStore
 
 LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "torchvision", "timm", "transformers")
 """Distributions that have to be the same on all machines; one that is missing has to be missing everywhere."""
@@ -26,8 +27,11 @@ _worker: list[Worker] = []
 """This process's, one at a time: a model fills a GPU."""
 
 
-def run_on_ray(work: Work, jobs: Iterable[Job], address: str | None, gpus: float) -> Iterator[Done]:
-    """Do the jobs. `address`: of a cluster, None: one is started on this machine; `gpus`: per task.
+def run_on_ray(
+    work: Work, jobs: Iterable[Job], address: str | None, gpus: float, store: ShardStore | None = None
+) -> Iterator[Done]:
+    """Do the jobs. `address`: of a cluster, None: one is started on this machine; `gpus`: per task; `store`: where
+    workers put finished shards, None: the driver sees their staging.
 
     Raises UserError where Ray is missing, does not answer, or a worker cannot do the work.
     """
@@ -39,7 +43,7 @@ def run_on_ray(work: Work, jobs: Iterable[Job], address: str | None, gpus: float
     task = ray.remote(max_retries=-1, max_calls=0, num_cpus=1, num_gpus=gpus)(_do)
     shared, here, waiting, running = ray.put(work), environment(), iter(jobs), []
     while True:
-        running += [task.remote(shared, job, here) for job in islice(waiting, max(0, 2 * slots - len(running)))]
+        running += [task.remote(shared, job, here, store) for job in islice(waiting, max(0, 2 * slots - len(running)))]
         if not running:
             return
         ready, running = ray.wait(running)
@@ -49,13 +53,13 @@ def run_on_ray(work: Work, jobs: Iterable[Job], address: str | None, gpus: float
             raise error.cause if isinstance(error.cause, UserError | OSError | MemoryError) else error from None
 
 
-def _do(work: Work, job: Job, driver: dict[str, str]) -> Done:
+def _do(work: Work, job: Job, driver: dict[str, str], store: ShardStore | None = None) -> Done:
     """In a worker process."""
     here = environment()
     if other := [f"{name} {here[name]} instead of {driver[name]}" for name in driver if here[name] != driver[name]]:
         raise UserError(f"the worker on {os.uname().nodename} has {', '.join(other)}: install the same everywhere")
     if not _worker or _worker[0].work != work:
-        _worker[:] = [Worker(work)]
+        _worker[:] = [Worker(work, store)]
     return _worker[0](job)
 
 

@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from stages.common.errors import UserError, printable
 from stages.common.files import sha256_file, write_json
+
+if TYPE_CHECKING:
+    from stages.engine.shard_store import ShardStore
 
 DONE = "done.json"
 SHOWN = 20
@@ -67,11 +70,12 @@ class Work(Protocol):
     """What is done with each shard. Picklable.
 
     `staging`: folder of finished shards, reachable from every machine; None: the work's outputs are its own checkpoint.
-    `identity`: hex SHA-256 of all that the files depend on beside a job's rows.
+    `identity`: hex SHA-256 of all that the files depend on beside a job's rows. `model`: folder that `open` loads.
     """
 
     staging: Path | None
     identity: str
+    model: Path
 
     def open(self) -> Callable[[Job, Path | None, Tick], list[Failure]]:
         """Load the model; once per process. The function writes a job's files into a folder, and calls the tick after
@@ -82,8 +86,8 @@ class Work(Protocol):
 class Worker:
     """One process's share of a work, which is opened when the first unfinished job comes."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, store: "ShardStore | None" = None) -> None:
+        self.work, self.store = work, store
         self.shard: Callable[[Job, Path | None, Tick], list[Failure]] | None = None
 
     def __call__(self, job: Job, tick: Tick = lambda count: None) -> Done:
@@ -92,19 +96,35 @@ class Worker:
         if self.work.staging is not None:
             key = key_of(self.work.identity, job.images, job.boxes)
             folder = self.work.staging / key[:2] / key[2:]
-            if (files := _finished(folder)) is not None:
+            if (files := self._found(folder)) is not None:
                 tick(rows)
                 return Done(job.split, job.index, rows, folder, files, [])
-        self.shard = self.shard or self.work.open()
+        if self.shard is None:
+            if self.store:
+                self.store.get_model(self.work.model)
+            self.shard = self.work.open()
         failures = self.shard(job, folder, tick)
         if folder is None or failures:
             return Done(job.split, job.index, rows, folder, {}, failures)
         files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.parquet"))}
         write_json(folder / DONE, files)
+        if self.store:
+            self.store.put(folder, anew=True)
         return Done(job.split, job.index, rows, folder, files, [])
 
+    def _found(self, folder: Path) -> dict[str, str] | None:
+        """The files of a shard that is finished here or in the store; then it is in both."""
+        files = finished_files(folder)
+        if self.store and files is not None:
+            self.store.put(folder, anew=False)
+        elif self.store:
+            self.store.get(folder)
+            files = finished_files(folder)
+        return files
 
-def _finished(folder: Path) -> dict[str, str] | None:
+
+def finished_files(folder: Path) -> dict[str, str] | None:
+    """Names and SHA-256 of the files of a finished shard; None where there is none or, with a line, a damaged one."""
     try:
         files = json.loads((folder / DONE).read_text(encoding="utf-8"))
         if all(sha256_file(folder / name) == sha256 for name, sha256 in files.items()):
@@ -172,8 +192,14 @@ def take(done: Done, name: str, target: Path) -> None:
         shutil.copyfile(done.folder / name, target)
 
 
-def forget(finished: Iterable[Done]) -> None:
-    """Remove finished shards from staging, once the outputs are in place."""
-    for done in finished:
-        if done.folder is not None:
-            shutil.rmtree(done.folder, ignore_errors=True)
+def forget(finished: Iterable[Done], store: "ShardStore | None" = None) -> None:
+    """Remove finished shards from staging and from the store, once the outputs are in place."""
+    folders = [done.folder for done in finished if done.folder is not None]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if store:
+        try:
+            for folder in folders:
+                store.forget(folder)
+        except UserError as error:  # the outputs are complete: no reason to fail
+            print(f"finished shards are not removed: {error}", file=sys.stderr)

@@ -63,12 +63,12 @@ class ValMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluate:
-    """See `engine.shard_jobs.Work`. `student`: folder of one; `decision`: scored beside argmax; `with_shares`: with
+    """See `engine.shard_jobs.Work`. `decision`: scored beside argmax; `with_shares`: with
     its probabilities, for the report."""
 
     staging: Path
     identity: str
-    student: Path
+    model: Path
     source: Dataset
     values: EvaluateParams
     decision: Decision | None
@@ -78,7 +78,7 @@ class Evaluate:
     def open(self) -> Callable[[Job, Path, Tick], list[Failure]]:
         """Load the student."""
         make_deterministic()
-        return partial(self._shard, load(self.student, self.source).to(device_of(self.device)))
+        return partial(self._shard, load(self.model, self.source).to(device_of(self.device)))
 
     def _shard(self, student: Segmenter, job: Job, folder: Path, tick: Tick) -> list[Failure]:
         rows, counts, failures = [], [], []

@@ -31,7 +31,7 @@ class Rasterize:
 
     staging: Path
     identity: str
-    weights: Path
+    model: Path
     answers: Path
     source: Dataset
     params: RasterizeParams
@@ -40,8 +40,8 @@ class Rasterize:
     def open(self) -> Callable[[Job, Path, Tick], list[Failure]]:
         """Load the teacher."""
         make_deterministic()
-        teacher = load_teacher(self.weights, device_of(self.device))
-        answers = Answers(teacher, Store(self.answers, teacher, self.weights, self.params), self.source, self.params)
+        teacher = load_teacher(self.model, device_of(self.device))
+        answers = Answers(teacher, Store(self.answers, teacher, self.model, self.params), self.source, self.params)
 
         def shard(job: Job, folder: Path, tick: Tick) -> list[Failure]:
             rows = sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"]))

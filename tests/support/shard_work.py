@@ -26,6 +26,7 @@ class Upper:
     staging: Path
     log: Path
     identity: str = "upper"
+    model: Path | None = None
 
     def open(self) -> Callable:
         self._note("opened", os.getpid())

@@ -1,0 +1,112 @@
+"""Finished shards and the model on object storage, for machines that share no file system.
+
+    URL/KEY/*.parquet, URL/KEY/done.json   a finished shard as in staging, done.json written last
+    URL/models/SHA-256/                    files of the model, and their names in files.json, written last
+
+Each machine works in its own staging. What is finished there is copied to URL, and what is finished at URL is not done
+again. All methods raise UserError where the storage refuses or does not answer.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from stages.common.errors import UserError
+from stages.common.files import new_file
+from stages.common.workdir import files_fingerprint
+from stages.data.remote import RemotePath
+from stages.engine.shard_jobs import DONE, Done, finished_files
+
+FILES = "files.json"
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """`model`: what `files_fingerprint` gives for the folder of the model. A shard's folder in staging ends in its KEY,
+    in two parts."""
+
+    url: RemotePath
+    model: str = ""
+
+    def put(self, folder: Path, anew: bool) -> None:
+        """Copy a finished shard to URL: `anew`, or unless it is there."""
+        there, done = self._place(folder), (folder / DONE).read_bytes()
+        if anew or _read(there / DONE) != done:
+            for name in (*json.loads(done), DONE):
+                (there / name).upload(folder / name)
+
+    def get(self, folder: Path) -> None:
+        """Copy a finished shard to staging, if there is one."""
+        there = self._place(folder)
+        try:
+            done = (there / DONE).read()
+            for name in (*json.loads(done), DONE):
+                with new_file(folder / _plain(name)) as part:
+                    (there / name).download(part)
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError) as error:
+            print(f"{there / DONE}: damaged ({error}), computed again", file=sys.stderr)
+
+    def bring(self, done: Done) -> None:
+        """Have a finished shard in this machine's staging, which another machine may have made. Raises UserError."""
+        if done.files and finished_files(done.folder) is None:
+            self.get(done.folder)
+            if finished_files(done.folder) != done.files:
+                raise UserError(f"{self._place(done.folder)}: damaged or lost; remove it and run it again")
+
+    def forget(self, folder: Path) -> None:
+        """Remove a shard from URL."""
+        self._place(folder).remove_folder()
+
+    def put_model(self, folder: Path) -> None:
+        """Copy the model to URL, unless it is there."""
+        there = self.url / "models" / self.model
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        listed = json.dumps(names).encode()
+        if _read(there / FILES) != listed:
+            for name in names:
+                (there / name).upload(folder / name)
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(listed)
+                file.flush()
+                (there / FILES).upload(Path(file.name))
+
+    def get_model(self, folder: Path) -> None:
+        """Have the model in `folder`, on a machine that may lack it. Raises UserError where another one is there."""
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            there = self.url / "models" / self.model
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+                part = Path(temporary) / folder.name
+                for name in json.loads((there / FILES).read()):
+                    (part / _plain(name)).parent.mkdir(parents=True, exist_ok=True)
+                    (there / name).download(part / name)
+                try:
+                    part.rename(folder)
+                except OSError:
+                    if not folder.exists():  # another process of this machine was faster
+                        raise
+        if files_fingerprint([folder]) != self.model:
+            raise UserError(f"{folder} on {os.uname().nodename}: not the model that the driver has; remove it")
+
+    def _place(self, folder: Path) -> RemotePath:
+        return self.url / folder.parent.name / folder.name
+
+
+def _read(path: RemotePath) -> bytes | None:
+    try:
+        return path.read()
+    except FileNotFoundError:
+        return None
+
+
+def _plain(name: str) -> str:
+    """`name`, a path downwards. Raises ValueError."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
