@@ -1,12 +1,16 @@
 """Decisions by threshold, what thresholds find and cost, the choice among them, and calibration: by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from stages.common.errors import UserError
+from stages.evaluation import operating_points, probabilities
 from stages.evaluation.confidence import BINS, TEMPERATURES, Confidence, confidence_of
 from stages.evaluation.config import Wish
 from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves
+from stages.evaluation.probabilities import decode_shares, encode_shares
 from stages.student.decision import ARGMAX, Decision, decide, drop_small
 from stages.student.inference import tile_runner
 from stages.student.tiling import predict
@@ -139,6 +143,34 @@ def test_the_decision_of_the_strips_is_that_of_the_whole_image():
         watch = Watch(size_hw, 2, decision)
         predict(run, image, student.config.view, watch=watch)
         np.testing.assert_array_equal(watch.decided(), predict(run, image, student.config.view, decision).labels)
+
+
+def test_many_classes_take_bounded_memory_and_change_nothing(monkeypatch, tmp_path):
+    """Bounds below the image's size stand in for an image of many megapixels."""
+    logits = np.random.default_rng(0).normal(0, 3, (121, 60, 90)).astype(np.float32)
+    decision = Decision(thresholds=[0.1] * 120)
+
+    def watched_at_once() -> tuple[Watch, int]:
+        tracemalloc.start()
+        try:
+            watch = Watch((60, 90), 120, decision, tmp_path)
+            watch(slice(0, 60), logits)
+            return watch, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    monkeypatch.setattr(operating_points, "SAMPLED_PX", 50)
+    wanted, unbounded = watched_at_once()
+    for name in ("IN_MEMORY", "AT_ONCE"):
+        monkeypatch.setattr(operating_points, name, 1)
+    found, bounded = watched_at_once()
+    assert unbounded > 2 * logits.nbytes > 20 * bounded
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(found.shares, wanted.shares)
+    np.testing.assert_array_equal(found.labels, wanted.labels)
+    monkeypatch.setattr(probabilities, "LONGEST_PX", 40)
+    assert encode_shares(found.shares) == encode_shares(wanted.shares)
+    assert decode_shares(encode_shares(found.shares), 120).shape == (120, 27, 40)
 
 
 def test_calibration_is_counted_by_hand_on_predicted_defects():

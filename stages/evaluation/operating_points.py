@@ -5,7 +5,9 @@ least 0.1, a region without such a match is a false positive). Classes are taken
 thresholds, `stages.student.decision` decides. The wish is fulfilled for each class on val; test reports what it gives.
 """
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,12 @@ REACHED = [round(threshold * STEPS) for threshold in THRESHOLDS]
 
 SAMPLED_PX = 40_000
 """Pixels per image, at most and evenly spread, of which the calibration is computed."""
+
+IN_MEMORY = 1 << 28
+"""Bytes of an image's probabilities beyond which they lie in a file: of 254 classes a megapixel has as many."""
+
+AT_ONCE = 1 << 26
+"""Bytes of a strip's logits that are copied at once."""
 
 
 class Counts(NamedTuple):
@@ -49,11 +57,19 @@ class Counts(NamedTuple):
 class Watch:
     """Called with each strip of an image while it is predicted (`tiling.predict`): keeps what `counts` needs.
 
-    One byte per pixel and class, and with a `decision` one more for the labels that it gives.
+    One byte per pixel and class, beyond IN_MEMORY in a nameless file in `folder`, and with a `decision` one more for
+    the labels that it gives.
     """
 
-    def __init__(self, size_hw: tuple[int, int], classes: int, decision: Decision | None = None) -> None:
-        self.shares = np.zeros((classes, *size_hw), np.uint8)
+    def __init__(
+        self, size_hw: tuple[int, int], classes: int, decision: Decision | None = None, folder: Path | None = None
+    ) -> None:
+        shape = (classes, *size_hw)
+        if classes * size_hw[0] * size_hw[1] <= IN_MEMORY:
+            self.shares = np.zeros(shape, np.uint8)
+        else:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                self.shares = np.memmap(file, np.uint8, "w+", shape=shape)
         self.labels = None if decision is None else np.zeros(size_hw, np.uint8)
         self.decision = decision
         self.step = max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / SAMPLED_PX))))
@@ -61,9 +77,13 @@ class Watch:
 
     def __call__(self, rows: slice, logits: np.ndarray) -> None:
         self.sampled.append(logits[:, -rows.start % self.step :: self.step, :: self.step].copy())
-        self.shares[:, rows] = shares_of(softmax(logits.copy())[1:])
-        if self.labels is not None:
-            self.labels[rows] = decide(logits.copy(), self.decision)[0]
+        some = max(1, AT_ONCE // (4 * len(logits) * logits.shape[2]))
+        for first in range(0, logits.shape[1], some):
+            part = logits[:, first : first + some]
+            place = slice(rows.start + first, rows.start + first + part.shape[1])
+            self.shares[:, place] = shares_of(softmax(part.copy())[1:])
+            if self.labels is not None:
+                self.labels[place] = decide(part.copy(), self.decision)[0]
 
     def decided(self) -> np.ndarray:
         """(H, W) labels that `decision` gives the whole image."""

@@ -88,16 +88,16 @@ class Evaluate:
             except ImageError as error:
                 failures.append(Failure(image["image_id"], str(error)))
             else:
-                rows.append(self._scored(student, image, rgb, counts))
+                rows.append(self._scored(student, image, rgb, counts, folder))
             tick(1)
         if not failures:
             write_scored(folder / FILE, rows, counts)
         return failures
 
-    def _scored(self, student: Segmenter, image: dict, rgb: np.ndarray, counts: list[Counts]) -> dict:
-        """The image's row of SCORED; adds to `counts`, if the image is judged."""
+    def _scored(self, student: Segmenter, image: dict, rgb: np.ndarray, counts: list[Counts], folder: Path) -> dict:
+        """The image's row of SCORED; adds to `counts`, if the image is judged. `folder`: see `Watch`."""
         classes, shown = len(self.source.names), at_resolution(rgb, self.values)
-        watch = Watch(shown.shape[:2], classes, self.decision)
+        watch = Watch(shown.shape[:2], classes, self.decision, folder)
         labels, confidence = predict(student, shown, watch)
         scores = regions(labels).means(confidence).astype(np.float32)
         row: dict = {"image_id": image["image_id"], "mask_png": encode_label_map(labels), "defect_scores": scores}

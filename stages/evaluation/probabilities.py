@@ -37,8 +37,9 @@ def encode_shares(shares: np.ndarray) -> bytes:
     height, width = shares.shape[1:]
     scale = min(1.0, LONGEST_PX / max(height, width))
     size_hw = max(1, round(height * scale)), max(1, round(width * scale))
-    small = shares if scale == 1 else pooled(shares, (0, 0, height, width), size_hw)
-    Image.fromarray(small.reshape(-1, size_hw[1])).save(buffer := io.BytesIO(), format="PNG")
+    if scale < 1:  # one class after the other: all of them may lie in a file
+        shares = np.concatenate([pooled(own[None], (0, 0, height, width), size_hw) for own in shares])
+    Image.fromarray(shares.reshape(-1, size_hw[1])).save(buffer := io.BytesIO(), format="PNG")
     return buffer.getvalue()
 
 
