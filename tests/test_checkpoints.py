@@ -155,8 +155,8 @@ def test_a_pickle_of_unknown_digest_is_never_opened(tmp_path, monkeypatch):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["sam2.1_tiny", "sam_hq_vit_b"])
-def test_the_authors_own_files_of_other_networks_are_refused_by_name(tmp_path, monkeypatch, name):
+def test_the_authors_own_files_of_sam_hq_are_refused_by_name(tmp_path, monkeypatch):
+    name = "sam_hq_vit_b"
     (tmp_path / "official.pt").write_bytes(b"a pickle")
     (digest,) = (digest for digest, known in ORIGINAL_SHA256.items() if known == name)
     monkeypatch.setattr(sam_teacher, "sha256_file", lambda _: digest)

@@ -183,6 +183,6 @@ def test_a_missing_tensor_is_one_line(state, tmp_path, monkeypatch, lost):
 def test_other_bytes_are_not_opened(file, tmp_path):
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(
-        UserError, match=r"mobile_sam\.pt: not opened: its SHA-256, .* \(vit_b, vit_l, vit_h, mobile_sam\)"
+        UserError, match=r"mobile_sam\.pt: not opened: its SHA-256, .* \(vit_b, vit_l, vit_h, mobile_sam, sam2"
     ):
         install_teacher(str(file), tmp_path, tmp_path / "cache", tmp_path / "teacher")

@@ -40,7 +40,8 @@ ORIGINAL_SHA256 = {
     "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343": "sam_hq_vit_l",
     "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35": "sam_hq_vit_h",
 }
-"""Of the authors' own files of these networks: pickles in another layout than `transformers` reads, never opened."""
+"""Of the authors' own files of these networks, in another layout: sam2_file.py converts those of SAM 2.1; the others
+are never opened."""
 
 
 def install_from_hub(name: str, cache: Path, out: Path) -> None:

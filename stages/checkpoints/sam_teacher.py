@@ -11,6 +11,7 @@ import torch
 
 from stages.checkpoints.fetch import copy_folder, fetch
 from stages.checkpoints.hub_teacher import HUB, ORIGINAL_SHA256, install_from_hub
+from stages.checkpoints.sam2_file import CONFIGS, convert_sam2
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.teacher.loading import load_teacher
@@ -40,7 +41,8 @@ def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
     elif name in HUB:
         install_from_hub(name, cache, out)
     elif Path(name).is_file():
-        convert(Path(name), _official_name(Path(name)), out)
+        official = _official_name(Path(name))
+        (convert_sam2 if official in CONFIGS else convert)(Path(name), official, out)
     else:
         allowed = f"embedded, {', '.join([*OFFICIAL, *HUB])}, an official .pth or .pt, or a folder of weights"
         raise UserError(f"weights.teacher = {name!r}: no such file or folder; allowed are {allowed}")
@@ -76,15 +78,16 @@ def timm_key(key: str) -> str:
 
 def _official_name(path: Path) -> str:
     found = sha256_file(path)
-    for name, digest in SHA256.items():
-        if digest == found:
-            return name
-    if other := ORIGINAL_SHA256.get(found):
+    name = {digest: name for name, digest in SHA256.items()}.get(found) or ORIGINAL_SHA256.get(found)
+    if name in OFFICIAL or name in CONFIGS:
+        return name
+    if name:
         raise UserError(
-            f"{path}: not opened: the original file of {other}, in a layout that is not read. Set weights.teacher to "
-            f"{other}, or to a folder with config.json and model.safetensors of huggingface.co/{HUB[other]}"
+            f"{path}: not opened: the original file of {name}, in a layout that is not read. Set weights.teacher to "
+            f"{name}, or to a folder with config.json and model.safetensors of huggingface.co/{HUB[name]}"
         )
     raise UserError(
-        f"{path}: not opened: its SHA-256, {found}, is none of the official checkpoints' ({', '.join(OFFICIAL)}). "
+        f"{path}: not opened: its SHA-256, {found}, is none of the official checkpoints' "
+        f"({', '.join([*OFFICIAL, *CONFIGS])}). "
         "Other weights are taken as a folder with model.safetensors and config.json"
     )

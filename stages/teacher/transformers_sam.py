@@ -74,14 +74,23 @@ def load_transformers(folder: Path) -> "TransformersTeacher":
             "weights.teacher"
         ) from None
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     try:
         model, loaded = getattr(transformers, FAMILIES[name].model).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else they are named in a log only; refused below
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: not a readable teacher: {' '.join(str(error).split())[:300]}") from None
-    if lacking := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
-        raise UserError(f"{folder}: {len(lacking)} tensors of {type(model).__name__} are missing, first {lacking[0]}")
+    if lacking := sorted([*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]):
+        kind = type(model).__name__
+        raise UserError(
+            f"{folder}: {len(lacking)} tensors of {kind} are missing or of another shape, first {lacking[0]}"
+        )
     return TransformersTeacher(model.eval().requires_grad_(False), FAMILIES[name])
 
 
