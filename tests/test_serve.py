@@ -175,6 +175,11 @@ def test_a_client_that_is_still_sending_hears_that_it_is_too_much(port):
     assert (status, text) == (413, b"upload above 200,000 bytes\n")
 
 
+def test_an_upload_as_a_form_is_told_how(port):
+    status, text, _ = ask(port, "/predict", b"--x", [("Content-Type", "multipart/form-data; boundary=x")])
+    assert (status, text.count(b"\n")) == (415, 1) and b"--data-binary" in text
+
+
 def test_only_names_of_this_machine_are_answered_and_strangers_add_no_metric(port):
     assert ask(port, "/healthz", headers=[("Host", "localhost")])[0] == 200
     assert ask(port, "/healthz", headers=[("Host", "attacker.example")])[0] == 400

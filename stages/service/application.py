@@ -106,7 +106,9 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
 
 
 async def body_of(request: Request, limits: Limits) -> bytes:
-    """The request's body. Raises HTTPException, 408 for one that is too slow and 413 for one that is too large."""
+    """The request's body. Raises HTTPException: 408 for one that is too slow, 413 too large, 415 a form."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(415, "a form; the body has to be the image file itself: curl --data-binary @image.jpg")
     too_large = HTTPException(413, f"upload above {limits.upload_bytes:,} bytes")
     if int(request.headers.get("content-length", "0")) > limits.upload_bytes:
         raise too_large
