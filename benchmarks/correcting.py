@@ -98,36 +98,38 @@ def submit(file: Path) -> None:
     file.write_text(json.dumps(tasks))
 
 
-def grown(home: Path, count: int) -> list[str]:
+def grown(home: Path, count: int, tools: list[Tool]) -> list[str]:
     """Rows of the table for one number of images."""
     write_project(home, count)
     environment, lines = {**os.environ, "DVC_ROOT": str(home), "PYTHONPATH": str(ROOT)}, []
 
-    def call(tool: Tool, stage: str, masks: str, *words: object) -> None:
+    def call(name: str, stage: str, masks: str, *words: object) -> None:
         words = (sys.executable, "-m", f"stages.{stage}", *words, "--tables", home / "tables", "--masks", home / masks)
         found = measured([*map(str, words)], ROOT, environment).values()
-        lines.append(" | ".join(["", f"{stage} {tool}", f"{count:,}", *map(str, found), ""]).strip())
+        lines.append(f"| {name} | {count:,} | {' | '.join(map(str, found))} |")
         typer.echo(lines[-1], err=True)
 
-    call(Tool.masks, "review", "masks", "--out", home / "list", "--format", Tool.masks, "--first", FIRST)
-    for tool in Tool:
-        out = home / tool
-        call(tool, "review", "masks", "--out", out, "--format", tool, "--first", CORRECTED)
+    for tool, first in ((Tool.masks, FIRST), *((tool, CORRECTED) for tool in tools)):
+        out = home / f"first_{first}_{tool}"
+        name = f"review --format {tool} --first {first}"
+        call(name, "review", "masks", "--out", out, "--format", tool, "--first", first, "--model", "none")
         if tool is Tool.label_studio:
             submit(out / "label_studio.json")
-        call(tool, "accept", "before", out, "--out", home / f"accepted_{tool}")
+        if first == CORRECTED:
+            call(f"accept, {first:,} of {tool}", "accept", "before", out, "--out", home / f"accepted_{tool}")
     return lines
 
 
 def main(
     counts: Annotated[list[int], typer.Argument(help="Numbers of images.")],
+    tools: Annotated[list[Tool], typer.Option("--tool", help="Whose formats are taken back.")] = tuple(Tool),
     out: Annotated[Path, typer.Option(help="Name of the table, without suffix.")] = Path("correcting"),
 ) -> None:
     """Measure each number of images in a temporary folder."""
     lines = ["| command | images | s | CPU s | peak MB |", "|---|---|---|---|---|"]
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            lines += grown(Path(folder), count)
+            lines += grown(Path(folder), count, tools)
         out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo("\n".join(lines))
 

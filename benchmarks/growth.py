@@ -35,6 +35,15 @@ SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 STAGES = ("ingest", "trust", "rasterize", "rasterize again", "evaluate")
 
+LAUNCHER = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+"""Starts a command from a small process: its peak memory begins with that of the one which starts it."""
+
 
 def write_images(root: Path, count: int) -> None:
     """`count` different images in three splits, with truth for test."""
@@ -87,15 +96,14 @@ def command(stage: str, **item: object) -> list[str]:
 def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
     """Run a command: wall-clock seconds, CPU seconds, and peak resident memory of its own process in MB."""
     began = time.monotonic()
-    process = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{' '.join(words)}\n{errors.decode()[-3000:]}")
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *words], cwd=folder, env=environment, capture_output=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}\n{done.stderr.decode()[-3000:]}")
+    cpu_seconds, peak_kb = json.loads(done.stdout)
     return {
         "seconds": round(time.monotonic() - began, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "peak_mb": round(peak_kb / 1024, 1),
     }
 
 

@@ -64,7 +64,8 @@ class Project:
         """Run a stage with the parameters of the folder `params`, unless the last of its outputs, `done`, is there."""
         if not done.exists():
             words = [sys.executable, "-m", f"stages.{stage}", *map(str, words), "--params", str(params / "params.yaml")]
-            subprocess.run(words, cwd=ROOT, env=os.environ | {"DVC_ROOT": str(self.out)}, check=True)
+            if subprocess.run(words, cwd=ROOT, env=os.environ | {"DVC_ROOT": str(self.out)}).returncode:
+                sys.exit(f"{' '.join(words)}: stopped here; run it again to resume")
 
     def write_params(self, folder: Path, trusted: Path | None, run: str, seed: int) -> None:
         """params.yaml of `folder`."""
