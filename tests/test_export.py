@@ -28,7 +28,7 @@ from stages.runtime.tensorrt_fit import obstacles
 from stages.student import tiling
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
-from tests.support.tiny_student import decided_student, image_of
+from tests.support.tiny_student import decided_student, image_of, tiny_export
 from tests.support.wall import behind_wall, not_in
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +150,16 @@ def test_a_flipped_byte_of_an_export_is_one_line(work, tmp_path, name):
     (tmp_path / "export/student.onnx").unlink(missing_ok=True)
     with pytest.raises(UserError, match="missing or damaged"):
         open_network(tmp_path / "export", "cpu")
+
+
+@pytest.mark.parametrize(("name", "told"), [("names", ["a"]), ("size_px", 112)])
+def test_a_graph_of_other_sizes_than_its_metadata_is_refused(tmp_path, name, told):
+    tiny_export(tmp_path)
+    model = onnx.load(tmp_path / "student.onnx")
+    next(one for one in model.metadata_props if one.key == name).value = json.dumps(told)
+    onnx.save(model, tmp_path / "student.onnx")
+    with pytest.raises(UserError, match=r"student\.onnx: (images|logits) are \[.*, by its metadata \(batch, "):
+        open_network(tmp_path, "cpu")
 
 
 def test_an_export_fits_tensorrt(work):

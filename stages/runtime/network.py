@@ -112,6 +112,8 @@ def open_onnx(folder: Path) -> tuple[Metadata, RunTiles]:
         # ONNX Runtime's errors have no common base class
         raise UserError(f"{path}: not a readable ONNX model: {' '.join(str(error).split())[:300]}") from None
     about = read_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    ends = {end.name: end.shape for end in (*session.get_inputs(), *session.get_outputs())}
+    _check_ends(ends.get("images", []), ends.get("logits", []), about, str(path))
     return about, in_batches_of(about.batch, lambda tiles: session.run(["logits"], {"images": tiles})[0])
 
 
@@ -131,7 +133,24 @@ def open_openvino(folder: Path) -> tuple[Metadata, RunTiles]:
         raise UserError(f"{path}: not a readable OpenVINO model: {' '.join(str(error).split())[:300]}") from None
     embedded = model.get_rt_info(SECTION).value if model.has_rt_info(SECTION) else {}
     about = read_metadata(embedded, str(path))
+    ends = [
+        [size.get_length() if size.is_static else "any" for size in end[0].get_partial_shape()] if len(end) == 1 else []
+        for end in (compiled.inputs, compiled.outputs)
+    ]
+    _check_ends(*ends, about, str(path))
     return about, in_batches_of(about.batch, lambda tiles: compiled(tiles)[0])
+
+
+def _check_ends(images: list, logits: list, about: Metadata, where: str) -> None:
+    """Raises UserError where the sizes of a graph's input and output, beyond the batch, are not as its metadata says.
+
+    Sizes that are not fixed are texts, and fit."""
+    side, classes = about.size_px, len(about.names)
+    for name, own, wanted in (("images", images, (side, side, 3)), ("logits", logits, (classes + 1, side, side))):
+        fits = [not isinstance(size, int) or size == want for size, want in zip(own[1:], wanted, strict=False)]
+        if len(own) != 4 or not all(fits):
+            told = f"{name} are {own or 'missing'}, by its metadata (batch, {', '.join(map(str, wanted))})"
+            raise UserError(f"{where}: {told}; export the student again")
 
 
 def open_tensorrt(folder: Path) -> tuple[Metadata, RunTiles]:
