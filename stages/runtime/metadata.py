@@ -1,7 +1,7 @@
 """What an exported model says of itself: embedded in the ONNX or OpenVINO file, so that it runs without our code.
 
 Each field of `Metadata` is one property of the file, its value as JSON: ONNX's `metadata_props`, or in OpenVINO's
-`rt_info` below `boxes2pixels`. README has a program that reads them.
+`rt_info` below `boxes2pixels`. docs/predict.md has a program that reads them.
 """
 
 import json
