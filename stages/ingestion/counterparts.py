@@ -91,9 +91,9 @@ class Counterparts:
 
     def folder(self, plain: str) -> str:
         """A folder as it is named on disk: in another case, where it is the only one of that name."""
-        if not plain or self._names(plain):
-            return plain
         above, name = posixpath.split(plain)
+        if not name or self._names(plain):
+            return plain
         above = self.folder(above)
         same = [found for found in self._names(above).values() if found.casefold() == name.casefold()]
         return posixpath.join(above, same[0] if len(same) == 1 and name not in same else name)
