@@ -1,10 +1,11 @@
 """One machine against a Ray cluster: rasterize in this process, with one and two workers, and with a node that dies.
 
-    python -m benchmarks.scale --images 400 --shard-size 20 --out scale
+    python -m benchmarks.scale --images 120 --out scale
 
 Needs the group `cluster`. The data set and the tiny teacher are those of benchmarks/growth.py. Each worker is a node of
-its own on the loopback, with one CPU, pinned to a core. Writes scale.json and scale.md: seconds, CPU seconds of driver
-and workers, peak memory, overhead per shard; and from these what a cluster of GPUs would take, with its assumptions.
+its own on the loopback, with one slot, pinned to a core of its own where there is one, which the driver shares. Writes
+scale.json and scale.md: seconds, CPU seconds and peak memory of driver, workers and Ray itself; what a shard costs
+beside its images, from shards of two sizes with all answers cached; and what a cluster of GPUs would take by that.
 """
 
 import json
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -24,78 +26,120 @@ import typer
 from benchmarks.growth import ROOT, command, measured, write_project
 from stages.common.files import sha256_file
 
-NODES = ("127.0.0.2", "127.0.0.3")
-GPUS, IMAGES, SECONDS_PER_IMAGE, START_S = 64, 10**7, 0.15, 60
-"""The paper model: SAM's vit_h at 0.15 s per image (assumed), a minute to start workers and load weights."""
+LARGE, SMALL = 10, 1
+"""Images per shard."""
+
+RUNS = {
+    "local": (0, LARGE, False),
+    "1 node": (1, LARGE, False),
+    "1 node, cached": (1, LARGE, True),
+    "1 node, cached, small shards": (1, SMALL, True),
+    "local, cached": (0, LARGE, True),
+    "local, cached, small shards": (0, SMALL, True),
+    "2 nodes": (2, LARGE, False),
+    "2 nodes, one dies": (2, LARGE, False),
+}
+"""Number of Ray nodes with one slot each, images per shard, and whether the teacher's answers are there already."""
+
+NONE = (False, 0.0, 0.0)
+GPUS, IMAGES, SHARD_IMAGES, SECONDS_PER_IMAGE, START_S = 64, 10**7, 256, 0.15, 60
+"""The paper model: SAM's vit_h at 0.15 s per image (assumed), a minute to start workers and load weights (assumed)."""
 
 
 @contextmanager
-def nodes(count: int):
-    """A cluster of `count` nodes with a slot each; yields it and the process ids of each node's raylet."""
+def pinned(cores: list[int]) -> Iterator[None]:
+    """What is started here runs on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def cluster_of(count: int, cores: list[int]):
+    """A cluster of `count` nodes with a slot each, beside a head without one; and these nodes."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    how = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    cluster, found = Cluster(True, head_node_args={**how, "num_cpus": 0, "node_ip_address": NODES[0]}), []
-    for core in range(count):
-        node = cluster.add_node(**how, node_ip_address=NODES[1])
-        raylet = node.all_processes["raylet"][0].process.pid
-        for process in (raylet, *below(raylet)):
-            os.sched_setaffinity(process, {core % os.cpu_count()})
-        found.append((node, raylet))
+    how = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    cluster, nodes = Cluster(True, head_node_args={**how, "num_cpus": 0, "node_ip_address": "127.0.0.2"}), []
     try:
-        yield cluster, found
+        for number in range(count):
+            with pinned([cores[number % len(cores)]]):
+                nodes.append(cluster.add_node(**how, num_cpus=1, node_ip_address=f"127.0.0.{3 + number}"))
+        yield cluster, nodes
     finally:
         cluster.shutdown()
 
 
 def below(process: int) -> list[int]:
     """Ids of all descendants of a process."""
-    try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except FileNotFoundError:
-        return []
-    return [one for child in map(int, children) for one in (child, *below(child))]
+    found = []
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):  # Ray starts workers from several threads
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += [one for child in map(int, thread.read_text().split()) for one in (child, *below(child))]
+    return found
 
 
-def spent(process: int) -> tuple[float, float]:
-    """CPU seconds and peak resident MB of a running process; zero when it has ended."""
+def spent(process: int) -> tuple[bool, float, float] | None:
+    """Whether it is a worker of Ray, CPU seconds and peak resident MB of a process; None when it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         status = Path(f"/proc/{process}/status").read_text()
+        worker = Path(f"/proc/{process}/cmdline").read_bytes().startswith((b"ray::_do", b"ray::IDLE"))
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0, 0.0
+        return None
     peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), peak / 1024
+    return worker, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), peak / 1024
 
 
-def rasterized(project: Path, count: int, kill: bool = False) -> dict[str, float]:
-    """Rasterize with `count` Ray workers, with none in process; with `kill` one node dies in the middle."""
-    shutil.rmtree(project / ".dvc/tmp", ignore_errors=True)
-    environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = command("rasterize")
-    if not count:
-        return measured(["taskset", "-c", "0", *words], project, environment)
-    with nodes(count) as (cluster, found):
-        words += ["--engine", "ray", "--ray-address", cluster.address]
-        began, workers = time.monotonic(), {}
-        driver = subprocess.Popen(words, cwd=project, env=environment, stderr=subprocess.PIPE)
-        staging = project / ".dvc/tmp/boxes2pixels/shards"
-        while driver.poll() is None:
-            memory = spent(driver.pid)[1]
-            for _, raylet in found:
-                workers |= {one: spent(one) for one in below(raylet) if spent(one)[0]}
+def on_ray(project: Path, environment: dict[str, str], count: int, cores: list[int], kill: bool) -> dict[str, float]:
+    """Rasterize with `count` nodes; with `kill` one dies after three shards."""
+    staging, seen = project / ".dvc/tmp/boxes2pixels/shards", {}
+    with ExitStack() as stack:
+        cluster, nodes = stack.enter_context(cluster_of(count, cores))
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        words = [*command("rasterize"), "--engine", "ray", "--ray-address", cluster.address]
+        began = time.monotonic()
+        driver = subprocess.Popen(words, cwd=project, env=environment, stdout=errors, stderr=errors)
+        while not (ended := os.wait4(driver.pid, os.WNOHANG))[0]:
+            now = {process: spent(process) for process in below(os.getpid()) if process != driver.pid}
+            for process, one in now.items():  # one that has ended has neither a name nor memory any more
+                seen[process] = tuple(map(max, one or NONE, seen.get(process, NONE)))
             if kill and len(list(staging.rglob("done.json"))) >= 3:
-                kill = cluster.remove_node(found.pop()[0], allow_graceful=False) is not None
-            time.sleep(0.2)
-        if driver.returncode:
-            sys.exit(driver.stderr.read().decode()[-3000:])
-        return {
-            "seconds": round(time.monotonic() - began, 1),
-            "worker_cpu_seconds": round(sum(cpu for cpu, _ in workers.values()), 1),
-            "peak_mb": round(memory, 1),
-            "worker_peak_mb": round(max(peak for _, peak in workers.values()), 1),
-        }
+                cluster.remove_node(nodes.pop(), allow_graceful=False)
+                kill = False
+            time.sleep(0.1)
+        seconds, (_, status, usage) = time.monotonic() - began, ended
+        driver.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            errors.seek(0)
+            sys.exit(errors.read().decode()[-3000:])
+    workers = [one for one in seen.values() if one[0]]
+    parts = {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "worker_cpu_seconds": sum(cpu for _, cpu, _ in workers),
+        "ray_cpu_seconds": sum(cpu for worker, cpu, _ in seen.values() if not worker),
+        "peak_mb": usage.ru_maxrss / 1024,
+        "worker_peak_mb": max((peak for _, _, peak in workers), default=0),
+    }
+    return {name: round(value, 1) for name, value in parts.items()}
+
+
+def rasterized(project: Path, name: str, cores: list[int]) -> dict[str, float]:
+    """One of RUNS, from an empty work folder or with the answers of the run before."""
+    count, size, cached = RUNS[name]
+    shutil.rmtree(project / ".dvc/tmp" / ("boxes2pixels/shards" if cached else "."), ignore_errors=True)
+    params = project / "params.yaml"
+    lines = params.read_text().splitlines()
+    params.write_text("\n".join(f"  shard_size: {size}" if "shard_size:" in line else line for line in lines) + "\n")
+    environment = {**os.environ, "DVC_ROOT": str(project)}
+    with pinned(cores[: max(count, 1)]):
+        if count:
+            return on_ray(project, environment, count, cores, "dies" in name)
+        return measured(command("rasterize"), project, environment)
 
 
 def hashes(project: Path) -> dict[str, str]:
@@ -103,42 +147,58 @@ def hashes(project: Path) -> dict[str, str]:
     return {str(path): sha256_file(path) for path in sorted((project / "data/masks").rglob("*.parquet"))}
 
 
-def paper_model(shard_size: int, overhead_s: float) -> dict[str, float]:
-    """Shards of IMAGES on GPUS, in rounds: hours, and the share of the time in which GPUs compute."""
-    shards = -(-IMAGES // shard_size)
+def overheads(results: dict[str, dict[str, float]], images: int) -> dict[str, float]:
+    """Milliseconds of CPU per shard beside its images: in process, in a worker and in the driver of a cluster."""
+    more = -(-images // SMALL) - -(-images // LARGE)
+
+    def each(name: str, key: str) -> float:
+        few, many = (results[run][key] for run in (f"{name}, cached", f"{name}, cached, small shards"))
+        return round(1000 * (many - few) / more, 1)
+
+    return {
+        "local": each("local", "cpu_seconds"),
+        "worker": each("1 node", "worker_cpu_seconds"),
+        "driver": each("1 node", "cpu_seconds"),
+        "Ray": each("1 node", "ray_cpu_seconds"),
+    }
+
+
+def paper_model(overhead_ms: dict[str, float]) -> dict[str, float]:
+    """IMAGES on GPUS, in rounds: hours, share of them in which GPUs compute, share of a core that the driver needs."""
+    shards = -(-IMAGES // SHARD_IMAGES)
     rounds = -(-shards // GPUS)
     ideal = IMAGES * SECONDS_PER_IMAGE / GPUS
-    wall = START_S + rounds * shard_size * SECONDS_PER_IMAGE + shards * overhead_s
-    return {"shards": shards, "rounds": rounds, "hours": round(wall / 3600, 1), "efficiency": round(ideal / wall, 3)}
+    wall = START_S + rounds * (SHARD_IMAGES * SECONDS_PER_IMAGE + overhead_ms["worker"] / 1000)
+    central = shards * (overhead_ms["driver"] + overhead_ms["Ray"]) / 1000
+    hours, efficiency = round(wall / 3600, 2), round(ideal / wall, 3)
+    return {
+        "shards": shards,
+        "rounds": rounds,
+        "hours": hours,
+        "efficiency": efficiency,
+        "driver's core": round(central / wall, 3),
+    }
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Number of images.")] = 400,
-    shard_size: Annotated[int, typer.Option(help="Images per shard.")] = 20,
+    images: Annotated[int, typer.Option(help="Number of images.")] = 120,
     out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("scale"),
 ) -> None:
     """Measure in a temporary folder."""
-    results: dict[str, dict] = {}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    results, wanted, cores = {}, {}, sorted(os.sched_getaffinity(0), reverse=True)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        write_project(project, images)
-        text = (project / "params.yaml").read_text()
-        (project / "params.yaml").write_text(
-            "".join(
-                f"  shard_size: {shard_size}\n" if line.startswith("  shard_size:") else line
-                for line in text.splitlines(True)
-            )
-        )
-        measured(command("ingest"), project, {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)})
-        wanted = None
-        for name, count in (("local", 0), ("1 worker", 1), ("2 workers", 2), ("2 workers, one dies", 2)):
-            results[name] = rasterized(project, count, kill="dies" in name)
-            wanted = wanted or hashes(project)
-            results[name]["same bytes"] = hashes(project) == wanted
+        with pinned(cores[:1]):
+            write_project(project, images)
+            for stage in ("ingest", "trust"):
+                measured(command(stage), project, {**os.environ, "DVC_ROOT": str(project)})
+        for name, (_, size, _) in RUNS.items():
+            results[name] = rasterized(project, name, cores)
+            results[name]["same bytes"] = hashes(project) == wanted.setdefault(size, hashes(project))
             typer.echo(f"{name}: {results[name]}", err=True)
-    shards = -(-images // shard_size)
-    overhead = max(0.0, (results["1 worker"]["seconds"] - results["local"]["seconds"]) / shards)
-    results["model"] = {"overhead per shard, s": round(overhead, 3)} | paper_model(256, overhead)
+    results["ms of CPU per shard"] = overheads(results, images)
+    results["model"] = paper_model(results["ms of CPU per shard"])
     out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     lines = [
         f"| {name} | {', '.join(f'{key} {value}' for key, value in own.items())} |" for name, own in results.items()
