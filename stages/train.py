@@ -17,7 +17,7 @@ import typer
 from stages.common.errors import run
 from stages.common.files import new_folder, sha256_file, write_csv
 from stages.common.options import Device, ParamsFile
-from stages.common.params import Section, load_params, parse
+from stages.common.params import Section, load_params, parse, write_digests
 from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
 from stages.compute.device import device_of, make_deterministic
 from stages.data.tables import read_dataset
@@ -91,6 +91,7 @@ def main(
             save_student(student, out)
             with new_folder(curves) as part:
                 _write_curves(part, history)
+                write_digests(part)
             checkpoint.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.common.errors import UserError
-from stages.common.params import read_sealed, write_sealed
+from stages.common.params import read_sealed, write_digests, write_sealed
 from stages.data.tables import encode_label_map, write_table
 from stages.evaluation.predictions import Prediction, write_predictions
 from stages.masks.shards import LABEL_MAPS, MASKS, shard_path
@@ -234,6 +234,15 @@ def test_a_missing_curve_is_named(tmp_path):
     build(tmp_path)
     (tmp_path / "data/curves/worse/7/val.csv").write_text("epoch,val_iou\n1,0.5\n")
     with pytest.raises(UserError, match=r"worse/7/val\.csv: no readable curve with columns epoch and val_miou_anom"):
+        run(tmp_path)
+
+
+def test_a_changed_curve_is_found(tmp_path):
+    build(tmp_path)
+    write_digests(tmp_path / "data/curves/full/7")  # as train does
+    path = tmp_path / "data/curves/full/7/val.csv"
+    path.write_text(path.read_text().replace("1", "2", 1))
+    with pytest.raises(UserError, match=r"full/7/val\.csv: missing or damaged"):
         run(tmp_path)
 
 

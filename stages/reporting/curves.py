@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.common.errors import UserError
+from stages.common.params import check_digests
 from stages.reporting.score_tables import UNDEFINED, Body, Cell, Table
 
 TITLES = {
@@ -31,9 +32,10 @@ class Curve(NamedTuple):
 def read_curves(folder: Path, run: str, seed: int) -> Curve:
     """Columns `loss` and `val_miou_anom`, and all that the method recorded, of `folder`/RUN/SEED.
 
-    Raises UserError when a file or column is missing.
+    Raises UserError when a file or column is missing, or a file is not as it was written.
     """
     folder = folder / run / str(seed)
+    check_digests(folder, "train again (dvc repro)")
     columns = _read(folder / "loss.csv", run, "loss") | _read(folder / "val.csv", run, "val_miou_anom")
     return Curve(run, seed, columns | _read(folder / "method.csv", run))
 
