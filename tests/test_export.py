@@ -21,6 +21,7 @@ from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
 from stages.formats.writers import Format as Written
+from stages.runtime import graphs
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
@@ -82,6 +83,30 @@ def test_an_exact_export_is_the_student(work):
     assert found["parity"]["largest_logit_difference"] <= EXACT.logit
     assert (found["precision"], found["batch"]) == ("float32", None)
     assert found["identity"] == open_network(work / "student", "cpu").identity
+
+
+def test_in_int8_the_first_and_the_depthwise_convolutions_stay_in_float32(tmp_path):
+    """One convolution of each kind, first an ordinary one."""
+    kinds = {"first": ((4, 3, 1, 1), 1), "depthwise": ((4, 1, 1, 1), 4), "last": ((3, 4, 1, 1), 1)}
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=shape).astype("f4"), name) for name, (shape, _) in kinds.items()]
+    nodes, seen = [helper.make_node("Transpose", ["images"], ["x"], perm=[0, 3, 1, 2])], "x"
+    for name, (_, group) in kinds.items():
+        out = "logits" if name == "last" else f"{name}_out"
+        nodes.append(helper.make_node("Conv", [seen, name], [out], name=f"conv_{name}", group=group))
+        seen = out
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", [1, 8, 8, 3]), ("logits", [1, 3, 8, 8]))
+    ]
+    graph = helper.make_graph(nodes, "kinds", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "x.onnx")
+    tiles = [rng.uniform(0, 255, (8, 8, 3)).astype(np.float32)]
+    graphs.to_int8(tmp_path / "x.onnx", 1, tiles, tmp_path / "int8.onnx")
+    made = onnx.load(tmp_path / "int8.onnx").graph
+    dequantised = {name for node in made.node if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = [node for node in made.node if node.op_type == "Conv"]
+    assert [node.input[1] in dequantised for node in convolutions] == [False, False, True]
 
 
 def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):

@@ -54,8 +54,9 @@ def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Pa
     """Quantise the ONNX model at `path` for CPUs, with ranges calibrated on (S, S, 3) float32 `tiles`.
 
     Only convolutions and matrix products with weights are quantised. The two products of attention stay in float32:
-    quantised, they no longer match the runtimes' fused attention, which costs more time than eight bits save. Weights
-    are quantised per channel to seven bits: with eight, CPUs without VNNI overflow.
+    quantised, they no longer match the runtimes' fused attention, which costs more time than eight bits save. So do
+    convolutions with one filter per channel, whose channels have ranges too different for one scale, and the first
+    one, which sees the image. Weights are quantised per channel to seven bits: with eight, CPUs without VNNI overflow.
     """
     with _quiet():
         prepared = into.with_suffix(".prepared.onnx")
@@ -66,7 +67,7 @@ def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Pa
             _Tiles(tiles, batch or 1),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            nodes_to_exclude=_without_weights(onnx.load(prepared).graph),
+            nodes_to_exclude=_in_float32(onnx.load(prepared).graph),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -75,10 +76,14 @@ def to_int8(path: Path, batch: int | None, tiles: Iterable[np.ndarray], into: Pa
         prepared.unlink()
 
 
-def _without_weights(graph: onnx.GraphProto) -> list[str]:
-    """Names of the matrix products without a weight."""
+def _in_float32(graph: onnx.GraphProto) -> list[str]:
+    """Names of the matrix products without a weight, the first convolution, and those of one filter per channel."""
     weights = {weight.name for weight in graph.initializer}
-    return [node.name for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
+    products = [node for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    groups = [next((one.i for one in node.attribute if one.name == "group"), 1) for node in convolutions]
+    depthwise = [node for node, count in zip(convolutions, groups, strict=True) if count > 1]
+    return [node.name for node in (*products, *convolutions[:1], *depthwise)]
 
 
 def embed(path: Path, about: Metadata) -> None:
