@@ -109,14 +109,14 @@ class Worker:
         files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.parquet"))}
         write_json(folder / DONE, files)
         if self.store:
-            self.store.put(folder, anew=True)
+            self.store.put(folder, overwrite=True)
         return Done(job.split, job.index, rows, folder, files, [])
 
     def _found(self, folder: Path) -> dict[str, str] | None:
         """The files of a shard that is finished here or in the store; then it is in both."""
         files = finished_files(folder)
         if self.store and files is not None:
-            self.store.put(folder, anew=False)
+            self.store.put(folder, overwrite=False)
         elif self.store:
             self.store.get(folder)
             files = finished_files(folder)

@@ -31,10 +31,10 @@ class ShardStore:
     url: RemotePath
     model: str = ""
 
-    def put(self, folder: Path, anew: bool) -> None:
-        """Copy a finished shard to URL: `anew`, or unless it is there."""
+    def put(self, folder: Path, overwrite: bool) -> None:
+        """Copy a finished shard to URL: with `overwrite`, or unless it is there."""
         there, done = self._place(folder), (folder / DONE).read_bytes()
-        if anew or _read(there / DONE) != done:
+        if overwrite or _read(there / DONE) != done:
             for name in (*json.loads(done), DONE):
                 (there / name).upload(folder / name)
 
