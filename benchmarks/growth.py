@@ -25,11 +25,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.material import make_student
+from benchmarks.pipeline_copy import ROOT, copy_pipeline
 from benchmarks.tiny import TINY_SAM, TINY_VIT
 from stages.student.segmenter import save_student
 from stages.teacher.sam import build_sam, save_sam
 
-ROOT = Path(__file__).parent.parent
 RUN = "boxes2pixels"
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -123,9 +123,7 @@ def grown(project: Path, count: int) -> dict[str, object]:
 def unchanged(project: Path) -> dict[str, float]:
     """The second of two `dvc repro ingest` on the data set."""
     shutil.rmtree(project / ".dvc")
-    shutil.copytree(ROOT / "stages", project / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, project / name)
+    copy_pipeline(project)
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     for words in (["init", "--no-scm", "--quiet"], ["repro", "--quiet", "ingest"]):
         measured(["dvc", *words], project, environment)

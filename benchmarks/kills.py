@@ -9,7 +9,6 @@ repro` to its end and a comparison of all tables. Prints how many kills left a f
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +23,13 @@ import typer
 from PIL import Image
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[1]
-AIMS = ("dvc.lock", ".dvc/tmp/rwlock", "data/tables", "data/fingerprint.json")
-"""Files to watch: two that DVC writes in place, and two outputs, whose folder shows temporary files."""
+from benchmarks.pipeline_copy import ROOT, copy_pipeline
+
+AIMS = ("dvc.lock", "data/dvc.lock", ".dvc/tmp/rwlock", "data/tables", "data/fingerprint.json")
+"""Files to watch: three that DVC writes in place, and two outputs, whose folder shows temporary files."""
+
+HALF_WRITTEN = ("repo/dvc.lock", "data/dvc.lock", "rwlock")
+"""What `stages.repair` may say of them, by the ends of their paths."""
 
 EVERY = 5
 """Kills between two runs to the end."""
@@ -34,9 +37,7 @@ EVERY = 5
 
 def make_repository(repo: Path) -> None:
     """A DVC repository with this project's code and a data set of a few images."""
-    shutil.copytree(ROOT / "stages", repo / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, repo / name)
+    copy_pipeline(repo)
     draw = np.random.default_rng(0)
     for split in ("train", "val"):
         for folder in ("images", "labels"):
@@ -117,7 +118,7 @@ def main(
         wanted = tables(repo)
         for number in range(1, count + 1):
             mended = kill_one(repo, draw, number)
-            said.update(name for name in ("dvc.lock", "rwlock") if f"{name}: was half-written" in mended)
+            said.update(name for name in HALF_WRITTEN if f"{name}: was half-written" in mended)
             if number % EVERY == 0 or number == count:
                 (repo / "set/labels/train/0.txt").write_text("0 .5 .5 .3 .3\n")
                 call(repo, "dvc", "repro", "--quiet", "ingest")

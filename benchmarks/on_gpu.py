@@ -27,8 +27,8 @@ from benchmarks.material import VIT_S14, demo_images, make_student
 from benchmarks.speed import rasterize_rows
 from stages.teacher.sam import OFFICIAL, SamConfig, build_sam, save_sam
 
-NOT_NEEDED = ("synthesize", "fingerprint", "appraise")
-"""Stages before training: of the demo, of DVC, and of what is not reported here."""
+NOT_NEEDED = ("synthesize", "appraise")
+"""Stages before training: of the demo, and of what is not reported here."""
 
 SCORES = ("iou_bin", "miou_anom", "recall_bin", "precision_bin")
 

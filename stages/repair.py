@@ -2,9 +2,9 @@
 
     python -m stages.repair
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place. A whole dvc.lock is restored from the copy that each stage keeps, or
-from git; an rwlock that is not JSON is removed. So are predictions and curves of runs that are not among `rows`, which
-DVC leaves after `dvc exp apply` of fewer. What a killed `dvc exp run` leaves is named, with the way back.
+DVC writes its dvc.lock files and .dvc/tmp/rwlock in place. A whole dvc.lock is restored from the copy that each stage
+keeps, or from git; an rwlock that is not JSON is removed. So are predictions and curves of runs that are not among
+`rows`, which DVC leaves after `dvc exp apply` of fewer. What a killed `dvc exp run` leaves is named, with the way back.
 """
 
 import fcntl
@@ -20,6 +20,9 @@ from stages.common.files import new_file, remove_others
 from stages.common.params import Section, load_params
 from stages.common.workdir import read_cached, work_folder
 
+LOCKS = ("dvc.lock", "data/dvc.lock")
+"""The stages keep a copy of the first; what the second holds is made anew each time."""
+
 
 class Params(Section):
     rows: list[str]
@@ -30,18 +33,19 @@ def main() -> None:
     project = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
     if project is None:
         raise UserError(f"{Path.cwd()}: not in a DVC project, no folder .dvc here or above")
-    lines = [*mend_lock(project), *mend_rwlock(project / ".dvc/tmp"), *remove_other_runs(project), *leftovers(project)]
+    locks = [line for name in LOCKS for line in mend_lock(project, name)]
+    lines = [*locks, *mend_rwlock(project / ".dvc/tmp"), *remove_other_runs(project), *leftovers(project)]
     typer.echo("\n".join(lines) or "nothing to repair")
 
 
-def mend_lock(project: Path) -> list[str]:
-    """Replace a dvc.lock that is not whole; what was done, in words."""
-    path = project / "dvc.lock"
+def mend_lock(project: Path, name: str) -> list[str]:
+    """Replace one of LOCKS that is not whole; what was done, in words."""
+    path = project / name
     if not path.exists() or whole(path.read_bytes()):
         return []
-    committed = git(project, "show", "HEAD:./dvc.lock")
+    committed = git(project, "show", f"HEAD:./{name}")
     for source, data in (
-        ("the copy kept by the last stage", read_cached(work_folder() / "dvc.lock")),
+        ("the copy kept by the last stage", read_cached(work_folder() / name)),
         ("git", committed),
     ):
         if data and whole(data):

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.pipeline_copy import copy_pipeline
 from stages import evaluate, ingest, plan, rasterize, train  # noqa: F401  # loaded once, for the children
-from tests.support.tiny_project import ROOT, STEPS_OF_ALL, command, finish, make_project, outputs, start
+from tests.support.tiny_project import STEPS_OF_ALL, command, finish, make_project, outputs, start
 
 COUNTS = {"train": 14, "val": 3, "test": 3}
 PATIENCE_S = 600
@@ -200,9 +201,7 @@ def test_dvc_repro_after_a_kill_of_everything_gives_the_same_outputs(tmp_path):
     repo = make_project(tmp_path / "repo", {"train": 80, "val": 2}) / "set/.."
     repo = repo.resolve()
     shutil.rmtree(repo / ".dvc")
-    shutil.copytree(ROOT / "stages", repo / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, repo / name)
+    copy_pipeline(repo)
     params = (repo / "params.yaml").read_text()
     (repo / "params.yaml").write_text(params.replace(str(repo / "set"), "set"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

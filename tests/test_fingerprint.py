@@ -15,6 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks import kills
+from benchmarks.pipeline_copy import copy_pipeline
 from stages import fingerprint
 from stages.common.errors import UserError
 from stages.data.tables import REJECTS, read_table
@@ -22,7 +23,7 @@ from stages.ingestion import root_states
 from stages.ingestion.root_states import states_of
 from tests.support.bad_sets import KINDS, sound
 from tests.support.ingesting import settings_of
-from tests.support.tiny_project import ROOT, write_data_set, write_params
+from tests.support.tiny_project import write_data_set, write_params
 
 
 def taken(root: Path, out: Path) -> dict:
@@ -111,9 +112,7 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-            shutil.copy(ROOT / name, folder / name)
+        copy_pipeline(folder)
         write_data_set(folder / "set", {"train": 30, "val": 2})
         write_params(folder / "params.yaml", Path("set"))
         self.call("git", "init", "--quiet")
@@ -165,14 +164,17 @@ def test_dvc_repro_passes_bad_data_sets_a_half_written_lock_and_a_cache_of_links
     assert "Running stage 'trust'" not in call("dvc", "repro", "trust")
 
     lock, rwlock = repo / "dvc.lock", repo / ".dvc/tmp/rwlock"
-    whole = lock.read_bytes()
-    for part in (0, len(whole) // 3, len(whole) - 1):
+    whole, other = lock.read_bytes(), repo / "data/dvc.lock"
+    for part in (0, whole.index(b": ", len(whole) // 3), len(whole) - 1):  # not at the end of a line: DVC reads that
         lock.write_bytes(whole[:part])
         rwlock.write_bytes(b"")
+        other.write_bytes(other.read_bytes()[:-1])
         said = call(sys.executable, "-m", "stages.repair")
         assert f"{lock}: was half-written, restored from the copy kept by the last stage" in said
         assert f"{rwlock}: was half-written, removed" in said
         assert lock.read_bytes() == whole
+        assert f"{other}: was half-written, removed" in said
+        assert "Running stage 'ingest'" not in call("dvc", "repro", "ingest")
     assert call(sys.executable, "-m", "stages.repair") == "nothing to repair\n"
 
     draw = random.Random(0)

@@ -59,7 +59,7 @@ def stages(path: str) -> dict[str, dict]:
     return {name: stage.get("do", stage) for name, stage in declared.items()}
 
 
-STAGES = stages("dvc.yaml")
+STAGES = stages("dvc.yaml") | stages("data/dvc.yaml")
 PROBE = """
 import importlib, json, sys, pathlib
 modules = [importlib.import_module(name) for name in sys.argv[1:]]

@@ -79,7 +79,7 @@ def test_every_make_target_that_the_readme_names_exists(target):
 
 
 def test_the_readme_describes_every_stage_and_every_run():
-    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = [name for path in ("dvc.yaml", "data/dvc.yaml") for name in YAML(typ="safe").load(ROOT / path)["stages"]]
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for name in [*stages, *params["runs"]]:
         assert f"`{name}`" in README or f"`{name}@RUN`" in README, name

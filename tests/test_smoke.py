@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.pipeline_copy import copy_pipeline
+
 ROOT = Path(__file__).parent.parent
 METRICS = ("boxes2pixels", "no_selfcorr", "two_sided")
 
@@ -29,11 +31,8 @@ def call(repo: Path, *words: str) -> str:
 def repo(tmp_path_factory) -> Path:
     """The project as it stands, in a DVC repository of its own, with a data set and runs that take seconds."""
     folder = tmp_path_factory.mktemp("project")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "stages", folder / "stages", ignore=ignored)
     shutil.copytree(ROOT / "data/weights/embedded", folder / "data/weights/embedded")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
+    copy_pipeline(folder)
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["synthesize"] |= {"train": 6, "val": 3, "test": 3}
