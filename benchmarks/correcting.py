@@ -20,7 +20,8 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.growth import ROOT, measured
+from benchmarks.growth import measured
+from benchmarks.pipeline_copy import ROOT
 from stages.data.tables import IMAGES, SPLITS, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS, Shard, shard_path, write_index

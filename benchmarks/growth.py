@@ -107,12 +107,12 @@ def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dic
     }
 
 
-def grown(project: Path, count: int) -> dict[str, object]:
-    """All measurements for one number of images."""
+def grown(project: Path, count: int, stages: list[str]) -> dict[str, object]:
+    """The measurements of `stages` for one number of images."""
     write_project(project, count)
     environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}
     measurements: dict[str, object] = {"images": count}
-    for stage in STAGES:
+    for stage in stages:
         measurements[stage] = measured(command(stage.split()[0]), project, environment)
         typer.echo(f"{count} {stage}: {measurements[stage]}", err=True)
     measurements["no-op dvc repro"] = unchanged(project)
@@ -130,13 +130,13 @@ def unchanged(project: Path) -> dict[str, float]:
     return measured(["dvc", "repro", "ingest"], project, environment)
 
 
-def table(results: list[dict]) -> str:
+def table(results: list[dict], stages: list[str]) -> str:
     """Markdown: one row per stage and number of images, peak memory also relative to the first number."""
     lines = [
         "| stage | images | s | CPU s | ms per image | peak MB | of the first |",
         "|---|---|---|---|---|---|---|",
     ]
-    for stage in (*STAGES, "no-op dvc repro"):
+    for stage in (*stages, "no-op dvc repro"):
         for result in results:
             one, first = result[stage], results[0][stage]
             each = 1000 * one["seconds"] / result["images"]
@@ -150,15 +150,16 @@ def table(results: list[dict]) -> str:
 def main(
     counts: Annotated[list[int], typer.Argument(help="Numbers of images.")],
     out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("growth"),
+    stages: Annotated[list[str], typer.Option("--stage", help="Of these stages.")] = STAGES,
 ) -> None:
     """Measure each number of images in a temporary folder."""
     results = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            results.append(grown(Path(folder) / "project", count))
+            results.append(grown(Path(folder) / "project", count, stages))
         out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        out.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    typer.echo(table(results))
+        out.with_suffix(".md").write_text(table(results, stages), encoding="utf-8")
+    typer.echo(table(results, stages))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import gpu
-from benchmarks.growth import ROOT, command
+from benchmarks.growth import command
 from benchmarks.material import VIT_S14, demo_images, make_student
+from benchmarks.pipeline_copy import ROOT
 from benchmarks.speed import rasterize_rows
 from stages.teacher.sam import OFFICIAL, SamConfig, build_sam, save_sam
 

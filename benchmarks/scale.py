@@ -23,7 +23,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.growth import ROOT, command, measured, write_project
+from benchmarks.growth import command, measured, write_project
+from benchmarks.pipeline_copy import ROOT
 from stages.common.files import sha256_file
 
 LARGE, SMALL = 10, 1
