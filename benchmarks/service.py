@@ -21,7 +21,6 @@ from stages.runtime.network import Network
 from stages.service.application import application
 from stages.service.inspection import Limits
 from stages.student.decision import ARGMAX, Decision
-from stages.student.tiling import predict
 
 AT_ONCE, REQUESTS = 16, 4
 """Requests at a time; requests per image."""
@@ -71,8 +70,8 @@ def field_rows(network: Network, image: np.ndarray, rounds: int) -> list[dict]:
             logits[key] = network.run(tiles)
         return logits[key].copy()
 
-    still = replace(network, run=known)
-    labels, confidence = predict(known, image, network.view)
+    still = replace(network, run=known, decision=ARGMAX)
+    labels, confidence = still.predict(image)
     thresholds = Decision(thresholds=[0.5] * len(network.names), least_area_px=[20] * len(network.names))
     warm = thresholds.model_copy(update={"temperature": 1.5})
 
@@ -81,7 +80,7 @@ def field_rows(network: Network, image: np.ndarray, rounds: int) -> list[dict]:
             return defects_of(labels, confidence)
 
     def decided(decision: Decision) -> Callable[[], object]:
-        return lambda: predict(still.run, image, network.view, decision)
+        return lambda: replace(still, decision=decision).predict(image)
 
     calls = {
         "defects, without sizes": without,

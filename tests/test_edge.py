@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from stages import predict
+from stages.common.params import write_digests
 from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx
 from stages.runtime.metadata import metadata_of
@@ -32,6 +33,7 @@ def test_the_recipe_works_in_a_bare_environment(tmp_path):
     student = decided_student("native")
     to_onnx(student, None, tmp_path / "onnx/student.onnx")
     embed(tmp_path / "onnx/student.onnx", metadata_of(student.config, ARGMAX, "0" * 12, False, None, {}))
+    write_digests(tmp_path / "onnx")
 
     recipe = re.search(r"only predicts.*?```console\n(.*?)```", PAGE, re.DOTALL).group(1)
     *install, run = [line.removeprefix("$ ") for line in recipe.splitlines()]

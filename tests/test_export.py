@@ -17,6 +17,7 @@ from PIL import Image
 from stages import compare as compare_command
 from stages import export, predict
 from stages.common.errors import UserError
+from stages.common.params import write_digests
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
@@ -26,7 +27,6 @@ from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
 from stages.runtime.tensorrt_fit import obstacles
-from stages.student import tiling
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of, tiny_export
@@ -121,7 +121,7 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
 def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
     ours, int8 = (open_network(work / name, "cpu") for name in ("onnx", "openvino8"))
     image = image_of((60, 190), seed=5)
-    ours, int8 = (tiling.predict(network.run, image, network.view).labels for network in (ours, int8))
+    ours, int8 = (network.predict(image).labels for network in (ours, int8))
     agreement = (ours == int8).mean()
     assert agreement > 0.9
 
@@ -177,12 +177,21 @@ def test_a_flipped_byte_of_an_export_is_one_line(work, tmp_path, name):
         open_network(tmp_path / "export", "cpu")
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino8"])
+def test_an_export_without_its_digests_is_refused(work, tmp_path, name):
+    shutil.copytree(work / name, tmp_path / "export")
+    (tmp_path / "export/sha256.json").unlink()
+    with pytest.raises(UserError, match=r"export/sha256\.json: missing; .*, or export again$"):
+        open_network(tmp_path / "export", "cpu")
+
+
 @pytest.mark.parametrize(("name", "told"), [("names", ["a"]), ("size_px", 112)])
 def test_a_graph_of_other_sizes_than_its_metadata_is_refused(tmp_path, name, told):
     tiny_export(tmp_path)
     model = onnx.load(tmp_path / "student.onnx")
     next(one for one in model.metadata_props if one.key == name).value = json.dumps(told)
     onnx.save(model, tmp_path / "student.onnx")
+    write_digests(tmp_path)
     with pytest.raises(UserError, match=r"student\.onnx: (images|logits) are \[.*, by its metadata \(batch, "):
         open_network(tmp_path, "cpu")
 

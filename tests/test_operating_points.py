@@ -141,8 +141,8 @@ def test_the_decision_of_the_strips_is_that_of_the_whole_image():
     for size_hw in ((57, 200), (300, 90)):
         image, run = image_of(size_hw), tile_runner(student)
         watch = Watch(size_hw, 2, decision)
-        predict(run, image, student.config.view, watch=watch)
-        np.testing.assert_array_equal(watch.decided(), predict(run, image, student.config.view, decision).labels)
+        predict(run, image, 2, student.config.view, watch=watch)
+        np.testing.assert_array_equal(watch.decided(), predict(run, image, 2, student.config.view, decision).labels)
 
 
 def test_many_classes_take_bounded_memory_and_change_nothing(monkeypatch, tmp_path):

@@ -22,7 +22,6 @@ from stages.formats.measured_defects import Record
 from stages.formats.outputs import existing_records
 from stages.formats.writers import Format
 from stages.runtime.network import OperatingPoint, open_network
-from stages.student import tiling
 from stages.student.decision import DECISION, Decision
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import decided_student, image_of
@@ -91,7 +90,7 @@ def test_every_output_is_written_and_they_agree(model, images, tmp_path, capsys)
     for name, (file, size_hw) in zip(("x/a.png", "x/a.bmp", "y/a"), SIZES_HW.items(), strict=True):
         labels = decode_label_map((tmp_path / f"out/masks/{name}.png").read_bytes())
         assert labels.shape == size_hw
-        wanted = tiling.predict(network.run, np.asarray(Image.open(images / file)), network.view).labels
+        wanted = network.predict(np.asarray(Image.open(images / file))).labels
         np.testing.assert_array_equal(labels, wanted)
         assert sum(row["area_px"] for row in rows if row["file"] == file) == (labels > 0).sum() > 0
     assert "3 images (0 cached)" in capsys.readouterr().out
@@ -340,7 +339,7 @@ def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_f
         saved, argmax, plain = (
             (tmp_path / f"{out}/masks/{name}.png").read_bytes() for out in ("saved", "argmax", "plain")
         )
-        wanted = tiling.predict(network.run, image, network.view, decision).labels
+        wanted = network.predict(image).labels
         np.testing.assert_array_equal(decode_label_map(saved), wanted)
         assert argmax == plain != saved
     with pytest.raises(UserError, match=r"made from another model"):

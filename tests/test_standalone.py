@@ -16,6 +16,7 @@ from PIL import Image
 
 from stages import predict
 from stages.common.errors import UserError
+from stages.common.params import write_digests
 from stages.data.tables import decode_label_map
 from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx, to_openvino
@@ -31,7 +32,7 @@ PROGRAM, FOR_THRESHOLDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> tuple[Path, Metadata]:
-    """Folders `onnx` and `openvino`, without the files that `export` writes beside the model."""
+    """Folders `onnx` and `openvino`, sealed, without what else `export` writes beside the model."""
     root, student = tmp_path_factory.mktemp("models"), decided_student("native")
     about = metadata_of(student.config, ARGMAX, "0123456789ab", False, None, {"torch": "1"})
     for name in ("onnx", "openvino"):
@@ -39,6 +40,8 @@ def models(tmp_path_factory) -> tuple[Path, Metadata]:
     to_onnx(student, None, root / "onnx/student.onnx")
     embed(root / "onnx/student.onnx", about)
     to_openvino(root / "onnx/student.onnx", about, root / "openvino/student.xml")
+    for name in ("onnx", "openvino"):
+        write_digests(root / name)
     return root, about
 
 
@@ -57,6 +60,7 @@ def test_with_the_lines_in_the_docs_it_follows_an_operating_point(models, tmp_pa
     model.parent.mkdir()
     shutil.copy(models[0] / "onnx/student.onnx", model)
     embed(model, models[1].model_copy(update=decision.model_dump()))
+    write_digests(model.parent)
     assert open_network(model.parent, "cpu").decision == decision
     same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + FOR_THRESHOLDS, model.parent, tmp_path)
 

@@ -40,7 +40,7 @@ def by_pixel(images: np.ndarray) -> np.ndarray:
 def test_tiles_blend_without_a_seam(size_hw):
     image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     wanted = torch.from_numpy(by_pixel(image[None])[0]).softmax(0).numpy()
-    labels, confidence = predict(by_pixel, image, ViewParams(scale="native", size_px=56))
+    labels, confidence = predict(by_pixel, image, 2, ViewParams(scale="native", size_px=56))
     assert (labels.shape, labels.dtype, confidence.dtype) == (size_hw, np.uint8, np.float32)
     np.testing.assert_allclose(confidence, wanted.max(0), atol=1e-5)
     # not argmax: where two classes are equal, rounding decides
@@ -61,15 +61,38 @@ def red(classes: int) -> RunTiles:
 def test_a_small_defect_on_a_large_image_is_neither_scaled_away_nor_moved():
     image = np.zeros((1485, 2640, 3), np.uint8)
     image[700:720, 1301:1313, 0] = 255
-    labels, confidence = predict(red(1), image, ViewParams(scale="native", size_px=518))
+    labels, confidence = predict(red(1), image, 1, ViewParams(scale="native", size_px=518))
     np.testing.assert_array_equal(labels, image[..., 0] > 0)
     assert confidence.min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("classes", "size_px", "at_once"),
+    [(1, 112, 8), (29, 518, 8), (30, 518, 8), (40, 518, 6), (254, 518, 1), (254, 112, 8)],
+)
+def test_fewer_tiles_run_at_once_where_many_classes_make_them_large(classes, size_px, at_once):
+    calls = []
+
+    def run(tiles: np.ndarray) -> np.ndarray:
+        calls.append(len(tiles))
+        return np.broadcast_to(np.float32(0), (len(tiles), classes + 1, size_px, size_px))
+
+    predict(
+        run,
+        np.zeros((size_px, (at_once + 1) * size_px, 3), np.uint8),
+        classes,
+        ViewParams(scale="native", size_px=size_px),
+    )
+    assert max(calls) == at_once
+    assert (
+        at_once in (1, 8) or (at_once + 1) * (classes + 1) * size_px**2 > 2**26 >= at_once * (classes + 1) * size_px**2
+    )
 
 
 def test_memory_is_bounded_by_a_strip_not_by_classes_times_the_image():
     image = np.zeros((2000, 900, 3), np.uint8)
     tracemalloc.start()
-    predict(red(20), image, ViewParams(scale="native", size_px=112))
+    predict(red(20), image, 20, ViewParams(scale="native", size_px=112))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     all_classes = 21 * 4 * image.shape[0] * image.shape[1]

@@ -7,7 +7,6 @@ from stages.formats.inputs import Source
 from stages.formats.measurements import Size, size_of
 from stages.formats.regions import Labelled, Region, parts
 from stages.runtime.network import Network
-from stages.student.tiling import predict
 
 
 class Defect(Region):
@@ -26,7 +25,7 @@ class Record(Labelled):
 
 def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
     """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
-    labels, confidence = predict(network.run, image, network.view, network.decision)
+    labels, confidence = network.predict(image)
     return Record(
         file=source.file,
         name=source.name,

@@ -16,7 +16,6 @@ from stages.masks.shards import read_shard, shard_indices
 from stages.reviewing.doubts import COLUMNS, doubts, in_words
 from stages.reviewing.ranking import Entry
 from stages.runtime.network import Network, open_network
-from stages.student.tiling import predict
 
 
 def asked(folder: Path, source: Dataset, device: str) -> Network:
@@ -51,7 +50,7 @@ def entries_of(folder: Path, source: Dataset, network: Network | None, bar: tqdm
             checked = drawn_by_hand(image)
             if network is not None and not checked:
                 labels = decode_label_map(image["label_map"]["bytes"])
-                seen = predict(network.run, read_image(source, image), network.view, network.decision)
+                seen = network.predict(read_image(source, image))
             found = doubts(image, own, source.names, labels, seen)
             score = sum(doubt.wrong_px for doubt in found)
             about = (image[key] for key in ("image_id", "path", "sha256"))

@@ -11,11 +11,11 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.common.params import check_digests
+from stages.common.params import DIGESTS, check_digests
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
 from stages.student.config import ViewParams, read_config
 from stages.student.decision import ARGMAX, Decision, read_decision
-from stages.student.tiling import RunTiles
+from stages.student.tiling import Prediction, RunTiles, predict
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Network:
     decision: Decision
     identity: str
     run: RunTiles
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Labels and confidence of `image`, (H, W, 3) uint8 RGB."""
+        return predict(self.run, image, len(self.names), self.view, self.decision)
 
 
 class OperatingPoint(StrEnum):
@@ -51,6 +55,10 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
     check_digests(folder, "export the student again")
     if exported and exported[0] in openers:
         about, run = openers[exported[0]](folder)
+        # an engine is not built by `export`; a student holds the SHA-256 of its weights itself
+        if exported != ["student.engine"] and not (folder / DIGESTS).is_file():
+            told = "missing; a damaged export is known by it: copy it too, or export again"
+            raise UserError(f"{folder / DIGESTS}: {told}")
         names, view, white = about.names, about.view, about.white_level
         decision, identity = about.decision, about.identity
     else:

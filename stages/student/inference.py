@@ -46,7 +46,8 @@ def predict(
 
     `watch`: see `tiling.predict`.
     """
-    return tiling.predict(tile_runner(student), image, student.config.view, watch=watch)
+    config = student.config
+    return tiling.predict(tile_runner(student), image, len(config.names), config.view, watch=watch)
 
 
 def to_square(image: Tensor, size_px: int) -> Tensor:

@@ -29,7 +29,10 @@ OVERLAP = 0.25
 """Least share of a tile that its neighbour covers too: predictions near a tile's edge lack context."""
 
 TILES_AT_ONCE = 8
-"""Bounds memory whatever the size of the image."""
+"""At most; bounds memory whatever the size of the image."""
+
+LOGITS_AT_ONCE = 2**26
+"""And no more tiles than have so many logits, 256 MiB, but for a single one: many classes make large tiles."""
 
 STRIP_PX = 128
 """Rows of a stretched image that are resized back at once."""
@@ -45,18 +48,20 @@ class Prediction(NamedTuple):
 def predict(
     run: RunTiles,
     image: np.ndarray,
+    classes: int,
     view: ViewParams,
     decision: Decision = ARGMAX,
     watch: Callable[[slice, np.ndarray], None] | None = None,
 ) -> Prediction:
-    """Label map of `image`, (H, W, 3) uint8 RGB. Takes five bytes per pixel besides the image, and one strip.
+    """Label map of `image`, (H, W, 3) uint8 RGB, with `classes` classes of defects.
 
+    Takes five bytes per pixel besides the image, one strip of logits, and the tiles that are run at once.
     `watch` is called with the rows of each strip and its logits (K+1, h, W), which it must not change.
     """
     height, width = image.shape[:2]
     labels, confidence = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
     strips = _stretched if view.scale == "stretch" else _tiled
-    for top, logits in strips(run, image, view.size_px):
+    for top, logits in strips(run, image, classes, view.size_px):
         logits = logits[:, : height - top, :width]
         rows = slice(top, top + logits.shape[1])
         if watch:
@@ -105,15 +110,13 @@ def to_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return np.stack([np.asarray(c.resize((size_px, size_px), Image.Resampling.BILINEAR)) for c in channels], axis=-1)
 
 
-def _tiled(run: RunTiles, image: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _tiled(run: RunTiles, image: np.ndarray, classes: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row and blended logits (K+1, h, W) of strips that no later tile reaches."""
     corners, cut = tiles_of(image, size)
     width = max(image.shape[1], size)
     weight = taper(size)
-    total, covered, first = None, np.zeros((size, width), np.float32), 0
-    for (top, left), logits in _logits_of(run, corners, cut):
-        if total is None:
-            total = np.zeros((len(logits), size, width), np.float32)
+    total, covered, first = np.zeros((classes + 1, size, width), np.float32), np.zeros((size, width), np.float32), 0
+    for (top, left), logits in _logits_of(run, corners, cut, tiles_at_once(classes, size)):
         if done := top - first:
             yield first, total[:, :done] / covered[:done]
             for rows in (total, covered[None]):
@@ -125,14 +128,19 @@ def _tiled(run: RunTiles, image: np.ndarray, size: int) -> Iterator[tuple[int, n
     yield first, total / covered
 
 
-def _logits_of(run: RunTiles, corners: list[Corner], cut: Cut) -> Iterator[tuple[Corner, np.ndarray]]:
+def tiles_at_once(classes: int, size_px: int) -> int:
+    """Number of tiles that one call of the network gets."""
+    return max(1, min(TILES_AT_ONCE, LOGITS_AT_ONCE // ((classes + 1) * size_px**2)))
+
+
+def _logits_of(run: RunTiles, corners: list[Corner], cut: Cut, at_once: int) -> Iterator[tuple[Corner, np.ndarray]]:
     """Each corner with the logits (K+1, S, S) of its tile."""
-    for start in range(0, len(corners), TILES_AT_ONCE):
-        chunk = corners[start : start + TILES_AT_ONCE]
+    for start in range(0, len(corners), at_once):
+        chunk = corners[start : start + at_once]
         yield from zip(chunk, run(np.stack([cut(corner) for corner in chunk]).astype(np.float32)), strict=True)
 
 
-def _stretched(run: RunTiles, image: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _stretched(run: RunTiles, image: np.ndarray, classes: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row and logits (K+1, h, W) of strips of the whole image, seen as a square and resized back, bilinear."""
     height, width = image.shape[:2]
     logits = run(to_square(image, size)[None])[0]

@@ -8,6 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.tiny import TINY_VIT as TINY
+from stages.common.params import write_digests
 from stages.networks.student import Network
 from stages.runtime.graphs import OPSET, embed
 from stages.runtime.metadata import metadata_of
@@ -75,3 +76,4 @@ def tiny_export(folder: Path) -> None:
     opset = helper.make_opsetid("", OPSET)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), folder / "student.onnx")
     embed(folder / "student.onnx", metadata_of(student().config, ARGMAX, "0123456789ab", False, None, {}))
+    write_digests(folder)
