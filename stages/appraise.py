@@ -18,7 +18,7 @@ from stages.common.errors import run
 from stages.common.options import Masks, Metrics, Tables, Truth
 from stages.common.params import write_sealed
 from stages.common.progress import progress
-from stages.data.tables import SPLITS, TRUTH, decode_label_map, read_dataset, read_table
+from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_dataset, read_table
 from stages.masks.shards import read_shard, shard_indices
 
 BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "area_in_box", "mean_prob_in"]
@@ -54,7 +54,7 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
                 for key in ("boxes", *([why] if why else [])):
                     by_class[names[own[0]["class_id"]]][key] += 1
         rows = candidates.filter(pc.is_in(candidates["image_id"], human["image_id"].combine_chunks())).to_pylist()
-        of_image = {key: list(group) for key, group in groupby(rows, lambda row: row["image_id"])}
+        of_image = by_image(rows)
         for image in known:
             labels = decode_label_map(pngs[image["image_id"]].as_py())
             own = groupby(of_image.get(image["image_id"], []), lambda row: row["box_id"])

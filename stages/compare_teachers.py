@@ -9,7 +9,6 @@ of params.yaml, as in the pipeline. Nothing is cached, so that the time of all t
 
 import tempfile
 import time
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ from stages.common.progress import progress
 from stages.compute.device import device_of
 from stages.data.boxes import corners
 from stages.data.images import read_image
-from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, decode_label_map, read_dataset, read_table
+from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, by_image, decode_label_map, read_dataset, read_table
 from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
 from stages.teacher.config import RasterizeParams
 from stages.teacher.loading import load_teacher
@@ -69,7 +68,7 @@ def images_with_truth(tables: Path, truth: Path, split: str) -> list[Known]:
     """All images of a split that have boxes and truth. Raises UserError where there is none."""
     rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
     rows.sort(key=lambda row: (row["image_id"], row["line"]))
-    boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
+    boxes = by_image(rows)
     masks = {row["image_id"]: row["mask_png"] for row in read_table(truth / f"{split}.parquet", TRUTH).to_pylist()}
     found = []
     for image in read_table(tables / split / "images.parquet", IMAGES).to_pylist():

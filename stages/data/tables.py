@@ -5,7 +5,7 @@ Every later stage depends on this file: keep it small and stable.
 
 import io
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,14 @@ def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetF
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: not readable ({reason}); run the {made_by} stage") from None
+
+
+def by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """The rows of each image id, in their order."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["image_id"], []).append(row)
+    return found
 
 
 def encode_label_map(labels: np.ndarray) -> bytes:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from tqdm import tqdm
 
 from stages.common.errors import UserError
 from stages.data.images import read_image
-from stages.data.tables import IGNORE, Dataset, decode_label_map
+from stages.data.tables import IGNORE, Dataset, by_image, decode_label_map
 from stages.masks import rle
 from stages.masks.shards import read_shard, shard_indices
 from stages.reviewing.doubts import COLUMNS, doubts, in_words
@@ -44,7 +43,7 @@ def entries_of(folder: Path, source: Dataset, network: Network | None, bar: tqdm
     for index in shard_indices(folder):
         images, candidates = read_shard(folder, index)
         rows = candidates.select(COLUMNS).filter(candidates["chosen"]).to_pylist()
-        boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
+        boxes = by_image(rows)
         for image in images.to_pylist():
             own, labels, seen = boxes.get(image["image_id"], []), None, None
             checked = drawn_by_hand(image)

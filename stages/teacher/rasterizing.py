@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 from stages.common.errors import UserError
 from stages.compute.device import device_of, make_deterministic
 from stages.data.images import ImageError
-from stages.data.tables import BOXES, IMAGES, Dataset, stream_tables, with_names, write_table
+from stages.data.tables import BOXES, IMAGES, Dataset, by_image, stream_tables, with_names, write_table
 from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.masks.labelmap import mask_row
 from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS
@@ -45,7 +44,7 @@ class Rasterize:
 
         def shard(job: Job, folder: Path, tick: Tick) -> list[Failure]:
             rows = sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"]))
-            boxes = {image_id: list(group) for image_id, group in groupby(rows, lambda row: row["image_id"])}
+            boxes = by_image(rows)
             images, masks, candidates, failures = job.images.to_pylist(), [], [], []
             drawn = {image["image_id"] for image in images if image["drawn"] is not None}
             asked = {key: [row for row in own if row["mask"] is None] for key, own in boxes.items() if key not in drawn}
