@@ -64,7 +64,7 @@ def changed_by(tmp_path, **changes) -> set[str]:
 
 
 BOXES2PIXELS = {"boxes2pixels", "no_detail", "no_binary", "no_selfcorr"}
-METHODS = {"two_sided", "boxinst", "discobox", "boxteacher", "boxseg", "oracle"}
+METHODS = {"two_sided", "gce", "sce", "nc", "boxinst", "discobox", "boxteacher", "boxseg", "oracle"}
 STUDENTS = BOXES2PIXELS | METHODS
 BASELINES = {"unet", "deeplabv3", "segformer"}
 ALL = STUDENTS | BASELINES
@@ -82,7 +82,8 @@ def test_tau_reaches_exactly_the_runs_that_self_correct(tmp_path):
 
 
 def test_beta_reaches_exactly_the_runs_with_a_binary_head(tmp_path):
-    assert changed_by(tmp_path, loss={"beta": 0.5}) == BOXES2PIXELS - {"no_binary"} | {"two_sided", "oracle"}
+    others = {"two_sided", "oracle", "gce", "sce"}  # nc's binary head has no asymmetric Dice
+    assert changed_by(tmp_path, loss={"beta": 0.5}) == BOXES2PIXELS - {"no_binary"} | others
 
 
 def test_width_reaches_every_student_and_no_baseline(tmp_path):

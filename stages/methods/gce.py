@@ -1,0 +1,48 @@
+"""Generalised cross-entropy (Zhang and Sabuncu, arXiv 1805.07836) in place of the fine head's cross-entropy.
+
+Its gradient is that of cross-entropy times p[label]^q: pixels whose label the student doubts pull less, the more so the
+larger q. The binary head learns as in Boxes2Pixels; labels are not corrected.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from stages.data.tables import IGNORE
+from stages.losses.batch import Batch, Moment
+from stages.losses.config import HeadWeights
+from stages.losses.method import Method as BaseMethod
+from stages.losses.method import Named
+from stages.losses.pixel import binary_loss
+from stages.student.segmenter import Logits
+
+
+class Params(HeadWeights):
+    """`beta`: of the section `loss`. `q`: towards 0 cross-entropy, 1 the mean absolute error (paper: 0.7)."""
+
+    method: Literal["gce"]
+    beta: float | None = Field(ge=0)
+    q: float = Field(gt=0, le=1)
+
+
+class Method(BaseMethod):
+    """`fine` and `binary`."""
+
+    def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
+        params, labels = self.params, batch.labels
+        named = {"fine": params.fine * generalised(logits.fine, labels, moment.class_weights, params.q)}
+        if logits.binary is not None:
+            named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
+        return named, {}
+
+
+def generalised(logits: Tensor, labels: Tensor, class_weights: Tensor, q: float) -> Tensor:
+    """Mean over the known pixels of w[label] (1 - p[label]^q) / q, equation 6 of the paper.
+
+    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,).
+    """
+    known = labels != IGNORE
+    label = labels.where(known, 0)
+    log_p = logits.log_softmax(dim=1).gather(1, label[:, None])[:, 0]
+    return ((1 - (q * log_p).exp()) / q * class_weights[label] * known).sum() / known.sum().clamp(min=1)
