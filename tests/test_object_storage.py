@@ -22,7 +22,7 @@ from stages.data.remote import RemotePath, data_root, list_objects
 from stages.data.tables import IMAGES, read_dataset, read_table
 from stages.engine import ray_tasks
 from stages.engine.engines import Engine, run_jobs
-from stages.engine.shard_jobs import DONE, Done, Job, forget
+from stages.engine.shard_jobs import DONE, Done, Job, bring, forget
 from stages.engine.shard_store import ShardStore
 from tests.support.shard_work import Upper, jobs
 from tests.support.tiny_project import write_data_set
@@ -177,7 +177,7 @@ def test_machines_that_share_no_file_system_finish_each_other_s_shards(server, t
     assert two.attempts() == {"1": 2, "opened": 1}, "the first shard comes from the other machine"
     shutil.rmtree(two.staging)
     for done in found:
-        store.bring(done)  # as in a driver
+        bring(done, store)  # as in a driver
     assert done_by(two, jobs(["a"], ["kill"]), url) == found and two.attempts()["opened"] == 1
 
     upload = RemotePath.upload
@@ -226,7 +226,7 @@ def test_what_is_damaged_on_the_storage_is_done_again_or_refused(server, tmp_pat
     shutil.rmtree(done.folder)
     store = ShardStore(RemotePath(url), files_fingerprint([one.model]))
     with pytest.raises(UserError, match=f"^{url}/.*: damaged or lost; remove it and run it again$"):
-        store.bring(done)
+        bring(done, store)
     (two.model / "other").touch()
     with pytest.raises(UserError, match=f"^{two.model} on .*: not the model that the driver has; remove it$"):
         store.get_model(two.model)

@@ -13,7 +13,7 @@ from stages.common.errors import UserError
 from stages.common.workdir import files_fingerprint
 from stages.data.remote import RemotePath
 from stages.engine.ray_tasks import run_on_ray
-from stages.engine.shard_jobs import Done, Job, Work, Worker
+from stages.engine.shard_jobs import Done, Job, Work, Worker, bring
 from stages.engine.shard_store import ShardStore
 
 
@@ -71,7 +71,7 @@ def run_jobs(work: Work, jobs: Iterable[Job], engine: Engine, bar: tqdm) -> list
         order: dict[tuple[str, int], Done | None] = {}
         for done in run_on_ray(work, _noted(jobs, order), engine.address, engine.gpus, store):
             if store:
-                store.bring(done)
+                bring(done, store)
             order[done.split, done.index] = done
             bar.update(done.rows)
         return [done for done in order.values() if done is not None]

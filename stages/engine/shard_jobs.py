@@ -19,17 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from stages.common.errors import UserError, printable
 from stages.common.files import sha256_file, write_json
+from stages.engine.shard_store import DONE, ShardStore
 
-if TYPE_CHECKING:
-    from stages.engine.shard_store import ShardStore
-
-DONE = "done.json"
 SHOWN = 20
 """Failures that are listed one by one."""
 
@@ -86,7 +83,7 @@ class Work(Protocol):
 class Worker:
     """One process's share of a work, which is opened when the first unfinished job comes."""
 
-    def __init__(self, work: Work, store: "ShardStore | None" = None) -> None:
+    def __init__(self, work: Work, store: ShardStore | None = None) -> None:
         self.work, self.store = work, store
         self.shard: Callable[[Job, Path | None, Tick], list[Failure]] | None = None
 
@@ -192,7 +189,15 @@ def take(done: Done, name: str, target: Path) -> None:
         shutil.copyfile(done.folder / name, target)
 
 
-def forget(finished: Iterable[Done], store: "ShardStore | None" = None) -> None:
+def bring(done: Done, store: ShardStore) -> None:
+    """Have a finished shard in this machine's staging, which another machine may have made. Raises UserError."""
+    if done.files and finished_files(done.folder) is None:
+        store.get(done.folder)
+        if finished_files(done.folder) != done.files:
+            raise UserError(f"{store.place(done.folder)}: damaged or lost; remove it and run it again")
+
+
+def forget(finished: Iterable[Done], store: ShardStore | None = None) -> None:
     """Remove finished shards from staging and from the store, once the outputs are in place."""
     folders = [done.folder for done in finished if done.folder is not None]
     for folder in folders:

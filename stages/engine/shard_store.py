@@ -18,8 +18,9 @@ from stages.common.errors import UserError
 from stages.common.files import new_file
 from stages.common.workdir import files_fingerprint
 from stages.data.remote import RemotePath
-from stages.engine.shard_jobs import DONE, Done, finished_files
 
+DONE = "done.json"
+"""Written last: the shard beside it is finished."""
 FILES = "files.json"
 
 
@@ -33,14 +34,14 @@ class ShardStore:
 
     def put(self, folder: Path, overwrite: bool) -> None:
         """Copy a finished shard to URL: with `overwrite`, or unless it is there."""
-        there, done = self._place(folder), (folder / DONE).read_bytes()
+        there, done = self.place(folder), (folder / DONE).read_bytes()
         if overwrite or _read(there / DONE) != done:
             for name in (*json.loads(done), DONE):
                 (there / name).upload(folder / name)
 
     def get(self, folder: Path) -> None:
         """Copy a finished shard to staging, if there is one."""
-        there = self._place(folder)
+        there = self.place(folder)
         try:
             done = (there / DONE).read()
             for name in (*json.loads(done), DONE):
@@ -51,16 +52,9 @@ class ShardStore:
         except (ValueError, TypeError) as error:
             print(f"{there / DONE}: damaged ({error}), computed again", file=sys.stderr)
 
-    def bring(self, done: Done) -> None:
-        """Have a finished shard in this machine's staging, which another machine may have made. Raises UserError."""
-        if done.files and finished_files(done.folder) is None:
-            self.get(done.folder)
-            if finished_files(done.folder) != done.files:
-                raise UserError(f"{self._place(done.folder)}: damaged or lost; remove it and run it again")
-
     def forget(self, folder: Path) -> None:
         """Remove a shard from URL."""
-        self._place(folder).remove_folder()
+        self.place(folder).remove_folder()
 
     def put_model(self, folder: Path) -> None:
         """Copy the model to URL, unless it is there."""
@@ -93,7 +87,8 @@ class ShardStore:
         if files_fingerprint([folder]) != self.model:
             raise UserError(f"{folder} on {os.uname().nodename}: not the model that the driver has; remove it")
 
-    def _place(self, folder: Path) -> RemotePath:
+    def place(self, folder: Path) -> RemotePath:
+        """Where the shard of a folder of staging lies at URL."""
         return self.url / folder.parent.name / folder.name
 
 
