@@ -16,12 +16,12 @@ from stages import predict
 from stages.common.errors import UserError
 from stages.common.params import read_sealed, write_sealed
 from stages.data.tables import decode_label_map
-from stages.formats import image_outputs, measured_defects, writers
+from stages.formats import image_outputs, writers
 from stages.formats.inputs import find_images
 from stages.formats.measured_defects import Record
 from stages.formats.outputs import existing_records
 from stages.formats.writers import Format
-from stages.runtime.network import OperatingPoint, open_network
+from stages.runtime.network import Network, OperatingPoint, open_network
 from stages.student.decision import DECISION, Decision
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import decided_student, image_of
@@ -51,12 +51,12 @@ def runs(monkeypatch) -> list:
     """The images that the network saw."""
     seen = []
 
-    def counting(run, image: np.ndarray, *how):
+    def counting(network, image: np.ndarray):
         seen.append(image.shape[:2])
-        return real(run, image, *how)
+        return real(network, image)
 
-    real = measured_defects.predict
-    monkeypatch.setattr(measured_defects, "predict", counting)
+    real = Network.predict
+    monkeypatch.setattr(Network, "predict", counting)
     return seen
 
 
