@@ -21,7 +21,7 @@ from stages.common.params import Section, load_params
 from stages.common.workdir import read_cached, work_folder
 
 LOCKS = ("dvc.lock", "data/dvc.lock")
-"""The stages keep a copy of the first; what the second holds is made anew each time."""
+"""The stages keep a copy of the first; the second is written again each time."""
 
 
 class Params(Section):
