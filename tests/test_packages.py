@@ -184,7 +184,8 @@ def test_it_installs_and_its_commands_run_outside_of_the_repository(tmp_path):
             [tmp_path / f"venv/bin/boxes2pixels-{command}", "--help"], cwd=tmp_path, text=True, capture_output=True
         )
         assert done.returncode == 0 and "Usage" in done.stdout, done.stderr
-    assert list(packages.glob("stages/reporting/page.html"))
+    for page in ("page.html", "macros.html", "page.css", "page.js"):
+        assert list(packages.glob(f"stages/reporting/{page}"))
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert list(packages.glob(f"boxes2pixels-{version}.dist-info"))
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
