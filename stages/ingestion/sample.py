@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.data.decoding import FLAT, BadImage
 from stages.data.images import Probe, probe_image
-from stages.data.root_files import Unreadable, read_file
+from stages.data.root_files import SUFFIXES, Unreadable, read_file
 from stages.data.tables import encode_label_map
 from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import perceptual_hash
@@ -75,7 +75,8 @@ def read_sample(
         if problem:
             raise Unreadable(problem)
     except (BadImage, Unreadable) as error:
-        kind = "labels_elsewhere" if elsewhere else "unread_suffix" if "convert it" in str(error) else "image"
+        read = image_file.path.lower().endswith(SUFFIXES)
+        kind = "labels_elsewhere" if elsewhere else "image" if read else "unread_suffix"
         rows = elsewhere or count_rows(label_data or b"")
         return Sample(None, [], None, [Reject(image_file.path, None, kind, str(error), "image dropped", rows)])
     image = {
