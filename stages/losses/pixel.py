@@ -59,6 +59,33 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor, q: float) -> Tensor:
+    """Mean over the known pixels of w[label] (1 - p[label]^q) / q (Zhang and Sabuncu, arXiv 1805.07836, equation 6).
+
+    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,); `q` above 0, at most 1:
+    towards 0 it is `weighted_cross_entropy`.
+    """
+    known = labels != IGNORE
+    label = labels.where(known, 0)
+    log_p = logits.log_softmax(dim=1).gather(1, label[:, None])[:, 0]
+    return ((1 - (q * log_p).exp()) / q * class_weights[label] * known).sum() / known.sum().clamp(min=1)
+
+
+def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:
+    """Scalar sum |p - g|^power / (sum p + sum g - sum p g) over the known pixels (arXiv 2407.13157).
+
+    `p` (B, H, W): probability of a defect; `labels` (B, H, W) int64 in 0..K or IGNORE; g is 1 at a defect. Without a
+    defect in the batch, mean -log(1 - p): the quotient is then about 1 whatever p, and has no gradient.
+    """
+    known = labels != IGNORE
+    g = ((labels > 0) & known).to(p.dtype)
+    if not g.any():
+        missed = F.binary_cross_entropy(p.clamp(max=1 - EPS), g, reduction="none")
+        return (missed * known).sum() / known.sum().clamp(min=1)
+    p = p * known
+    return ((p - g).abs() ** power).sum() / (p.sum() + g.sum() - (p * g).sum() + EPS)
+
+
 def trusted_loss(logits: Logits, batch: Batch, class_weights: Tensor, fine: float, binary: float | None) -> Tensor:
     """Cross-entropy of both heads on the trusted pixels, times `fine` and `binary`, over all known pixels of the batch.
 

@@ -7,14 +7,12 @@ larger q. The binary head learns as in Boxes2Pixels; labels are not corrected.
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import HeadWeights
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named
-from stages.losses.pixel import binary_loss
+from stages.losses.pixel import binary_loss, generalised_cross_entropy
 from stages.student.segmenter import Logits
 
 
@@ -31,18 +29,8 @@ class Method(BaseMethod):
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels = self.params, batch.labels
-        named = {"fine": params.fine * generalised(logits.fine, labels, moment.class_weights, params.q)}
+        fine = generalised_cross_entropy(logits.fine, labels, moment.class_weights, params.q)
+        named = {"fine": params.fine * fine}
         if logits.binary is not None:
             named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
         return named, {}
-
-
-def generalised(logits: Tensor, labels: Tensor, class_weights: Tensor, q: float) -> Tensor:
-    """Mean over the known pixels of w[label] (1 - p[label]^q) / q, equation 6 of the paper.
-
-    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,).
-    """
-    known = labels != IGNORE
-    label = labels.where(known, 0)
-    log_p = logits.log_softmax(dim=1).gather(1, label[:, None])[:, 0]
-    return ((1 - (q * log_p).exp()) / q * class_weights[label] * known).sum() / known.sum().clamp(min=1)

@@ -7,14 +7,12 @@ no more than `-floor`. The binary head learns as in Boxes2Pixels; labels are not
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import HeadWeights
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named
-from stages.losses.pixel import binary_loss, weighted_cross_entropy
+from stages.losses.pixel import binary_loss, generalised_cross_entropy, weighted_cross_entropy
 from stages.student.segmenter import Logits
 
 
@@ -34,20 +32,10 @@ class Method(BaseMethod):
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels, weights = self.params, batch.labels, moment.class_weights
-        both = params.forward * weighted_cross_entropy(logits.fine, labels, weights)
-        both = both + params.reverse * reverse_cross_entropy(logits.fine, labels, weights, params.floor)
-        named = {"fine": params.fine * both}
+        forward = params.forward * weighted_cross_entropy(logits.fine, labels, weights)
+        # w[label] (-floor) (1 - p[label]), for labels that are certain
+        reverse = -params.floor * generalised_cross_entropy(logits.fine, labels, weights, q=1.0)
+        named = {"fine": params.fine * (forward + params.reverse * reverse)}
         if logits.binary is not None:
             named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
         return named, {}
-
-
-def reverse_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor, floor: float) -> Tensor:
-    """Mean over the known pixels of w[label] (-floor) (1 - p[label]): the reverse cross-entropy of one-hot labels.
-
-    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,).
-    """
-    known = labels != IGNORE
-    label = labels.where(known, 0)
-    missing = 1 - logits.softmax(dim=1).gather(1, label[:, None])[:, 0]
-    return (-floor * missing * class_weights[label] * known).sum() / known.sum().clamp(min=1)
