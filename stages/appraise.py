@@ -21,7 +21,7 @@ from stages.common.progress import progress
 from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_dataset, read_table
 from stages.masks.shards import read_shard, shard_indices
 
-BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "area_in_box", "mean_prob_in"]
+BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area_in_box", "mean_prob_in"]
 """Columns of the candidates table that tell a fallback."""
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from stages.data.boxes import Window
+from stages.data.boxes import Window, centre_line
 from stages.teacher.candidates import Candidate
-from stages.teacher.hygiene import centre_line, clean, touching, without_small_parts
+from stages.teacher.hygiene import clean, parts_on_line, without_small_parts
 from tests.support.tiny_teacher import params_of
 
 PLACE = Window(20, 10, 32, 18)
@@ -73,10 +73,23 @@ def test_parts_on_the_centre_line_of_the_longer_side(box, kept):
     assert found.mask.sum() == kept
 
 
-def test_a_centre_line_beside_the_mask_leaves_it():
-    line = centre_line((0.0, 0.0, 12.0, 4.0), PLACE)
-    assert not line.any()
-    assert (touching(MASK, line) == MASK).all()
+@pytest.mark.parametrize("box", [(0.0, 0.0, 12.0, 4.0), (20.0, 40.0, 32.0, 44.0), (60.0, 10.0, 62.0, 18.0)])
+def test_a_centre_line_beside_the_mask_leaves_it(box):
+    assert 0 in centre_line(box, PLACE).size_hw
+    assert (parts_on_line(MASK, Window(3, 1, 3, 7)) == MASK).all()
+    assert clean(candidate(MASK), box, params_of(parts="centre")).mask.sum() == MASK.sum()
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        ((22.0, 11.0, 30.0, 16.0), (20, 13, 32, 14)),  # wide: row 13, from border to border
+        ((22.0, 11.0, 26.0, 17.0), (24, 10, 25, 18)),  # high: column 24
+        ((22.0, 11.0, 26.0, 15.0), (20, 13, 32, 14)),  # square: as a wide one
+    ],
+)
+def test_the_centre_line_runs_along_the_longer_side(box, line):
+    assert centre_line(box, PLACE) == line
 
 
 def test_no_mask_stays_no_mask():

@@ -5,19 +5,20 @@ with it there too, so clipping makes no difference. Boxes without a truth pixel 
 of the means.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from stages.data.boxes import Box, corners, pixels_of_box
+from stages.data.boxes import Box, Window, centre_line, corners, pixels_of_box
 from stages.data.tables import IGNORE
 from stages.masks import rle
 from stages.masks.labelmap import fill_boxes
 from stages.metrics.scores import confusion, defined, scores
 
-FALLBACKS = ("no_candidate", "empty", "majority", "whole_box")
+FALLBACKS = ("no_candidate", "empty", "majority", "whole_box", "off_centre")
 """What may have become of a box: see `fallback`."""
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
@@ -58,7 +59,8 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
 
     `candidates`: its rows in the candidates table; `size_hw`: of its image. `no_candidate`: none has a pixel in the
     box. `empty`: the chosen one has none. `majority`: no pixel's odds exceeded one, so that the refined mask is the
-    majority of the teacher's vote (stages/teacher/refinement.py). `whole_box`: the mask fills its box.
+    majority of the teacher's vote (stages/teacher/refinement.py). `whole_box`: the mask fills its box. `off_centre`: it
+    has no pixel on the box's centre line, so that `parts: centre` keeps all of its parts.
     """
     if not any(row["area_in_box"] for row in candidates):
         return "no_candidate"
@@ -67,8 +69,11 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
         return "empty"
     if chosen["mean_prob_in"] <= 0.5:
         return "majority"
-    height, width = pixels_of_box(corners(chosen), size_hw).size_hw
-    return "whole_box" if chosen["area_in_box"] == height * width else None
+    box, (height, width) = corners(chosen), size_hw
+    if chosen["area_in_box"] == math.prod(pixels_of_box(box, size_hw).size_hw):
+        return "whole_box"
+    line = centre_line(box, Window(0, 0, width, height))
+    return None if rle.decode_part(chosen["rle"], size_hw, line).any() else "off_centre"
 
 
 def pixel_counts(labels: np.ndarray, boxes: Sequence[BoxQuality], truth: np.ndarray, classes: int) -> np.ndarray:

@@ -45,6 +45,16 @@ def pixels_of_box(box_xyxy: Box, size_hw: tuple[int, int], margin: float = 0.0) 
     return Window(left, top, right, bottom)
 
 
+def centre_line(box_xyxy: Box, place: Window) -> Window:
+    """The pixels of `place` in the row or column through a box's middle along its longer side; none where they miss."""
+    x1, y1, x2, y2 = box_xyxy
+    if x2 - x1 >= y2 - y1:
+        row = int((y1 + y2) / 2)
+        return Window(place.x1, row, place.x2, row + (place.y1 <= row < place.y2))
+    column = int((x1 + x2) / 2)
+    return Window(column, place.y1, column + (place.x1 <= column < place.x2), place.y2)
+
+
 def _touched(start: float, end: float, length: int) -> tuple[int, int]:
     first = min(max(int(np.floor(start + EDGE_TOLERANCE_PX)), 0), length - 1)
     last = min(int(np.ceil(end - EDGE_TOLERANCE_PX)), length)

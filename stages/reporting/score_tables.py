@@ -32,6 +32,7 @@ TREE_TITLES = {
     "empty": "the chosen candidate has none",
     "majority": "not refined: the majority of the candidates",
     "whole_box": "the mask fills the box",
+    "off_centre": "the mask misses the box's centre line",
     "mask_iou": "mean IoU of the mask",
     "filled_box_iou": "mean IoU of the filled box",
     "best_candidate_iou": "mean IoU of the best candidate",

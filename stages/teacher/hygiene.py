@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import label
 
-from stages.data.boxes import Box, Window
+from stages.data.boxes import Box, Window, centre_line
 from stages.teacher.candidates import Candidate, bounds
 from stages.teacher.config import RasterizeParams
 
@@ -15,7 +15,8 @@ def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate
     """The candidate with a clean mask as `parts` and `min_part` say; its scores stay those of the mask as it was."""
     mask, (left, top, *_) = found.mask, found.tight
     if params.parts == "centre" and mask.any():
-        mask = touching(mask, centre_line(box_xyxy, found.tight))
+        x1, y1, x2, y2 = centre_line(box_xyxy, found.tight)
+        mask = parts_on_line(mask, Window(x1 - left, y1 - top, x2 - left, y2 - top))
     if params.min_part and mask.any():
         mask = without_small_parts(mask, params.min_part)
     tight = bounds(mask)
@@ -37,20 +38,8 @@ def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:
     return kept | small[holes]
 
 
-def touching(mask: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """The parts of a mask (H, W) bool that have a pixel on `line`, of the same shape; all of them where none has."""
+def parts_on_line(mask: np.ndarray, line: Window) -> np.ndarray:
+    """The parts of a mask (H, W) bool that have a pixel on `line`, in its pixels; all of them where none has."""
     parts, _ = label(mask, EIGHT)
-    return np.isin(parts, hit) if len(hit := np.unique(parts[line & mask])) else mask
-
-
-def centre_line(box_xyxy: Box, place: Window) -> np.ndarray:
-    """(H, W) bool on `place`: the row or column of pixels through the box's middle along its longer side."""
-    x1, y1, x2, y2 = box_xyxy
-    line = np.zeros(place.size_hw, bool)
-    if x2 - x1 >= y2 - y1:
-        row = int((y1 + y2) / 2) - place.y1
-        line[max(row, 0) : max(row + 1, 0)] = True
-    else:
-        column = int((x1 + x2) / 2) - place.x1
-        line[:, max(column, 0) : max(column + 1, 0)] = True
-    return line
+    hit = np.unique(parts[line.y1 : line.y2, line.x1 : line.x2])
+    return np.isin(parts, hit[hit > 0]) if hit.any() else mask
