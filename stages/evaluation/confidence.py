@@ -55,12 +55,12 @@ def confidence_of(logits: np.ndarray, truth: np.ndarray) -> Confidence:
     predicted = logits.argmax(0)
     likelihood, bins = np.zeros(len(TEMPERATURES)), np.zeros((len(TEMPERATURES), BINS, 3))
     defect = predicted > 0
+    logits -= logits.max(0)
+    of_truth = np.take_along_axis(logits, truth[None], 0).sum()
     for place, temperature in enumerate(TEMPERATURES):
-        scaled = logits / temperature
-        scaled -= scaled.max(0)
-        logs = scaled - np.log(np.exp(scaled).sum(0))
-        likelihood[place] = -np.take_along_axis(logs, truth[None], 0).sum()
-        sure = np.exp(logs.max(0)[defect])
+        total = np.exp(logits / temperature).sum(0)
+        likelihood[place] = np.log(total).sum() - of_truth / temperature
+        sure = 1 / total[defect]
         own = np.minimum((sure * BINS).astype(int), BINS - 1)
         for column, weights in enumerate((np.ones(len(sure)), sure, (predicted == truth)[defect].astype(float))):
             bins[place, :, column] = np.bincount(own, weights, minlength=BINS)

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from stages.common.errors import UserError
 from stages.data.tables import IGNORE
+from stages.evaluation.components import regions
 from stages.evaluation.confidence import Confidence, confidence_of
 from stages.evaluation.config import OperatingPoint, Wish
 from stages.evaluation.defect_metrics import IOUS, outcome
@@ -113,14 +114,13 @@ def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray
         return found, 0, smallest
     own, truth = own[here[0]], truth[here[0]]
     reference = np.where(truth == IGNORE, IGNORE, truth == label).astype(np.uint8)
-    true = 0
+    true = regions(reference)
     for place, least in enumerate(REACHED):
-        result = outcome(reference, (own >= least).astype(np.uint8))
+        result = outcome(reference, (own >= least).astype(np.uint8), true)
         good = result.predicted_iou >= IOUS[0]
-        true = len(result.true)
         found[place] = (result.true_iou >= IOUS[0]).sum(), (~good).sum()
         smallest[place] = result.predicted.areas_px[good].min(initial=np.iinfo(np.int64).max)
-    return found, true, np.where(found[:, 0] > 0, smallest, np.inf)
+    return found, len(true), np.where(found[:, 0] > 0, smallest, np.inf)
 
 
 def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[Decision, list[bool]]:
