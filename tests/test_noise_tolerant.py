@@ -65,6 +65,15 @@ def test_generalised_cross_entropy_is_cross_entropy_for_a_small_q_and_the_missin
     assert found == pytest.approx(sum(missing) / len(missing), rel=1e-5)
 
 
+def test_trusted_pixels_learn_by_cross_entropy():
+    logits, labels, trusted = random_logits(1, size_hw=SIZE_HW).fine, labels_of(1, 0.3), labels_of(2) == 1
+    found = generalised_cross_entropy(logits, labels, WEIGHTS, 0.7, trusted).item()
+    known, of_trusted = (labels != IGNORE).sum(), ((labels != IGNORE) & trusted).sum()
+    one = weighted_cross_entropy(logits, labels.where(trusted, torch.tensor(IGNORE)), WEIGHTS) * of_trusted
+    other = generalised_cross_entropy(logits, labels.where(~trusted, torch.tensor(IGNORE)), WEIGHTS, 0.7)
+    assert found == pytest.approx(((one + other * (known - of_trusted)) / known).item(), rel=1e-5)
+
+
 def test_a_pixel_pulls_less_the_less_its_label_is_believed():
     """The gradient is that of cross-entropy times p[label]^q."""
     labels, q = torch.ones(1, 1, 1, dtype=torch.long), 0.7

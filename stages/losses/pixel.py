@@ -59,16 +59,21 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def generalised_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor, q: float) -> Tensor:
+def generalised_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor, q: float, trusted: Tensor | None = None
+) -> Tensor:
     """Mean over the known pixels of w[label] (1 - p[label]^q) / q (Zhang and Sabuncu, arXiv 1805.07836, equation 6).
 
     `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,); `q` above 0, at most 1:
-    towards 0 it is `weighted_cross_entropy`.
+    towards 0 it is `weighted_cross_entropy`, and that it is on `trusted` (B, H, W) bool pixels, which are not wrong.
     """
     known = labels != IGNORE
     label = labels.where(known, 0)
     log_p = logits.log_softmax(dim=1).gather(1, label[:, None])[:, 0]
-    return ((1 - (q * log_p).exp()) / q * class_weights[label] * known).sum() / known.sum().clamp(min=1)
+    each = (1 - (q * log_p).exp()) / q
+    if trusted is not None:
+        each = torch.where(trusted, -log_p, each)
+    return (each * class_weights[label] * known).sum() / known.sum().clamp(min=1)
 
 
 def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:

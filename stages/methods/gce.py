@@ -1,7 +1,7 @@
 """Generalised cross-entropy (Zhang and Sabuncu, arXiv 1805.07836) in place of the fine head's cross-entropy.
 
 Its gradient is that of cross-entropy times p[label]^q: pixels whose label the student doubts pull less, the more so the
-larger q. The binary head learns as in Boxes2Pixels; labels are not corrected.
+larger q. Trusted pixels learn by cross-entropy, the binary head as in Boxes2Pixels; labels are not corrected.
 """
 
 from typing import Literal
@@ -29,7 +29,7 @@ class Method(BaseMethod):
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels = self.params, batch.labels
-        fine = generalised_cross_entropy(logits.fine, labels, moment.class_weights, params.q)
+        fine = generalised_cross_entropy(logits.fine, labels, moment.class_weights, params.q, batch.trusted)
         named = {"fine": params.fine * fine}
         if logits.binary is not None:
             named["binary"] = params.binary * binary_loss(logits.binary, labels, params.beta)
