@@ -1,6 +1,5 @@
-"""Two-sided correction, our own: labels corrected for the SAM teacher's false negatives and positives, and of what is
-left, the less the student believes a label, the less it pulls: generalised cross-entropy (arXiv 1805.07836) replaces
-that of Boxes2Pixels.
+"""Two-sided correction, our own: Boxes2Pixels' losses on labels corrected for the SAM teacher's false negatives and
+positives.
 
 Boxes2Pixels trusts every labelled pixel, and corrects background anywhere above one fixed tau. Here both kinds of error
 are looked for with the same evidence: SAM's candidates, the box that a person drew, and the EMA teacher on the image
@@ -42,7 +41,7 @@ from stages.losses.histogram import BINS, bin_edges, count_probabilities, quanti
 from stages.losses.instance import projection_and_pairs
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named, TrainSplit
-from stages.losses.pixel import binary_loss, correct_labels, generalised_cross_entropy
+from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
 from stages.losses.pseudo_masks import box_pixels
 from stages.student.segmenter import Logits
 
@@ -60,15 +59,15 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 class Params(HeadWeights):
     """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected, and over which the pairwise term rises. `q`: of the cross-entropy
-    (paper: 0.7). `believed`: least evidence for a mask (0.5); 0 believes all. The others: see `BoxLossParams`.
+    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence
+    for a mask (0.5); 0 believes all. `stride`, `projection`, `pairwise`, `colour`: of BoxInst's terms, see
+    `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
     beta: float | None = Field(ge=0)
     tau: Literal["typical"] | Annotated[float, Field(gt=0, lt=1)]
     warmup: Share
-    q: float = Field(gt=0, le=1)
     believed: Share
     stride: Literal[1, 2, 4]
     projection: Weight
@@ -77,7 +76,9 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`; for the curves `corrected_share` of background and `dropped_share` of labelled pixels."""
+    """`fine` and `binary`; for the curves `corrected_share` of the background and `dropped_share` of labelled
+    pixels.
+    """
 
     reads_boxes = True
     reads_ema = True
@@ -124,8 +125,7 @@ def losses(
     if moment.progress >= params.warmup and params.tau != "typical":
         labels, missed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
         result = result._replace(labels=labels, missed=missed)
-    fine = generalised_cross_entropy(logits.fine, result.labels, moment.class_weights, params.q, batch.trusted)
-    named = {"fine": params.fine * fine}
+    named = {"fine": params.fine * weighted_cross_entropy(logits.fine, result.labels, moment.class_weights)}
     if logits.binary is not None and params.binary is not None:
         named["binary"] = params.binary * binary_loss(logits.binary, result.labels, params.beta)
     return named, {
