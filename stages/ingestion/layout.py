@@ -109,7 +109,7 @@ def orphans(layout: Layout) -> list[Reject]:
     folders = {folder for folder in named if _is_folder_inside(layout.root, str(folder))}
     found, on_read = [], Counterparts(layout.root)
     for folder in sorted(folders - {folder for folder in folders if folders.intersection(folder.parents)}):
-        on_disk = (path for path, _ in _files_below(layout.root, str(folder)) if _is_image(path, UNREAD_SUFFIXES))
+        on_disk = (path for path, _ in _files_below(layout.root, str(folder)) if is_image(path, UNREAD_SUFFIXES))
         paths = [*on_disk, *(i.path for i in listed if folder in PurePosixPath(i.path).parents)]
         stems = {_stem(path, folder) for path in paths}
         for kind, suffix, meant in (("labels", ".txt", (".txt",)), ("masks", ".png", SUFFIXES)):
@@ -151,8 +151,7 @@ def with_problems(images: Iterable[ImageFile]) -> list[ImageFile]:
 
 
 def _images_of(where: Path, base: str, split: str, entries: object, ignored: dict, linked: dict) -> list[ImageFile]:
-    """Images of one split, sorted by id; findings about other files go into `ignored`, links to folders with `split`
-    into `linked`, each by its path."""
+    """Images of one split, sorted by id; other files go into `ignored`, links to folders into `linked`, by path."""
     root, found, unread = where.parent, {}, {}
     beside = Counterparts(root)
     for entry in entries if isinstance(entries, list) else [entries]:
@@ -164,9 +163,9 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
         else:
             raise UserError(f"{where}: {split} = {SHORT.repr(entry)}: expected a folder or a .txt list of images")
         for path, problem in files:
-            if _is_image(path):
+            if is_image(path):
                 found[path] = ImageFile(split, image_id(split, path), path, problem)
-            elif _is_image(path, UNREAD_SUFFIXES) or (
+            elif is_image(path, UNREAD_SUFFIXES) or (
                 not path.lower().endswith(COMPANIONS) and beside.is_listed(beside.label(path))
             ):
                 reason = f"{PurePosixPath(path).suffix or 'a name without suffix'} is not read"
@@ -199,7 +198,7 @@ def _behind(root: Path, link: str, used: set[str]) -> tuple[Reject, list[str]]:
     if not _is_folder_inside(root, link):
         return Reject(path, None, "linked_outside", "link to a folder outside of the data root", "file ignored"), []
     folder = os.path.relpath(inside(root, link), root.resolve())
-    names = [name for name, _ in _files_below(root, folder) if _is_image(name, UNREAD_SUFFIXES) and name not in used]
+    names = [name for name, _ in _files_below(root, folder) if is_image(name, UNREAD_SUFFIXES) and name not in used]
     behind = sorted(_writable(f"{link}/{os.path.relpath(name, folder)}")[0] for name in names)
     return Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored"), behind
 
@@ -242,7 +241,8 @@ def _is_folder_inside(root: Path, path: str) -> bool:
     return False
 
 
-def _is_image(name: str, suffixes: tuple[str, ...] = ()) -> bool:
+def is_image(name: str, suffixes: tuple[str, ...] = ()) -> bool:
+    """Whether the name ends in a suffix that is read, or in one of `suffixes`."""
     return name.lower().endswith(SUFFIXES + suffixes)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from stages.data.decoding import FLAT, BadImage
 from stages.data.images import Probe, probe_image
-from stages.data.root_files import SUFFIXES, Unreadable, read_file
+from stages.data.root_files import Unreadable, read_file
 from stages.data.tables import encode_label_map
 from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import perceptual_hash
 from stages.ingestion.labels import MAX_LABEL_BYTES, MAX_ROWS, ROUNDING, RowFormat, count_rows, parse_labels
-from stages.ingestion.layout import ImageFile
+from stages.ingestion.layout import ImageFile, is_image
 from stages.ingestion.pixel_truth import BadMask, MaskFormat, misfits, parse_mask
 from stages.ingestion.rejects import Reject
 
@@ -75,8 +75,7 @@ def read_sample(
         if problem:
             raise Unreadable(problem)
     except (BadImage, Unreadable) as error:
-        read = image_file.path.lower().endswith(SUFFIXES)
-        kind = "labels_elsewhere" if elsewhere else "image" if read else "unread_suffix"
+        kind = "labels_elsewhere" if elsewhere else "image" if is_image(image_file.path) else "unread_suffix"
         rows = elsewhere or count_rows(label_data or b"")
         return Sample(None, [], None, [Reject(image_file.path, None, kind, str(error), "image dropped", rows)])
     image = {
