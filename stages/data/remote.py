@@ -68,10 +68,11 @@ class RemotePath(PurePosixPath):
 
     def upload(self, file: Path) -> None:
         """Copy a local file here; complete or absent. Raises UserError."""
-        try:
-            self._do("put_file", str(file))
-        except FileNotFoundError as error:  # such as a bucket that does not exist
-            raise no_answer(self, error) from None
+        self._put("put_file", str(file))
+
+    def write(self, content: bytes) -> None:
+        """Complete or absent. Raises UserError."""
+        self._put("pipe_file", value=content)
 
     def download(self, file: Path) -> None:
         """Copy it into a local file. Raises as `read`."""
@@ -81,6 +82,12 @@ class RemotePath(PurePosixPath):
         """Remove all objects below, if there are any. Raises UserError."""
         with suppress(FileNotFoundError):
             self._do("rm", recursive=True)
+
+    def _put(self, what: str, *before: str, **options: object) -> None:
+        try:
+            self._do(what, *before, **options)
+        except FileNotFoundError as error:  # such as a bucket that does not exist
+            raise no_answer(self, error) from None
 
     def _do(self, what: str, *before: str, **options: object) -> bytes | None:
         import fsspec

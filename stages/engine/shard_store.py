@@ -64,10 +64,7 @@ class ShardStore:
         if _read(there / FILES) != listed:
             for name in names:
                 (there / name).upload(folder / name)
-            with tempfile.NamedTemporaryFile() as file:
-                file.write(listed)
-                file.flush()
-                (there / FILES).upload(Path(file.name))
+            (there / FILES).write(listed)
 
     def get_model(self, folder: Path) -> None:
         """Have the model in `folder`, on a machine that may lack it. Raises UserError where another one is there."""
