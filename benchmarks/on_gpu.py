@@ -26,7 +26,8 @@ from benchmarks.growth import command
 from benchmarks.material import VIT_S14, demo_images, make_student
 from benchmarks.pipeline_copy import ROOT
 from benchmarks.speed import rasterize_rows
-from stages.teacher.sam import OFFICIAL, SamConfig, build_sam, save_sam
+from stages.teacher.image_encoders import OFFICIAL, SamConfig
+from stages.teacher.sam import build_sam, save_sam
 
 NOT_NEEDED = ("synthesize", "appraise")
 """Stages before training: of the demo, and of what is not reported here."""

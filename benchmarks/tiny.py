@@ -1,6 +1,6 @@
 """The smallest networks, where the cost or the behaviour around them is what counts; the tests use them too."""
 
-from stages.teacher.sam import SamConfig
+from stages.teacher.image_encoders import SamConfig
 
 TINY_SAM = SamConfig(
     name="tiny",

@@ -19,7 +19,8 @@ from stages.checkpoints.timm_backbone import config_of, install_backbone
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.student.backbone import build_backbone, load_backbone
-from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
+from stages.teacher.image_encoders import OFFICIAL
+from stages.teacher.sam import build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 OFFLINE = "Without a network: do this"

@@ -5,16 +5,18 @@ import math
 import pytest
 import torch
 
-from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, forward, iou, loss, mask_losses
-from stages.teacher.sam import build_sam
+from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, forward, iou, loss, mask_losses, teacher_task
+from stages.student.efficientnet_lite0 import load_weights
+from stages.teacher.image_encoders import Embedding, SamConfig
+from stages.teacher.sam import build_sam, embed, propose
 
-SMALL = CONFIG.model_copy(update={"depth": 1, "embed_dim": 32, "global_attn_indexes": [0], "patch_size": 15})
+SMALL = {"prompt_dim": 32, "decoder_heads": 2, "decoder_mlp_dim": 32, "iou_head_dim": 32}
 
 
 @pytest.fixture
 def sam():
     torch.manual_seed(0)
-    return build_sam(SMALL)
+    return build_sam(CONFIG.model_copy(update=SMALL | {"blocks": 1}))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,11 @@ def test_iou_by_hand():
     assert iou(logits[:, 2:], empty).item() == 0
 
 
-def test_the_training_s_forward_pass_is_segment_anything_s(sam, batch):
+def test_the_training_s_forward_pass_is_segment_anything_s(batch):
+    vit = {"patch_size": 24, "depth": 1, "embed_dim": 32, "num_heads": 2, "global_attn_indexes": [0]}
+    sam = build_sam(SamConfig(name="small", image_size=192, source="random", **SMALL, **vit))
     images, sizes_hw, boxes, _ = batch
-    sizes_hw = torch.tensor([[120, 120], [66, 120], [120, 51], [120, 120]])
+    sizes_hw = torch.tensor([[192, 192], [106, 192], [192, 81], [192, 192]])
     with torch.no_grad():
         logits, scores = forward(sam.eval(), images, sizes_hw, boxes)
         for index, (height, width) in enumerate(sizes_hw.tolist()):
@@ -57,7 +61,7 @@ def test_the_training_s_forward_pass_is_segment_anything_s(sam, batch):
             for multimask, wanted in ((False, slice(0, 1)), (True, slice(1, 4))):
                 [found] = sam([one | {"original_size": (height, width)}], multimask_output=multimask)
                 torch.testing.assert_close(scores[index, wanted], found["iou_predictions"][0])
-                upsampled = torch.nn.functional.interpolate(found["low_res_logits"], (120, 120), mode="bilinear")
+                upsampled = torch.nn.functional.interpolate(found["low_res_logits"], (192, 192), mode="bilinear")
                 torch.testing.assert_close(logits[index, wanted], upsampled[0], atol=1e-4, rtol=1e-4)
 
 
@@ -83,7 +87,35 @@ def test_every_weight_that_a_box_prompt_uses_gets_a_gradient(sam, batch):
         "prompt_encoder.not_a_point_embed",
         "prompt_encoder.mask_downscaling",
     )
-    assert {name for name, _ in sam.named_parameters() if name.startswith(unused)} == without
+    frozen = "image_encoder.net"
+    assert {name for name, _ in sam.named_parameters() if name.startswith((*unused, frozen))} == without
+
+
+def test_the_backbone_is_imagenet_s_and_neither_its_weights_nor_its_statistics_are_trained(batch):
+    task = teacher_task(torch.device("cpu"))
+    net, imagenet = task.network.image_encoder.net, load_weights()
+    task.network.train()
+    loss(task.network, batch).backward()
+    for key, value in net.state_dict().items():
+        torch.testing.assert_close(value, imagenet[key], rtol=0, atol=0)
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_masks_are_made_of_the_early_map_too(sam, batch):
+    images, _, boxes, _ = batch
+    embedding = embed(sam.eval(), images / 128 - 1)
+    assert embedding.image.shape == (4, 32, 24, 24)
+    assert embedding.early.shape == (4, 4, 96, 96)
+    masks, scores = propose(sam, embedding, boxes)
+    assert masks.shape == (4, 4, 96, 96)
+    without, same_scores = propose(sam, Embedding(embedding.image), boxes)
+    assert torch.equal(scores, same_scores)
+    with torch.no_grad():
+        torch.nn.init.zeros_(sam.mask_decoder.mix[2].weight)
+        torch.nn.init.zeros_(sam.mask_decoder.mix[2].bias)
+    zero = Embedding(embedding.image, torch.zeros_like(embedding.early))
+    torch.testing.assert_close(propose(sam, zero, boxes)[0], without)
+    assert (masks - without).abs().max() > 1e-3
 
 
 def test_logits_are_clipped_to_the_pixels_that_a_box_touches():

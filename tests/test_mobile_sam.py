@@ -13,8 +13,9 @@ from stages.checkpoints import sam_teacher
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
+from stages.teacher.image_encoders import OFFICIAL, MobileSamConfig
 from stages.teacher.loading import load_teacher
-from stages.teacher.sam import OFFICIAL, MobileSamConfig, build_sam
+from stages.teacher.sam import build_sam
 
 SMALL = MobileSamConfig(
     name="mobile_sam",
@@ -149,7 +150,7 @@ def test_the_official_file_gives_the_embeddings_of_the_authors_encoder(state, fi
     ]
     with torch.inference_mode():
         found = teacher.encode(windows)
-        for window, embedding in zip(windows, found, strict=True):
+        for window, embedding in zip(windows, found.image, strict=True):
             pixels = teacher.sam.preprocess(torch.tensor(window).permute(2, 0, 1))
             wanted = run_encoder(lambda name, _: state[f"image_encoder.{name}"], pixels[None], SMALL)
             torch.testing.assert_close(embedding[None], wanted, atol=1e-4, rtol=1e-4)

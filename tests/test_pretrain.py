@@ -102,7 +102,7 @@ def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert by_muon == {
         name for name in matrices if name.startswith(("image_encoder.blocks", "mask_decoder.transformer"))
     }
-    assert {"image_encoder.blocks.0.attn.qkv.weight", "mask_decoder.transformer.layers.1.mlp.lin2.weight"} < by_muon
+    assert {"image_encoder.blocks.0.mlp.fc1.weight", "mask_decoder.transformer.layers.1.mlp.lin2.weight"} < by_muon
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
@@ -115,4 +115,4 @@ def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine():
 
 
 def test_the_embedded_teacher_is_small():
-    assert (ROOT / "data/weights/embedded/teacher/model.safetensors").stat().st_size < 8_000_000
+    assert (ROOT / "data/weights/embedded/teacher/model.safetensors").stat().st_size < 9_000_000

@@ -9,7 +9,8 @@ from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
 from stages.common.errors import UserError
-from stages.teacher.sam import OFFICIAL, build_sam, load_sam, save_sam
+from stages.teacher.image_encoders import OFFICIAL
+from stages.teacher.sam import build_sam, load_sam, save_sam
 from tests.support.tiny_teacher import TINY
 
 

@@ -14,8 +14,9 @@ from stages.checkpoints.hub_teacher import HUB, ORIGINAL_SHA256, install_from_hu
 from stages.checkpoints.sam2_file import CONFIGS, convert_sam2
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
+from stages.teacher.image_encoders import OFFICIAL, MobileSamConfig
 from stages.teacher.loading import load_teacher
-from stages.teacher.sam import OFFICIAL, MobileSamConfig, build_sam, save_sam
+from stages.teacher.sam import build_sam, save_sam
 
 SHA256 = {
     "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",

@@ -17,22 +17,21 @@ from torch.utils.data import DataLoader, Dataset
 from stages.data.boxes import pixels_of_box
 from stages.pretraining.pretrain_loop import HELD_OUT_SEED, Task
 from stages.pretraining.world.prompt_samples import piece, prompt
-from stages.teacher.sam import SamConfig, build_sam, predict_masks, save_sam
+from stages.student.efficientnet_lite0 import MEAN, STD, load_weights
+from stages.teacher.image_encoders import LiteSamConfig
+from stages.teacher.sam import build_sam, embed, propose, save_sam
 
-CONFIG = SamConfig(
+CONFIG = LiteSamConfig(
     name="embedded",
-    image_size=120,
-    patch_size=6,
-    embed_dim=128,
-    depth=6,
-    num_heads=4,
-    global_attn_indexes=[2, 5],
-    window_size=10,
-    prompt_dim=96,
+    image_size=192,
+    prompt_dim=128,
+    blocks=3,
     decoder_heads=4,
-    decoder_mlp_dim=192,
-    iou_head_dim=96,
-    source="stages/pretrain.py teacher: procedural world only, no image, no human label",
+    decoder_mlp_dim=256,
+    iou_head_dim=128,
+    pixel_mean=[255 * value for value in MEAN],
+    pixel_std=[255 * value for value in STD],
+    source="stages/pretrain.py: EfficientNet-Lite0 of ImageNet, all else of the procedural world alone",
 )
 
 PIECES = 0.5
@@ -62,9 +61,7 @@ def forward(sam: Sam, images: Tensor, sizes_hw: Tensor, boxes: Tensor) -> tuple[
     images = (images - sam.pixel_mean) / sam.pixel_std
     side = torch.arange(images.shape[-1], device=images.device)
     inside = (side[None, :, None] < sizes_hw[:, 0, None, None]) & (side[None, None, :] < sizes_hw[:, 1, None, None])
-    embeddings = sam.image_encoder(images * inside[:, None])
-    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
-    masks, scores = predict_masks(sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense)
+    masks, scores = propose(sam, embed(sam, images * inside[:, None]), boxes)
     return F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False), scores
 
 
@@ -126,7 +123,10 @@ def clipped(logits: Tensor, boxes_xyxy: Tensor) -> Tensor:
 
 def teacher_task(device: torch.device) -> Task:
     """The teacher with its first weights, on `device`."""
-    sam = build_sam(CONFIG).to(device).train()
+    sam, imagenet = build_sam(CONFIG), load_weights()
+    net = sam.image_encoder.net
+    net.load_state_dict({key: imagenet[key] for key in net.state_dict()})
+    sam = sam.to(device).train()
     blocks = [sam.image_encoder.blocks, sam.mask_decoder.transformer]
     save = partial(save_sam, config=CONFIG, dtype=torch.float16)
     return Task(sam, blocks, Prompts, loss, held_out, save)

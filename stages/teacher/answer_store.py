@@ -19,11 +19,13 @@ from stages.compute.device import model_of
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
-from stages.teacher import candidates, evidence, hygiene, promptable, prompting, refinement, windows
+from stages.teacher import candidates, evidence, hygiene, image_encoders, promptable, prompting, refinement, windows
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 
-CODE = (boxes, candidates, decoding, evidence, hygiene, images, promptable, prompting, refinement, rle, windows)
+PROPOSING = (image_encoders, promptable, prompting, windows)
+JUDGING = (boxes, candidates, decoding, evidence, hygiene, images, refinement, rle)
+CODE = PROPOSING + JUDGING
 """Modules that an answer depends on, beside that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "scipy", "torch")
