@@ -187,3 +187,8 @@ def test_other_bytes_are_not_opened(file, tmp_path):
         UserError, match=r"mobile_sam\.pt: not opened: its SHA-256, .* \(vit_b, vit_l, vit_h, mobile_sam, sam2"
     ):
         install_teacher(str(file), tmp_path, tmp_path / "cache", tmp_path / "teacher")
+
+
+def test_every_official_name_has_the_sha256_of_its_file():
+    assert sam_teacher.SHA256.keys() == OFFICIAL.keys()
+    assert sam_teacher.SHA256["mobile_sam"] == "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f"

@@ -22,11 +22,9 @@ SHA256 = {
     "vit_b": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
     "vit_l": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
     "vit_h": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    "mobile_sam": "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
 }
-"""Of the official checkpoints, sam_<name>_<...>.pth."""
-
-MOBILE_SAM_SHA256 = "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f"
-"""Of mobile_sam.pt, which no adapter reads: its encoder, a TinyViT of its own, is not among our classes."""
+"""Of the official checkpoints, sam_<name>_<...>.pth and mobile_sam.pt."""
 
 
 def install_teacher(name: str, embedded: Path, cache: Path, out: Path) -> None:
