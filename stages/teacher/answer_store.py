@@ -23,9 +23,20 @@ from stages.teacher import candidates, evidence, hygiene, image_encoders, prompt
 from stages.teacher.config import RasterizeParams
 from stages.teacher.promptable import Teacher
 
-PROPOSING = (image_encoders, promptable, prompting, windows)
-JUDGING = (boxes, candidates, decoding, evidence, hygiene, images, refinement, rle)
-CODE = PROPOSING + JUDGING
+CODE = (
+    boxes,
+    candidates,
+    decoding,
+    evidence,
+    hygiene,
+    image_encoders,
+    images,
+    promptable,
+    prompting,
+    refinement,
+    rle,
+    windows,
+)
 """Modules that an answer depends on, beside that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "scipy", "torch")

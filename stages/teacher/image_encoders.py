@@ -75,9 +75,7 @@ def _official(name: str, file: str, embed_dim: int, depth: int, heads: int, glob
     )
 
 
-SomeSamConfig = SamConfig | MobileSamConfig | LiteSamConfig
-
-OFFICIAL: dict[str, SomeSamConfig] = {
+OFFICIAL: dict[str, AnySamConfig] = {
     "vit_b": _official("vit_b", "sam_vit_b_01ec64.pth", 768, 12, 12, [2, 5, 8, 11]),
     "vit_l": _official("vit_l", "sam_vit_l_0b3195.pth", 1024, 24, 16, [5, 11, 17, 23]),
     "vit_h": _official("vit_h", "sam_vit_h_4b8939.pth", 1280, 32, 16, [7, 15, 23, 31]),
@@ -185,7 +183,7 @@ def _vit(config: SamConfig) -> ImageEncoderViT:
     )
 
 
-def image_encoder(config: SomeSamConfig) -> nn.Module:
+def image_encoder(config: AnySamConfig) -> nn.Module:
     """Untrained. It gives an `Embedding`, or the image's alone."""
     if isinstance(config, SamConfig):
         return _vit(config)

@@ -24,7 +24,6 @@ from stages.teacher.image_encoders import (
     LiteSamConfig,
     MobileSamConfig,
     SamConfig,
-    SomeSamConfig,
     TinyVit,
     image_encoder,
 )
@@ -48,7 +47,7 @@ class EarlyMaskDecoder(MaskDecoder):
         return total + self.mix(total)
 
 
-def build_sam(config: SomeSamConfig) -> Sam:
+def build_sam(config: AnySamConfig) -> Sam:
     """An untrained Sam of the official classes, assembled as by segment_anything's own builders."""
     grid = config.image_size // config.patch_size
     encoder = image_encoder(config)
@@ -73,7 +72,7 @@ def build_sam(config: SomeSamConfig) -> Sam:
     return Sam(encoder, prompts, decoder, config.pixel_mean, config.pixel_std)
 
 
-def load_sam(folder: Path) -> tuple[Sam, SomeSamConfig]:
+def load_sam(folder: Path) -> tuple[Sam, AnySamConfig]:
     """The Sam of a folder of weights and its configuration: float32, for inference, on the CPU.
 
     Raises UserError when the folder is not readable, or its weights do not fit its configuration.
