@@ -72,7 +72,7 @@ class RemotePath(PurePosixPath):
 
     def write(self, content: bytes) -> None:
         """Complete or absent. Raises UserError."""
-        self._put("pipe_file", value=content)
+        self._put("pipe", value=content)
 
     def download(self, file: Path) -> None:
         """Copy it into a local file. Raises as `read`."""
