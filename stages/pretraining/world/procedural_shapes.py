@@ -85,8 +85,7 @@ def worn(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
 
 
 def marks(draw: Draw, region: np.ndarray) -> np.ndarray:
-    """Share of each pixel of a worn region that differs from the surface, (H, W) in [0, 1]: specks, and parts of its
-    rim."""
+    """How far the pixels of a worn region differ from the surface, (H, W) in [0, 1]: specks, and parts of its rim."""
     size_px = draw.choice([2.5, 4.0, 8.0])
     specks = fractal(draw, region.shape, size_px, draw.uniform(1, 3)) > draw.uniform(0.3, 1.4)
     rim = 4 * region * (1 - gaussian_filter(region, 1.5)) * (fractal(draw, region.shape, 16.0) > draw.uniform(-1, 1))
