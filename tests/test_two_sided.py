@@ -25,13 +25,13 @@ from stages.methods.two_sided import (
 )
 from stages.student.segmenter import Logits
 from tests.support.boxed import (
+    UNREAD,
     batch_of,
     boxes_of,
     filled,
     flipped,
     flipped_logits,
     frozen,
-    losses_of,
     no_boxes,
     random_batch,
     random_logits,
@@ -41,6 +41,7 @@ from tests.support.boxed import (
 
 CORNERS = (4, 4, 16, 16)
 MASK = (6, 6, 14, 14)
+NO_MASKS = torch.zeros(0)
 
 
 def at(invented=0.1, beyond=1.0, classes=2) -> Thresholds:
@@ -228,7 +229,7 @@ def test_thresholds_are_running_medians():
     pixels = torch.zeros(4, 2, BINS)
     pixels[DEFECT, 0], pixels[SOUND, 1] = count_probabilities(values), count_probabilities(values * 0.01)
     pixels[DEFECT, 1] = count_probabilities(values * 0.1 + 0.5)
-    typical.update(pixels)
+    typical.update(pixels, NO_MASKS)
     found = typical.thresholds()
     assert typical.tau()[0].item() == pytest.approx(values.quantile(0.95).item(), abs=0.02)
     assert found.invented[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
@@ -242,18 +243,20 @@ def test_of_what_nobody_doubts_a_twentieth_at_most_is_called_invented():
     pixels = torch.zeros(4, 1, BINS)
     pixels[DEFECT, 0] = pixels[SOUND, 0] = count_probabilities(values)
     typical = RunningHistograms(1)
-    typical.update(pixels)
+    typical.update(pixels, NO_MASKS)
     assert (values < typical.thresholds().invented[0]).float().mean().item() == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_was_seen_fades_and_survives_a_checkpoint():
     seen = observe(one_box(), opinion(torch.full((1, 20, 24), 0.4)), 2)
     typical, resumed = RunningHistograms(2), RunningHistograms(2)
-    typical.update(seen)
+    typical.update(seen, torch.tensor([0.7]))
     resumed.load_state_dict(typical.state_dict())
     for one in (typical, resumed):
-        one.update(seen)
+        one.update(seen, torch.tensor([0.2]))
     assert torch.equal(typical.pixels, resumed.pixels)
+    assert torch.equal(typical.masks, resumed.masks)
+    assert typical.masks.sum().item() == pytest.approx(1 + DECAY)
     assert typical.pixels[DEFECT, 0].sum().item() == pytest.approx(64 * (1 + DECAY))
 
 
@@ -294,10 +297,38 @@ def doubtful(separation=(0.2, 0.9), agreement=0.9):
     return batch_of(boxes._replace(separation=scores, agreement=torch.full((2, 4), agreement)))
 
 
-def test_a_mask_is_doubted_where_separation_times_agreement_is_under_the_least_evidence():
-    batch = doubtful((0.5, 0.6), agreement=0.9)
-    assert two_sided.doubted_boxes(batch.boxes, 0.5).tolist() == [True, False]
-    assert two_sided.doubted_boxes(batch.boxes, 0.0).tolist() == [False, False]
+def test_the_evidence_for_a_mask_is_separation_times_agreement():
+    assert two_sided.evidence_for_masks(doubtful((0.5, 0.6), agreement=0.9).boxes).tolist() == pytest.approx(
+        [0.45, 0.54]
+    )
+
+
+@pytest.mark.parametrize(
+    "seen, believed, doubted",
+    [
+        ([0.9, 0.9, 0.1], 0.5, 0.0),
+        ([0.9, 0.1, 0.1], 0.5, 0.5),
+        ([0.9, 0.1, 0.1], 0.0, 0.0),
+        ([0.9, 0.1, 0.1], 1.0, 1.0),
+        ([], 0.5, 0.0),
+    ],
+    ids=["most have evidence", "most have none", "all are believed", "none is believed", "none was seen"],
+)
+def test_masks_without_evidence_are_doubted_where_the_typical_mask_has_none(seen, believed, doubted):
+    """Of two boxes with evidence of 0.18 and 0.81."""
+    _, shown = trained_by(doubtful(), random_logits(3, images=1), seen=seen, believed=believed)
+    assert shown["doubted_share"] == doubted
+
+
+def test_what_was_seen_longer_ago_counts_less_for_the_typical_mask():
+    typical = RunningHistograms(1)
+    nothing = torch.zeros(4, 1, BINS)
+    for evidence in [0.8] * 100 + [0.2] * 40:
+        typical.update(nothing, torch.tensor([evidence]))
+    assert typical.typical_evidence().item() == pytest.approx(0.8, abs=0.02)
+    for _ in range(20):
+        typical.update(nothing, torch.tensor([0.2]))
+    assert typical.typical_evidence().item() == pytest.approx(0.2, abs=0.02)
 
 
 def test_all_pixels_of_a_doubted_box_are_unknown_but_those_of_a_believed_mask():
@@ -311,8 +342,11 @@ def test_all_pixels_of_a_doubted_box_are_unknown_but_those_of_a_believed_mask():
     assert torch.equal(labels[~unknown], batch.labels[0][~unknown])
 
 
-def trained_by(batch, logits, **changes):
-    return losses_of(two_sided, logits, batch, params(**changes), moment(0.5)[0], frozen(random_logits(9, images=1)))
+def trained_by(batch, logits, seen=(0.1,), **changes):
+    """`seen`: evidence for the masks of the steps before."""
+    method = two_sided.Method(params(**changes), UNREAD)
+    method.histograms.update(torch.zeros(4, 2, BINS), torch.tensor(seen))
+    return method.losses(logits, batch, moment(0.5)[0], frozen(random_logits(9, images=1)))
 
 
 def test_doubted_boxes_teach_by_their_sides_and_colours_and_believed_ones_by_their_masks():

@@ -17,10 +17,10 @@ After the warm-up:
   outnumbers them at every level, never. The rule opens by itself once the student tells clutter from defects.
 - unknown: background in a box whose mask is empty teaches nothing, because a person saw a defect there.
 
-A mask is believed only if there is evidence for it: if separation times agreement (stages/teacher/evidence.py) is at
-least one half, that is, if its pixels differ in brightness from the box around them and SAM's candidates agree on it.
-Where it is not, all pixels of the box are unknown from the first step on, and the box teaches by itself, through
-BoxInst's projection and pairwise terms (CVPR 2021, stages/losses/instance.py).
+On some surfaces SAM's masks are false positives as a rule. The evidence for a mask is separation times agreement
+(stages/teacher/evidence.py): its pixels differ in brightness from the box around them, and the candidates agree on it.
+While its median over masks is below one half, masks with less than that are doubted: all pixels of such a box are
+unknown, and it teaches by BoxInst's projection and pairwise terms alone (CVPR 2021, stages/losses/instance.py).
 
 Medians and quantiles are of the last hundred steps or so, so a student that is never surer than 0.5 of a true pixel
 still has a tau. With `tau` a number, background anywhere is corrected as in the paper, by the student's own p_k above
@@ -59,9 +59,9 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 class Params(HeadWeights):
     """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence
-    for a mask (0.5); 0 believes all. `stride`, `projection`, `pairwise`, `colour`: of BoxInst's terms, see
-    `BoxLossParams`.
+    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: the evidence
+    below which a typical mask, and then each mask, is doubted (0.5); 0 believes all. `stride`, `projection`,
+    `pairwise`, `colour`: of BoxInst's terms, see `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
@@ -76,9 +76,7 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`; for the curves `corrected_share` of the background and `dropped_share` of labelled
-    pixels.
-    """
+    """For the curves `corrected_share` of background, `dropped_share` of labelled pixels, `doubted_share` of boxes."""
 
     reads_boxes = True
     reads_ema = True
@@ -88,9 +86,11 @@ class Method(BaseMethod):
         self.histograms = RunningHistograms(len(split.source.names))
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
-        doubted = doubted_boxes(batch.boxes, self.params.believed)
+        evidence = evidence_for_masks(batch.boxes)
+        typical = self.histograms.typical_evidence()
+        doubted = (typical < self.params.believed) & (evidence < self.params.believed)
         known = batch._replace(labels=without(batch, doubted), boxes=batch.boxes.where(~doubted))
-        self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]))
+        self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]), evidence)
         named, shown = losses(logits, known, self.params, moment, ema, self.histograms.thresholds())
         named |= {"projection": logits.fine.new_zeros(()), "pairwise": logits.fine.new_zeros(())}
         if doubted.any():
@@ -101,9 +101,7 @@ class Method(BaseMethod):
 
 
 class Thresholds(NamedTuple):
-    """(K,) of s: a labelled pixel below `invented` becomes background, one outside all boxes above `beyond` the
-    class.
-    """
+    """(K,) of s: a labelled pixel below `invented` becomes background, one beyond all boxes above `beyond` a defect."""
 
     invented: Tensor
     beyond: Tensor
@@ -134,15 +132,13 @@ def losses(
     }
 
 
-def doubted_boxes(boxes: Boxes, believed: float) -> Tensor:
-    """(N,) bool: the evidence for the chosen mask is less than `believed`."""
-    return boxes.of_chosen(boxes.separation) * boxes.of_chosen(boxes.agreement) < believed
+def evidence_for_masks(boxes: Boxes) -> Tensor:
+    """(N,) in [0, 1] of each box's chosen mask; 0 for one without a pixel."""
+    return boxes.of_chosen(boxes.separation) * boxes.of_chosen(boxes.agreement)
 
 
 def without(batch: Batch, doubted: Tensor) -> Tensor:
-    """(B, S, S) labels with the pixels of doubted boxes, (N,) bool, unknown, but for those that a believed mask
-    labels.
-    """
+    """(B, S, S) labels, unknown in the boxes that are `doubted` (N,) bool, but where a believed mask labels."""
     boxes, inside = batch.boxes, box_pixels(batch, batch.boxes)
     masks = boxes.of_chosen(boxes.candidates) & inside
     unknown = _any(inside[doubted], boxes.image_index[doubted], len(batch.labels))
@@ -216,18 +212,22 @@ def _any(masks: Tensor, image_index: Tensor, images: int) -> Tensor:
 
 
 class RunningHistograms(nn.Module):
-    """Histograms of the EMA teacher's s per kind of pixel and class, decayed at each step; buffers, so checkpoints hold
-    them.
-    """
+    """Decaying histograms of s by kind of pixel and class, and of the evidence for masks. Checkpoints hold them."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.register_buffer("pixels", torch.zeros(4, classes, BINS))
+        self.register_buffer("masks", torch.zeros(BINS))
 
     @torch.no_grad()
-    def update(self, counts: Tensor) -> None:
-        """Add a batch's `observe`."""
+    def update(self, counts: Tensor, evidence: Tensor) -> None:
+        """Add a batch's `observe` and `evidence_for_masks`."""
         self.pixels.mul_(DECAY).add_(counts)
+        self.masks.mul_(DECAY).add_(count_probabilities(evidence))
+
+    def typical_evidence(self) -> Tensor:
+        """() median of the evidence for masks; 1 before one was seen."""
+        return quantile(self.masks[None], bin_edges(self.masks.device), 0.5, empty=1.0)[0]
 
     def thresholds(self) -> Thresholds:
         """The thresholds that follow; nothing is corrected for a class that was not seen."""
