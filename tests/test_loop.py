@@ -13,6 +13,7 @@ from stages.common.errors import Stopped, UserError
 from stages.common.params import load_params
 from stages.data.tables import IGNORE
 from stages.losses.config import SelfcorrParams
+from stages.losses.method import Method
 from stages.masks import rle
 from stages.plan import Params, resolve
 from stages.student import plugins
@@ -164,6 +165,19 @@ def test_the_ema_weights_of_the_best_validation_are_kept(split):
     trained, history = train(network, samples_of(split), plan(network, epochs=3), validate)
     assert [row["val_miou_anom"] for row in history.validations] == [0.1, 0.7, 0.3]
     assert all(torch.equal(value, states[1][key]) for key, value in trained.state_dict().items())
+
+
+def test_the_last_weights_are_kept_and_none_stops_early_where_val_does_not_judge(split, monkeypatch):
+    monkeypatch.setattr(Method, "judged_by_masks", lambda method: False)
+    network, scores, states = student(), iter([0.7, 0.3, 0.2, 0.1]), []
+
+    def validate(candidate):
+        states.append({key: value.clone() for key, value in candidate.state_dict().items()})
+        return next(scores)
+
+    trained, history = train(network, samples_of(split), plan(network, epochs=4, patience=1), validate)
+    assert len(history.validations) == 4
+    assert all(torch.equal(value, states[-1][key]) for key, value in trained.state_dict().items())
 
 
 def test_it_stops_when_validation_no_longer_improves(split):

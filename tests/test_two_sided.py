@@ -320,6 +320,14 @@ def test_masks_without_evidence_are_doubted_where_the_typical_mask_has_none(seen
     assert shown["doubted_share"] == doubted
 
 
+def test_val_judges_the_weights_while_the_typical_mask_is_believed():
+    method = two_sided.Method(params(), UNREAD)
+    assert method.judged_by_masks()
+    for evidence, judges in ((0.4, False), (0.9, True)):
+        method.histograms.update(torch.zeros(4, 2, BINS), torch.full((9,), evidence))
+        assert method.judged_by_masks() == judges
+
+
 def test_what_was_seen_longer_ago_counts_less_for_the_typical_mask():
     typical = RunningHistograms(1)
     nothing = torch.zeros(4, 1, BINS)

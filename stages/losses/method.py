@@ -55,6 +55,10 @@ class Method(nn.Module):
         """The batch to learn from, at a share `progress` of the steps; every random number comes from `draw`."""
         return batch
 
+    def judged_by_masks(self) -> bool:
+        """Whether val's pseudo-masks choose the best weights. While not, the last are kept, and nothing stops early."""
+        return True
+
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         """Losses by name, weighted (their sum is minimised), and values for the curves, without gradient.
 

@@ -17,14 +17,13 @@ After the warm-up:
   outnumbers them at every level, never. The rule opens by itself once the student tells clutter from defects.
 - unknown: background in a box whose mask is empty teaches nothing, because a person saw a defect there.
 
-On some surfaces SAM's masks are false positives as a rule. The evidence for a mask is separation times agreement
-(stages/teacher/evidence.py): its pixels differ in brightness from the box around them, and the candidates agree on it.
-While its median over masks is below one half, masks with less than that are doubted: all pixels of such a box are
-unknown, and it teaches by BoxInst's projection and pairwise terms alone (CVPR 2021, stages/losses/instance.py).
+On some surfaces most of SAM's masks are wrong. Evidence for a mask is separation times agreement (teacher/evidence.py):
+its pixels differ in brightness from those around, and the candidates agree. While its median over masks is below one
+half, masks with less are doubted: all pixels of such a box are unknown, it teaches by BoxInst's projection and pairwise
+terms alone (CVPR 2021, stages/losses/instance.py), and val's masks, as doubtful, do not choose the weights.
 
-Medians and quantiles are of the last hundred steps or so, so a student that is never surer than 0.5 of a true pixel
-still has a tau. With `tau` a number, background anywhere is corrected as in the paper, by the student's own p_k above
-tau, and false positives by the rule above. What was measured and what was tried without success stands in RESULTS.md.
+Medians and quantiles are of the last hundred steps or so. With `tau` a number, background anywhere is corrected as in
+the paper, by the student's own p_k above tau, and false positives by the rule above.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -59,9 +58,8 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 class Params(HeadWeights):
     """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: the evidence
-    below which a typical mask, and then each mask, is doubted (0.5); 0 believes all. `stride`, `projection`,
-    `pairwise`, `colour`: of BoxInst's terms, see `BoxLossParams`.
+    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence
+    for the typical mask, and then for each (0.5); 0 believes all. The others: of BoxInst's terms, see `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
@@ -87,8 +85,7 @@ class Method(BaseMethod):
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         evidence = evidence_for_masks(batch.boxes)
-        typical = self.histograms.typical_evidence()
-        doubted = (typical < self.params.believed) & (evidence < self.params.believed)
+        doubted = (evidence < self.params.believed) & (not self.judged_by_masks())
         known = batch._replace(labels=without(batch, doubted), boxes=batch.boxes.where(~doubted))
         self.histograms.update(observe(known, ema, self.histograms.pixels.shape[1]), evidence)
         named, shown = losses(logits, known, self.params, moment, ema, self.histograms.thresholds())
@@ -98,6 +95,10 @@ class Method(BaseMethod):
             seen = heads(logits, on, self.params.fine, self.params.binary)
             named |= projection_and_pairs(seen, on, batch, self.params, moment.progress, doubted[on.kept])
         return named, shown | {"doubted_share": doubted.sum() / max(len(doubted), 1)}
+
+    def judged_by_masks(self) -> bool:
+        """While there is evidence for the typical mask."""
+        return self.histograms.typical_evidence().item() >= self.params.believed
 
 
 class Thresholds(NamedTuple):

@@ -149,10 +149,10 @@ def _is_due(epoch: int, now: Progress, train: TrainParams) -> bool:
 
 
 def _judge(epoch: int, scores: dict[str, float], training: Training) -> None:
-    """Take up a validation's scores; the weights of the best are kept."""
+    """Take up a validation's scores; the weights of the best are kept, or the last where val does not judge."""
     now, score = training.now, scores["val_miou_anom"]
     now.validations.append({"epoch": epoch, **scores})
-    if score > now.best_score:
+    if score > now.best_score or not training.method.judged_by_masks():
         now.best_score, now.best, now.stale = score, copy.deepcopy(training.changing(training.average)), 0
     else:
         now.stale += 1
