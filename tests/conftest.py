@@ -5,6 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+import stages  # noqa: F401  before ONNX Runtime and OpenVINO, which report on the computer unless it tells them not to
 from tests.support.browser import browser  # noqa: F401  a fixture
 
 SLOWEST_FIRST = ("test_smoke", "test_crashes")

@@ -1,6 +1,9 @@
 """What SECURITY.md promises about code: nothing in the package runs what it reads."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,10 @@ def test_the_search_lets_the_safe_forms_pass():
         "torch.load(path, weights_only=True)\nYAML(typ='safe').load(x)\nYAML(typ='base').load(x)\n"
         "model.eval()\nre.compile('a')"
     )
+
+
+def test_no_library_makes_an_identity_to_report_under(tmp_path):
+    """ONNX Runtime and OpenVINO leave theirs in the home folder as soon as they are imported, but for CI."""
+    here = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", "import stages, onnxruntime, openvino"], cwd=ROOT, env=here, check=True)
+    assert list(tmp_path.rglob("*")) == []
