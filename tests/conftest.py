@@ -8,9 +8,6 @@ from hypothesis import HealthCheck, settings
 import stages  # noqa: F401  before ONNX Runtime and OpenVINO, which report on the computer unless it tells them not to
 from tests.support.browser import browser  # noqa: F401  a fixture
 
-SLOWEST_FIRST = ("test_smoke", "test_crashes")
-"""Files that begin before all others where several workers share the tests, so that none works alone in the end."""
-
 
 def pytest_configure(config):
     # on a busy machine an example takes as long as it takes
@@ -21,9 +18,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
-        items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the slowest first, so that no worker is alone with them in the end
+        items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 
 @pytest.fixture(autouse=True)

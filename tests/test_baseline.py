@@ -6,22 +6,14 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from PIL import Image
 
-from stages import export
 from stages.common.errors import Stopped, UserError
 from stages.common.params import read_sealed, write_sealed
-from stages.data.images import probe_image
-from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
-from stages.export import Format
 from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, LITE0, Encoder, Network, untrained
-from stages.runtime.network import open_network
-from stages.student import inference
 from stages.student.config import NetworkConfig, ViewParams
 from stages.student.efficientnet_lite0 import load_weights
 from stages.student.segmenter import load_student, save_student
 from stages.training import loop
-from tests.support.tiny_student import SIZES_HW, image_of
 from tests.support.train_split import samples_of
 from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
 
@@ -229,27 +221,3 @@ def test_weights_that_cannot_be_had_are_one_clear_error(monkeypatch):
     with pytest.raises(UserError, match=r"network\.encoder_weights = imagenet: .* mobilenet_v2 are not available"):
         Network(asked, pretrained=True)
     Network(asked)
-
-
-def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
-    ours = baseline("segformer").eval()
-    with torch.no_grad():
-        ours.net.segmentation_head[0].weight.mul_(30)
-    save_student(ours, tmp_path / "student")
-    network = open_network(tmp_path / "student", "cpu")
-    for size_hw in SIZES_HW[:3]:
-        image = image_of(size_hw)
-        wanted = inference.predict(ours, image).labels
-        assert (network.predict(image).labels == wanted).mean() > 0.999
-
-    write_dataset(tmp_path / "tables/dataset.json", Dataset(tmp_path / "images", ("dirt", "damage")))
-    path = tmp_path / "images/a.png"
-    path.parent.mkdir()
-    Image.fromarray(image_of((57, 99))).save(path)
-    row = {"image_id": "a", "split": "val", "path": "a.png", "sha256": probe_image(path.read_bytes()).sha256}
-    row |= {"exif_orientation": 1, "height": 57, "width": 99, "label_status": "missing"}
-    write_table(tmp_path / "tables/val/images.parquet", IMAGES, [row])
-    export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, False, None, tmp_path / "tables", False)
-    exported = open_network(tmp_path / "onnx", "cpu")
-    assert (exported.names, exported.view) == (ours.config.names, ours.config.view)
-    assert exported.identity == network.identity

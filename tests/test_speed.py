@@ -2,8 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks import gpu, growth, on_gpu, speed, students, teachers
+from benchmarks import gpu, growth, on_gpu, teachers
 from benchmarks.end_to_end import from_jpeg_to_png
 from benchmarks.material import batch_of, demo_images, fit_branches, make_student
 from benchmarks.plain import plain_of
@@ -73,44 +71,6 @@ def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypa
     assert calls["plain reference"]() == pytest.approx(calls["ours"](), rel=1e-4)
     assert all(not torch.equal(value, before[name]) for name, value in ours.trainable().items())
     assert calls["plain reference"]() == pytest.approx(calls["ours"](), rel=1e-2)
-
-
-MEASURE = """
-import json, sys
-from pathlib import Path
-from benchmarks import speed
-from tests.test_speed import DEEPER, SIZE_PX
-folder = Path(sys.argv[1])
-speed.RASTERIZED = 2
-found = speed.measure(DEEPER, SIZE_PX, 16, folder / "teacher", 1, folder / "work")
-(folder / "found.json").write_text(json.dumps(found))
-"""
-
-
-def test_the_command_measures_everything_and_every_form_gives_the_masks_of_the_reference(tmp_path):
-    """In a process of its own, so that the threads of four runtimes end with it; no PATH, hence nothing compiled."""
-    save_sam(tmp_path / "teacher", tiny_sam(), TINY_TEACHER)
-    subprocess.run([sys.executable, "-c", MEASURE, tmp_path], cwd=ROOT, env={**os.environ, "PATH": ""}, check=True)
-    found = json.loads((tmp_path / "found.json").read_text())
-    forms = {row["name"]: row for row in found["student"] if "mask_agreement" in row}
-    assert len(forms) == 11 and forms[students.PLAIN]["batch_1"]["ratio"] == 1
-    for name, row in forms.items():
-        assert row["mask_agreement"] > (0.95 if "INT8" in name else 0.9999), row
-        assert row["largest_logit_difference"] < (1 if "INT8" in name else 1e-3), row
-    assert [row["view"] for row in found["rasterize"]] == ["crop", "whole", "whole"] * 2
-    assert all(row["ratio"] >= 1 for row in found["predict"])
-    assert found["service"]["requests_a_second"] > 0
-    assert [row["name"] for row in found["fields"]][:2] == ["defects, without sizes", "defects, with sizes"]
-    text = speed.tables(found)
-    for said in (
-        "| OpenVINO, INT8 |",
-        "| Lite0, OpenVINO, INT8 |",
-        "compiled: not measured",
-        "| batch 1 |",
-        "| SegFormer, MiT-B2 |",
-        "threads on",
-    ):
-        assert said in text
 
 
 def test_baselines_give_logits_of_the_image_s_size():

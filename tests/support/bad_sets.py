@@ -2,9 +2,11 @@
 
 import io
 import os
+import socket
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -871,3 +873,18 @@ kind(
     both(*PLAIN),
     counts={"near_duplicates": 0, "too_plain_to_compare": 3},
 )
+
+
+def make_hostile(root: Path) -> None:
+    """Files beside the images that a reader would wait for, never finish, or stop at."""
+    images = root / "images/train"
+    os.mkfifo(images / "pipe.png")
+    (images / "zero.png").symlink_to("/dev/zero")
+    (images / "gone.png").symlink_to("nowhere")
+    with (images / "sparse.png").open("w") as file:
+        file.truncate(20 << 30)
+    # A socket's address holds 107 bytes, the path of a test's folder may be longer.
+    with socket.socket(socket.AF_UNIX) as server, chdir(images):
+        server.bind("socket.png")
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff.png")).write_bytes(b"no image")
+    (images / "folder").symlink_to(root / "labels")

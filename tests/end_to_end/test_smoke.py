@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.pipeline_copy import copy_pipeline
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 METRICS = ("boxes2pixels", "no_selfcorr", "two_sided")
 
 
