@@ -69,7 +69,7 @@ def test_a_box_without_truth_has_no_iou():
     [
         ([rectangle(0, 0, 1, 1), rectangle(7, 0, 9, 8)], 0, 0.9, "no_candidate"),  # both beside the box
         ([rectangle(0, 0, 1, 1), rectangle(3, 2, 5, 4)], 0, 0.9, "empty"),
-        ([rectangle(3, 2, 5, 4), rectangle(0, 0, 1, 1)], 0, 0.5, "majority"),
+        ([rectangle(3, 2, 5, 4), rectangle(0, 0, 1, 1)], 0, 0.5, "low_probability"),
         ([rectangle(3, 2, 5, 4), rectangle(0, 0, 12, 8)], 1, 0.9, "whole_box"),
         ([rectangle(3, 2, 7, 4), rectangle(0, 0, 12, 8)], 0, 0.9, None),
         ([rectangle(3, 1, 7, 3), rectangle(0, 0, 12, 8)], 0, 0.9, "off_centre"),  # the box's middle is row 3
@@ -140,8 +140,8 @@ def test_metrics_of_a_split_by_hand(folder):
     val = result["val"]
     assert [val[key] for key in ("images", "images_with_truth", "boxes", "empty_masks")] == [2, 1, 3, 1]
     assert val["masks_by_class"] == {  # the probabilities of these masks are 0
-        "dirt": {"boxes": 1, "no_candidate": 0, "empty": 0, "majority": 1, "whole_box": 0, "off_centre": 0},
-        "damage": {"boxes": 2, "no_candidate": 0, "empty": 1, "majority": 1, "whole_box": 0, "off_centre": 0},
+        "dirt": {"boxes": 1, "no_candidate": 0, "empty": 0, "low_probability": 1, "whole_box": 0, "off_centre": 0},
+        "damage": {"boxes": 2, "no_candidate": 0, "empty": 1, "low_probability": 1, "whole_box": 0, "off_centre": 0},
     }
     assert val["boxes_without_truth"] == 1
     assert val["per_box"]["mask_iou"] == pytest.approx((4 / 10 + 4 / 7) / 2, abs=1e-6)

@@ -134,10 +134,13 @@ def test_upsampling_where_there_may_be_mask_equals_segment_anything_s_on_the_who
     window = Window(3, 5, 3 + size_hw[1], 5 + size_hw[0])
     frame = InputFrame(sam.image_encoder.img_size, "pad")
     wanted = sam.postprocess_masks(low_res[None, None], input_size_hw(window, frame), size_hw)[0, 0]
-    found = describe(low_res, 0.5, window, frame)
+    inside = Window(6, 8, 20, 13)
+    found = describe(low_res, 0.5, window, inside, frame)
     clear = (wanted.abs() > 1e-4).numpy()
     assert (whole(found, window) == (wanted > 0).numpy())[clear].all()
     assert found.stability == pytest.approx(float((wanted > 1).sum() / (wanted > -1).sum()), abs=1e-3)
+    assert found.probability.dtype == np.float32
+    np.testing.assert_allclose(found.probability, wanted[3:8, 3:17].sigmoid(), atol=1e-5)
 
 
 def flat(logit: float) -> torch.Tensor:
@@ -148,32 +151,34 @@ def test_logits_of_pieces_are_joined_by_how_deep_a_pixel_lies_in_each():
     # two pieces of 4 x 2 px that share two columns, shown at the input's own scale
     frame, windows = InputFrame(4, "pad"), (Window(10, 5, 14, 7), Window(12, 5, 16, 7))
     parts = [View(window, window, window) for window in windows]
-    found = join([flat(3.0), flat(-1.0)], [0.9, 0.1], parts, frame)
+    found = join([flat(3.0), flat(-1.0)], [0.9, 0.1], parts, Window(11, 6, 14, 7), frame)
     # weights along a row 0.5, 1.5, 1.5, 0.5 each: column 12 is (3 * 1.5 - 0.5) / 2 = 2, column 13 (1.5 - 1.5) / 2 = 0
     assert found.tight == Window(10, 5, 13, 7)
     assert found.mask.all()
     assert found.stability == pytest.approx(6 / 8)
     assert found.mean_probability == pytest.approx((2 / (1 + np.exp(-3)) + 1 / (1 + np.exp(-2))) / 3, abs=1e-6)
     assert found.predicted_iou == pytest.approx((6 * 0.9 + 2 * 0.1) / 8)
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp([[-3.0, -2.0, 0.0]])), atol=1e-6)
 
 
 def test_a_single_confident_piece_does_not_outvote_others_without_limit():
     frame, window = InputFrame(4, "pad"), Window(0, 0, 4, 4)
     view = View(window, window, window)
-    found = join([flat(1000.0), flat(-LOGIT_LIMIT - 1), flat(-1.0)], [1.0, 0.0, 0.5], [view] * 3, frame)
+    found = join([flat(1000.0), flat(-LOGIT_LIMIT - 1), flat(-1.0)], [1.0, 0.0, 0.5], [view] * 3, window, frame)
     assert found.tight.size_hw == (0, 0)
     assert found.predicted_iou == pytest.approx(0.5)  # empty: the plain mean
 
 
 def test_pieces_between_which_no_view_decides_have_no_mask_there():
     frame, windows = InputFrame(4, "pad"), (Window(0, 0, 4, 4), Window(8, 8, 12, 12))
-    found = join([flat(2.0)] * 2, [0.5] * 2, [View(window, window, window) for window in windows], frame)
+    found = join([flat(2.0)] * 2, [0.5] * 2, [View(each, each, each) for each in windows], windows[0], frame)
     assert found.tight == Window(0, 0, 12, 12)
     assert found.mask.sum() == 32
 
 
 def block(x1: int, y1: int, x2: int, y2: int, predicted_iou: float) -> Candidate:
-    return Candidate(Window(x1, y1, x2, y2), np.ones((y2 - y1, x2 - x1), bool), predicted_iou, 1.0, 1.0)
+    mask = np.ones((y2 - y1, x2 - x1), bool)
+    return Candidate(Window(x1, y1, x2, y2), mask, predicted_iou, 1.0, 1.0, mask.astype(np.float32))
 
 
 @pytest.mark.parametrize(

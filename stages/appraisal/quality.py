@@ -18,7 +18,7 @@ from stages.masks import rle
 from stages.masks.labelmap import fill_boxes
 from stages.metrics.scores import confusion, defined, scores
 
-FALLBACKS = ("no_candidate", "empty", "majority", "whole_box", "off_centre")
+FALLBACKS = ("no_candidate", "empty", "low_probability", "whole_box", "off_centre")
 """What may have become of a box: see `fallback`."""
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
@@ -58,9 +58,10 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
     """Which of FALLBACKS holds for a box, the first that does; needs no truth.
 
     `candidates`: its rows in the candidates table; `size_hw`: of its image. `no_candidate`: none has a pixel in the
-    box. `empty`: the chosen one has none. `majority`: no pixel's odds exceeded one, so that the refined mask is the
-    majority of the teacher's vote (stages/teacher/refinement.py). `whole_box`: the mask fills its box. `off_centre`: it
-    has no pixel on the box's centre line, so that `parts: centre` keeps all of its parts.
+    box. `empty`: the chosen one has none. `low_probability`: its pixels have one of at most 0.5 in the mean, since
+    the refined mask takes lower odds to span its box (stages/teacher/refinement.py). `whole_box`: the
+    mask fills its box. `off_centre`: it has no pixel on the box's centre line, so that `parts: centre` keeps all of its
+    parts.
     """
     if not any(row["area_in_box"] for row in candidates):
         return "no_candidate"
@@ -68,7 +69,7 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
     if not chosen["area_in_box"]:
         return "empty"
     if chosen["mean_prob_in"] <= 0.5:
-        return "majority"
+        return "low_probability"
     box, (height, width) = corners(chosen), size_hw
     if chosen["area_in_box"] == math.prod(pixels_of_box(box, size_hw).size_hw):
         return "whole_box"

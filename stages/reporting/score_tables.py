@@ -30,7 +30,7 @@ TREE_TITLES = {
     "masks_by_class": "Masks, with truth or without, of class",
     "no_candidate": "no candidate has a pixel in the box",
     "empty": "the chosen candidate has none",
-    "majority": "not refined: the majority of the candidates",
+    "low_probability": "the mask's mean probability is at most 0.5",
     "whole_box": "the mask fills the box",
     "off_centre": "the mask misses the box's centre line",
     "mask_iou": "mean IoU of the mask",

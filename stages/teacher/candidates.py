@@ -27,23 +27,25 @@ class Candidate(NamedTuple):
     predicted_iou: float  # the teacher's own estimate, not clamped
     stability: float  # IoU of the masks at logit > 1 and > -1; 0 where both are empty
     mean_probability: float  # over the mask's pixels; 0 where it has none
+    probability: np.ndarray  # (H, W) float32 of the pixels of the box
 
 
-def describe(low_res: Tensor, predicted_iou: float, window: Window, frame: InputFrame) -> Candidate:
-    """The candidate of `window` from logits (h, w) on the CPU, which cover the whole network input."""
+def describe(low_res: Tensor, predicted_iou: float, window: Window, inside: Window, frame: InputFrame) -> Candidate:
+    """The candidate of `window` from logits (h, w) on the CPU, which cover the whole network input. `inside`: the
+    pixels of the box."""
     rows, columns = _upsamplings(low_res, window, frame)
-    # only where there may be mask (images are large, defects small): upsampled logits are weighted means of these
+    # only in the box and where there may be mask (images are large, defects small): upsampled logits are weighted means
     perhaps = bounds((low_res > -STABILITY_OFFSET).numpy())
-    top, bottom = _reach(rows, perhaps.y1, perhaps.y2)
-    left, right = _reach(columns, perhaps.x1, perhaps.x2)
+    top, bottom = _reach(rows, perhaps.y1, perhaps.y2, inside.y1 - window.y1, inside.y2 - window.y1)
+    left, right = _reach(columns, perhaps.x1, perhaps.x2, inside.x1 - window.x1, inside.x2 - window.x1)
     logits = rows[:, top:bottom].T @ low_res @ columns[:, left:right]
-    return _candidate(logits, predicted_iou, window.x1 + left, window.y1 + top)
+    return _candidate(logits, predicted_iou, window.x1 + left, window.y1 + top, inside)
 
 
 def join(
-    low_res: Sequence[Tensor], predicted_iou: Sequence[float], views: Sequence[View], frame: InputFrame
+    low_res: Sequence[Tensor], predicted_iou: Sequence[float], views: Sequence[View], inside: Window, frame: InputFrame
 ) -> Candidate:
-    """One candidate from the logits (h, w) of several views.
+    """One candidate from the logits (h, w) of several views, whose parts cover `inside`, the pixels of the box.
 
     The logit of a pixel is the mean over the views whose part holds it, weighted by how deep inside the part it lies,
     each limited to +-LOGIT_LIMIT. The predicted IoU is the mean over the views, weighted by the pixels of the mask in
@@ -65,7 +67,7 @@ def join(
     # pieces with no overlap beyond their reach leave corners that no view decides on
     logits = torch.where(weights > 0, total / weights.clamp(min=1e-12), -LOGIT_LIMIT)
     areas = np.array([int((logits[place] > 0).sum()) for place in places])
-    return _candidate(logits, float(np.average(predicted_iou, weights=areas if areas.any() else None)), x1, y1)
+    return _candidate(logits, float(np.average(predicted_iou, weights=areas if areas.any() else None)), x1, y1, inside)
 
 
 def _depth(length: int) -> Tensor:
@@ -74,7 +76,7 @@ def _depth(length: int) -> Tensor:
     return torch.minimum(place, length - place)
 
 
-def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int) -> Candidate:
+def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int, inside: Window) -> Candidate:
     """From logits (H, W) of native pixels; `left`, `top`: of the first one. Elsewhere there is no mask."""
     mask = logits > 0
     tight = bounds(mask.numpy())
@@ -85,6 +87,7 @@ def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int) -> Can
         predicted_iou,
         float(smallest / largest) if largest else 0.0,
         float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
+        logits[inside.y1 - top : inside.y2 - top, inside.x1 - left : inside.x2 - left].sigmoid().numpy(),
     )
 
 
@@ -108,10 +111,10 @@ def _upsampling(cells: int, side_px: int, used: int, length: int) -> Tensor:
     return F.interpolate(resized[..., :used], size=length, mode="linear", align_corners=False)[0]
 
 
-def _reach(weights: Tensor, start: int, stop: int) -> tuple[int, int]:
-    """First and end pixel of those that cells `start` to `stop` contribute to; (0, 0) for none."""
+def _reach(weights: Tensor, start: int, stop: int, first: int, end: int) -> tuple[int, int]:
+    """First and end pixel of those from `first` to `end` and those that cells `start` to `stop` contribute to."""
     pixels = np.flatnonzero((weights[start:stop] > 0).numpy().any(axis=0))
-    return (int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else (0, 0)
+    return (min(first, int(pixels[0])), max(end, int(pixels[-1]) + 1)) if len(pixels) else (first, end)
 
 
 def bounds(mask: np.ndarray) -> Window:

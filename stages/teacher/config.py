@@ -20,7 +20,7 @@ class RasterizeParams(Section):
     `parts`: all connected parts of a mask, or those on the line through the box's middle along its longer side.
     `min_part`: parts and holes smaller than this share of a mask's largest part are dropped and filled; 0: kept.
     `candidate`: the teacher's single-mask output (as in the paper), the best of its three others by predicted IoU, or
-    all four refined by the image's brightness (stages/teacher/refinement.py).
+    all four refined by the image's brightness and the box (stages/teacher/refinement.py).
     `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
     `shard_size`: images per file.

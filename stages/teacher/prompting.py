@@ -74,8 +74,8 @@ def prompted(
     rows = []
     for box, several, candidates in zip(boxes_xyxy, views, predict(teacher, image, views, chunks), strict=True):
         place = surroundings(image, several[0].box_xyxy)
-        votes = [place.show(one.mask, one.tight[:2]) for one in candidates]
-        refined = refine(place, votes, [one.predicted_iou for one in candidates])
+        votes, scores = [one.probability for one in candidates], [one.predicted_iou for one in candidates]
+        refined = refine(place, votes, scores, params.min_part)
         found = [clean(one, several[0].box_xyxy, params) for one in (*candidates, refined)]
         seen = evidence(place.levels, [place.show(one.mask, one.tight[:2]) for one in found])
         rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate(found)]
@@ -107,13 +107,14 @@ def predict(
     for several in views:
         # (V, 4, h, w) logits and (V, 4) predicted IoU of the box's V views
         logits, scores = (torch.stack(part) for part in zip(*islice(proposed, len(several)), strict=True))
-        first = several[0].window
-        whole = [describe(*one, first, teacher.frame) for one in zip(logits[0], scores[0].tolist(), strict=True)]
+        first, inside = several[0].window, pixels_of_box(several[0].box_xyxy, image.shape[:2])
+        seen = zip(logits[0], scores[0].tolist(), strict=True)
+        whole = [describe(*one, first, inside, teacher.frame) for one in seen]
         if len(several) == 1:
             yield whole
             continue
         pieces = zip(logits[1:].unbind(1), scores[1:].T.tolist(), strict=True)
-        joined = [join(*one, several[1:], teacher.frame) for one in pieces]
+        joined = [join(*one, several[1:], inside, teacher.frame) for one in pieces]
         yield joined if _stand_out(joined, whole, image, several[0].box_xyxy) else whole
 
 

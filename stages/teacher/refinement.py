@@ -1,14 +1,18 @@
-"""The fifth candidate: what the teacher's masks and the image's brightness say together.
+"""The fifth candidate: what the teacher's masks, the image's brightness and the box say together.
 
 Networks trained on other surfaces draw defects too fat, and miss parts of them; but a defect looks alike along its
-length, and different from what surrounds it. A pixel of the box is defect where its odds exceed one:
+length, and different from what surrounds it. Odds that a pixel of the box is defect:
 
-    odds = odds by the masks * (frequency among defect pixels / frequency among sound ones) ** 1.5
+    odds = odds of the vote * ratio of its brightness * ratio of its brightness less the mean of its neighbourhood
+    ratio = frequency among defect pixels / frequency among sound ones
 
-once for its brightness and once for its brightness less the mean of its neighbourhood, of half the box's size. The
-masks' odds are the vote of the four candidates, weighted by their predicted IoU; frequencies are 16-bin histograms over
-the box and its surroundings, weighted by the same vote. It is one step of GrabCut (Rother et al. 2004) from masks in
-place of a rectangle, without its graph cut; all constants are our choice.
+The vote is the mean of the four candidates' probabilities, weighted by their predicted IoU; frequencies are histograms
+over the box and its surroundings, weighted by the vote; the neighbourhood has half the box's size. It is one step of
+GrabCut (Rother et al. 2004) from masks in place of a rectangle, without its graph cut.
+
+Odds above one make the mask. But people draw boxes tight: a mask that does not span its box lacks something, and the
+odds that it takes are lowered until it does (compare the tightness prior of Lempitsky et al. 2009).
+All constants are our choice.
 """
 
 from collections.abc import Sequence
@@ -19,48 +23,66 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter
 from stages.data.boxes import Window
 from stages.teacher.candidates import STABILITY_OFFSET, Candidate, bounds
 from stages.teacher.evidence import Surroundings, mask_iou
+from stages.teacher.hygiene import without_small_parts
 
-BINS, TRUST, LEAST = 16, 1.5, 0.002
-"""Of the histograms; exponent of their ratio; added to each frequency, so that no ratio is beyond reason."""
+BINS, LEAST = 16, 0.002
+"""Of the histograms; added to each frequency, so that no ratio is beyond reason."""
 
-VOTE_SIGMA_PX, RATIO_SIGMA_PX = 1.0, 0.7
-"""Smoothing of the vote before its odds are taken, and of the logarithm of the ratio, against the image's noise."""
+RATIO_SIGMA_PX = 0.7
+"""Smoothing of the logarithm of the ratio, against the image's noise."""
 
 UNSURE = 0.05
 """Odds of the vote lie between this and its reciprocal, about."""
 
+LOG_ODDS = (0.0, -0.5, -1.0, -1.5, -2.0)
+"""Logarithms of the odds that a mask takes, one after the other."""
 
-def refine(place: Surroundings, votes: Sequence[np.ndarray], predicted_iou: Sequence[float]) -> Candidate:
-    """The refined mask of one box, on the pixels of the box; where no odds exceed one, the majority of the vote, whose
-    mean probability is then at most 0.5.
+SPAN = 0.7
+"""Share of the width and of the height of its box that a mask spans: a box that people drew a fifth too large on each
+side holds a defect that spans as much."""
 
-    `votes`: the candidates as `place` shows them. The refined mask's predicted IoU is the largest product of a
-    candidate's and of its IoU with the refined mask.
+
+def refine(
+    place: Surroundings, votes: Sequence[np.ndarray], predicted_iou: Sequence[float], min_part: float
+) -> Candidate:
+    """The refined mask of one box, on the pixels of the box: with the first of LOG_ODDS that makes it SPAN the box,
+    parts smaller than `min_part` times its largest aside; if none does, with the first that gives it a pixel.
+
+    `votes`: probabilities of the candidates, each (H, W) in [0, 1] on the pixels of the box. The refined mask's
+    predicted IoU is the largest product of a candidate's and of its IoU with the refined mask.
     """
     around, inside, levels = place
-    weights = np.maximum(predicted_iou, 1e-6)
-    vote = np.average([mask.astype(np.float64) for mask in votes], axis=0, weights=weights)
-    smooth = gaussian_filter(vote, VOTE_SIGMA_PX)
-    log_odds = np.log((smooth + UNSURE) / (1 - smooth + UNSURE))
-    if vote.any():
-        neighbourhood = uniform_filter(levels, max(min(levels.shape) // 2, 3), mode="nearest")
-        ratio = log_ratio(levels, vote) + log_ratio(levels - neighbourhood, vote)
-        log_odds += TRUST * gaussian_filter(ratio, RATIO_SIGMA_PX)
     box = slice(inside.y1 - around.y1, inside.y2 - around.y1), slice(inside.x1 - around.x1, inside.x2 - around.x1)
-    log_odds, vote, votes = log_odds[box], vote[box], [mask[box] for mask in votes]
-    mask = log_odds > 0
-    if not mask.any():
-        mask = vote > 0.5
-    likeness = [mask_iou(mask, other) for other in votes]
+    weights = np.maximum(predicted_iou, 1e-6)
+    vote = np.zeros(around.size_hw)
+    vote[box] = np.average(np.asarray(votes, np.float64), axis=0, weights=weights)
+    neighbourhood = uniform_filter(levels, max(min(levels.shape) // 2, 3), mode="nearest")
+    ratio = log_ratio(levels, vote) + log_ratio(levels - neighbourhood, vote)
+    log_odds = (np.log((vote + UNSURE) / (1 - vote + UNSURE)) + gaussian_filter(ratio, RATIO_SIGMA_PX))[box]
+    least = _least(log_odds, min_part)
+    mask = log_odds > least
+    likeness = [mask_iou(mask, one > 0.5) for one in votes]
     tight = bounds(mask)
-    largest, smallest = ((log_odds > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
+    largest, smallest = ((log_odds > least + shift).sum() for shift in (-STABILITY_OFFSET, STABILITY_OFFSET))
+    probability = 1 / (1 + np.exp(-log_odds))
     return Candidate(
         Window(inside.x1 + tight.x1, inside.y1 + tight.y1, inside.x1 + tight.x2, inside.y1 + tight.y2),
         mask[tight.y1 : tight.y2, tight.x1 : tight.x2],
         float(np.max(np.multiply(weights, likeness))),
         float(smallest / largest) if largest else 0.0,
-        float((1 / (1 + np.exp(-log_odds[mask]))).mean()) if mask.any() else 0.0,
+        float(probability[mask].mean()) if mask.any() else 0.0,
+        probability.astype(np.float32),
     )
+
+
+def _least(log_odds: np.ndarray, min_part: float) -> float:
+    """Of LOG_ODDS, that of the mask."""
+    any_pixel = [least for least in LOG_ODDS if log_odds.max() > least]
+    for least in any_pixel:
+        spanned = bounds(without_small_parts(log_odds > least, min_part)).size_hw
+        if all(spanned >= SPAN * np.array(log_odds.shape)):
+            return least
+    return any_pixel[0] if any_pixel else LOG_ODDS[-1]
 
 
 def log_ratio(values: np.ndarray, vote: np.ndarray) -> np.ndarray:
