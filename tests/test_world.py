@@ -14,7 +14,7 @@ from stages.pretraining.world.clutter import clutter
 from stages.pretraining.world.materials import light, material
 from stages.pretraining.world.primitives import blend, fractal, rotated, smooth
 from stages.pretraining.world.procedural_scene import FREQUENCIES, MIN_PIXELS, _blended, camera, scene
-from stages.pretraining.world.procedural_shapes import KINDS, blob, crack, marks, speck, worn
+from stages.pretraining.world.procedural_shapes import KINDS, blob, crack, speck
 from stages.pretraining.world.prompt_samples import THIN, drawn_box, piece, prompt
 
 SIZE_HW = (60, 97)
@@ -94,18 +94,6 @@ def test_a_defect_can_be_seen():
         change = np.abs(_blended(draw(seed), surface, coverage, "blob") - surface).mean(-1)
         assert change[coverage >= 0.5].mean() > 0.02
         assert change[distance_transform_edt(coverage == 0) > 8].max() < 1e-3
-
-
-def test_of_a_worn_region_only_marks_within_differ_from_the_surface():
-    shares = []
-    for seed in range(20):
-        region = worn(draw(seed), (60, 90), 40.0)
-        seen = marks(draw(seed), region)
-        assert seen.shape == region.shape
-        assert (seen >= 0).all()
-        assert (seen <= region).all()
-        shares.append((seen >= 0.5).sum() / (region >= 0.5).sum())
-    assert 0.05 < np.median(shares) < 0.5
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,11 +11,9 @@ from scipy.ndimage import gaussian_filter, shift
 from stages.pretraining.world.clutter import clutter
 from stages.pretraining.world.materials import material
 from stages.pretraining.world.primitives import Draw, Size, blend, fractal
-from stages.pretraining.world.procedural_shapes import KINDS, marks
+from stages.pretraining.world.procedural_shapes import KINDS
 
-FREQUENCIES = {"blob": 1, "speck": 1, "stain": 1, "crack": 2} | dict.fromkeys(
-    ("streak", "chip", "pieces", "fray", "worn"), 1.5
-)
+FREQUENCIES = {"blob": 1, "speck": 1, "stain": 1, "crack": 2, "streak": 1.5, "chip": 1.5, "pieces": 1.5, "fray": 1.5}
 """Relative frequency of each kind of shape: thin and ragged ones are harder to learn."""
 
 MIN_PIXELS = 6
@@ -97,8 +95,7 @@ def _blended(draw: Draw, surface: np.ndarray, coverage: np.ndarray, kind: str) -
     if draw.random() < 0.35:
         look = look + (surface - under) * draw.uniform(0.3, 1)  # the material's grain is visible
     softness = draw.choice([0.0, 0.4, 0.8]) if kind != "stain" else draw.choice([0.5, 1.0, 2.0])
-    seen = marks(draw, coverage) if kind == "worn" else coverage
-    alpha = gaussian_filter(seen, softness) if softness else seen
+    alpha = gaussian_filter(coverage, softness) if softness else coverage
     result = blend(surface, alpha, look)
     if draw.random() < 0.2:
         rim = np.clip(gaussian_filter(coverage, 1.2) - coverage, 0, 1)

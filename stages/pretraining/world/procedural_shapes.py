@@ -79,19 +79,6 @@ def fray(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
     return _sharp((fibres + np.clip(inside, -4, 1) * 1.5 + draw.uniform(-0.6, 0.8)) * 3) * (inside > -0.3)
 
 
-def worn(draw: Draw, size_hw: Size, long_px: float) -> np.ndarray:
-    """A region that a person outlines around scattered marks: little of it differs from the surface (see `marks`)."""
-    return _sharp(_radial(draw, size_hw, long_px, draw.uniform(0.2, 0.8), draw.uniform(0, 0.3)))
-
-
-def marks(draw: Draw, region: np.ndarray) -> np.ndarray:
-    """How far the pixels of a worn region differ from the surface, (H, W) in [0, 1]: specks, and parts of its rim."""
-    size_px = draw.choice([2.5, 4.0, 8.0])
-    specks = fractal(draw, region.shape, size_px, draw.uniform(1, 3)) > draw.uniform(0.3, 1.4)
-    rim = 4 * region * (1 - gaussian_filter(region, 1.5)) * (fractal(draw, region.shape, 16.0) > draw.uniform(-1, 1))
-    return region * np.clip(specks + rim, draw.choice([0.0, 0.0, 0.15]), 1).astype(np.float32)
-
-
 KINDS = {
     "blob": blob,
     "speck": speck,
@@ -101,7 +88,6 @@ KINDS = {
     "chip": chip,
     "pieces": pieces,
     "fray": fray,
-    "worn": worn,
 }
 
 

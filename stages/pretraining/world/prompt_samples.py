@@ -52,7 +52,7 @@ def prompt(draw: Draw, side_px: int) -> Prompt:
             return Prompt(image, (height, width), (box * factors).astype(np.float32), mask, defect.kind)
 
 
-THIN, LARGE = ("crack", "crack", "streak", "pieces"), ("chip", "fray", "stain", "blob", "worn")
+THIN, LARGE = ("crack", "crack", "streak", "pieces"), ("chip", "fray", "stain", "blob")
 """Kinds of shapes that are cut into pieces: mostly cracks, whose boxes are large for the few pixels that they have."""
 
 EMPTY = 0.2
