@@ -186,7 +186,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("scale"),
 ) -> None:
     """Measure in a temporary folder."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     results, wanted, cores = {}, {}, sorted(os.sched_getaffinity(0), reverse=True)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"

@@ -11,6 +11,7 @@ if sys.argv[:1] == ["-m"]:
 # Libraries that tell their makers about the computer that they run on, and do so unless they are told not to.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime, from the moment it is imported
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # of the cluster that `--engine ray` starts
 sys.modules["openvino_telemetry"] = None  # OpenVINO, which does without a package that is not found
 
 try:

@@ -38,7 +38,7 @@ with progress((), "test", "images") as bar:
 def cluster():
     """One slot on each of two nodes, both on the loopback."""
     # read when Ray is loaded
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     ray = pytest.importorskip("ray", reason="needs the group cluster: uv pip install --group cluster")
     from ray.cluster_utils import Cluster
 
@@ -67,6 +67,12 @@ def wait_for(ready: Callable[[], bool], seconds: float = 90) -> None:
     while not ready():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_cluster_reports_nothing(cluster):
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
 
 
 def test_a_killed_worker_and_a_corrupt_image_cost_no_more_than_their_shards(cluster, work, tmp_path):

@@ -77,7 +77,6 @@ def environment() -> dict[str, str]:
 
 def _connected(address: str | None) -> ModuleType:
     """The module `ray`, connected to a cluster until this process ends."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     handlers = {number: signal.getsignal(number) for number in STOPPING}
     try:
         import ray
