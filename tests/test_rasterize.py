@@ -17,10 +17,11 @@ from stages.data.boxes import corners
 from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
-from stages.masks.shards import read_candidates, read_masks, shard_indices
+from stages.masks.shards import shard_indices
 from stages.teacher import answers, rasterizing
 from stages.teacher.sam import build_sam, save_sam
 from stages.teacher.windows import crop_window
+from tests.support.mask_shards import read_candidates, read_masks
 from tests.support.tiny_teacher import TINY, count_encoded, params_of, tiny_sam
 
 SIZES_HW = {"train/a": (40, 72), "train/b": (90, 31), "train/c": (50, 50), "val/a": (33, 47)}

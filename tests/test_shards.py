@@ -8,16 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.common.errors import UserError
-from stages.masks.shards import (
-    CANDIDATES,
-    MASKS,
-    read_candidates,
-    read_masks,
-    read_shard,
-    shard_indices,
-    stream_masks,
-)
-from tests.support.mask_shards import write_split
+from stages.masks.shards import CANDIDATES, MASKS, read_shard, shard_indices, stream_masks
+from tests.support.mask_shards import read_candidates, read_masks, write_split
 
 
 def mask(image_id: str) -> dict:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import UserError
 from stages.losses.train_rows import CandidatesByImage, Rows, first_of_boxes, image_of, mapped_tables
-from stages.masks.shards import read_candidates, read_masks
-from tests.support.mask_shards import write_split
+from tests.support.mask_shards import read_candidates, read_masks, write_split
 from tests.test_shards import candidate, mask
 
 

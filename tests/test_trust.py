@@ -11,11 +11,11 @@ from PIL import Image
 from stages import fingerprint, rasterize, trust
 from stages.common.errors import UserError
 from stages.data.tables import IGNORE, decode_label_map, read_table
-from stages.masks.shards import read_candidates, read_masks
 from stages.teacher.sam import save_sam
 from stages.trusted.accepted import COLUMNS, PROVENANCE
 from stages.trusted.drawn_masks import TRUSTED
 from tests.support.ingesting import images_by_id, ingest
+from tests.support.mask_shards import read_candidates, read_masks
 from tests.support.tiny_project import ROOT, write_data_set
 from tests.support.tiny_teacher import TINY, count_encoded, tiny_sam
 from tests.support.tiny_teacher import params_of as teacher_params

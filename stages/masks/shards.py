@@ -113,13 +113,6 @@ def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
     )
 
 
-def read_masks(folder: Path) -> pa.Table:
-    """All rows of MASKS of a split, by image id. Raises UserError when missing or of another layout."""
-    return pa.concat_tables(
-        read_table(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize") for index in shard_indices(folder)
-    )
-
-
 def apart(labels: np.ndarray, trusted: bytes | None) -> dict[bool, np.ndarray]:
     """(H, W) uint8 labels of an image as those that a person drew (True) and the others, each ignored elsewhere.
 
@@ -132,14 +125,7 @@ def apart(labels: np.ndarray, trusted: bytes | None) -> dict[bool, np.ndarray]:
 
 
 def stream_masks(folder: Path, columns: list[str] | None = None) -> Iterator[dict]:
-    """The rows of `read_masks` one after another, in memory that does not grow with their number."""
+    """The rows of MASKS of a split, by image id, in memory that does not grow with their number. Raises UserError when
+    missing or of another layout."""
     for index in shard_indices(folder):
         yield from stream_rows(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize", columns)
-
-
-def read_candidates(folder: Path) -> pa.Table:
-    """All candidates of a split, by image id, label line, candidate index. Raises UserError like `read_masks`."""
-    return pa.concat_tables(
-        read_table(shard_path(folder, CANDIDATE_ROWS, index), CANDIDATES, "rasterize")
-        for index in shard_indices(folder)
-    )
