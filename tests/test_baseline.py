@@ -7,7 +7,7 @@ import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from stages.common.errors import Stopped, UserError
+from stages.common.errors import UserError
 from stages.common.params import read_sealed, write_sealed
 from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, LITE0, Encoder, Network, untrained
 from stages.student.config import NetworkConfig, ViewParams
@@ -15,7 +15,7 @@ from stages.student.efficientnet_lite0 import load_weights
 from stages.student.segmenter import load_student, save_student
 from stages.training import loop
 from tests.support.train_split import samples_of
-from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
+from tests.support.trainings import plan, train
 
 FINE_ALONE = {"method": "boxes2pixels", "fine": 1.0, "binary": None, "beta": None, "selfcorr": None}
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
@@ -154,27 +154,6 @@ def test_steps_on_one_batch_lower_its_loss(design):
         optimizer.step()
         seen.append(loss.item())
     assert seen[-1] < 0.75 * seen[0]
-
-
-@pytest.mark.parametrize("design", SMALL)
-def test_a_stopped_training_goes_on_and_ends_at_the_same_bits(split, tmp_path, design):
-    """DeepLabV3 and SegFormer drop features at random, and all have running statistics. Stopped in the third step."""
-
-    def trained(checkpoint, sample=NEVER):
-        network, samples = baseline(design), Watched(samples_of(split), stopped_at(sample))
-        # a score that any other weights would miss
-        score = lambda average: -average.net.segmentation_head[0].weight.double().abs().sum().item()  # noqa: E731
-        result, history = train(network, samples, plan(network, supervision=FINE_ALONE), score, checkpoint)
-        return bytes_of(result), history.epochs
-
-    torch.use_deterministic_algorithms(True)
-    try:
-        undisturbed = trained(None)
-        with pytest.raises(Stopped):
-            trained(tmp_path / "checkpoint", sample=5)
-        assert trained(tmp_path / "checkpoint") == undisturbed
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_a_step_draws_other_features_to_drop_than_the_step_before(split, monkeypatch):

@@ -1,9 +1,11 @@
-"""A trained baseline, predicted with and exported as a student is."""
+"""Baselines, trained, stopped and resumed, predicted with and exported as a student is."""
 
+import pytest
 import torch
 from PIL import Image
 
 from stages import export
+from stages.common.errors import Stopped
 from stages.data.images import probe_image
 from stages.data.tables import IMAGES, Dataset, write_dataset, write_table
 from stages.export import Format
@@ -11,7 +13,36 @@ from stages.runtime.network import open_network
 from stages.student import inference
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import SIZES_HW, image_of
-from tests.test_baseline import baseline
+from tests.support.train_split import samples_of
+from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
+from tests.test_baseline import (
+    FINE_ALONE,
+    SMALL,
+    baseline,
+    bytes_of,
+    few_frequency_samples,  # noqa: F401  a fixture
+)
+
+
+@pytest.mark.parametrize("design", SMALL)
+def test_a_stopped_training_resumes_and_ends_at_the_same_bits(split, tmp_path, design):
+    """DeepLabV3 and SegFormer drop features at random, and all have running statistics. Stopped in the third step."""
+
+    def trained(checkpoint, sample=NEVER):
+        network, samples = baseline(design), Watched(samples_of(split), stopped_at(sample))
+        # a score that any other weights would miss
+        score = lambda average: -average.net.segmentation_head[0].weight.double().abs().sum().item()  # noqa: E731
+        result, history = train(network, samples, plan(network, supervision=FINE_ALONE), score, checkpoint)
+        return bytes_of(result), history.epochs
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        undisturbed = trained(None)
+        with pytest.raises(Stopped):
+            trained(tmp_path / "checkpoint", sample=5)
+        assert trained(tmp_path / "checkpoint") == undisturbed
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_it_is_predicted_with_and_exported_as_a_student_is(tmp_path):
