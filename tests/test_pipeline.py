@@ -85,12 +85,16 @@ def probe(*modules: str) -> dict:
     return json.loads(run.stdout)
 
 
-def code_of(name: str) -> list[str]:
-    """Files that stage `name` imports, with all that it may load by name, less what lies in those packages."""
+def loaded(name: str) -> dict:
+    """What stage `name` loads, with all that it may load by name."""
     packages = LOADED_BY_NAME.get(name, ())
     by_name = [f"stages.{package}.{module}" for package in packages for module in plugins.names(package)]
-    found = probe(module_of(STAGES[name]), *by_name)["files"]
-    return [file for file in found if file.split("/")[1] not in packages]
+    return probe(module_of(STAGES[name]), *by_name)
+
+
+def code_of(name: str) -> list[str]:
+    """Files that stage `name` imports, with all that it may load by name, less what lies in those packages."""
+    return [file for file in loaded(name)["files"] if file.split("/")[1] not in LOADED_BY_NAME.get(name, ())]
 
 
 def declared_code(name: str) -> list[str]:
@@ -172,7 +176,7 @@ def test_no_two_packages_hold_files_of_one_name_but_their_config():
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_exactly_the_sections_it_reads(name):
     read = sections(STAGES[name]) + WITHOUT_EFFECT.get(name, [])
-    assert sorted(read) == probe(module_of(STAGES[name]))["sections"]
+    assert sorted(read) == loaded(name)["sections"]
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -24,7 +24,7 @@ from tests.support.forked import PATIENCE_S, in_two_processes
 from tests.support.tiny_student import student
 from tests.support.train_split import make_split, samples_of
 from tests.support.trainings import NEVER, Watched, method_of, plan, train
-from tests.test_loop import METHOD_RUNS, ROOT, of_project
+from tests.test_methods import METHOD_RUNS, ROOT, of_project
 
 EXCHANGING = exchanging.__name__
 NETWORK_RUNS = ("unet", "deeplabv3", "segformer")
