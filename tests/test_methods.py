@@ -1,6 +1,9 @@
 """Every method trains in the loop, resumes to the same bits, and learns from trusted labels."""
 
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +79,22 @@ def test_every_method_learns_from_trusted_labels(split, run):
     _, history = train(network, samples, plan_, lambda _: 0.0, split=split)
     assert ("loss_trusted" in history.epochs[0]) == (run not in ("boxes2pixels", *PIXEL_RUNS))
     assert math.isfinite(history.epochs[0]["loss"])
+
+
+ALONE = """
+import importlib, json, sys
+found = {}
+for name in sys.argv[1:]:
+    package = name.rpartition(".")[0]
+    importlib.import_module(name)
+    found[name] = [other for other in list(sys.modules) if other.startswith(f"{package}.")]
+    for other in found[name]:
+        del sys.modules[other]
+print(json.dumps(found))
+"""
+
+
+def test_no_method_and_no_network_imports_another():
+    modules = [f"stages.{package}.{name}" for package in ("methods", "networks") for name in plugins.names(package)]
+    run = subprocess.run([sys.executable, "-c", ALONE, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == {name: [name] for name in modules}

@@ -147,25 +147,6 @@ def test_dvc_yaml_names_folders_and_stays_readable():
         assert [path for path in declared_code(name) if path.endswith(".py")] in ([own], []), name
 
 
-ALONE = """
-import importlib, json, sys
-found = {}
-for name in sys.argv[1:]:
-    package = name.rpartition(".")[0]
-    importlib.import_module(name)
-    found[name] = [other for other in list(sys.modules) if other.startswith(f"{package}.")]
-    for other in found[name]:
-        del sys.modules[other]
-print(json.dumps(found))
-"""
-
-
-def test_no_method_and_no_network_imports_another():
-    modules = [f"stages.{package}.{name}" for package in ("methods", "networks") for name in plugins.names(package)]
-    run = subprocess.run([sys.executable, "-c", ALONE, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == {name: [name] for name in modules}
-
-
 def test_no_two_packages_hold_files_of_one_name_but_their_config():
     homes = defaultdict(list)
     for file in (ROOT / "stages").rglob("*.py"):
