@@ -13,17 +13,11 @@ from stages.networks.baseline import IMAGENET_MEAN, IMAGENET_STD, LITE0, Encoder
 from stages.student.config import NetworkConfig, ViewParams
 from stages.student.efficientnet_lite0 import load_weights
 from stages.student.segmenter import load_student, save_student
-from stages.training import loop
 from tests.support.train_split import samples_of
-from tests.support.trainings import plan, train
+from tests.support.trainings import few_frequency_samples, plan, train  # noqa: F401  a fixture among them
 
 FINE_ALONE = {"method": "boxes2pixels", "fine": 1.0, "binary": None, "beta": None, "selfcorr": None}
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
-
-
-@pytest.fixture(autouse=True)
-def few_frequency_samples(monkeypatch):
-    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
 def config(design: str, encoder: str | None = None, width: int = 16, size_px: int = 56) -> NetworkConfig:

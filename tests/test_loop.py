@@ -14,14 +14,9 @@ from stages.training import loop
 from stages.training.loop import weights_of
 from tests.support.tiny_student import student
 from tests.support.train_split import PLAIN, samples_of
-from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
+from tests.support.trainings import NEVER, Watched, few_frequency_samples, plan, stopped_at, train  # noqa: F401  a fixture among them
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def few_frequency_samples(monkeypatch):
-    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
 def test_a_short_run_learns_and_does_not_collapse(split):

@@ -15,18 +15,12 @@ from stages.common.params import load_params
 from stages.masks import rle
 from stages.plan import Params, resolve
 from stages.student import plugins
-from stages.training import loop
 from stages.training.config import Plan
 from tests.support.tiny_student import student
 from tests.support.train_split import samples_of
-from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
+from tests.support.trainings import NEVER, Watched, few_frequency_samples, plan, stopped_at, train  # noqa: F401  a fixture among them
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def few_frequency_samples(monkeypatch):
-    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
 def of_project(run: str) -> Plan:

@@ -120,21 +120,26 @@ numbers = st.one_of(
 lines = st.lists(st.lists(numbers, max_size=7).map(" ".join), max_size=5).map("\n".join).map(str.encode)
 
 
-def check_findings(root: Path, said: dict | str, file: str) -> None:
-    """Either the stage succeeded with all other images, or its error is one line about the file."""
+def ingested_with(root: Path, file: str, data: bytes) -> dict | str:
+    """What ingest says of a sound data set with `data` as one of its files.
+
+    Either the stage succeeds with all other images, or its error is one line about the file.
+    """
+    if not root.exists():
+        sound(root)
+    put(root / file, data)
+    said = ingest_or_error(root, max_bad_share=0.5)
     if isinstance(said, str):
-        assert len(said.splitlines()) == 1 and file in said, said
+        assert len(said.splitlines()) == 1 and Path(file).name in said, said
     else:
         assert images_by_id(root).keys() | {"train/x", "test/h"} >= BASE_IDS
+    return said
 
 
 @any_input
 @given(damaged(tuple(WHOLE.values())))
 def test_any_bytes_as_an_image(tmp_path, data):
-    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
-    put(root / "images/train/x.png", data)
-    said = ingest_or_error(root, max_bad_share=0.5)
-    check_findings(root, said, "x.png")
+    said = ingested_with(tmp_path / "set", "images/train/x.png", data)
     if isinstance(said, dict):
         assert said["train"]["images"] + said["train"]["rejected_images"] == 5
 
@@ -142,10 +147,7 @@ def test_any_bytes_as_an_image(tmp_path, data):
 @any_input
 @given(st.one_of(st.binary(max_size=200), lines))
 def test_any_bytes_and_any_rows_as_labels(tmp_path, data):
-    root = tmp_path / "set" if (tmp_path / "set").exists() else sound(tmp_path / "set")
-    put(root / "labels/train/a.txt", data)
-    said = ingest_or_error(root, max_bad_share=0.5)
-    check_findings(root, said, "a.txt")
+    said = ingested_with(tmp_path / "set", "labels/train/a.txt", data)
     if isinstance(said, dict):
         rows = sum(
             bool(row.decode(errors="replace").strip()) for row in data.removeprefix(b"\xef\xbb\xbf").splitlines()

@@ -4,23 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from benchmarks import speed, students
 from stages.teacher.sam import save_sam
-from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
-
-ROOT = Path(__file__).parents[2]
-SIZE_PX = 56
-DEEPER = TINY | {"depth": 11}
+from tests.test_speed import ROOT
 
 MEASURE = """
 import json, sys
 from pathlib import Path
 from benchmarks import speed
-from tests.end_to_end.test_benchmarks import DEEPER, SIZE_PX
+from tests.test_speed import DEEPER, SIZE_PX
 folder = Path(sys.argv[1])
 speed.RASTERIZED = 2
 found = speed.measure(DEEPER, SIZE_PX, 16, folder / "teacher", 1, folder / "work")

@@ -14,14 +14,8 @@ from stages.student import inference
 from stages.student.segmenter import save_student
 from tests.support.tiny_student import SIZES_HW, image_of
 from tests.support.train_split import samples_of
-from tests.support.trainings import NEVER, Watched, plan, stopped_at, train
-from tests.test_baseline import (
-    FINE_ALONE,
-    SMALL,
-    baseline,
-    bytes_of,
-    few_frequency_samples,  # noqa: F401  a fixture
-)
+from tests.support.trainings import NEVER, Watched, few_frequency_samples, plan, stopped_at, train  # noqa: F401  a fixture among them
+from tests.test_baseline import FINE_ALONE, SMALL, baseline, bytes_of
 
 
 @pytest.mark.parametrize("design", SMALL)

@@ -3,6 +3,7 @@
 import itertools
 import signal
 
+import pytest
 import torch
 from torch.utils.data import Dataset
 
@@ -10,6 +11,7 @@ from stages.common.errors import Stopped
 from stages.losses.method import Method, TrainSplit
 from stages.student import plugins
 from stages.student.segmenter import Segmenter
+from stages.training import loop
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
 from stages.training.processes import ALONE
@@ -18,6 +20,12 @@ from tests.support.train_split import UNREAD
 CPU = torch.device("cpu")
 NEVER = 10**9
 LOSS = {"method": "boxes2pixels", "fine": 0.5, "binary": 0.5, "beta": 0.4}
+
+
+@pytest.fixture(autouse=True)
+def few_frequency_samples(monkeypatch):
+    """For the modules that import it: class frequencies of 16 samples."""
+    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
 
 
 def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
