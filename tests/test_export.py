@@ -29,7 +29,7 @@ from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
 from stages.runtime.tensorrt_fit import obstacles
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
-from tests.support.tiny_student import decided_student, image_of, tiny_export
+from tests.support.tiny_student import TINY, decided_student, image_of, student, tiny_export
 from tests.support.wall import behind_wall, not_in
 
 ROOT = Path(__file__).parent.parent
@@ -151,6 +151,15 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypa
         make(work, "refused", Format.onnx)
     assert not (work / "refused").exists()
     assert re.search(r"mask agreement [\d.]+ % of [\d,]+ pixels, .*largest logit difference", capsys.readouterr().out)
+
+
+def test_every_side_that_a_student_may_have_can_be_exported(work, tmp_path):
+    """With patches of 16 px, or convolutions, it need not be a multiple of 14."""
+    save_student(student(size_px=64, timm_kwargs=TINY | {"patch_size": 16}), tmp_path / "student")
+    export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, tables=work / "tables")
+    exported = open_network(tmp_path / "onnx", "cpu")
+    assert exported.view.size_px == 64
+    assert exported.predict(image_of((57, 99))).labels.shape == (57, 99)
 
 
 def test_nothing_is_overwritten_but_an_export_by_force(work):

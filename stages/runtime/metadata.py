@@ -6,7 +6,7 @@ Each field of `Metadata` is one property of the file, its value as JSON: ONNX's 
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class Metadata(Section):
     metadata_version: Literal[1] = 1
     names: list[str] = Field(min_length=1)
     scale: Literal["native", "stretch"]
-    size_px: int = Field(ge=28, multiple_of=14)
+    size_px: Annotated[int, ViewParams.model_fields["size_px"]]
     overlap: float = OVERLAP
     blending: str = (
         "tiles evenly spread over the image, padded by its last row and column to size_px, with at least `overlap`; "
