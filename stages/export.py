@@ -74,7 +74,10 @@ def main(
                 print(f"{out}: not for TensorRT: {obstacle}")
         found = compare(torch_runner(folder, "cpu"), exported, sample_tiles(tables, "val", view))
         print(f"{out}: {found}")
-        check(found, INT8 if int8 else EXACT, str(out))
+        try:
+            check(found, INT8 if int8 else EXACT, str(out))
+        except UserError as error:
+            raise UserError(f"{error}; nothing was written") from None
         write_json(part / "export.json", {"format": format.value, **about.model_dump(), "parity": found.as_json()})
         write_digests(part)
 

@@ -240,7 +240,7 @@ def test_an_export_is_compared_with_its_student_again_and_with_another_it_fails(
     with torch.no_grad():
         other.fine.logits.weight.mul_(-1)
     save_student(other, tmp_path / "other")
-    with pytest.raises(UserError, match="differs from the student: mask agreement under"):
+    with pytest.raises(UserError, match=r"differs from the student: mask agreement under .*difference \S+\)$"):
         compare_command.main(tmp_path / "other", work / "onnx", work / "tables")
 
 

@@ -70,4 +70,4 @@ def check(found: Parity, allowed: Tolerance, what: str) -> None:
     elif allowed.logit is not None and found.largest_logit_difference > allowed.logit:
         problems.append(f"logits further apart than {allowed.logit:g}")
     if problems:
-        raise UserError(f"{what}: differs from the student: {', '.join(problems)} ({found}); nothing was written")
+        raise UserError(f"{what}: differs from the student: {', '.join(problems)} ({found})")
