@@ -27,6 +27,7 @@ from stages.data.tables import (
     write_table,
 )
 from stages.evaluation import predicting, seed_runs
+from stages.evaluation.card import as_markdown
 from stages.evaluation.predictions import stream_predictions
 from stages.evaluation.probabilities import STEPS, decode_shares
 from stages.masks import rle
@@ -401,6 +402,12 @@ def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, stud
     assert "| score | argmax | operating point |" in card
     assert "| data set | set: 0 train, 2 val, 3 test images |" in card
     assert "by the SAM teacher vit_b," in card
+
+
+def test_a_bar_in_a_name_does_not_end_a_cell_of_the_card():
+    result = {"operating_point": {}, "test": None, "test_not_scored": "no images"}
+    text = as_markdown("run", {"facts": [["task", "defects: a|b"]], "not_tested": []}, result)
+    assert r"| task | defects: a\|b |" in text.splitlines()
 
 
 def test_without_a_wish_argmax_stays_and_is_scored_once(tmp_path, student):

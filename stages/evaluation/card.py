@@ -38,7 +38,8 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
     """The card with the scores of `result`."""
     point, test = result["operating_point"], result["test"]
     lines = [f"# Model card: {run}", "", "| | |", "|---|---|"]
-    lines += [f"| {heading} | {text} |" for heading, text in card["facts"]]
+    # names of classes and folders may hold what ends a cell
+    lines += ["| {} | {} |".format(heading, text.replace("|", r"\|")) for heading, text in card["facts"]]
     lines += ["", "## Scores", ""]
     if test is None:
         lines.append(f"Not tested: {result['test_not_scored']}.")
