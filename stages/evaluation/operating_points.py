@@ -164,7 +164,7 @@ def _place(counts: Counts, class_id: int, wish: Wish) -> tuple[int, bool]:
 
 
 def curves(counts: Counts, names: Sequence[str]) -> dict[str, object]:
-    """For JSON: `thresholds`, and per class the lists that belong to them; calibration as `Confidence.as_json`."""
+    """For JSON: `thresholds`, per class the lists that belong to them, and the number of `images`."""
     found = {}
     for class_id, name in enumerate(names):
         true_pos, false_pos = counts.pixels[class_id].T
