@@ -31,9 +31,9 @@ AP_IOUS = (0.1, *np.linspace(0.5, 0.95, 10))
 
 
 class Detected(NamedTuple):
-    """The regions of one image, true and predicted, as annotations in COCO's form."""
+    """The regions of one image, true and predicted, as annotations in COCO's form; ready for JSON."""
 
-    size_hw: tuple[int, int]
+    size_hw: list[int]
     true: list[dict]
     predicted: list[dict]
 
@@ -43,7 +43,7 @@ def detected(true: Regions, predicted: Regions, scores: Sequence[float]) -> Dete
     own = [
         {**one, "score": float(scores[place])} for one, place in zip(_coded(predicted), predicted.places, strict=True)
     ]
-    return Detected(true.index.shape, _coded(true), own)
+    return Detected(list(true.index.shape), _coded(true), own)
 
 
 def average_precision(detections: Iterable[Detected], names: Sequence[str]) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _coded(found: Regions) -> list[dict]:
         annotations.append(
             {
                 "category_id": int(found.class_ids[number - 1]),
-                "segmentation": {"size": list(found.index.shape), "counts": code},
+                "segmentation": {"size": list(found.index.shape), "counts": code.decode("ascii")},
                 "area": int(found.areas_px[number - 1]),
                 "iscrowd": 0,
             }

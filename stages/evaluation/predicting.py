@@ -1,5 +1,6 @@
 """The images of val and test, predicted and scored shard by shard, and the label maps that they are compared with."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from stages.evaluation.config import EvaluateParams
 from stages.evaluation.defect_metrics import counts_of, outcome
 from stages.evaluation.operating_points import Counts, Watch
 from stages.evaluation.probabilities import encode_shares
-from stages.evaluation.scored_shards import DRAWN, FILE, as_json, at_resolution, write_scored
+from stages.evaluation.scored_shards import DRAWN, FILE, at_resolution, write_scored
 from stages.masks import rle
 from stages.masks.shards import apart, stream_masks
 from stages.metrics.scores import confusion
@@ -109,7 +110,7 @@ class Evaluate:
                 found = outcome(truth, labels)
                 row[f"{prefix}confusion"] = confusion(truth, labels, classes + 1).ravel()
                 row[f"{prefix}defects"] = counts_of(found)
-                row[f"{prefix}regions"] = as_json(detected(found.true, found.predicted, scores))
+                row[f"{prefix}regions"] = json.dumps(detected(found.true, found.predicted, scores))
         if image["judged"] is not None:
             truth = at_resolution(decode_label_map(image["judged"]), self.values)
             counts.append(watch.counts(truth))

@@ -61,7 +61,7 @@ def at_resolution(pixels: np.ndarray, values: EvaluateParams) -> np.ndarray:
 
 def write_scored(path: Path, rows: Sequence[dict], counts: Sequence[Counts]) -> None:
     """Write the rows of one shard and the counts of its images."""
-    total = json.dumps(_listed(reduce(add, counts)) if counts else None)
+    total = json.dumps(reduce(add, counts) if counts else None, default=np.ndarray.tolist)
     write_table(path, SCORED.with_metadata({COUNTS: total}), list(rows))
 
 
@@ -85,7 +85,7 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: st
         if counts is not None:
             total.confusion.append(np.array(counts).reshape(shape))
             total.defects.append(np.array(row[f"{prefix}defects"]))
-            total.detected.append(_detected(row[f"{prefix}regions"]))
+            total.detected.append(Detected(*json.loads(row[f"{prefix}regions"])))
         if row["point_confusion"] is not None:
             total.at_point.append((np.array(row["point_confusion"]).reshape(shape), np.array(row["point_defects"])))
         return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
@@ -95,24 +95,6 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: st
     ours = (row for row in rows if not prefix or row[f"{prefix}confusion"] is not None)
     write_predictions(predictions, map(added, ours))
     return total
-
-
-def as_json(found: Detected) -> str:
-    """What `_detected` reads."""
-    return json.dumps(found, default=lambda code: code.decode("ascii"))
-
-
-def _detected(text: str) -> Detected:
-    size_hw, *both = json.loads(text)
-    for one in (one for each in both for one in each):
-        one["segmentation"]["counts"] = one["segmentation"]["counts"].encode("ascii")
-    return Detected(tuple(size_hw), *both)
-
-
-def _listed(counts: Counts) -> list:
-    return [
-        [part.tolist() for part in one] if isinstance(one, Confidence) else np.asarray(one).tolist() for one in counts
-    ]
 
 
 def _counts(found: list) -> Counts:
