@@ -33,8 +33,7 @@ from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
 from stages.evaluation.operating_points import choose
 from stages.evaluation.scored_shards import DRAWN, Scored, gather
 from stages.evaluation.seed_runs import SPLITS, SeedRuns
-from stages.evaluation.split_metrics import split_metrics
-from stages.evaluation.tally import operating_points
+from stages.evaluation.tally import operating_points, split_metrics
 from stages.student.config import read_config
 from stages.student.decision import DECISION, Decision
 
@@ -82,7 +81,7 @@ def main(
                 finished, folder = run_of(seed, split, decision), part / str(seed)
                 tallies[split].append(scored := gather(finished, len(names), folder / f"{split}.parquet"))
                 if split == "val":
-                    if run_of.val.drawn:
+                    if run_of.val_drawn:
                         by_hand.append(gather(finished, len(names), folder / f"{VAL_TRUSTED}.parquet", DRAWN))
                     if values.operating_point != "argmax":
                         run_of.stop_at_failures()
@@ -99,7 +98,7 @@ def main(
                 result["val_not_scored"] = f"all of val is trusted: see {VAL_TRUSTED}"
             else:
                 result["val"]["images_without_truth"] = 0  # they are in the other one
-        by = run_of.val.chosen_on
+        by = f"{run_of.judged_by} of val"
         result["operating_point"], drawn = operating_points(tallies, *zip(*chosen, strict=True), by, names, values)
         write_sealed(part / "curves.json", drawn)
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their

@@ -35,7 +35,6 @@ UNUSED = {
     "evaluate": {"stages/masks/labelmap.py", "stages/evaluation/palette.py"},
     "report": {
         "stages/masks/labelmap.py",
-        "stages/evaluation/split_metrics.py",
         "stages/evaluation/average_precision.py",
         "stages/evaluation/card.py",
         "stages/evaluation/confidence.py",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -48,18 +47,6 @@ REFERENCES = pa.schema(
 )
 """Images with label maps as PNG, null where there is none: what scores are against, those of what people drew, and what
 operating points are chosen on."""
-
-
-class ValMasks(NamedTuple):
-    """`drawn`: whether people drew any pixel of val for training. `judged_by`: what operating points are chosen on."""
-
-    drawn: bool
-    judged_by: str
-
-    @property
-    def chosen_on(self) -> str:
-        """`judged_by`, for the model card."""
-        return f"{self.judged_by} of val"
 
 
 @dataclass(frozen=True)
@@ -170,12 +157,13 @@ def references(split: str, tables: Path, masks: Path, truth: Path, judged_by: st
         raise UserError(f"{where}, which images.parquet lacks or has elsewhere; run the ingest stage")
 
 
-def val_masks(masks: Path, truth: Path) -> ValMasks:
-    """What there is of val. Human masks judge where there is at least one, else what people drew, else SAM's."""
+def val_masks(masks: Path, truth: Path) -> tuple[bool, str]:
+    """Whether people drew any pixel of val for training, and what operating points are judged by: human masks where
+    there is at least one, else what people drew, else SAM's."""
     rows = stream_masks(masks / "val", ["height", "width", "trusted"])
     drawn = any(row["trusted"] and rle.area(row["trusted"], (row["height"], row["width"])) for row in rows)
     human = count_rows(truth / "val.parquet", TRUTH) > 0
-    return ValMasks(drawn, HUMAN if human else DRAWN_BY_HAND if drawn else SAM)
+    return drawn, HUMAN if human else DRAWN_BY_HAND if drawn else SAM
 
 
 def _apart(png: bytes, trusted: bytes | None) -> dict[str, bytes]:

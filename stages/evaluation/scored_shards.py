@@ -41,13 +41,15 @@ holds the sum of the images' `Counts`."""
 
 @dataclass
 class Scored:
-    """A split as one student predicts it. `images`: all of them; the lists hold those with a label map."""
+    """A split as one student predicts it. `images`: all of them; the lists hold those with a label map, `point_` those
+    that the operating point was scored on."""
 
     images: int = 0
     confusion: list[np.ndarray] = field(default_factory=list)
     defects: list[np.ndarray] = field(default_factory=list)
     detected: list[Detected] = field(default_factory=list)
-    at_point: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    point_confusion: list[np.ndarray] = field(default_factory=list)
+    point_defects: list[np.ndarray] = field(default_factory=list)
     counts: Counts | None = None
 
 
@@ -87,7 +89,8 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: st
             total.defects.append(np.array(row[f"{prefix}defects"]))
             total.detected.append(Detected(*json.loads(row[f"{prefix}regions"])))
         if row["point_confusion"] is not None:
-            total.at_point.append((np.array(row["point_confusion"]).reshape(shape), np.array(row["point_defects"])))
+            total.point_confusion.append(np.array(row["point_confusion"]).reshape(shape))
+            total.point_defects.append(np.array(row["point_defects"]))
         return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
 
     shards = [done.folder / FILE for done in finished if not done.failures]

@@ -23,7 +23,7 @@ SPLITS = ("val", "test")
 class SeedRuns:
     """`model`: folder with one student per seed; `folders`: of tables, masks and truth. `finished`: all shards done.
 
-    The report shows the first of `seeds`.
+    The report shows the first of `seeds`. `val_drawn`, `judged_by`: see `val_masks`.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class SeedRuns:
         self.values, self.device, self.engine = values, device, engine
         source = read_dataset(folders[0] / "dataset.json")
         self.source = Dataset(source.root.resolve(), source.names, source.white_level)
-        self.val = val_masks(*folders[1:])
+        self.val_drawn, self.judged_by = val_masks(*folders[1:])
         self.rows = {split: count_rows(folders[0] / split / "images.parquet", IMAGES) for split in SPLITS}
         self.finished: list[Done] = []
 
     def __call__(self, seed: int, split: str, decision: Decision | None, numbers: range | None = None) -> list[Done]:
         """The shards of a split, or those with `numbers`. Test with a `decision` is scored with it beside argmax."""
         work = self._work(seed, decision)
-        jobs = jobs_of(split, *self.folders, self.val.judged_by if split == "val" else HUMAN)
+        jobs = jobs_of(split, *self.folders, self.judged_by if split == "val" else HUMAN)
         total = self.rows[split] if numbers is None else None
         # without numbers to the very end, where the tables' last check is
         asked = jobs if numbers is None else some_of(jobs, numbers)

@@ -1,4 +1,4 @@
-"""Operating points of a run, for its metrics and the report's curves, from what its students make of val and test."""
+"""All metrics of a run, from what its students make of val and test: of each split, and of its operating points."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -6,9 +6,10 @@ from operator import add
 
 import numpy as np
 
+from stages.evaluation.average_precision import average_precision
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.config import EvaluateParams, Wish
-from stages.evaluation.defect_metrics import summarise_defects
+from stages.evaluation.defect_metrics import mean_over_seeds, summarise_defects
 from stages.evaluation.operating_points import curves
 from stages.evaluation.scored_shards import Scored
 from stages.evaluation.summary import summarise
@@ -16,12 +17,23 @@ from stages.metrics.scores import defined
 from stages.student.decision import Decision
 
 
-def scores_at_point(tallies: Sequence[Scored], names: Sequence[str], bootstrap: BootstrapParams) -> dict | None:
-    """All scores of the split with the students' decisions, as `split_metrics` gives them for argmax."""
-    if not tallies[0].at_point:
-        return None
-    pixels, defects = (np.stack([[one[place] for one in t.at_point] for t in tallies], 1) for place in (0, 1))
-    return summarise(pixels, names, bootstrap) | {"defects": summarise_defects(defects, bootstrap)}
+def split_metrics(
+    split: str, seeds: Sequence[Scored], names: tuple[str, ...], bootstrap: BootstrapParams
+) -> dict[str, object]:
+    """{split: metrics}, or {split: None} and the reason under `<split>_not_scored`. `seeds`: one per student."""
+    images, scored = seeds[0].images, len(seeds[0].confusion)
+    if scored:
+        counts = np.stack([seed.confusion for seed in seeds], axis=1)
+        found = summarise_defects(np.stack([seed.defects for seed in seeds], axis=1), bootstrap)
+        found |= mean_over_seeds([average_precision(seed.detected, names) for seed in seeds])
+        return {
+            split: summarise(counts, names, bootstrap) | {"images_without_truth": images - scored, "defects": found}
+        }
+    reason = (
+        f"none of the {images} {split} images has pixel truth: masks lie in a folder `masks` where their images' "
+        "folder `images` is, under the same names, as .png"
+    )
+    return {split: None, f"{split}_not_scored": reason if images else f"the data set has no {split} images"}
 
 
 def operating_points(
@@ -59,5 +71,10 @@ def operating_points(
         drawn[split] = curves(reduce(add, known), names) | {
             "calibration": [confidence.curve(decision.temperature) for confidence, decision in seeds]
         }
-    found["test"] = scores_at_point(tallies["test"], names, values.bootstrap)
+    found["test"] = None
+    if tallies["test"][0].point_confusion:
+        pixels = np.stack([tally.point_confusion for tally in tallies["test"]], axis=1)
+        defects = np.stack([tally.point_defects for tally in tallies["test"]], axis=1)
+        of_defects = summarise_defects(defects, values.bootstrap)
+        found["test"] = summarise(pixels, names, values.bootstrap) | {"defects": of_defects}
     return found, drawn
