@@ -11,6 +11,7 @@ Exit status: 0 all done, 1 an error that the message explains, 3 done except for
 """
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -67,10 +68,8 @@ def lost_holes(found: Correction, exported: np.ndarray) -> bool:
     return not found.holes and not np.array_equal(exported, without_holes(exported))
 
 
-def cli() -> None:
-    """The console command."""
-    run(main)
-
+cli = partial(run, main)
+"""The console command."""
 
 if __name__ == "__main__":
     cli()

@@ -9,6 +9,7 @@ nothing is written.
 """
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -82,10 +83,8 @@ def main(
         write_digests(part)
 
 
-def cli() -> None:
-    """The console command."""
-    run(main)
-
+cli = partial(run, main)
+"""The console command."""
 
 if __name__ == "__main__":
     cli()

@@ -11,6 +11,7 @@ Exit status: 0 all done, 1 an error that the message explains, 3 done except for
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -100,10 +101,8 @@ def report(records: list[Record], cached: int, skipped: int, formats: Iterable[F
         raise typer.Exit(SOME_SKIPPED)
 
 
-def cli() -> None:
-    """The console command."""
-    run(main)
-
+cli = partial(run, main)
+"""The console command."""
 
 if __name__ == "__main__":
     cli()

@@ -7,6 +7,7 @@ Test images are never in it: what is trained on must not score. Once there is a 
 it differs from SAM, and what it is sure of outside of all boxes. Memory does not grow with the size of the masks.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -73,10 +74,8 @@ def main(
         print(f"{filled} masks have holes; polygons cannot hold them, so they are filled there")
 
 
-def cli() -> None:
-    """The console command."""
-    run(main)
-
+cli = partial(run, main)
+"""The console command."""
 
 if __name__ == "__main__":
     cli()

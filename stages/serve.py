@@ -9,6 +9,7 @@ no passwords and no encryption: where others can reach it, put a proxy in front.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -56,10 +57,8 @@ def main(
     )
 
 
-def cli() -> None:
-    """The console command."""
-    run(main)
-
+cli = partial(run, main)
+"""The console command."""
 
 if __name__ == "__main__":
     cli()
