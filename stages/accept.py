@@ -22,7 +22,7 @@ from stages.common.errors import UserError, printable, run
 from stages.common.options import Masks, Tables
 from stages.data.tables import decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
-from stages.reviewing.exported import Exported
+from stages.reviewing.exported import exported
 from stages.trusted.accepted import AcceptedMasks
 from stages.trusted.admission import Admission, described
 
@@ -40,13 +40,13 @@ def main(
     if missing := [file for file in files if not file.exists()]:
         raise UserError(f"{missing[0]}: no such file or folder")
     admission, accepted = Admission(tables), AcceptedMasks(out)
-    exported = Exported(masks)
+    exported_png = exported(masks)
     counts: Counter[str] = Counter()
     try:
         for found in (found for file in files for found in admission.read(file)):
             outcome, png = found, None
             if not isinstance(found, Refused):
-                png = exported.get(found.path)
+                png = exported_png(found.path)
                 outcome = accepted.take(found, admission.row_of[found.path]["sha256"], png)
             if isinstance(outcome, Refused):
                 typer.echo(printable(described(outcome)), err=True)

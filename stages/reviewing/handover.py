@@ -74,8 +74,8 @@ def reviewed(
 def write_table(path: Path, chosen: Sequence[Ranked], sources: Mapping[str, Source]) -> None:
     """CSV of the list: one row per image, the one most worth checking first."""
     rows = [
-        (rank, sources[entry.path].file, *entry[1:5], round(entry.score), twin, entry.reasons)
-        for rank, (entry, twin) in enumerate(chosen, start=1)
+        (rank, sources[one.path].file, one.path, one.sha256, one.split, one.boxes, round(one.score), twin, one.reasons)
+        for rank, (one, twin) in enumerate(chosen, start=1)
     ]
     write_csv(path, TABLE, rows)
 
