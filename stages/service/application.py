@@ -78,10 +78,10 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
         # work that is past its deadline keeps its place until it ends
         future.add_done_callback(done)
         async with asyncio.timeout(max(0, deadline - time.monotonic())):
-            found = await asyncio.wrap_future(future)
-        for name in found.classes:
+            body, classes = await asyncio.wrap_future(future)
+        for name in classes:
             counters.defects.labels(name).inc()
-        return Response(found.body, media_type=MEDIA_TYPES[answer])
+        return Response(body, media_type=MEDIA_TYPES[answer])
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:

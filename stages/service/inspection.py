@@ -53,12 +53,8 @@ class Busy(Exception):
     """As many uploads as may wait are waiting."""
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """`body`: bytes of the answer. `classes`: the class name of each defect."""
-
-    body: bytes
-    classes: list[str]
+Inspected = tuple[bytes, list[str]]
+"""The bytes of the answer, and the class name of each defect."""
 
 
 class Inspector:
@@ -109,7 +105,7 @@ class Inspector:
             Answer.mask: lambda: encode_label_map(record.labels()),
             Answer.overlay: lambda: overlay(image, record),
         }
-        return Inspected(makers[kind](), [self.network.names[defect.class_id] for defect in record.defects])
+        return makers[kind](), [self.network.names[defect.class_id] for defect in record.defects]
 
 
 def as_json(record: Record, names: list[str], mm_per_px: float | None) -> bytes:
