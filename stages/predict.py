@@ -23,7 +23,7 @@ from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
 from stages.engine.shard_jobs import shard_count, wanted
 from stages.formats.image_outputs import SHARD_IMAGES, Predict, jobs_of
-from stages.formats.inputs import Source, file_in, find_images, shared_folder, unread_images
+from stages.formats.inputs import file_in, find_images, shared_folder, unread_images
 from stages.formats.measured_defects import Record
 from stages.formats.outputs import existing_records, read_record, write_output
 from stages.formats.scale import scales_of
@@ -64,13 +64,14 @@ def main(
     numbers = wanted(shards, total := shard_count(len(sources), SHARD_IMAGES))
     sources = sources[numbers.start * SHARD_IMAGES : numbers.stop * SHARD_IMAGES]
     known = existing_records(sources, out, folders, network.identity, force)
-    todo = [source for source in sources if force or source.name not in known or missing(source, out, folders)]
+    done = {name for name in known if all(file_in(out / folder, name).is_file() for folder in folders)}
+    todo = [source for source in sources if force or source.name not in done]
     skipped = unread_images(inputs, out)
     work = Predict(network.identity, model.resolve(), device, operating_point, out.resolve(), folders, force, network)
     with progress((), "predict", "images", total=len(todo)) as bar:
         where = Engine(engine, ray_address, gpus_per_task)
-        for done in run_jobs(work, jobs_of(todo, set(known)), where, bar):
-            skipped |= dict(done.failures)
+        for shard in run_jobs(work, jobs_of(todo, set(known)), where, bar):
+            skipped |= dict(shard.failures)
     for file, reason in skipped.items():
         print(printable(f"skipped: {file}: {reason}"), file=sys.stderr)
     cached, records = len(sources) - len(todo), []
@@ -83,11 +84,6 @@ def main(
     else:
         typer.echo(f"shards {shards} of {total}; without --shards the command completes the output", err=True)
     report(records, cached, len(skipped), format, out)
-
-
-def missing(source: Source, out: Path, folders: Iterable[str]) -> bool:
-    """Whether one of the image's own files does not exist yet."""
-    return not all(file_in(out / folder, source.name).is_file() for folder in folders)
 
 
 def report(records: list[Record], cached: int, skipped: int, formats: Iterable[Format], out: Path) -> None:
