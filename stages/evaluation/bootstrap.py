@@ -14,6 +14,9 @@ from stages.common.params import Section
 COUNTS_AT_ONCE = 2**21
 """Bounds the memory of the draws, (resamples x images), whatever the size of the split."""
 
+LEVEL = 0.95
+"""Of all intervals."""
+
 
 class BootstrapParams(Section):
     """Number of resamples and the seed of their draws."""
@@ -52,15 +55,15 @@ def resampled_means(values: np.ndarray, params: BootstrapParams) -> np.ndarray:
     return np.where(np.isnan(values).any(axis=1), np.nan, means)
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Central `level` interval of (samples,) resampled metrics.
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """Central interval of (samples,) resampled metrics.
 
     Resamples in which the metric is undefined (NaN) are left out; (NaN, NaN) when it is undefined in all.
     """
     values = values[~np.isnan(values)]
     if not values.size:
         return np.nan, np.nan
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -54,8 +54,6 @@ def paired_differences(
     Both are (N, S, K+1, K+1) counts of the same images and seeds in the same order, and share the resamples, so that
     the difficulty of an image cancels. Raises ValueError when the shapes differ.
     """
-    if counts.shape != baseline.shape:
-        raise ValueError(f"runs to compare were scored on different images: {counts.shape} and {baseline.shape}")
     pair = np.stack([counts, baseline], axis=1)
     points, resampled = score_arrays(pair.sum(axis=0), names), score_arrays(resampled_sums(pair, bootstrap), names)
     found = {}
