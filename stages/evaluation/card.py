@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, count_rows
+from stages.evaluation.config import wish_in_words
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
@@ -68,11 +69,10 @@ def _backbone(config: NetworkConfig) -> str:
 def _point(point: Mapping) -> str:
     if point["wish"] == "argmax":
         return "argmax"
-    wish = ", ".join(f"{key} {value:g}" for key, value in point["wish"].items())
     each = [f"{own['thresholds']}, at least {own['least_area_px']} px" for own in point["by_seed"]]
     missed = sorted({name for own in point["by_seed"] for name, reached in own["fulfilled"].items() if not reached})
     unmet = f"; not reached on val by {', '.join(missed)}" if missed else ""
-    return f"{wish}, chosen on {point['chosen_on']}: thresholds {'; '.join(each)}{unmet}"
+    return f"{wish_in_words(point['wish'])}, chosen on {point['chosen_on']}: thresholds {'; '.join(each)}{unmet}"
 
 
 def _calibration(error: Mapping | None) -> str:

@@ -1,5 +1,6 @@
 """Sections `evaluate`, `seeds` and `rows` of params.yaml."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -41,6 +42,11 @@ class Wish(Section):
 
 
 OperatingPoint = Literal["argmax"] | Wish
+
+
+def wish_in_words(wish: str | Mapping[str, float]) -> str:
+    """The wish in metrics/RUN.json: `argmax`, or for example `recall 0.9`."""
+    return wish if isinstance(wish, str) else ", ".join(f"{key} {value:g}" for key, value in wish.items())
 
 
 class TeacherName(Section):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from stages.evaluation.config import wish_in_words
 from stages.evaluation.palette import colour_of_class
 from stages.evaluation.probabilities import STEPS
 from stages.reporting.charts import curve_chart
@@ -35,7 +36,7 @@ def thresholds_of(point: Mapping, curves: Mapping[str, dict | None], names: Sequ
         "split": split,
         "images": own["images"],
         "charts": charts,
-        "wish": _wish(point),
+        "wish": wish_in_words(point["wish"]),
         "chosen_on": point["chosen_on"],
         "error": UNDEFINED if error["after"] is None else f"{error['before']:.3f} → {error['after']:.3f}",
         "slider": json.dumps(
@@ -58,9 +59,3 @@ def _chart(title: str, own: Mapping, key: str, names: Sequence[str]) -> Markup:
 
 def _pairs(across: Sequence[float | None], up: Sequence[float | None]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in zip(across, up, strict=True) if x is not None and y is not None]
-
-
-def _wish(point: Mapping) -> str:
-    if point["wish"] == "argmax":
-        return "argmax"
-    return ", ".join(f"{key} {value:g}" for key, value in point["wish"].items())
