@@ -21,7 +21,6 @@ from stages.evaluation.predictions import Prediction, write_predictions
 from stages.evaluation.probabilities import encode_shares
 from stages.evaluation.summary import summarise
 from stages.metrics.scores import confusion
-from stages.reporting import near_pairs
 from tests.support.mask_shards import write_split
 
 NAMES = ("dirt", "damage")
@@ -92,7 +91,8 @@ def build(
         truth = {"height": SIZE_HW[0], "width": SIZE_HW[1], "mask_png": encode_label_map(LABELS)}
         known = image_ids if split == "test" and test_truth else []
         write_table(root / "truth" / f"{split}.parquet", TRUTH, [{"image_id": key, **truth} for key in known])
-    write_csv(root / "tables/near_duplicates.csv", near_pairs.COLUMNS, near)
+    columns = ("distance", "split", "path", "other_split", "other_path")
+    write_csv(root / "tables/near_duplicates.csv", columns, near)
     for number, name in enumerate(runs):
         metrics: dict[str, object] = {"resolution": "native", "seeds": [7], "operating_point": POINT}
         metrics["card"] = {"facts": [["data set", f"the set of {name}"]], "not_tested": ["Other cameras."]}
