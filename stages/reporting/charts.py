@@ -32,18 +32,18 @@ def scores_chart(metrics: Mapping[str, Mapping[str, dict | None]]) -> Markup:
     for row, (run, splits) in enumerate(metrics.items()):
         y = top + row * row_px
         parts.append(_text("strong", left, y + 12, _short(run)))
-        for split, class_, below in (("test", "test", 26), ("val", "val", 44)):
+        for split, below in (("test", 26), ("val", 44)):
             scores = splits[split]
             point = scores and scores["iou_bin"]
             if point is None:
-                parts.append(_text(f"{class_} end", WIDTH, y + below + 4, "not scored"))
+                parts.append(_text(f"{split} end", WIDTH, y + below + 4, "not scored"))
                 continue
             low, high = scores["iou_bin_low"], scores["iou_bin_high"]
             if low is not None and high is not None:
-                parts.append(_line(f"{class_} span", at(low), y + below, at(high), y + below))
+                parts.append(_line(f"{split} span", at(low), y + below, at(high), y + below))
             seeds = scores.get("iou_bin_by_seed", [])
             parts += [
-                _line(f"{class_} seed", at(value), y + below - 5, at(value), y + below + 5)
+                _line(f"{split} seed", at(value), y + below - 5, at(value), y + below + 5)
                 for value in seeds
                 if len(seeds) > 1 and value is not None
             ]
@@ -52,7 +52,7 @@ def scores_chart(metrics: Mapping[str, Mapping[str, dict | None]]) -> Markup:
             else:
                 where = _n(at(point) - 4.5), _n(y + below - 4.5)
                 parts.append(Markup('<rect class="val" x="{}" y="{}" width="9" height="9"/>').format(*where))
-            parts.append(_text(f"{class_} end", WIDTH, y + below + 4, f"{point:.3f}"))
+            parts.append(_text(f"{split} end", WIDTH, y + below + 4, f"{point:.3f}"))
     return _svg(height, "Binary IoU of every run with its interval; the values are in the tables.", parts)
 
 
