@@ -206,10 +206,12 @@ def test_a_rerun_writes_the_same_bytes(tmp_path):
 
 def test_the_teachers_own_scores_are_shown(tmp_path):
     build(tmp_path)
-    teacher = {"val": {"teacher": {"iou_bin": 0.625, "iou_bin_low": 0.5, "iou_bin_high": 0.75}}, "test": None}
-    write_sealed(tmp_path / "metrics/rasterize.json", teacher)
+    val, test = {"images": 7, "pseudo_masks": {"iou_bin": 0.625}}, {"images": 8, "not_scored": "no truth"}
+    write_sealed(tmp_path / "metrics/rasterize.json", {"val": val, "test": test})
     text, _ = run(tmp_path)
-    assert table_row(text, "The pseudo-masks against truth", "IoU_bin") == ["0.625 [0.500, 0.750]"]
+    assert table_row(text, "The pseudo-masks against truth", "images") == ["7", "8"]
+    assert table_row(text, "The pseudo-masks against truth", "not scored") == ["–", "no truth"]
+    assert table_row(text, "The pseudo-masks against truth", "IoU_bin") == ["0.625", "–"]
 
 
 @pytest.mark.parametrize("name", ["metrics/rasterize.json", "predictions/full/curves.json"])

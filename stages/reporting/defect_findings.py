@@ -25,28 +25,21 @@ UNITS = ("pixels", *(f"defects, IoU {iou:g}" for iou in IOUS))
 """What the teacher's errors are counted in."""
 
 
-class Predicted(NamedTuple):
-    """All P regions that one training, or the teacher, predicts. `areas_px`: (P,); `ious`: (P,) with the true defect
-    that each is matched with, 0 where it has no match."""
-
-    areas_px: np.ndarray
-    ious: np.ndarray
-
-
 @dataclass(frozen=True)
 class Defects:
     """D true defects over N = `images` images. `class_ids`, `areas_px`: (D,).
 
-    `who` is a run or TEACHER. `ious`: who -> (S, D), of each defect with its match, 0 where it has none, one row per
-    training seed (one for the teacher). `predicted`: who -> S times all that it predicts. `teacher_counts`: (N, 1, 6),
-    see `counts_of`. `corrected`: run -> (N, S, len(UNITS), 4, 2), see corrections.py.
+    `who` is TEACHER, which comes first, or a run. `ious`: who -> (S, D), of each defect with its match, 0 where it has
+    none, one row per training seed (one for the teacher). `predicted`: who -> S arrays (2, P) of the P regions that it
+    predicts: areas in pixels, and IoUs with their matches. `teacher_counts`: (N, 1, 6), see `counts_of`. `corrected`:
+    run -> (N, S, len(UNITS), 4, 2), see corrections.py.
     """
 
     images: int
     class_ids: np.ndarray
     areas_px: np.ndarray
     ious: dict[str, np.ndarray]
-    predicted: dict[str, list[Predicted]]
+    predicted: dict[str, list[np.ndarray]]
     teacher_counts: np.ndarray
     corrected: dict[str, np.ndarray]
 
@@ -80,21 +73,23 @@ def gather(images: Iterable[AlignedMaps], runs: Sequence[str], seeds: int) -> De
     """Outcomes over all `images`, one after another; None where there are none."""
     classes: list[np.ndarray] = []
     areas: list[np.ndarray] = []
-    outcomes: dict[str, list[list[_Slim]]] = {who: [[] for _ in range(seeds)] for who in runs} | {TEACHER: [[]]}
+    matched: dict[str, list[list]] = {TEACHER: [[]]} | {run: [[] for _ in range(seeds)] for run in runs}
+    teacher_counts: list[list[np.ndarray]] = []
     corrected: dict[str, list[list[np.ndarray]]] = {run: [] for run in runs}
     for image in images:
         true = regions(image.truth)
         classes.append(true.class_ids)
         areas.append(true.areas_px)
         teacher = outcome(image.truth, image.teacher, true)
-        outcomes[TEACHER][0].append(_slim(teacher))
+        matched[TEACHER][0].append(_matched(teacher))
+        teacher_counts.append([counts_of(teacher)])
         for run, maps in image.students.items():
             own = [outcome(image.truth, labels, true) for labels in maps]
             corrected[run].append(
                 [_corrected(image, teacher, labels, student) for labels, student in zip(maps, own, strict=True)]
             )
             for seed, student in enumerate(own):
-                outcomes[run][seed].append(_slim(student))
+                matched[run][seed].append(_matched(student))
     if not areas:
         return None
     return Defects(
@@ -102,11 +97,12 @@ def gather(images: Iterable[AlignedMaps], runs: Sequence[str], seeds: int) -> De
         class_ids=np.concatenate(classes),
         areas_px=np.concatenate(areas),
         ious={
-            who: np.stack([np.concatenate([one.true_iou for one in seed]) for seed in own])
-            for who, own in outcomes.items()
+            who: np.stack([np.concatenate([true for true, _ in seed]) for seed in own]) for who, own in matched.items()
         },
-        predicted={who: [_all_predicted(seed) for seed in own] for who, own in outcomes.items()},
-        teacher_counts=np.stack([[one.counts] for one in outcomes[TEACHER][0]]),
+        predicted={
+            who: [np.concatenate([own for _, own in seed], axis=1) for seed in each] for who, each in matched.items()
+        },
+        teacher_counts=np.array(teacher_counts),
         corrected={run: np.array(own) for run, own in corrected.items()},
     )
 
@@ -131,7 +127,7 @@ def tally(defects: Defects, who: str, group: Group) -> Tally:
 def false_positives_by_size(defects: Defects, who: str, iou: float) -> list[float]:
     """False positives per image at `iou`, mean over seeds, in each of SIZES_PX by their own area."""
     seeds = defects.predicted[who]
-    false = np.concatenate([one.areas_px[one.ious < iou] for one in seeds])
+    false = np.concatenate([areas_px[ious < iou] for areas_px, ious in seeds])
     return [float(group.members.sum() / len(seeds) / defects.images) for group in by_size(false)]
 
 
@@ -143,23 +139,9 @@ def corrections_of(defects: Defects, bootstrap: BootstrapParams) -> dict[str, di
     }
 
 
-class _Slim(NamedTuple):
-    """An outcome without its maps."""
-
-    true_iou: np.ndarray
-    areas_px: np.ndarray
-    predicted_iou: np.ndarray
-    counts: np.ndarray
-
-
-def _slim(found: Outcome) -> _Slim:
-    return _Slim(found.true_iou, found.predicted.areas_px, found.predicted_iou, counts_of(found))
-
-
-def _all_predicted(outcomes: Sequence[_Slim]) -> Predicted:
-    return Predicted(
-        np.concatenate([one.areas_px for one in outcomes]), np.concatenate([one.predicted_iou for one in outcomes])
-    )
+def _matched(found: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Of one image, what `Defects` holds of all: (D,) of `ious`, and (2, P) of `predicted`."""
+    return found.true_iou, np.stack([found.predicted.areas_px, found.predicted_iou])
 
 
 def _corrected(image: AlignedMaps, teacher: Outcome, labels: np.ndarray, student: Outcome) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from stages.evaluation.defect_metrics import FALSE_POSITIVES, IOUS, RECALLS
+from stages.evaluation.defect_metrics import IOUS
 from stages.reporting.corrections import KINDS
 from stages.reporting.defect_findings import (
     SIZES_PX,
@@ -17,16 +17,12 @@ from stages.reporting.defect_findings import (
 )
 from stages.reporting.score_tables import NOT_SCORED, UNDEFINED, Body, Cell, Table, cell, score_cell
 
-LOOSE, STRICT = (f"IoU {iou:g}" for iou in IOUS)
 SUMMARY_TITLES = {
-    **dict(zip(RECALLS, (f"recall, {LOOSE}", f"recall, {STRICT}"), strict=True)),
-    **dict(
-        zip(
-            FALSE_POSITIVES,
-            (f"false positives, {LOOSE}", f"false positives, {STRICT}", "without overlap"),
-            strict=True,
-        )
-    ),
+    "recall_defects_iou10": "recall, IoU 0.1",
+    "recall_defects_iou50": "recall, IoU 0.5",
+    "false_positives_per_image_iou10": "false positives, IoU 0.1",
+    "false_positives_per_image_iou50": "false positives, IoU 0.5",
+    "false_positives_per_image_no_overlap": "without overlap",
     "ap10": "AP10",
     "ap50": "AP50",
     "ap": "AP",
@@ -41,10 +37,8 @@ KIND_TITLES = {
 
 def summary_table(caption: str, runs: Mapping[str, dict | None], teacher: Mapping[str, object]) -> Table:
     """A row for the teacher, whose regions have no scores to rank them by, and one per run."""
-    rows = [(TEACHER, [score_cell(teacher, key) for key in SUMMARY_TITLES])]
-    for run, scores in runs.items():
-        own = scores and scores["defects"]
-        rows.append((run, [score_cell(own, key) if own else Cell(NOT_SCORED) for key in SUMMARY_TITLES]))
+    everyone = {TEACHER: teacher} | {run: scores and scores["defects"] for run, scores in runs.items()}
+    rows = [(who, [score_cell(own, key) for key in SUMMARY_TITLES]) for who, own in everyone.items()]
     return Table(caption, ["who", *SUMMARY_TITLES.values()], [Body(rows)])
 
 
@@ -67,7 +61,7 @@ def recall_table(caption: str, defects: Defects, names: Sequence[str]) -> Table:
 
     numbers = Body([("defects", [Cell(str(group.members.sum())) for group in groups])])
     columns = ["who", *(group.title for group in groups)]
-    return Table(caption, columns, [numbers, Body([row(who) for who in _everyone(defects)])])
+    return Table(caption, columns, [numbers, Body([row(who) for who in defects.ious])])
 
 
 def false_positives_table(caption: str, defects: Defects) -> Table:
@@ -79,7 +73,7 @@ def false_positives_table(caption: str, defects: Defects) -> Table:
         return who, [_both(*pair, "{:.2f}") for pair in pairs]
 
     columns = ["who", "all", *(title for title, _, _ in SIZES_PX)]
-    return Table(caption, columns, [Body([row(who) for who in _everyone(defects)])])
+    return Table(caption, columns, [Body([row(who) for who in defects.ious])])
 
 
 def corrections_table(caption: str, corrections: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> Table:
@@ -100,12 +94,8 @@ def corrections_table(caption: str, corrections: Mapping[str, Mapping[str, Mappi
     return Table(caption, ["run", *(KIND_TITLES[kind] for kind in KINDS)], bodies)
 
 
-def _everyone(defects: Defects) -> list[str]:
-    return [TEACHER, *(who for who in defects.ious if who != TEACHER)]
-
-
 def _both(loose: float | None, strict: float | None, form: str) -> Cell:
     """The value at the smaller IoU, below it that at the larger."""
     if loose is None or strict is None:
         return Cell(UNDEFINED)
-    return Cell(form.format(loose), f"{form.format(strict)} at {STRICT}")
+    return Cell(form.format(loose), f"{form.format(strict)} at IoU {IOUS[1]:g}")

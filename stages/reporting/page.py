@@ -64,7 +64,7 @@ class Findings:
     metrics: Mapping[str, dict]
     differences: Mapping[str, Mapping[str, Difference]]
     samples: int
-    teacher: Mapping[str, dict | None]
+    teacher: Mapping[str, dict]
     thresholds: Mapping[str, dict | None]
     curves: Sequence[Curve]
     defects: Defects | None
@@ -127,7 +127,7 @@ def render(found: Findings) -> str:
 
 def _yardsticks(found: Findings) -> dict[str, Mapping[str, float | None]]:
     """Who -> scores on test of what got the boxes: they are at native resolution, and shown beside such scores only."""
-    scores = found.teacher.get("test") or {}
+    scores = found.teacher.get("test", {})
     native = all(values["resolution"] == "native" for values in found.metrics.values())
     return {who: scores[key] for key, who in YARDSTICKS.items() if native and key in scores}
 

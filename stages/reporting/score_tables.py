@@ -113,24 +113,25 @@ def difference_table(
     return Table(caption, ["run", *(TITLES[key] for key in keys)], [Body(rows)])
 
 
-def tree_table(caption: str, splits: Mapping[str, Mapping | None]) -> Table:
-    """Nested metrics, one column per split; an inner mapping is a body; `_low` and `_high` become intervals."""
-    flat = {split: _flatten(values) for split, values in splits.items() if values is not None}
+def tree_table(caption: str, splits: Mapping[str, Mapping]) -> Table:
+    """Nested metrics, one column per split; an inner mapping is a body."""
+    flat = {split: _flatten(values) for split, values in splits.items()}
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
     bodies: dict[tuple[str, ...], Body] = {}
     for *parents, key in keys:
-        if key.endswith(("_low", "_high")) and (*parents, key.rpartition("_")[0]) in keys:
-            continue
         group = tuple(parents)
         heading = " ".join(TREE_TITLES.get(part, part) for part in group) or None
         body = bodies.setdefault(group, Body([], heading))
         below = ({path[-1]: value for path, value in own.items() if path[:-1] == group} for own in flat.values())
-        body.rows.append((TREE_TITLES.get(key, key), [score_cell(values, key) for values in below]))
+        body.rows.append((TREE_TITLES.get(key, key), [cell(values.get(key)) for values in below]))
     return Table(caption, ["metric", *flat], list(bodies.values()))
 
 
-def score_cell(scores: Mapping[str, object], key: str) -> Cell:
-    """`0.512` and `[0.447, 0.570]`; no interval where there is none, a dash where the score is undefined."""
+def score_cell(scores: Mapping[str, object] | None, key: str) -> Cell:
+    """`0.512` and `[0.447, 0.570]`; no interval where there is none, a dash where the score is undefined. `scores` of
+    None: not scored."""
+    if scores is None:
+        return Cell(NOT_SCORED)
     return cell(scores.get(key), scores.get(f"{key}_low"), scores.get(f"{key}_high"))
 
 
@@ -143,22 +144,13 @@ def cell(point: object, low: object = None, high: object = None, sign: str = "")
 
 
 def _marked(own: Cell, reference: Cell) -> Cell:
-    if (
-        UNDEFINED in (own.text, reference.text)
-        or NOT_SCORED in (own.text, reference.text)
-        or own.text == reference.text
-    ):
+    if {own.text, reference.text} & {UNDEFINED, NOT_SCORED} or own.text == reference.text:
         return own
     return own._replace(mark="better" if float(own.text) > float(reference.text) else "worse")
 
 
 def _run_rows(runs: Mapping[str, dict | None], keys: Sequence[str]) -> Body:
-    return Body(
-        [
-            (run, [score_cell(scores, key) if scores else Cell(NOT_SCORED) for key in keys])
-            for run, scores in runs.items()
-        ]
-    )
+    return Body([(run, [score_cell(scores, key) for key in keys]) for run, scores in runs.items()])
 
 
 def _flatten(values: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
