@@ -41,10 +41,6 @@ class Params(Section):
     runs: dict[str, dict[str, Any]]
     seeds: Seeds
 
-    def method_of(self, run: str) -> str | None:
-        """The method that the run names itself, if any."""
-        return self.runs.get(run, {}).get("supervision", {}).get("method")
-
 
 def main(
     tables: Tables,
@@ -74,12 +70,13 @@ def main(
         )
     ]
     differences = compare(predictions, source, values)
+    methods = {name: run.get("supervision", {}).get("method") for name, run in values.runs.items()}
     images = aligned_maps("test", values.rows, values.seeds, predictions, masks, truth)
     defects = gather(progress(images, "defects of test", "images"), values.rows, len(values.seeds))
     findings = Findings(
         names=source.names,
         reference=reference,
-        oracles=[name for name in values.rows if values.method_of(name) == "truth"],
+        oracles=[name for name in values.rows if methods.get(name) == "truth"],
         metrics=by_run,
         differences=differences,
         samples=bootstrap.samples,

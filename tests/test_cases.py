@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.reporting.cases import agreement, shares, spread, worst_first
+from stages.reporting.cases import agreement, split_sizes, spread, worst_first
 
 
 def test_worst_first_orders_by_error_then_by_wrong_pixels_with_clean_images_last():
@@ -33,8 +33,8 @@ def test_a_spread_keeps_order_starts_at_the_front_and_reaches_the_end(length, co
 
 
 @given(test=st.integers(0, 40), val=st.integers(0, 40), total=st.integers(0, 24))
-def test_shares_use_every_image_that_there_is(test, val, total):
-    chosen = shares({"test": test, "val": val}, total)
+def test_both_splits_together_use_every_image_that_there_is(test, val, total):
+    chosen = split_sizes({"test": test, "val": val}, total)
     assert 0 <= chosen["test"] <= test
     assert 0 <= chosen["val"] <= val
     assert sum(chosen.values()) == min(total, test + val)

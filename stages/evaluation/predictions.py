@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stages.common.errors import UserError
 from stages.data.tables import ROWS_AT_ONCE, append, columns, open_table, stream_rows
 
 PREDICTIONS = pa.schema(
@@ -27,10 +26,8 @@ PREDICTIONS = pa.schema(
 
 
 class Prediction(NamedTuple):
-    """One row: the predicted label map as an index PNG (0 = background, class id + 1) at the scored resolution;
-    for each of its regions, in the order of `components.regions`, the mean probability of its class over its pixels;
-    its (K+1)^2 confusion counts, row-major with rows truth, or None where there is no truth for the image; and, of the
-    seed that the report shows, its probabilities by `probabilities.encode_shares`."""
+    """One row of PREDICTIONS. `mask_png` is at the scored resolution; `defect_scores` are in the order of
+    `components.regions`; `shares_png`, of the seed that the report shows, is by `probabilities.encode_shares`."""
 
     image_id: str
     mask_png: bytes
@@ -53,11 +50,8 @@ def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator
 
 
 def scored_by_seed(folder: Path, seeds: Sequence[int], split: str, classes: int) -> tuple[list[str], np.ndarray]:
-    """Image ids and (N, seeds, classes, classes) counts of a run. Raises UserError where seeds scored other images."""
+    """Image ids and (N, seeds, classes, classes) counts of a run."""
     each = [scored(folder / str(seed) / f"{split}.parquet", classes) for seed in seeds]
-    for seed, (image_ids, _) in zip(seeds, each, strict=True):
-        if image_ids != each[0][0]:
-            raise UserError(f"{folder}: seed {seed} was scored on other {split} images than seed {seeds[0]}")
     return each[0][0], np.stack([counts for _, counts in each], axis=1)
 
 
@@ -67,8 +61,3 @@ def scored(path: Path, classes: int) -> tuple[list[str], np.ndarray]:
     known = [(row["image_id"], row["confusion"]) for row in rows if row["confusion"] is not None]
     counts = np.array([confusion for _, confusion in known], dtype=np.int64).reshape(-1, classes, classes)
     return [image_id for image_id, _ in known], counts
-
-
-def image_ids(path: Path) -> list[str]:
-    """Image ids of all rows, scored or not."""
-    return [row["image_id"] for row in stream_predictions(path, ["image_id"])]

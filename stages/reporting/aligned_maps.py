@@ -32,7 +32,7 @@ def aligned_maps(
     files = {(run, seed): predictions / run / str(seed) / f"{split}.parquet" for run in runs for seed in seeds}
     students = {key: stream_predictions(path) for key, path in files.items()}
     teacher = stream_masks(masks / split)
-    for true in stream_truth(truth, split):
+    for true in stream_rows(truth / f"{split}.parquet", TRUTH, "ingest"):
         image_id = true["image_id"]
         pseudo = _advance(teacher, image_id, masks / split, "rasterize")["label_map"]["bytes"]
         maps = {
@@ -49,11 +49,6 @@ def aligned_maps(
             teacher=at_size(decode_label_map(pseudo), size_hw),
             students={run: [maps[run, seed] for seed in seeds] for run in runs},
         )
-
-
-def stream_truth(folder: Path, split: str) -> Iterator[dict]:
-    """Rows of the truth of a split, by image id."""
-    return stream_rows(folder / f"{split}.parquet", TRUTH, "ingest")
 
 
 def at_size(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

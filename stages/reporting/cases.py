@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from stages.data.boxes import Box, corners
 from stages.data.images import read_image
-from stages.data.tables import BOXES, IGNORE, Dataset, decode_label_map, read_table
-from stages.evaluation.predictions import image_ids, scored, stream_predictions
+from stages.data.tables import BOXES, IGNORE, TRUTH, Dataset, decode_label_map, read_table, stream_rows
+from stages.evaluation.predictions import scored, stream_predictions
 from stages.evaluation.probabilities import decode_shares
 from stages.masks.shards import stream_masks
 from stages.metrics.scores import binary_iou, confusion, defined
-from stages.reporting.aligned_maps import at_size, stream_truth
+from stages.reporting.aligned_maps import at_size
 
 
 class Agreement(NamedTuple):
@@ -87,9 +87,12 @@ def choose(predictions: Path, classes: int, total: int) -> dict[str, list[str]]:
 
     `predictions`: folder of one student's predictions. `classes`: K + 1, background included.
     """
-    everything = {split: image_ids(predictions / f"{split}.parquet") for split in ("test", "val")}
+    everything = {
+        split: [row["image_id"] for row in stream_predictions(predictions / f"{split}.parquet", ["image_id"])]
+        for split in ("test", "val")
+    }
     chosen = {}
-    for split, count in shares({split: len(ids) for split, ids in everything.items()}, total).items():
+    for split, count in split_sizes({split: len(ids) for split, ids in everything.items()}, total).items():
         scored_ids, counts = scored(predictions / f"{split}.parquet", classes)
         chosen[split] = spread(worst_first(scored_ids, counts) if scored_ids else everything[split], count)
     return chosen
@@ -116,7 +119,7 @@ def spread(items: list[str], count: int) -> list[str]:
     return items[:front] + [items[i] for i in steps]
 
 
-def shares(available: dict[str, int], total: int) -> dict[str, int]:
+def split_sizes(available: dict[str, int], total: int) -> dict[str, int]:
     """Images per split: two thirds test and the rest val; what one split lacks is taken from the other."""
     test = min(available["test"], max(-(-2 * total // 3), total - available["val"]))
     return {"test": test, "val": min(available["val"], total - test)}
@@ -128,7 +131,7 @@ def cases(
     """What to show of `image_ids`, in their order; `predictions` as for `choose`."""
     pseudo = _rows(stream_masks(masks / split), image_ids)
     predicted = _rows(stream_predictions(predictions / f"{split}.parquet"), image_ids)
-    human = _rows(stream_truth(truth, split), image_ids)
+    human = _rows(stream_rows(truth / f"{split}.parquet", TRUTH, "ingest"), image_ids)
     boxes = read_table(tables / split / "boxes.parquet", BOXES)
     for image_id in image_ids:
         row = pseudo[image_id]
