@@ -115,9 +115,17 @@ def test_a_full_disk_under_weights_does_not_blame_their_source(tmp_path):
 
 def test_an_output_is_as_readable_as_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
-    with new_file(tmp_path / "ours"):
+    (tmp_path / "plain folder").mkdir()
+    with new_file(tmp_path / "ours"), new_folder(tmp_path / "our folder") as part:
+        (part / "private").touch(0o600)
+    for ours, plain in (("ours", "plain"), ("our folder", "plain folder"), ("our folder/private", "plain")):
+        assert (tmp_path / ours).stat().st_mode == (tmp_path / plain).stat().st_mode
+
+
+def test_the_umask_which_all_threads_share_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"set to {mask:o}"))
+    with new_file(tmp_path / "file"), new_folder(tmp_path / "folder"):
         pass
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_json_refuses_nan(tmp_path):

@@ -78,6 +78,16 @@ def test_boxes_masks_and_truth_come_out_and_nothing_goes_in(tmp_path):
     assert not (tmp_path / "set/trusted/val").exists()
 
 
+def test_a_linked_image_keeps_its_mode(tmp_path):
+    """It may lie in DVC's cache, whose files are read-only."""
+    train, val = write(tmp_path / "coco", "train", [[BOX]]), write(tmp_path / "coco", "val", [[BOX]])
+    image = tmp_path / "coco/train/p0.png"
+    image.chmod(0o444)
+    from_coco.main(train, val, tmp_path / "set")
+    assert image.samefile(tmp_path / "set/images/train/p0.png")
+    assert image.stat().st_mode & 0o777 == 0o444
+
+
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [

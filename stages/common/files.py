@@ -10,9 +10,10 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,8 @@ def sha256_file(path: Path) -> str:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on error nothing changes."""
-    with _part(path, _make_file) as part:
+    with _part(path, folder=False) as part:
         yield part
-        # mkstemp makes private files (0600); an output gets the default mode of a new file
-        part.chmod(0o666 & ~_umask())
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -52,23 +51,24 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path` as a whole."""
-    with _part(path, _make_folder) as part:
+    with _part(path, folder=True) as part:
         yield part
-        part.chmod(0o777 & ~_umask())
+        mode = stat.S_IMODE(part.stat().st_mode)
         for file in part.rglob("*"):
-            # some writers (safetensors) make private files
-            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
+            # some writers (safetensors) make private files; a file with other names too is not ours alone
+            if file.is_dir() or file.stat().st_nlink == 1:
+                file.chmod(mode if file.is_dir() else mode & 0o666)
         if not path.exists():
             part.replace(path)
             return
         # two renames: a kill between them leaves no folder, at any other time the old or the new one, never a part
-        with _part(path, _make_folder) as old:
+        with _part(path, folder=True) as old:
             path.replace(old)
             part.replace(path)
 
 
 @contextmanager
-def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path]:
+def _part(path: Path, folder: bool) -> Iterator[Path]:
     """A temporary file or folder beside `path`, locked while in use and removed at the end; removes old ones first.
 
     An OSError that names no file (disk full), or a temporary one, is raised again with `path` as its file name.
@@ -76,8 +76,11 @@ def _part(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[Path
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent.resolve())
     while True:
+        part = path.parent / f".{path.name}.{secrets.token_hex(4)}{PART}"
         try:
-            part, handle = make(path)
+            if folder:
+                part.mkdir()
+            handle = os.open(part, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
             error.filename = str(path)
             raise
@@ -115,16 +118,6 @@ def _sweep(folder: Path) -> None:
                 _remove(part)
             finally:
                 os.close(handle)
-
-
-def _make_file(path: Path) -> tuple[Path, int]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    return Path(name), handle
-
-
-def _make_folder(path: Path) -> tuple[Path, int]:
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
-    return part, os.open(part, os.O_RDONLY)
 
 
 def _remove(part: Path) -> None:
@@ -175,9 +168,3 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
 def unexecuted(value: object) -> object:
     """`value`; a text that a spreadsheet would run as a formula gets an apostrophe in front, which it does not show."""
     return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
