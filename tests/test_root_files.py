@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,14 @@ def test_only_regular_files_of_bounded_size_are_opened(tmp_path):
             with pytest.raises(Unreadable, match=f"^{path} {reason}"):
                 read_file(tmp_path, path)
     assert read_file(tmp_path, "gone") is read_file(tmp_path, "sparse/x") is None
+
+
+def test_what_is_refused_is_closed_again(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "large").write_bytes(b"abc")
+    opened = Path("/proc/self/fd")
+    before = sorted(opened.iterdir())
+    for path in ("folder", "large"):
+        with pytest.raises(Unreadable):
+            read_file(tmp_path, path, limit=2)
+    assert sorted(opened.iterdir()) == before

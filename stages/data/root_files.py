@@ -22,36 +22,10 @@ MAX_BYTES = 1 << 30
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, by which images are found in folders."""
 
-UNREAD_SUFFIXES = tuple(
-    [
-        ".arw",
-        ".avif",
-        ".cr2",
-        ".cr3",
-        ".dcm",
-        ".dng",
-        ".exr",
-        ".gif",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jxl",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pgm",
-        ".ppm",
-        ".psd",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".svg",
-        ".tga",
-    ]
-)
+_CAMERAS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".raf", ".raw", ".rw2")
+_PHOTOS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl")
+_GRAPHICS = (".dcm", ".exr", ".hdr", ".pgm", ".ppm", ".psd", ".svg", ".tga")
+UNREAD_SUFFIXES = (*_CAMERAS, *_PHOTOS, *_GRAPHICS)
 """Suffixes of images that are not read: they are named and counted as lost, so that nobody believes they are used."""
 
 
@@ -111,11 +85,9 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
         if isinstance(target, RemotePath):
             return _open_object(target, path, limit)
         # what is opened is what is checked; non-blocking, so that a pipe can be opened and refused
-        file = os.fdopen(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
-    except IsADirectoryError:
-        raise Unreadable(f"{path} is not a regular file") from None
     except OSError as error:
         special = not (target.is_file() or target.is_dir())
         raise Unreadable(
@@ -127,16 +99,13 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
         # the error's own message holds absolute paths, which must not enter the tables
         why = "leads out of the data root" if "leads out" in str(error) else "is not a usable path"
         raise Unreadable(f"{path} {why}") from None
-    status = os.fstat(file.fileno())
-    reason = None
-    if not stat.S_ISREG(status.st_mode):
-        reason = f"{path} is not a regular file"
-    elif status.st_size > limit:
-        reason = f"{path} has {status.st_size:,} bytes, allowed are {limit:,}"
-    if reason is not None:
-        file.close()
-        raise Unreadable(reason)
-    return file
+    status = os.fstat(handle)
+    regular = stat.S_ISREG(status.st_mode)
+    if regular and status.st_size <= limit:
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    too_large = f"has {status.st_size:,} bytes, allowed are {limit:,}"
+    raise Unreadable(f"{path} {too_large if regular else 'is not a regular file'}")
 
 
 def _open_object(target: RemotePath, path: str, limit: int) -> BinaryIO:
