@@ -11,6 +11,7 @@ import typer
 from PIL import Image
 
 from stages import accept, trust
+from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks.labelmap import row_of
@@ -128,6 +129,16 @@ def test_what_does_not_fit_is_refused_in_a_line_each_and_the_others_are_taken(ro
     assert len(lines) == 4
     assert all(any(reason in line for line in lines) for reason in reasons)
     assert [row["path"] for row in provenance(root)] == ["images/train/0000.jpg"]
+
+
+@pytest.mark.parametrize("labels", [PSEUDO, corrected(12).T])
+def test_where_nothing_is_accepted_nothing_is_written(root, labels):
+    save(root / "edited/train/0000.png", labels)
+    (root / "edited.json").write_text("{")
+    run(root, root / "edited")
+    with pytest.raises(UserError, match="not readable JSON"):
+        run(root, root / "edited.json", root / "edited")
+    assert not (root / "trusted").exists()
 
 
 def test_holes_that_a_format_cannot_hold_are_said(root, capsys):

@@ -49,7 +49,9 @@ class AcceptedMasks:
         return "accepted"
 
     def save(self) -> None:
-        """Write where the masks came from, without those that have been removed."""
+        """Write where the masks came from, without those that have been removed; nothing where none was accepted."""
+        if not self.provenance:
+            return
         rows = sorted(self.provenance.values(), key=lambda row: row["path"])
         there = [row for row in rows if self._mask(row["path"]).exists()]
         write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in there))
