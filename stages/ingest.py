@@ -73,7 +73,7 @@ def main(
             for split, images in layout.splits.items():
                 ingest_split(images or [], split, partial(pool.map, sampled), part, truth_part, census, bar)
         census.find_near_duplicates(ingest.near_duplicates)
-        census.note(ingest.white_level)
+        census.note()
         problems = census.problems(ingest, strict, boxed=values.data.trusted is None)
         if problems:
             for split in SPLITS:

@@ -93,7 +93,7 @@ def test_peak_and_spread():
     values[:2] = 4095  # 2 % of the pixels; one hot pixel does not count
     values[50, 50] = 65535
     found = decode(encoded(Image.fromarray(values)))
-    assert found.peak() == pytest.approx(4095 / 65535) and found.spread() == 65495
+    assert found.peak() == (pytest.approx(4095 / 65535), 65535) and found.spread() == 65495
     flat = decode(encoded(Image.fromarray(np.full((12, 20, 3), (9, 99, 199), "uint8"))))
     assert flat.peak() is None and flat.spread() == 0
     assert decode(tiff(np.linspace(0.2, 0.7, 240, dtype="float32").reshape(SIZE_HW))).spread() == pytest.approx(127.5)

@@ -94,13 +94,14 @@ class Decoded:
         spread = max(high for _, high in ends) - min(low for low, _ in ends)
         return spread if self.image.mode != "F" else spread / self.white * 255
 
-    def peak(self) -> float | None:
-        """Level that 0.1 % of the pixels exceed, as a share of white; None for 8 bits. Hot pixels do not count."""
+    def peak(self) -> tuple[float, float] | None:
+        """Level that 0.1 % of the pixels exceed, as a share of white, and white; None for 8 bits. Hot pixels do not
+        count."""
         if self.white is None:
             return None
         step = 1 + self.image.width * self.image.height // STRIP_PIXELS
         sampled = np.concatenate([strip.ravel()[::step].copy() for _, strip in _finite_strips(self.image)])
-        return float(np.percentile(sampled, 99.9)) / self.white if sampled.size else 0.0
+        return (float(np.percentile(sampled, 99.9)) / self.white if sampled.size else 0.0), self.white
 
 
 def decode(data: bytes, white_level: float | None = None, max_pixels: int | None = None) -> Decoded:

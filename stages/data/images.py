@@ -36,7 +36,7 @@ class Probe:
     size_hw: tuple[int, int]
     thumbnail: np.ndarray = field(compare=False)
     spread: float
-    peak: float | None
+    peak: tuple[float, float] | None
     restored: bool
 
 

@@ -18,9 +18,6 @@ FEW = 10
 FORMS = ("confidence", "polygon", "oriented", "pose")
 """What rows hold beside plain boxes."""
 
-WHITE = 65535
-"""White of 16 bits, which most images of more than 8 have."""
-
 
 class Census:
     """Counts of a data set. `groups`: those that splits were made by, if any."""
@@ -37,7 +34,7 @@ class Census:
         self.unusable_labels: list[Reject] = []
         self.forms: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.keypoints: Counter[int] = Counter()
-        self.peaks: list[float] = []
+        self.peaks: list[tuple[float, float]] = []
         self.images: list[HashedImage] = []
         self.pairs: list[Pair] = []
 
@@ -207,14 +204,18 @@ class Census:
             found.append(f"class ids look counted from 1: class 0 never occurs, and {examples(beyond[:1])}")
         return found
 
-    def note(self, white_level: float | None) -> None:
+    def note(self) -> None:
         """Add what is odd about the data set as a whole to the rejects."""
         reasons = []
-        if self.peaks and max(self.peaks) <= 0.5:
-            high = max(self.peaks) * (white_level or WHITE)
-            fits = next(2**bits - 1 for bits in range(1, 64) if 2**bits - 1 >= high - 0.5)
-            told = f"{len(self.peaks)} images of more than 8 bits reach {max(self.peaks):.1%} of white and become dark"
-            reasons.append(f"{told}: set ingest.white_level, such as {fits} for values up to {high:.0f}")
+        share, white = max(self.peaks, default=(1.0, 1.0))
+        if share <= 0.5:
+            high = share * white
+            advice = f"{high:.2g}"
+            if white > 1:  # no shares, but levels of a number of bits
+                fits = next(2**bits - 1 for bits in range(1, 64) if 2**bits - 1 >= high - 0.5)
+                advice = f"{fits} for values up to {high:.0f}"
+            told = f"{len(self.peaks)} images of more than 8 bits reach {share:.1%} of white and become dark"
+            reasons.append(f"{told}: set ingest.white_level, such as {advice}")
         for index, name in enumerate(self.names):
             others = [split for split in SPLITS[1:] if self.classes[split][index]]
             if others and self.classes["train"] and not self.classes["train"][index]:

@@ -49,7 +49,7 @@ class Sample:
     truth_labels: frozenset[int] = frozenset()
     boxes_on_truth: tuple[int, int] = (0, 0)
     phash: bytes | None = None
-    peak: float | None = None
+    peak: tuple[float, float] | None = None
 
 
 def read_sample(

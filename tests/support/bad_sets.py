@@ -543,6 +543,12 @@ kind(
     ("data.yaml", None, "set ingest.white_level, such as 4095", "noted"),
     counts=FINE,
 )
+kind(
+    "floats up to 0.25",
+    image_file("x.tif", tiff(FLOATS / FLOATS.max() / 4)),
+    ("data.yaml", None, "reach 25.0% of white and become dark: set ingest.white_level, such as 0.25", "noted"),
+    counts=FINE,
+)
 kind("12 bits in 16, told", image_file("x.png", TWELVE), counts=FINE, settings=STRICT | {"white_level": 4095.0})
 
 # Masks. A wrong one would give wrong scores: it is dropped and counted.
