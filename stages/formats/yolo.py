@@ -16,7 +16,7 @@ from stages.common.errors import UserError
 from stages.formats.correction import BadDrawing, Drawing, smallest_on_top, value_of
 from stages.formats.regions import Labelled
 from stages.ingestion.data_yaml import parse_data_yaml
-from stages.ingestion.polygons import yolo_polygon
+from stages.ingestion.labels import yolo_polygon
 
 Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""

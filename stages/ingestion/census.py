@@ -3,13 +3,12 @@
 from collections import Counter
 
 from stages.data.tables import IGNORE, SPLITS
-from stages.ingestion.budget import SHOWN, cause, examples, losses
 from stages.ingestion.config import IngestParams
 from stages.ingestion.counterparts import label_path
 from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates, near_duplicates
 from stages.ingestion.groups import Group
 from stages.ingestion.layout import Layout
-from stages.ingestion.rejects import Reject
+from stages.ingestion.rejects import SHOWN, Reject, cause, examples, losses
 from stages.ingestion.sample import Sample
 
 FEW = 10

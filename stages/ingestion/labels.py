@@ -13,9 +13,9 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from stages.data.boxes import Box
-from stages.ingestion.polygons import yolo_polygon
 from stages.masks import rle
 
 OVERHANG = 0.01
@@ -140,6 +140,19 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
         mask = rle.encode(part, (across.start, down.start), size_hw)
         xyxy = (float(across.start), float(down.start), float(across.stop), float(down.stop))
     return LabelledBox(int(class_value), xyxy, overhang, form, keypoints, mask)
+
+
+def yolo_polygon(shares_xy: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Place in the image (rows, columns) and (h, w) bool mask of a polygon, as Ultralytics draws it; a pixel at least.
+
+    `shares_xy`: (N, 2) corners in shares of the image's width and height, from 0 to 1. Corners are truncated to whole
+    pixels, and the border is drawn too.
+    """
+    corners = np.minimum((shares_xy * size_hw[::-1]).astype(int), [size_hw[1] - 1, size_hw[0] - 1])
+    (left, top), (right, bottom) = corners.min(0).tolist(), (corners.max(0) + 1).tolist()
+    canvas = Image.new("1", (right - left, bottom - top))
+    ImageDraw.Draw(canvas).polygon([tuple(corner) for corner in (corners - [left, top]).tolist()], fill=1, outline=1)
+    return (slice(top, bottom), slice(left, right)), np.array(canvas)
 
 
 def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, int]:
