@@ -29,7 +29,7 @@ from stages.data.tables import BOXES, IMAGES, SPLITS, TRUTH, Dataset, append, op
 from stages.ingestion.census import Census
 from stages.ingestion.config import DataParams, IngestParams
 from stages.ingestion.counterparts import Counterparts
-from stages.ingestion.duplicates import write_near_duplicates
+from stages.ingestion.duplicates import near_duplicates, write_near_duplicates
 from stages.ingestion.groups import split_by_group, write_groups
 from stages.ingestion.labels import RowFormat
 from stages.ingestion.layout import ImageFile, orphans, read_layout
@@ -72,7 +72,8 @@ def main(
         ):
             for split, images in layout.splits.items():
                 ingest_split(images or [], split, partial(pool.map, sampled), part, truth_part, census, bar)
-        census.find_near_duplicates(ingest.near_duplicates)
+        if ingest.near_duplicates is not None:
+            census.pairs = near_duplicates(census.images, ingest.near_duplicates)
         census.note()
         problems = census.problems(ingest, strict, boxed=values.data.trusted is None)
         if problems:

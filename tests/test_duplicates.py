@@ -3,10 +3,13 @@
 import csv
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from stages.data.images import probe_image
-from stages.data.tables import SPLITS
+from stages.ingestion import duplicates
 from stages.ingestion.duplicates import (
     HashedImage,
     Pair,
@@ -83,22 +86,39 @@ def test_pairs_are_the_nearest_of_each_earlier_split_up_to_the_limit_and_no_exac
         hashed("test", "copy", bits(9), sha256="S"),
         hashed("test", "plain", None),
     ]
-    found = [(pair.distance, pair.image.path, pair.twin.path) for pair in near_duplicates(images, SPLITS, 2)]
+    found = [(pair.distance, pair.image.path, pair.twin.path) for pair in near_duplicates(images, 2)]
     assert found == [(1, "c", "a"), (1, "d", "b"), (2, "copy", "b"), (2, "d", "c")]
-    assert not near_duplicates(images, SPLITS, 0)
-    assert not near_duplicates(images[:3], SPLITS, 255)
+    assert not near_duplicates(images, 0)
+    assert not near_duplicates(images[:3], 255)
 
 
-def test_pairs_are_those_of_a_search_for_one_image_at_a_time():
+HASH = st.sets(st.integers(0, 254), max_size=3).map(lambda on: bits(*on))
+
+
+@given(st.lists(HASH, max_size=7), st.lists(HASH, max_size=7), st.integers(0, 5))
+def test_pairs_are_those_of_a_search_for_one_image_at_a_time(earlier, later, limit):
+    """In blocks, too; equal hashes are images with the same bytes where they start with a set bit."""
+    train, val = (
+        [hashed(split, f"{split}{at}", value, value.hex() if value[0] else "") for at, value in enumerate(hashes)]
+        for split, hashes in (("train", earlier), ("val", later))
+    )
+    expected = []
+    for image in val:
+        near = [(distance(image.phash, one.phash), at) for at, one in enumerate(train) if one.sha256 != image.sha256]
+        if near and min(near)[0] <= limit:
+            expected.append((min(near)[0], image.path, train[min(near)[1]].path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "BLOCK", 3)
+        found = near_duplicates(train + val, limit)
+    assert [(pair.distance, pair.image.path, pair.twin.path) for pair in found] == sorted(expected)
+
+
+def test_random_hashes_of_more_than_a_block_are_compared():
     rng = np.random.default_rng(0)
-    hashes = [rng.bytes(32) for _ in range(286)]
-    others = [hashed("train", f"t{index}", value) for index, value in enumerate(hashes[:40])]
-    mine = [hashed("val", f"v{index}", value) for index, value in enumerate(hashes[40:])]
-    found = near_duplicates(others + mine, SPLITS, 255)
-    assert len(found) == 246
-    for pair in found:
-        assert pair.distance == distance(pair.image.phash, pair.twin.phash)
-        assert pair.distance == min(distance(pair.image.phash, other.phash) for other in others)
+    train = [hashed("train", f"t{index}", rng.bytes(32)) for index in range(5000)]
+    twin = bytes([train[4321].phash[0] ^ 7]) + train[4321].phash[1:]
+    (pair,) = near_duplicates([*train, hashed("val", "v", twin)], 40)
+    assert (pair.distance, pair.twin.path) == (3, "t4321")
 
 
 def test_pairs_are_written_nearest_first(tmp_path):

@@ -5,7 +5,7 @@ from collections import Counter
 from stages.data.tables import IGNORE, SPLITS
 from stages.ingestion.config import IngestParams
 from stages.ingestion.counterparts import label_path
-from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates, near_duplicates
+from stages.ingestion.duplicates import HashedImage, Pair, exact_duplicates
 from stages.ingestion.groups import Group
 from stages.ingestion.layout import Layout
 from stages.ingestion.rejects import SHOWN, Reject, cause, examples, losses
@@ -63,10 +63,6 @@ class Census:
             counts["with_ignored_truth"] += IGNORE in sample.truth_labels
             counts["boxes_on_truth"] += sample.boxes_on_truth[0]
             counts["boxes_on_other_truth"] += sample.boxes_on_truth[1]
-
-    def find_near_duplicates(self, max_bits: int | None) -> None:
-        """Compare all added images across splits; None: do not."""
-        self.pairs = [] if max_bits is None else near_duplicates(self.images, SPLITS, max_bits)
 
     def metrics(self) -> dict:
         """The content of metrics/ingest.json; a split that does not exist is null."""

@@ -12,13 +12,16 @@ import numpy as np
 from scipy.fft import dctn
 
 from stages.common.files import write_csv
-from stages.ingestion.hash_search import nearest
+from stages.data.tables import SPLITS
 
 COEFFICIENTS = 16
 """Low DCT coefficients along each axis that make up the hash."""
 
 SHADING = 4
 """DCT coefficients below this are shading: vignetting makes it alike in all images of one camera."""
+
+BITS, BLOCK = 256, 2048
+"""Bits that are compared, of which the last is 0 in every hash, and hashes that are compared with as many at once."""
 
 MIN_DETAIL = 1.0
 """Least RMS, in grey levels, of the coefficients above shading; less is lost in the rounding of the thumbnail."""
@@ -64,15 +67,15 @@ def exact_duplicates(images: list[HashedImage]) -> list[list[HashedImage]]:
     return sorted(in_order, key=lambda group: group[0].path)
 
 
-def near_duplicates(images: list[HashedImage], splits: tuple[str, ...], max_bits: int) -> list[Pair]:
+def near_duplicates(images: list[HashedImage], max_bits: int) -> list[Pair]:
     """For each image the nearest one of each earlier split, if at most `max_bits` differ; nearest pairs first.
 
     Images with the same bytes are exact duplicates and make no pair. Each image is in at most two pairs as `image`.
     """
-    by_split = {split: [image for image in images if image.split == split and image.phash] for split in splits}
+    by_split = {split: [image for image in images if image.split == split and image.phash] for split in SPLITS}
     found = []
-    for index, later in enumerate(splits):
-        for earlier in splits[:index]:
+    for index, later in enumerate(SPLITS):
+        for earlier in SPLITS[:index]:
             found += _nearest(by_split[later], by_split[earlier], max_bits)
     return sorted(found, key=lambda pair: (pair.distance, pair.image.path, pair.twin.path))
 
@@ -88,10 +91,25 @@ def write_near_duplicates(path: Path, pairs: list[Pair]) -> None:
 
 
 def _nearest(images: list[HashedImage], others: list[HashedImage], max_bits: int) -> list[Pair]:
-    if not images or not others:
-        return []
-    _, same = np.unique([image.sha256 for image in (*images, *others)], return_inverse=True)
-    hashes = np.frombuffer(b"".join(image.phash for image in (*images, *others)), np.uint64).reshape(len(same), -1)
-    parts = [(part[: len(images)], part[len(images) :]) for part in (hashes, same)]
-    found = zip(images, *nearest(*parts[0], *parts[1], max_bits), strict=True)
-    return [Pair(int(bits), image, others[twin]) for image, bits, twin in found if bits <= max_bits]
+    """Each of `images` with the nearest of `others`, of equally near ones the first. Time grows with their product."""
+    _, content = np.unique([image.sha256 for image in (*images, *others)], return_inverse=True)
+    none = np.iinfo(np.int64).max
+    best = np.full(len(images), none)
+    for top in range(0, len(images), BLOCK):
+        mine = _signs(images[top : top + BLOCK])
+        for start in range(0, len(others), BLOCK):
+            # exact: bits that agree less bits that differ
+            agree = mine @ _signs(others[start : start + BLOCK]).T
+            left, right = np.nonzero(agree >= BITS - 2 * max_bits)
+            differ = (BITS - agree[left, right].astype(np.int64)) // 2
+            left, right = left + top, right + start
+            near = content[left] != content[len(images) + right]
+            np.minimum.at(best, left[near], (differ[near] << 32) + right[near])
+    found = zip(images, best.tolist(), strict=True)
+    return [Pair(code >> 32, image, others[code & 0xFFFFFFFF]) for image, code in found if code != none]
+
+
+def _signs(images: list[HashedImage]) -> np.ndarray:
+    """(N, BITS) float32: 1 for a set bit of a hash, else -1."""
+    hashes = np.frombuffer(b"".join(image.phash for image in images), np.uint8).reshape(len(images), -1)
+    return np.unpackbits(hashes, axis=1) * np.float32(2) - 1
