@@ -18,7 +18,7 @@ from ruamel.yaml import YAML, YAMLError
 from stages.common.errors import UserError, run
 from stages.common.files import new_file, remove_others
 from stages.common.params import Section, load_params
-from stages.common.workdir import read_cached, work_folder
+from stages.common.workdir import project_folder, read_cached, work_folder
 
 LOCKS = ("dvc.lock", "data/dvc.lock")
 """The stages keep a copy of the first; the second is written again each time."""
@@ -30,8 +30,7 @@ class Params(Section):
 
 def main() -> None:
     """Mend a half-written dvc.lock and rwlock, and name what else a killed DVC has left."""
-    project = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
-    if project is None:
+    if (project := project_folder()) is None:
         raise UserError(f"{Path.cwd()}: not in a DVC project, no folder .dvc here or above")
     locks = [line for name in LOCKS for line in mend_lock(project, name)]
     lines = [*locks, *mend_rwlock(project / ".dvc/tmp"), *remove_other_runs(project), *leftovers(project)]

@@ -19,12 +19,16 @@ from stages.common.files import new_file, sha256_file
 CODE = Path(__file__).parents[2]
 
 
+def project_folder(*folders: Path) -> Path | None:
+    """The first of `folders` that is a DVC project; by default of the current one and those above it."""
+    here = Path.cwd()
+    return next((folder for folder in folders or (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+
+
 def work_folder() -> Path:
     """The work folder, which may not exist yet. Without DVC it is `.work` in the current folder."""
-    here = Path.cwd()
-    roots = [Path(root)] if (root := os.environ.get("DVC_ROOT")) else [here, *here.parents]
-    project = next((folder for folder in roots if (folder / ".dvc").is_dir()), None)
-    return here / ".work" if project is None else project / ".dvc/tmp/boxes2pixels"
+    project = project_folder(Path(root)) if (root := os.environ.get("DVC_ROOT")) else project_folder()
+    return Path.cwd() / ".work" if project is None else project / ".dvc/tmp/boxes2pixels"
 
 
 def fingerprint(parts: object) -> str:

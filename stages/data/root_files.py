@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stages.common.errors import UserError
+from stages.common.workdir import project_folder
 from stages.data.remote import RemotePath
 
 MAX_BYTES = 1 << 30
@@ -61,8 +62,7 @@ def dvc_cache() -> Path | None:
 
     Read from .dvc/config and .dvc/config.local, because importing DVC takes a second.
     """
-    project = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
-    if project is None:
+    if (project := project_folder()) is None:
         return None
     settings, home = configparser.ConfigParser(interpolation=None), project / ".dvc"
     try:
