@@ -24,12 +24,11 @@ from benchmarks.growth import measured
 from benchmarks.pipeline_copy import ROOT
 from stages.data.tables import IMAGES, SPLITS, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
-from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS, Shard, shard_path, write_index
+from stages.masks.shards import CANDIDATE_ROWS, CANDIDATES, LABEL_MAPS, MASKS, SCORES, Shard, shard_path, write_index
 from stages.reviewing.handover import Tool
 
 SIZE_HW = (160, 240)
 SHARD, FIRST, CORRECTED = 256, 100, 1000
-SCORES = ("box_iou", "sam_pred_iou", "stability", "mean_prob_in", "separation", "agreement")
 
 
 def write_project(home: Path, count: int) -> None:

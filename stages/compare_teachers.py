@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stages.appraisal.quality import SCORES, BoxQuality, box_quality, pixel_counts, rank_correlation, summarise
+from stages.appraisal.quality import BoxQuality, box_quality, pixel_counts, rank_correlation, summarise
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.common.errors import UserError, run
 from stages.common.files import write_json
@@ -27,6 +27,7 @@ from stages.data.boxes import corners
 from stages.data.images import read_image
 from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, by_image, decode_label_map, read_dataset, read_table
 from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
+from stages.masks.shards import SCORES
 from stages.teacher.config import RasterizeParams
 from stages.teacher.loading import load_teacher
 from stages.teacher.promptable import Teacher

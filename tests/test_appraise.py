@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from stages import appraise
-from stages.appraisal.quality import FALLBACKS, SCORES, BoxQuality, box_quality, fallback, summarise
+from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, summarise
 from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
-from stages.masks.shards import CANDIDATES
+from stages.masks.shards import CANDIDATES, SCORES
 from tests.support.mask_shards import write_split
 
 SIZE_HW = (8, 12)

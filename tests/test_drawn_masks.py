@@ -6,8 +6,8 @@ from stages.data.boxes import corners
 from stages.data.tables import IGNORE, decode_label_map, encode_label_map
 from stages.masks import rle
 from stages.masks.labelmap import CANDIDATES_PER_BOX, mask_row
-from stages.masks.shards import CANDIDATES, apart
-from stages.trusted.drawn_masks import CERTAIN, trusted_rows, with_drawn
+from stages.masks.shards import CANDIDATES, SCORES, apart
+from stages.trusted.drawn_masks import trusted_rows, with_drawn
 
 SIZE_HW = (8, 14)
 IMAGE = {
@@ -57,7 +57,7 @@ def test_a_trusted_image_is_its_label_map_and_a_box_per_region():
         (1, (10, 5, 14, 8), 12),
     ]
     assert len({row["box_id"] for row in rows}) * CANDIDATES_PER_BOX == len(rows)
-    assert {row[name] for row in rows for name in CERTAIN} == {1.0}
+    assert {row[name] for row in rows for name in SCORES} == {1.0}
     drawn = sum(rle.decode(row["rle"], SIZE_HW) * (row["class_id"] + 1) for row in chosen)
     np.testing.assert_array_equal(drawn, np.where(labels == IGNORE, 0, labels))
     assert set(rows[0]) == set(CANDIDATES.names)

@@ -16,15 +16,13 @@ from stages.data.boxes import Box, Window, centre_line, corners, pixels_of_box
 from stages.data.tables import IGNORE
 from stages.masks import rle
 from stages.masks.labelmap import fill_boxes
+from stages.masks.shards import SCORES
 from stages.metrics.scores import confusion, defined, scores
 
 FALLBACKS = ("no_candidate", "empty", "low_probability", "whole_box", "off_centre")
 """What may have become of a box: see `fallback`."""
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
-
-SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou", "separation", "agreement")
-"""Columns of the candidates table that judge a mask without knowing the truth."""
 
 
 class BoxQuality(NamedTuple):

@@ -1,4 +1,4 @@
-"""Boxes and windows in pixels of an image: corners of a table row, the pixels that a box touches, IoU of two boxes.
+"""Boxes, windows and regions in pixels of an image: corners of a table row, the pixels that a box touches, IoU.
 
 Every box is (x1, y1, x2, y2) in native pixels of the upright image, half-open. A window is such a box of whole pixels.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 Box = tuple[float, float, float, float]
 
@@ -26,6 +27,14 @@ class Window(NamedTuple):
     def size_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.y2 - self.y1, self.x2 - self.x1
+
+
+def connected(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Regions of (H, W) bool `pixels`: a map of 1 to R in the order of their first pixels, 0 elsewhere, and R.
+
+    8-connected: pixels that touch at a corner belong to the same region.
+    """
+    return ndimage.label(pixels, np.ones((3, 3)))
 
 
 def corners(row: Mapping) -> Box:

@@ -4,12 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from stages.data.boxes import connected
 from stages.data.tables import IGNORE
-
-CONNECTIVITY = np.ones((3, 3), dtype=bool)
-"""8-connected: pixels of a class that touch at a corner belong to the same defect."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,6 @@ class Regions:
         """(R,) float64 means of (H, W) `values` over the pixels of each region."""
         sums = np.bincount(self.index.ravel(), weights=values.ravel(), minlength=len(self) + 1)[1:]
         return sums / self.areas_px
-
-
-def connected(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Regions of (H, W) bool `pixels`: a map of 1 to R in the order of their first pixels, 0 elsewhere, and R."""
-    return ndimage.label(pixels, CONNECTIVITY)
 
 
 def components(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:

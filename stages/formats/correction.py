@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as coco
 from scipy import ndimage
 
+from stages.data.boxes import connected
 from stages.data.tables import IGNORE
 
 Part = tuple[tuple[slice, slice], np.ndarray, int]
@@ -114,7 +115,7 @@ def without_holes(labels: np.ndarray) -> np.ndarray:
     """(H, W) uint8 `labels` as polygons hold them: every 8-connected region filled, smaller ones on top."""
     parts = []
     for value in np.unique(labels[labels > 0]).tolist():
-        regions, _ = ndimage.label(labels == value, np.ones((3, 3)))
+        regions, _ = connected(labels == value)
         for number, place in enumerate(ndimage.find_objects(regions), start=1):
             parts.append((place, ndimage.binary_fill_holes(regions[place] == number), value))
     return smallest_on_top(parts, labels.shape)

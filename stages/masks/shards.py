@@ -69,6 +69,8 @@ CANDIDATES = pa.schema(
 )
 """One row per box and candidate."""
 
+SCORES = ("sam_pred_iou", "stability", "mean_prob_in", "box_iou", "separation", "agreement")
+"""Columns of CANDIDATES that judge a mask without knowing the truth; a mask that a person drew has 1 in each."""
 
 LABEL_MAPS, CANDIDATE_ROWS = "label_maps", "candidates"
 """The folders of a split, each with one file per shard."""

@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from stages.data.boxes import Box, Window
+from stages.data.boxes import Box, Window, connected
 from stages.data.tables import IGNORE
-from stages.evaluation.components import connected
 from stages.evaluation.palette import COLOURS, IGNORE_COLOUR, hex_of_label
 from stages.evaluation.probabilities import encode_shares, pooled
 from stages.reporting.cases import Agreement, Case

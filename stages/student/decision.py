@@ -5,10 +5,10 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from scipy import ndimage
 
 from stages.common.errors import UserError
 from stages.common.params import Section, parse, read_sealed
+from stages.data.boxes import connected
 
 DECISION = "operating_point.json"
 """Lies beside a student's weights, where `evaluate` has seen it."""
@@ -76,7 +76,7 @@ def drop_small(labels: np.ndarray, decision: Decision) -> None:
     """Make regions (8-connected) of (H, W) uint8 `labels` that are too small background, in place."""
     for label, least in enumerate(decision.least_area_px or (), start=1):
         if least > 1:
-            regions, count = ndimage.label(labels == label, np.ones((3, 3)))
+            regions, count = connected(labels == label)
             small = np.bincount(regions.ravel(), minlength=count + 1) < least
             small[0] = False
             labels[small[regions]] = 0

@@ -3,12 +3,9 @@
 import numpy as np
 from scipy.ndimage import label
 
-from stages.data.boxes import Box, Window, centre_line
+from stages.data.boxes import Box, Window, centre_line, connected
 from stages.teacher.candidates import Candidate, bounds
 from stages.teacher.config import RasterizeParams
-
-EIGHT = np.ones((3, 3))
-"""Pixels that touch at a corner belong to one part; holes are 4-connected."""
 
 
 def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate:
@@ -26,12 +23,12 @@ def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate
 
 def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:
     """(H, W) bool, not empty, without parts and with filled holes smaller than `min_part` times its largest part."""
-    parts, _ = label(mask, EIGHT)
+    parts, _ = connected(mask)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
     least = min_part * areas.max()
     kept = mask & (areas >= least)[parts]
-    holes, _ = label(~kept)
+    holes, _ = label(~kept)  # 4-connected
     small = np.bincount(holes.ravel()) < least
     border = np.concatenate([holes[[0, -1]].ravel(), holes[:, [0, -1]].ravel()])
     small[[0, *np.unique(border)]] = False  # what reaches the border is no hole
@@ -40,6 +37,6 @@ def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:
 
 def parts_on_line(mask: np.ndarray, line: Window) -> np.ndarray:
     """The parts of a mask (H, W) bool that have a pixel on `line`, in its pixels; all of them where none has."""
-    parts, _ = label(mask, EIGHT)
+    parts, _ = connected(mask)
     hit = np.unique(parts[line.y1 : line.y2, line.x1 : line.x2])
     return np.isin(parts, hit[hit > 0]) if hit.any() else mask

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 from scipy import ndimage
 
+from stages.data.boxes import connected
 from stages.data.tables import IGNORE, decode_label_map, read_table
 from stages.masks import rle
 from stages.masks.labelmap import CANDIDATES_PER_BOX, box_columns, candidate_rows, row_of
+from stages.masks.shards import SCORES
 
 TRUSTED = pa.schema(
     [
@@ -31,9 +33,6 @@ TRUSTED = pa.schema(
 accepted mask that which it was accepted from; `exported_at`: when, as that file says it; `replaces`: SHA-256 of the
 pseudo-mask that it was drawn on."""
 
-CERTAIN = ("box_iou", "sam_pred_iou", "stability", "mean_prob_in", "separation", "agreement")
-"""Scores of candidates; a mask that a person drew has 1 in each."""
-
 
 def read_trusted(path: Path) -> dict[str, bytes]:
     """Image id to label map as PNG. Raises UserError where the table is missing."""
@@ -45,7 +44,7 @@ def trusted_rows(image: dict, png: bytes) -> tuple[dict, list[dict]]:
     """The row of the masks table, and those of the candidates table, of an image whose label map a person drew."""
     labels, rows = decode_label_map(png), []
     for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1)[1:IGNORE]) + 1:
-        regions, _ = ndimage.label(labels == value, np.ones((3, 3)))
+        regions, _ = connected(labels == value)
         for number, (down, across) in enumerate(ndimage.find_objects(regions), start=1):
             part = regions[down, across] == number
             box = dict(zip(("x1", "y1", "x2", "y2"), (across.start, down.start, across.stop, down.stop), strict=True))
@@ -68,5 +67,5 @@ def with_drawn(boxes: Sequence[dict], found: Sequence[dict], size_hw: tuple[int,
 
 def _drawn_rows(box: dict, code: bytes, area: int) -> list[dict]:
     """The rows of the candidates table of a box whose mask a person drew: `area` pixels, run-length `code`."""
-    known = {"rle": code, "area": area, "area_in_box": area, **dict.fromkeys(CERTAIN, 1.0)}
+    known = {"rle": code, "area": area, "area_in_box": area, **dict.fromkeys(SCORES, 1.0)}
     return [box_columns(box) | known | {"cand_idx": index, "chosen": index == 0} for index in range(CANDIDATES_PER_BOX)]
