@@ -20,7 +20,7 @@ import typer
 from tqdm import tqdm
 
 from stages.common.errors import UserError, cancelling, printable, run
-from stages.common.files import new_folder, write_json
+from stages.common.files import new_folder, write_csv, write_json
 from stages.common.options import Metrics, ParamsFile, Tables, Truth, Workers
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
@@ -30,7 +30,7 @@ from stages.ingestion.census import Census
 from stages.ingestion.config import DataParams, IngestParams
 from stages.ingestion.counterparts import Counterparts
 from stages.ingestion.duplicates import near_duplicates, write_near_duplicates
-from stages.ingestion.groups import split_by_group, write_groups
+from stages.ingestion.groups import split_by_group
 from stages.ingestion.labels import RowFormat
 from stages.ingestion.layout import ImageFile, orphans, read_layout
 from stages.ingestion.manifest_file import opened_root
@@ -83,7 +83,7 @@ def main(
         else:
             write_dataset(part / "dataset.json", Dataset(layout.root, layout.names, ingest.white_level))
             if groups:
-                write_groups(part / "groups.csv", groups)
+                write_csv(part / "groups.csv", ("group", "split", "images"), groups)
         write_rejects(part, census.rejects)
         write_near_duplicates(part / "near_duplicates.csv", census.pairs)
     write_json(metrics, census.metrics())

@@ -40,9 +40,6 @@ class RemotePath(PurePosixPath):
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 
-    def is_symlink(self) -> bool:
-        return False
-
     def iterdir(self) -> Iterator["RemotePath"]:
         if not self.is_dir():
             raise FileNotFoundError(str(self))
@@ -146,7 +143,7 @@ def list_objects(root: RemotePath) -> dict[str, tuple[int, str]]:
             lacks = "size" if size is None else f"mark that changes with the content ({', '.join(MARKS)})"
             raise UserError(f"{root / posixpath.relpath(path, name)}: the storage lists no {lacks}; use one that does")
         marks[posixpath.relpath(path, name)] = (int(size), str(mark))
-    return dict(sorted(marks.items()))
+    return marks
 
 
 def no_answer(path: RemotePath, error: Exception) -> UserError:

@@ -43,6 +43,7 @@ class Census:
         self.rejects += sample.rejects
         for reject in sample.rejects:
             counts[reject.action] += 1
+            counts["restored"] += reject.kind == "restored"
         self.kinds[split].update(sample.dropped)
         self.forms[split].update(sample.forms)
         self.keypoints.update(sample.keypoints)
@@ -99,7 +100,7 @@ class Census:
             "rejected_rows_by_reason": kinds,
             "labels_without_usable_row": counts["all_rows_rejected"],
             "rejected_images": counts["image dropped"],
-            "restored_images": counts["noted"],
+            "restored_images": counts["restored"],
             "truth": counts["with_truth"],
             "truth_missing": counts["images"] - counts["with_truth"] if counts["with_truth"] else 0,
             "rejected_masks": counts["mask dropped"],

@@ -143,7 +143,7 @@ def existing_path(where: Path, base: str, entry: object, key: str) -> str:
     root, prefix = where.parent, f"{where}: {key} = {SHORT.repr(entry)}"
     if not isinstance(entry, str) or not entry.strip():
         raise UserError(f"{prefix}: expected a path")
-    path = relative_path(root, base, entry) or relative_path(root, base, _slashes(entry).removeprefix("../"))
+    path = relative_path(root, base, entry) or relative_path(root, base, entry.replace("\\", "/").removeprefix("../"))
     if path is None:
         raise UserError(f"{prefix}: {OUTSIDE}")
     try:
@@ -166,7 +166,7 @@ def relative_path(root: Path, base: str, entry: str) -> str | None:
     plain = _below(top, top / base / entry)
     if plain is not None and ((isinstance(root, RemotePath) and "\\" not in entry) or _is_there(top / plain)):
         return plain  # a bucket is not asked about each line of a list
-    slashed = _slashes(entry)
+    slashed = entry.replace("\\", "/")
     other = _below(top, top / base / slashed)
     if other is not None and _is_there(top / other):
         return other
@@ -204,10 +204,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False  # a name that is too long, or holds a zero byte
-
-
-def _slashes(entry: str) -> str:
-    return entry.replace("\\", "/")
 
 
 def _to_write(root: Path) -> str:

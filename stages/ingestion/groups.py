@@ -7,19 +7,17 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import NamedTuple
 
 from stages.common.errors import UserError
-from stages.common.files import write_csv
 from stages.data.tables import SPLITS
 from stages.ingestion.config import SplitParams
 from stages.ingestion.counterparts import image_id
 from stages.ingestion.layout import ImageFile, Layout, with_problems
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Images that belong together: the group's name, the split that has them all, and their number."""
 
     name: str
@@ -58,12 +56,6 @@ def split_by_group(layout: Layout, params: SplitParams) -> tuple[Layout, list[Gr
     splits = {split: with_problems(images.values()) if images else None for split, images in placed.items()}
     counts = Counter(group_of(path) for images in placed.values() for path in images)
     return replace(layout, splits=splits), [Group(name, split_of[name], counts[name]) for name in sorted(split_of)]
-
-
-def write_groups(path: Path, groups: list[Group]) -> None:
-    """Write group, split and number of images as CSV."""
-    rows = ((group.name, group.split, group.images) for group in groups)
-    write_csv(path, ("group", "split", "images"), rows)
 
 
 def _grouper(pattern: str, where: str) -> Callable[[str], str]:
