@@ -1,6 +1,7 @@
 """Sizes of defects, on drawn shapes of known size, and scales in millimetres."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,15 @@ def test_scales_come_from_a_number_a_csv_or_exif(tmp_path):
 def test_an_exif_without_a_usable_scale_is_an_error(tmp_path, tags, message):
     with pytest.raises(UserError, match=message):
         scales_of("exif", sources(tmp_path, tags))
+
+
+def test_the_exif_of_a_pipe_or_of_another_format_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    Image.new("RGB", (30, 20)).save(tmp_path / "other.jpg", format="PPM")
+    for name, reason in (("pipe", "is not a regular file"), ("other", "cannot identify image file")):
+        path = tmp_path / f"{name}.jpg"
+        with pytest.raises(UserError, match=rf"{name}\.jpg: no EXIF that can be read \(.*{reason}"):
+            scales_of("exif", [Source(path, path.name, name)])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from stages.common.errors import UserError
+from stages.data.decoding import FORMATS
+from stages.data.root_files import open_file
 from stages.formats.inputs import Source
 
 EXIF = "exif"
@@ -65,10 +67,11 @@ def _from_csv(path: Path) -> dict[str, float]:
 
 def _from_exif(path: Path) -> float:
     try:
-        with Image.open(path) as image:
+        found = path.resolve()
+        with open_file(found.parent, found.name) as file, Image.open(file, formats=FORMATS) as image:
             tags = image.getexif()
         unit, x, y = tags.get(RESOLUTION_UNIT), *(float(tags.get(tag, 0)) for tag in (X_RESOLUTION, Y_RESOLUTION))
-    except (OSError, ValueError, ZeroDivisionError, SyntaxError) as error:
+    except Exception as error:  # decoders raise nearly any exception on hostile bytes
         raise UserError(f"{path}: no EXIF that can be read ({error})") from None
     if unit not in MM_PER_UNIT or not (x > 0 and math.isfinite(x)):
         raise UserError(f"{path}: its EXIF holds no resolution in inches or centimetres")
