@@ -31,7 +31,7 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
 
     watched = replace(network, run=timed)
     began = time.perf_counter()
-    for source in find_images([str(folder)], out):
+    for source in find_images([str(folder)], out)[0]:
         sha256, image = read(source)
         record = record_of(watched, source, sha256, image)
         text = record.model_dump_json(indent=1) + "\n"

@@ -23,7 +23,7 @@ from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
 from stages.engine.shard_jobs import shard_count, wanted
 from stages.formats.image_outputs import SHARD_IMAGES, Predict, jobs_of
-from stages.formats.inputs import file_in, find_images, shared_folder, unread_images
+from stages.formats.inputs import file_in, find_images, shared_folder
 from stages.formats.measured_defects import Record
 from stages.formats.outputs import existing_records, read_record, write_output
 from stages.formats.scale import scales_of
@@ -56,7 +56,7 @@ def main(
     shards: Shards = None,
 ) -> None:
     """Predict the masks of images of any size, and write them in the formats of annotation tools."""
-    sources = find_images(inputs, out)
+    sources, skipped = find_images(inputs, out)
     scales = None if mm_per_px is None else scales_of(mm_per_px, sources)
     network = open_network(model, device, operating_point)
     out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,6 @@ def main(
     known = existing_records(sources, out, folders, network.identity, force)
     done = {name for name in known if all(file_in(out / folder, name).is_file() for folder in folders)}
     todo = [source for source in sources if force or source.name not in done]
-    skipped = unread_images(inputs, out)
     work = Predict(network.identity, model.resolve(), device, operating_point, out.resolve(), folders, force, network)
     with progress((), "predict", "images", total=len(todo)) as bar:
         where = Engine(engine, ray_address, gpus_per_task)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.decoding import BadImage
-from stages.formats.inputs import Source, find_images, named, read, unread_images
+from stages.formats.inputs import Source, find_images, named, read
 
 
 def touch(root: Path, *files: str) -> None:
@@ -20,15 +20,14 @@ def touch(root: Path, *files: str) -> None:
         (root / file).write_bytes(b"")
 
 
-def files_and_names(sources: list[Source]) -> dict[str, str]:
-    return {source.file: source.name for source in sources}
+def files_and_names(inputs: list[str | Path], out: Path) -> dict[str, str]:
+    return {source.file: source.name for source in find_images([str(one) for one in inputs], out)[0]}
 
 
 def test_files_folders_and_globs_are_taken_once_each(tmp_path, monkeypatch):
     touch(tmp_path, "in/a.jpg", "in/deep/b.PNG", "in/notes.txt", "other/c.tif", "other/d.tif")
     monkeypatch.chdir(tmp_path)
-    sources = find_images(["in", "in/a.jpg", "other/*.tif", "./in/../in/a.jpg"], Path("out"))
-    assert files_and_names(sources) == {
+    assert files_and_names(["in", "in/a.jpg", "other/*.tif", "./in/../in/a.jpg"], Path("out")) == {
         "in/a.jpg": "in/a",
         "in/deep/b.PNG": "in/deep/b",
         "other/c.tif": "other/c",
@@ -38,13 +37,13 @@ def test_files_folders_and_globs_are_taken_once_each(tmp_path, monkeypatch):
 
 def test_names_start_below_what_all_inputs_share(tmp_path):
     touch(tmp_path, "in/deep/a.jpg")
-    assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"deep/a.jpg": "deep/a"}
-    assert files_and_names(find_images([str(tmp_path / "in/deep/a.jpg")], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names([tmp_path / "in"], tmp_path / "out") == {"deep/a.jpg": "deep/a"}
+    assert files_and_names([tmp_path / "in/deep/a.jpg"], tmp_path / "out") == {"a.jpg": "a"}
 
 
 def test_images_of_one_stem_keep_their_suffixes_or_folders_apart(tmp_path):
     touch(tmp_path, "x/a.jpg", "x/a.png", "y/a.jpg", "x/b.jpg")
-    found = files_and_names(find_images([str(tmp_path / "x"), str(tmp_path / "y")], tmp_path / "out"))
+    found = files_and_names([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
     assert found == {"x/a.jpg": "x/a.jpg", "x/a.png": "x/a.png", "y/a.jpg": "y/a", "x/b.jpg": "x/b"}
 
 
@@ -59,7 +58,7 @@ def test_no_two_images_share_a_name(files):
 
 def test_outputs_among_the_inputs_are_not_predicted_again(tmp_path):
     touch(tmp_path, "a.jpg", "out/overlays/a.jpg")
-    assert files_and_names(find_images([str(tmp_path)], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names([tmp_path], tmp_path / "out") == {"a.jpg": "a"}
 
 
 @pytest.mark.parametrize("text", ["nothing.jpg", "*.nothing", "empty"])
@@ -77,7 +76,7 @@ def test_an_image_behind_a_link_is_read_and_upright(tmp_path):
     Image.new("RGB", (30, 20), (9, 99, 199)).save(tmp_path / "cache/f00", format="PNG", exif=exif)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").symlink_to(tmp_path / "cache/f00")
-    (source,) = find_images([str(tmp_path / "in")], tmp_path / "out")
+    (source,), _ = find_images([str(tmp_path / "in")], tmp_path / "out")
     _, image = read(source)
     assert (source.name, image.shape, image.dtype) == ("a", (30, 20, 3), np.uint8)
 
@@ -104,7 +103,7 @@ def test_outputs_are_never_inputs_even_through_links(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     monkeypatch.chdir(tmp_path / "in/sub")
     for inputs, out in (("..", "../out"), (str(tmp_path / "link"), str(tmp_path / "in/out")), ("..", "../../link/out")):
-        assert files_and_names(find_images([inputs], Path(out))) == {"a.jpg": "a", "sub/b.jpg": "sub/b"}
+        assert files_and_names([inputs], Path(out)) == {"a.jpg": "a", "sub/b.jpg": "sub/b"}
     with pytest.raises(UserError, match=r"is inside of --out \.\., which is never an input"):
         find_images(["b.jpg"], Path(".."))
 
@@ -112,14 +111,21 @@ def test_outputs_are_never_inputs_even_through_links(tmp_path, monkeypatch):
 def test_hidden_files_and_linked_folders_are_left_out_and_unread_images_named(tmp_path):
     touch(tmp_path, "in/a.jpg", "in/._a.jpg", "in/.trash/b.jpg", "elsewhere/c.jpg")
     (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
-    assert files_and_names(find_images([str(tmp_path / "in")], tmp_path / "out")) == {"a.jpg": "a"}
+    assert files_and_names([tmp_path / "in"], tmp_path / "out") == {"a.jpg": "a"}
     touch(tmp_path, "in/b.HEIC", "in/deep/c.gif", "in/out/d.gif", "in/notes.txt")
-    found = unread_images([str(tmp_path / "in"), str(tmp_path / "in/*.HEIC")], tmp_path / "in/out")
+    _, found = find_images([str(tmp_path / "in"), str(tmp_path / "in/[ab].*")], tmp_path / "in/out")
     assert {path: reason.split(":")[0] for path, reason in found.items()} == {
         f"{tmp_path}/in/b.HEIC": ".HEIC is not read",
         f"{tmp_path}/in/deep/c.gif": ".gif is not read",
         f"{tmp_path}/in/more": "a link to a folder, not followed",
     }
+
+
+def test_a_file_that_is_named_itself_is_an_image_whatever_its_suffix_and_counts_once(tmp_path):
+    touch(tmp_path, "in/a.jpg", "in/b.heic")
+    for inputs in (["in", "in/b.heic"], ["in/b.heic", "in"]):
+        sources, unread = find_images([str(tmp_path / one) for one in inputs], tmp_path / "out")
+        assert ([source.file for source in sources], unread) == (["a.jpg", "b.heic"], {})
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ def test_a_file_of_all_images_is_not_changed_without_force(model, images, tmp_pa
 def test_no_flipped_byte_of_a_record_is_silent(model, images, tmp_path):
     run(model, images / "y", tmp_path / "out", Format.masks)
     path, draw = tmp_path / "out/records/a.json", random.Random(0)
-    whole, (source,) = path.read_bytes(), find_images([str(images / "y")], tmp_path / "out")
+    whole, ((source,), _) = path.read_bytes(), find_images([str(images / "y")], tmp_path / "out")
     identity = json.loads(whole)["model"]
 
     def read() -> Record:

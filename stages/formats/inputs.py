@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -38,26 +38,29 @@ class Source(NamedTuple):
     name: str
 
 
-def find_images(inputs: list[str], out: Path) -> list[Source]:
+def find_images(inputs: list[str], out: Path) -> tuple[list[Source], dict[str, str]]:
     """The images that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
 
-    Folders and patterns give files with the suffix of an image, without hidden files and without files in `out`; see
-    `unread_images` for those that they do not give. Raises UserError for an input that names no image, and
-    for a folder that cannot be listed.
+    Folders and patterns give files with the suffix of an image, without hidden files. What else looks like an image
+    there, files of other suffixes and all that is behind links to folders, comes second, as path to reason. Files in
+    `out` are neither. Raises UserError for an input that names no image, and for a folder that cannot be listed.
     """
-    paths: set[Path] = set()
+    found: dict[Path, str | None] = {}
+    images: set[Path] = set()
     roots: set[Path] = set()
     for text in inputs:
-        files, root = _named_by(text)
-        theirs = _outside(files, out)
-        if files and not theirs:
+        theirs, root = _named_by(text)
+        ours = {path for path, reason in theirs.items() if reason is None}
+        if ours and not _outside(ours, out):
             raise UserError(f"{text}: is inside of --out {out}, which is never an input; use another --out")
-        if not files:
+        if not ours:
             raise UserError(f"{text}: no image there ({', '.join(SUFFIXES)})")
-        paths |= theirs
+        found |= theirs
+        images |= ours
         roots |= root
-    shared = Path(os.path.commonpath(roots))
-    return named({path.relative_to(shared).as_posix(): path for path in paths})
+    shared, outside = Path(os.path.commonpath(roots)), _outside(found, out)
+    unread = {str(path): found[path] for path in sorted(outside - images, key=str)}
+    return named({path.relative_to(shared).as_posix(): path for path in images & outside}), unread
 
 
 def shared_folder(sources: list[Source]) -> Path:
@@ -111,31 +114,35 @@ def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndar
         raise BadImage(str(error)) from None
 
 
-def unread_images(inputs: list[str], out: Path) -> dict[str, str]:
-    """Path to reason of what looks like an image in the folders and patterns of `inputs` and is not read: files of
-    other suffixes, and all that is behind links to folders."""
-    links: set[Path] = set()
-    files = {path for text in inputs for path in _named_by(text, UNREAD_SUFFIXES, links.add)[0]}
-    reason = f"{{}} is not read: convert it to one of {' '.join(SUFFIXES)}"
-    found = {str(path): reason.format(path.suffix) for path in _outside(files, out) if _is_one(path, UNREAD_SUFFIXES)}
-    return dict(sorted({**found, **{str(link): "a link to a folder, not followed" for link in links}}.items()))
-
-
-def _named_by(
-    text: str, suffixes: tuple[str, ...] = SUFFIXES, linked: Callable[[Path], None] = lambda link: None
-) -> tuple[set[Path], set[Path]]:
-    """Absolute paths of the images that one input names, and the folders in which it names them."""
+def _named_by(text: str) -> tuple[dict[Path, str | None], set[Path]]:
+    """Absolute paths of what one input names, each with the reason why it is not read, None for an image; and the
+    folders in which it names them."""
     path = _absolute(text)
-    if path.is_dir():
-        return _below(path, suffixes, linked), {path}
-    if path.exists():
-        return {path}, {path.parent}
-    files, roots = set(), set()
-    for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 pathlib takes no absolute pattern
-        found = _absolute(match)
-        files |= _below(found, suffixes, linked) if found.is_dir() else {found} if _is_one(found, suffixes) else set()
-        roots.add(found if found.is_dir() else found.parent)
-    return files, roots
+    if path.exists() and not path.is_dir():
+        return {path: None}, {path.parent}
+    # pathlib takes no absolute pattern
+    paths = [path] if path.is_dir() else map(_absolute, sorted(glob.glob(text, recursive=True)))  # noqa: PTH207
+    found: dict[Path, str | None] = {}
+    roots = set()
+    for match in paths:
+        found |= _below(match) if match.is_dir() else _judged([match])
+        roots.add(match if match.is_dir() else match.parent)
+    return found, roots
+
+
+def _below(folder: Path) -> dict[Path, str | None]:
+    links: list[Path] = []
+    return _judged(visible_files(folder, links.append)) | dict.fromkeys(links, "a link to a folder, not followed")
+
+
+def _judged(files: Iterable[Path]) -> dict[Path, str | None]:
+    """Those of `files` that look like images, each with the reason why it is not read."""
+    reason = f"{{}} is not read: convert it to one of {' '.join(SUFFIXES)}"
+    return {
+        path: None if path.suffix.lower() in SUFFIXES else reason.format(path.suffix)
+        for path in files
+        if path.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES)
+    }
 
 
 def _absolute(text: str) -> Path:
@@ -143,16 +150,8 @@ def _absolute(text: str) -> Path:
     return Path(os.path.normpath(Path(text).absolute()))
 
 
-def _outside(files: set[Path], out: Path) -> set[Path]:
+def _outside(files: Collection[Path], out: Path) -> set[Path]:
     """Those of `files` that are not in `out`, with links and `..` resolved."""
     real = out.resolve()
     ours = {folder for folder in {path.parent for path in files} if folder.resolve().is_relative_to(real)}
     return {path for path in files if path.parent not in ours}
-
-
-def _below(folder: Path, suffixes: tuple[str, ...], linked: Callable[[Path], None]) -> set[Path]:
-    return {path for path in visible_files(folder, linked) if _is_one(path, suffixes)}
-
-
-def _is_one(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.suffix.lower() in suffixes
