@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from stages.appraisal.quality import BoxQuality, box_quality, pixel_counts, rank_correlation, summarise
+from stages.checkpoints.fetch import cache_folder
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.common.errors import UserError, run
 from stages.common.files import write_json
@@ -58,7 +59,7 @@ def main(
     results = {}
     for name in teachers:
         with tempfile.TemporaryDirectory() as folder:
-            install_teacher(name, embedded, cache.expanduser(), Path(folder) / "teacher")
+            install_teacher(name, embedded, cache_folder(cache), Path(folder) / "teacher")
             teacher = load_teacher(Path(folder) / "teacher", device_of(device))
         results[name] = measure(teacher, known, source, values, name)
     write_json(metrics, results)

@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from stages.checkpoints.config import WeightsParams
+from stages.checkpoints.fetch import cache_folder
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.checkpoints.timm_backbone import install_backbone
 from stages.common.errors import run
 from stages.common.options import ParamsFile
 from stages.common.params import Section, load_params, write_digests
-from stages.common.workdir import work_folder
 
 
 class Params(Section):
@@ -34,12 +34,8 @@ def main(
 ) -> None:
     """Write both networks."""
     values = load_params(Params, params).weights
-    try:
-        cache = cache.expanduser()
-    except RuntimeError:  # a user without a home folder
-        cache = work_folder() / "downloads"
-    install_teacher(values.teacher, embedded, cache, teacher)
-    install_backbone(values.backbone, cache, backbone)
+    install_teacher(values.teacher, embedded, cache_folder(cache), teacher)
+    install_backbone(values.backbone, cache_folder(cache), backbone)
     for folder in (teacher, backbone):
         write_digests(folder)
 

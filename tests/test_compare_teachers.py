@@ -1,6 +1,7 @@
 """Comparing teachers on the same boxes: two of tiny random weights, on an image whose truth is one of their masks."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,3 +86,11 @@ def test_without_truth_or_with_an_unknown_teacher_it_says_so(folder):
         run(folder, "first", split="test")
     with pytest.raises(UserError, match=r"no such file or folder; allowed are embedded, "):
         run(folder, "third")
+
+
+def test_a_user_without_a_home_folder_can_compare(folder, monkeypatch):
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert len(run(folder, "first")) == 1

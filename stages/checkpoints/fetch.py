@@ -10,6 +10,7 @@ from pathlib import Path
 from stages.common.errors import UserError
 from stages.common.files import new_folder, sha256_file
 from stages.common.progress import progress
+from stages.common.workdir import work_folder
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
@@ -19,6 +20,14 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
+
+
+def cache_folder(path: Path) -> Path:
+    """`path`, whose `~` is the home folder; for a user without one, a folder in the work folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return work_folder() / "downloads"
 
 
 def copy_folder(source: Path, out: Path) -> None:
