@@ -141,6 +141,19 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
     assert "leads out of the data root" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["p0.png", "p0.jpg"])
+def test_a_second_image_of_a_name_is_refused(tmp_path, capsys, name):
+    """The same file, or one of another suffix, whose label file would be the same."""
+    train, val = write(tmp_path, "train", [[TRIANGLE], [BOX]]), write(tmp_path, "val", [[BOX]])
+    Image.new("RGB", SIZE_HW[::-1]).save(tmp_path / "train/p0.jpg")
+    train.write_text(train.read_text().replace("p1.png", name))
+    with pytest.raises(typer.Exit):
+        from_coco.main(train, val, tmp_path / "set")
+    assert f"refused {name} ({train}): a second image called p0" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "set/images/train").iterdir()] == ["p0.png"]
+    assert (tmp_path / "set/labels/train/p0.txt").read_text().startswith("1 "), "of the first"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": [], "annotations": [1], "categories": []}'])
 def test_what_is_no_instances_file_is_named(tmp_path, text):
     val = write(tmp_path, "val", [[BOX]])

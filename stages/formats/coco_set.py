@@ -45,6 +45,10 @@ class CocoSplit:
             rows = "".join(self._row(one, size_hw, names) for one in annotations if not one.get("iscrowd"))
             mask = self._mask(annotations, size_hw, names)
             target = inside(out / "images" / self.split, image["file_name"])
+            stem = target.relative_to((out / "images" / self.split).resolve()).with_suffix("")
+            labels = out / "labels" / self.split / f"{stem}.txt"
+            if labels.exists():
+                raise BadDrawing(f"a second image called {stem}, whose label file would have the same name")
         except (BadDrawing, UserError) as error:
             return str(error)
         except MALFORMED as error:
@@ -54,8 +58,7 @@ class CocoSplit:
             os.link(source, target)
         except OSError:  # another file system
             shutil.copyfile(source, target)
-        stem = target.relative_to((out / "images" / self.split).resolve()).with_suffix("")
-        _save(out / "labels" / self.split / f"{stem}.txt", rows.encode())
+        _save(labels, rows.encode())
         if mask is not None:
             folder = out / ("masks/test" if self.split == "test" else f"trusted/{self.split}")
             _save(folder / f"{stem}.png", encode_label_map(mask))
