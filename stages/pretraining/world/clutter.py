@@ -1,7 +1,6 @@
 """Clutter on a surface that is no defect: lines, cables, letters, rivets, fittings, shadows, other materials.
 
-Each kind takes a surface, float32 (H, W, 3), and returns the changed one and the coverage (H, W) in [0, 1] of what it
-added. Shadows, stripes and other materials behind an edge are no objects: their coverage is None.
+Each kind takes a surface, float32 (H, W, 3), and returns the changed one.
 """
 
 import numpy as np
@@ -14,21 +13,16 @@ from stages.pretraining.world.primitives import SCALE, Draw, Size, blend, drawn
 SCENERY = (0.05, 0.15, 0.3)
 """Contrasts of the grain of what lies behind an edge: grass and trees are rougher than any product."""
 
-Cluttered = tuple[np.ndarray, np.ndarray | None]
 
-
-def clutter(draw: Draw, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`surface` with none to four kinds of clutter, and the mask (H, W) bool of the objects among them."""
+def clutter(draw: Draw, surface: np.ndarray) -> np.ndarray:
+    """`surface` with none to four kinds of clutter."""
     kinds = (_line, _line, _edge, _edge, _shadow, _cast, _letters, _rivets, _fitting, _fins, _cable, _band)
-    mask = np.zeros(surface.shape[:2], bool)
     for _ in range(draw.choice([0, 0, 1, 1, 2, 3, 4])):
-        surface, coverage = kinds[draw.integers(len(kinds))](draw, surface)
-        if coverage is not None:
-            mask |= coverage >= 0.5
-    return surface, mask
+        surface = kinds[draw.integers(len(kinds))](draw, surface)
+    return surface
 
 
-def _line(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _line(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A straight line or panel seam, sometimes embossed."""
     size = np.array(surface.shape[1::-1])
     ends, width = draw.uniform(-0.2, 1.2, (2, 2)) * size, draw.uniform(0.7, 4)
@@ -37,7 +31,7 @@ def _line(draw: Draw, surface: np.ndarray) -> Cluttered:
     return _painted(draw, surface, lambda pen: _stroke(pen, ends, width), relief=draw.random() < 0.3)
 
 
-def _cable(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _cable(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A smooth curve of constant width."""
     start, bend, end = draw.uniform(-0.2, 1.2, (3, 2)) * surface.shape[1::-1]
     along = np.linspace(0, 1, 24)[:, None]
@@ -46,35 +40,35 @@ def _cable(draw: Draw, surface: np.ndarray) -> Cluttered:
     return _painted(draw, surface, lambda pen: _stroke(pen, points, width))
 
 
-def _band(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _band(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A painted stripe across the surface."""
     inside = _half_plane(draw, surface.shape[:2]) * (1 - _half_plane(draw, surface.shape[:2]))
-    return blend(surface, inside * draw.uniform(0.3, 1), _tone(draw, surface)), None
+    return blend(surface, inside * draw.uniform(0.3, 1), _tone(draw, surface))
 
 
-def _edge(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _edge(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """Beyond a straight edge begins another material, scenery or empty space."""
     side = _half_plane(draw, surface.shape[:2])
     other = np.zeros_like(surface) + 0.03 if draw.random() < 0.25 else material(draw, surface.shape[:2], SCENERY)
-    return blend(surface, side, other), None
+    return blend(surface, side, other)
 
 
-def _shadow(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _shadow(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A soft half in the shade."""
     across = _half_plane(draw, surface.shape[:2])
     soft = np.asarray(Image.fromarray(across).resize((9, 9)).resize(surface.shape[1::-1], Image.Resampling.BICUBIC))
-    return surface * (1 - draw.uniform(0.1, 0.5) * np.clip(soft, 0, 1)[..., None]), None
+    return surface * (1 - draw.uniform(0.1, 0.5) * np.clip(soft, 0, 1)[..., None])
 
 
-def _cast(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _cast(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """The shadow of something outside the image: a dark, straight-sided patch with blurred sides."""
     centre = draw.uniform(-0.2, 1.2, 2) * surface.shape[1::-1]
     corners = centre + _rectangle(draw, draw.uniform(15, 90), draw.uniform(0.1, 1))
     shade = gaussian_filter(drawn(surface.shape[:2], lambda pen: _fill(pen, corners)), draw.uniform(0.5, 5))
-    return surface * (1 - draw.uniform(0.1, 0.5) * shade[..., None]), None
+    return surface * (1 - draw.uniform(0.1, 0.5) * shade[..., None])
 
 
-def _letters(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _letters(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A word of one to six random characters."""
     text = "".join(draw.choice(list("ABCDEFGHKLMNOPRSTXaeghnorst0123456789-"), draw.integers(1, 7)))
     height = draw.uniform(0.08, 0.6) * min(surface.shape[:2]) + 6
@@ -84,7 +78,7 @@ def _letters(draw: Draw, surface: np.ndarray) -> Cluttered:
     return _painted(draw, surface, lambda pen: pen.text(at, text, fill=255, font=font), turn=turn, least=0.15)
 
 
-def _rivets(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _rivets(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A row of equal round heads."""
     radius, pitch, start = draw.uniform(1, 4), draw.uniform(8, 30), draw.uniform(0, 1, 2) * surface.shape[1::-1]
     angle = draw.choice([0, np.pi / 2]) if draw.random() < 0.5 else draw.uniform(0, np.pi)
@@ -94,7 +88,7 @@ def _rivets(draw: Draw, surface: np.ndarray) -> Cluttered:
     return _painted(draw, surface, lambda pen: [_disc(pen, xy, radius) for xy in centres], relief=draw.random() < 0.3)
 
 
-def _fins(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _fins(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A row of equal small triangles or bars, such as vortex generators or cooling slots."""
     piece = _rectangle(draw, draw.uniform(5, 16), draw.uniform(0.15, 0.6))
     piece = piece[:3] if draw.random() < 0.5 else piece
@@ -104,7 +98,7 @@ def _fins(draw: Draw, surface: np.ndarray) -> Cluttered:
     return _painted(draw, surface, lambda pen: [_fill(pen, each) for each in pieces], relief=draw.random() < 0.6)
 
 
-def _fitting(draw: Draw, surface: np.ndarray) -> Cluttered:
+def _fitting(draw: Draw, surface: np.ndarray) -> np.ndarray:
     """A plate, cover, lamp or bolt: a rectangle or disc with a rim, perhaps with rivets at its corners."""
     centre, length = draw.uniform(0, 1, 2) * surface.shape[1::-1], draw.uniform(8, 60)
     round_one, riveted = draw.random() < 0.4, draw.random() < 0.4
@@ -113,18 +107,17 @@ def _fitting(draw: Draw, surface: np.ndarray) -> Cluttered:
     def shape(pen: ImageDraw.ImageDraw) -> None:
         _disc(pen, centre, length / 3) if round_one else _fill(pen, corners)
 
-    surface, coverage = _painted(draw, surface, shape, relief=True)
+    surface = _painted(draw, surface, shape, relief=True)
     if riveted:
         inner = centre + 0.75 * (corners - centre)
-        surface, rivets = _painted(draw, surface, lambda pen: [_disc(pen, xy, length / 20 + 0.5) for xy in inner])
-        coverage = np.maximum(coverage, rivets)
-    return surface, coverage
+        surface = _painted(draw, surface, lambda pen: [_disc(pen, xy, length / 20 + 0.5) for xy in inner])
+    return surface
 
 
 def _painted(
     draw: Draw, surface: np.ndarray, paint, turn: float = 0.0, relief: bool = False, least: float = 0.05
-) -> Cluttered:
-    """`surface` with what `paint` draws (see `drawn`) in one tone that differs by at least `least`, and its coverage.
+) -> np.ndarray:
+    """`surface` with what `paint` draws (see `drawn`) in one tone that differs by at least `least`.
 
     `relief` lights one side of it and shades the other.
     """
@@ -134,7 +127,7 @@ def _painted(
         shift = tuple(draw.choice([-1, 1], 2))
         slope = coverage - np.roll(coverage, shift, (0, 1))
         result = result + draw.uniform(0.05, 0.3) * slope[..., None]
-    return result, coverage
+    return result
 
 
 def _stroke(pen: ImageDraw.ImageDraw, points_xy: np.ndarray, width: float) -> None:

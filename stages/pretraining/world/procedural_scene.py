@@ -28,14 +28,10 @@ class Defect(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """`image` uint8 (H, W, 3), its defects, the last one on top, and the mask `clutter` bool (H, W) of other objects.
-
-    No pixel is in two of the masks.
-    """
+    """`image` uint8 (H, W, 3), and its defects, the last one on top; no pixel is in two of their masks."""
 
     image: np.ndarray
     defects: list[Defect]
-    clutter: np.ndarray
 
 
 def scene(
@@ -48,7 +44,7 @@ def scene(
 
     `kind`: of all defects; None: drawn for each.
     """
-    surface, cluttered = clutter(draw, material(draw, size_hw))
+    surface = clutter(draw, material(draw, size_hw))
     frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
@@ -59,9 +55,8 @@ def scene(
             continue
         surface = _blended(draw, surface, coverage, shape)
         defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(shape, mask)]
-        cluttered &= ~mask
     image = camera(draw, surface)
-    return Scene(image, [each for each in defects if each.mask.sum() >= MIN_PIXELS], cluttered)
+    return Scene(image, [each for each in defects if each.mask.sum() >= MIN_PIXELS])
 
 
 def camera(draw: Draw, surface: np.ndarray) -> np.ndarray:
