@@ -10,6 +10,7 @@ minute. For times and scores see data/weights/README.md.
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from stages.common.errors import run
@@ -17,10 +18,11 @@ from stages.common.files import write_json
 from stages.common.options import Device, Metrics, ParamsFile
 from stages.common.params import Section, load_params
 from stages.common.workdir import work_folder
-from stages.compute.device import device_of
+from stages.compute.device import device_of, make_deterministic
 from stages.pretraining.config import PretrainParams
-from stages.pretraining.embedded_teacher import teacher_task
-from stages.pretraining.pretrain_loop import prepare, pretrain
+from stages.pretraining.embedded_teacher import CONFIG, first_teacher, held_out
+from stages.pretraining.pretrain_loop import pretrain
+from stages.teacher.sam import save_sam
 
 
 class Params(Section):
@@ -35,11 +37,13 @@ def main(
 ) -> None:
     """Train the embedded teacher and write its weights and its metrics on held-out samples."""
     values = load_params(Params, params).teacher
-    prepare(values)
-    task = teacher_task(device_of(device))
-    average = pretrain("pretrain", task, values, work_folder() / "training" / "pretrain_teacher.pt")
-    task.save(out, average)
-    write_json(metrics, {"steps": values.steps, **task.score(average, values.held_out)})
+    # before the first weights are drawn: the same machine gives the same bytes
+    torch.set_num_threads(values.threads)
+    make_deterministic()
+    torch.manual_seed(values.seed)
+    average = pretrain(first_teacher(device_of(device)), values, work_folder() / "training" / "pretrain_teacher.pt")
+    save_sam(out, average, CONFIG, torch.float16)
+    write_json(metrics, {"steps": values.steps, **held_out(average, values.held_out)})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, forward, iou, loss, mask_losses, teacher_task
+from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, first_teacher, forward, iou, loss, mask_losses
 from stages.student.efficientnet_lite0 import load_weights
 from stages.teacher.image_encoders import Embedding, SamConfig
 from stages.teacher.sam import build_sam, embed, propose
@@ -92,10 +92,9 @@ def test_every_weight_that_a_box_prompt_uses_gets_a_gradient(sam, batch):
 
 
 def test_the_backbone_is_imagenet_s_and_neither_its_weights_nor_its_statistics_are_trained(batch):
-    task = teacher_task(torch.device("cpu"))
-    net, imagenet = task.network.image_encoder.net, load_weights()
-    task.network.train()
-    loss(task.network, batch).backward()
+    sam = first_teacher(torch.device("cpu"))
+    net, imagenet = sam.image_encoder.net, load_weights()
+    loss(sam, batch).backward()
     for key, value in net.state_dict().items():
         torch.testing.assert_close(value, imagenet[key], rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in net.parameters())

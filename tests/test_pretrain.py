@@ -7,17 +7,17 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from torch import nn
 
 from stages.common.params import load_params
 from stages.common.workdir import work_folder
 from stages.pretrain import Params, main
 from stages.pretraining import embedded_teacher
-from stages.pretraining.embedded_teacher import Prompts, teacher_task
-from stages.pretraining.pretrain_loop import Task, optimizer_of, pretrain, schedule
+from stages.pretraining.embedded_teacher import Prompts, first_teacher
+from stages.pretraining.pretrain_loop import optimizer_of, pretrain, schedule
 from stages.training.checkpoint import save_state
 
 ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
 
 
 def params_file(folder: Path, **changed: int) -> Path:
@@ -74,31 +74,27 @@ def test_a_killed_training_resumes_and_ends_at_the_same_bytes(tmp_path, monkeypa
 @pytest.mark.parametrize("spoil", ["other parameters", "not a snapshot"])
 def test_a_snapshot_of_another_training_is_not_resumed(spoil, tmp_path, capsys):
     snapshot = tmp_path / "snapshot.pt"
-    torch.manual_seed(0)
-    values = load_params(Params, params_file(tmp_path)).teacher
-    net = nn.Linear(1, 1)
-    task = Task(net, [net], lambda _: torch.arange(8.0), lambda net, x: net(x[:, None]).mean(), lambda *_: {}, None)
-
-    assert isinstance(pretrain("net", task, values, snapshot), nn.Linear)
+    values = load_params(Params, params_file(tmp_path, steps=1)).teacher
+    pretrain(first_teacher(CPU), values, snapshot)
     if spoil == "not a snapshot":
         snapshot.write_bytes(b"half a file")
     else:
-        save_state(snapshot, {"identity": "another", "step": 2})
-    pretrain("net", task, values, snapshot)
+        save_state(snapshot, {"identity": "another", "step": 1})
+    pretrain(first_teacher(CPU), values, snapshot)
     said = capsys.readouterr()
     assert "starting over" in said.out or "damaged, computed again" in said.err
 
 
 def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest():
     values = load_params(Params, ROOT / "data/weights/params.yaml").teacher
-    task = teacher_task(torch.device("cpu"))
-    optimizer = optimizer_of(task, values)
+    sam = first_teacher(CPU)
+    optimizer = optimizer_of(sam, values)
     assert [group["lr"] for group in optimizer.param_groups] == [values.muon_lr, values.lr]
     prompts = (Prompts(0)[number][:4] for number in (0, 1))
-    task.loss(task.network, [torch.stack(part) for part in zip(*prompts, strict=True)]).backward()
+    embedded_teacher.loss(sam, [torch.stack(part) for part in zip(*prompts, strict=True)]).backward()
     optimizer.step()
-    by_muon = {name for name, value in task.network.named_parameters() if optimizer.state[value].get("use_muon")}
-    matrices = {name for name, value in task.network.named_parameters() if value.ndim == 2 and name.endswith("weight")}
+    by_muon = {name for name, value in sam.named_parameters() if optimizer.state[value].get("use_muon")}
+    matrices = {name for name, value in sam.named_parameters() if value.ndim == 2 and name.endswith("weight")}
     assert by_muon == {
         name for name in matrices if name.startswith(("image_encoder.blocks", "mask_decoder.transformer"))
     }

@@ -1,4 +1,4 @@
-"""Sections `teacher` and `backbone` of data/weights/params.yaml."""
+"""Section `teacher` of data/weights/params.yaml."""
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ class PretrainParams(Section):
     """How the embedded teacher is trained and scored.
 
     lr: of AdamW, muon_lr: of Muon; snapshot_every: steps between snapshots; held_out: samples that no training sees;
-    bf16: autocast to bfloat16; threads: of the CPU; workers: processes that draw samples, 0 for none.
+    threads: of the CPU; workers: processes that draw samples, 0 for none.
     """
 
     seed: int = Field(ge=0)
@@ -22,6 +22,5 @@ class PretrainParams(Section):
     ema_decay: float = Field(ge=0, lt=1)
     snapshot_every: int = Field(gt=0)
     held_out: int = Field(gt=0)
-    bf16: bool
     threads: int = Field(gt=0)
     workers: int = Field(ge=0)

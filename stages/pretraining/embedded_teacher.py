@@ -4,8 +4,6 @@ Its samples are what rasterize shows it, crops around a box and pieces of large 
 Trained as SAM was (arXiv 2304.02643, appendix A), except that every candidate learns a little.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,11 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stages.data.boxes import pixels_of_box
-from stages.pretraining.pretrain_loop import HELD_OUT_SEED, Task
 from stages.pretraining.world.prompt_samples import piece, prompt
 from stages.student.efficientnet_lite0 import MEAN, STD, load_weights
 from stages.teacher.image_encoders import LiteSamConfig
-from stages.teacher.sam import build_sam, embed, propose, save_sam
+from stages.teacher.sam import build_sam, embed, propose
 
 CONFIG = LiteSamConfig(
     name="embedded",
@@ -33,6 +30,9 @@ CONFIG = LiteSamConfig(
     pixel_std=[255 * value for value in STD],
     source="stages/pretrain.py: EfficientNet-Lite0 of ImageNet, all else of the procedural world alone",
 )
+
+HELD_OUT_SEED = 1_000_003
+"""Never a training seed: the held-out prompts are the same for every training."""
 
 PIECES = 0.5
 """Share of prompts that are pieces of boxes that are larger than the view."""
@@ -121,12 +121,9 @@ def clipped(logits: Tensor, boxes_xyxy: Tensor) -> Tensor:
     return logits.masked_fill(~inside, -torch.inf)
 
 
-def teacher_task(device: torch.device) -> Task:
+def first_teacher(device: torch.device) -> Sam:
     """The teacher with its first weights, on `device`."""
     sam, imagenet = build_sam(CONFIG), load_weights()
     net = sam.image_encoder.net
     net.load_state_dict({key: imagenet[key] for key in net.state_dict()})
-    sam = sam.to(device).train()
-    blocks = [sam.image_encoder.blocks, sam.mask_decoder.transformer]
-    save = partial(save_sam, config=CONFIG, dtype=torch.float16)
-    return Task(sam, blocks, Prompts, loss, held_out, save)
+    return sam.to(device).train()

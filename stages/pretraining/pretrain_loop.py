@@ -5,92 +5,64 @@ nothing else draws random numbers after the first weights.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from segment_anything.modeling import Sam
 from timm.optim import Muon
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import DataLoader
 
 from stages.common.progress import progress
 from stages.common.workdir import code_fingerprint
-from stages.compute.device import make_deterministic
+from stages.pretraining import embedded_teacher
 from stages.pretraining.config import PretrainParams
 from stages.training.checkpoint import load_state, save_state
 from stages.training.optimizer import muon, weight_average
 
-HELD_OUT_SEED = 1_000_003
-"""Never a training seed: the held-out samples are the same for every training."""
-
 CLIP_NORM = 1.0
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a network learns.
-
-    network: to be trained, on its device, with its first weights; blocks: its transformer blocks
-    samples(seed): the data set, of any length; loss(network, batch): a scalar
-    score(network, count): metrics on `count` held-out samples; save(folder, network): writes the weights
-    """
-
-    network: nn.Module
-    blocks: list[nn.Module]
-    samples: Callable[[int], Dataset]
-    loss: Callable[[nn.Module, list], Tensor]
-    score: Callable[[nn.Module, int], dict]
-    save: Callable[[Path, nn.Module], None]
-
-
-def prepare(params: PretrainParams) -> None:
-    """Set threads, determinism and seed, before the first weights are drawn: the same machine gives the same bytes."""
-    torch.set_num_threads(params.threads)
-    make_deterministic()
-    torch.manual_seed(params.seed)
-
-
-def pretrain(title: str, task: Task, params: PretrainParams, snapshot: Path) -> nn.Module:
-    """Train the task's network in place on the first steps x batch_size samples; returns its weight average (EMA).
+def pretrain(sam: Sam, params: PretrainParams, snapshot: Path) -> nn.Module:
+    """Train `sam` in place on the first steps x batch_size prompts; returns its weight average (EMA).
 
     The file `snapshot` is written every `snapshot_every` steps, after printing the score, and at the end. A later call
     resumes from it if it is of this very training: from a finished one it returns at once.
     """
-    network = task.network
-    average, optimizer = weight_average(network, params.ema_decay), optimizer_of(task, params)
-    parts = {"network": network, "average": average.module, "optimizer": optimizer}
+    average, optimizer = weight_average(sam, params.ema_decay), optimizer_of(sam, params)
+    parts = {"network": sam, "average": average.module, "optimizer": optimizer}
     full_lr = [group["lr"] for group in optimizer.param_groups]
     first = _resume(snapshot, _identity(params), parts)
     if first:
-        print(f"{title}: resuming from step {first} ({snapshot})")
+        print(f"pretrain: resuming from step {first} ({snapshot})")
     numbers = range(first * params.batch_size, params.steps * params.batch_size)
-    loader = DataLoader(task.samples(params.seed), params.batch_size, sampler=numbers, num_workers=params.workers)
-    bar = progress(loader, title, "step", total=params.steps, done=first)
+    prompts = embedded_teacher.Prompts(params.seed)
+    loader = DataLoader(prompts, params.batch_size, sampler=numbers, num_workers=params.workers)
+    bar = progress(loader, "pretrain", "step", total=params.steps, done=first)
     for step, batch in enumerate(bar, start=first):
         for group, lr in zip(optimizer.param_groups, full_lr, strict=True):
             group["lr"] = lr * schedule(step, params)
-        with torch.autocast(next(network.parameters()).device.type, torch.bfloat16, enabled=params.bf16):
-            loss = task.loss(network, batch)
-        network.zero_grad(set_to_none=True)
+        loss = embedded_teacher.loss(sam, batch)
+        sam.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(sam.parameters(), CLIP_NORM)
         optimizer.step()
         done = step + 1
-        average.update(network, step=done)
+        average.update(sam, step=done)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if done % params.snapshot_every == 0 and done < params.steps:
-            bar.write(f"{title}: step {done}: {task.score(average.module, params.held_out)}")
+            bar.write(f"pretrain: step {done}: {embedded_teacher.held_out(average.module, params.held_out)}")
         if done % params.snapshot_every == 0 or done == params.steps:
             state = {name: part.state_dict() for name, part in parts.items()}
             save_state(snapshot, {"identity": _identity(params), "step": done, **state})
     return average.module
 
 
-def optimizer_of(task: Task, params: PretrainParams) -> Muon:
-    """Muon for the weights of all linear maps in the task's blocks, AdamW for every other parameter."""
-    linear = {id(part.weight) for block in task.blocks for part in block.modules() if isinstance(part, nn.Linear)}
-    parameters = list(task.network.parameters())
+def optimizer_of(sam: Sam, params: PretrainParams) -> Muon:
+    """Muon for the weights of all linear maps in the transformer blocks, AdamW for every other parameter."""
+    blocks = (sam.image_encoder.blocks, sam.mask_decoder.transformer)
+    linear = {id(part.weight) for block in blocks for part in block.modules() if isinstance(part, nn.Linear)}
+    parameters = list(sam.parameters())
     rest = [parameter for parameter in parameters if id(parameter) not in linear]
     return muon(parameters, rest, params.muon_lr, params.weight_decay, adamw_lr=params.lr)
 
