@@ -16,7 +16,7 @@ from stages.common.errors import UserError
 from stages.teacher.loading import load_teacher
 from stages.teacher.prompting import Chunks, predict
 from stages.teacher.sam import save_sam
-from stages.teacher.transformers_sam import FAMILIES, family_of, load_transformers
+from stages.teacher.transformers_sam import FAMILIES, family_of
 from stages.teacher.windows import View, to_input, views_of
 from tests.support.tiny_teacher import TINY, params_of, tiny_sam
 
@@ -215,14 +215,14 @@ def test_a_missing_tensor_is_an_error_and_not_a_random_one(folder, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(UserError, match=r"1 tensors of \w+ are missing or of another shape, first mask_decoder"):
-        load_transformers(tmp_path)
+        load_teacher(tmp_path, torch.device("cpu"))
 
 
 def test_a_folder_without_safetensors_is_refused(folder, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="not a readable teacher"):
-        load_transformers(tmp_path)
+        load_teacher(tmp_path, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["sam2_video", "edgetam_video", "sam3_video", "sam3_tracker", "sam3_tracker_video"])

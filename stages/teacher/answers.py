@@ -1,10 +1,10 @@
 """The teacher's answers for many images, in order: cached ones from the store, the others from the network."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,18 +28,8 @@ sharing its operations among cores costs more than it gains, and on one core the
 MAX_IMAGES_AT_ONCE = 8
 """Images that are prompted side by side: with more, threads wait for Python's lock."""
 
-
 Answer = list[dict] | ImageError
 """Five candidates per box, or the reason why the image cannot be read."""
-
-
-class _Request(NamedTuple):
-    image: dict
-    boxes_xyxy: list[Box]
-    path: Path  # of its answer in the store
-    cached: list[dict] | None
-    rgb: np.ndarray | None  # only where nothing is cached
-    error: ImageError | None
 
 
 class Answers:
@@ -65,35 +55,38 @@ class Answers:
         many are processed at once.
         """
         if self.at_once == 1:  # threads read, this one prompts
-            begin, end, threads = self._read, self._answer, ThreadPoolExecutor(READ_AHEAD)
+            begin, threads = self._read, ThreadPoolExecutor(READ_AHEAD)
         else:
-            begin, end = lambda *row: self._answer(self._read(*row)), lambda answered: answered
             threads = ThreadPoolExecutor(self.at_once, initializer=torch.set_num_threads, initargs=(1,))
+            begin = self._answered
         rows = [(image, boxes.get(image["image_id"], [])) for image in images]
         ahead = max(READ_AHEAD, self.at_once)
         with cancelling(threads):
             waiting = [threads.submit(begin, *one) for one in rows[:ahead]]
-            for position in range(len(rows)):
-                begun = waiting.pop(0).result()
+            for position, (image, _) in enumerate(rows):
+                answer = waiting.pop(0).result()
                 waiting += [threads.submit(begin, *later) for later in rows[position + ahead :][:1]]
-                yield end(begun)
+                yield image, answer()
 
-    def _read(self, image: dict, rows: Sequence[dict]) -> _Request:
+    def _answered(self, image: dict, rows: Sequence[dict]) -> Callable[[], Answer]:
+        answer = self._read(image, rows)()
+        return lambda: answer
+
+    def _read(self, image: dict, rows: Sequence[dict]) -> Callable[[], Answer]:
+        """What gives the answer, after all that needs no network."""
         boxes_xyxy = [corners(row) for row in rows]
         path = self.store.path(image["sha256"], boxes_xyxy, self.source.white_level)
-        cached, rgb, failed = self.store.get(path) if rows else [], None, None
-        if cached is None:
-            try:
-                rgb = read_image(self.source, image)
-            except ImageError as error:
-                failed = error
-        return _Request(image, boxes_xyxy, path, cached, rgb, failed)
+        cached = self.store.get(path) if rows else []
+        if cached is not None:
+            return lambda: cached
+        try:
+            rgb = read_image(self.source, image)
+        except ImageError as error:
+            failed = error
+            return lambda: failed
+        return partial(self._prompt, rgb, boxes_xyxy, path)
 
-    def _answer(self, request: _Request) -> tuple[dict, Answer]:
-        if request.error is not None:
-            return request.image, request.error
-        if request.cached is not None:
-            return request.image, request.cached
-        found = prompted(self.teacher, request.rgb, request.boxes_xyxy, self.params, self.chunks)
-        self.store.put(request.path, found)
-        return request.image, found
+    def _prompt(self, rgb: np.ndarray, boxes_xyxy: Sequence[Box], path: Path) -> list[dict]:
+        found = prompted(self.teacher, rgb, boxes_xyxy, self.params, self.chunks)
+        self.store.put(path, found)
+        return found

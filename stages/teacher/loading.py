@@ -13,6 +13,6 @@ from stages.teacher.transformers_sam import family_of, load_transformers
 def load_teacher(folder: Path, device: torch.device) -> Teacher:
     """For inference on `device`. Raises UserError where the folder is not readable or a package is missing."""
     check_digests(folder, "run the weights stage again")
-    if family_of(folder / "config.json") is None:
-        return SamTeacher(load_sam(folder)[0].to(device))
-    return load_transformers(folder).to(device)
+    if name := family_of(folder / "config.json"):
+        return load_transformers(folder, name).to(device)
+    return SamTeacher(load_sam(folder)[0].to(device))

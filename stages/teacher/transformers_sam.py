@@ -52,20 +52,19 @@ def family_of(config: Path) -> str | None:
     kind = read_json(config, "expected the configuration of a teacher").get("model_type")
     if kind is None:
         return None
-    name = str(kind).removesuffix("_video").removesuffix("_tracker_video").removesuffix("_tracker")
+    name = str(kind).removesuffix("_video").removesuffix("_tracker")
     if name not in FAMILIES:
         raise UserError(f"{config}: model_type {kind!r} is no teacher; allowed are {', '.join(FAMILIES)}")
     return name
 
 
-def load_transformers(folder: Path) -> "TransformersTeacher":
-    """The teacher in a folder of config.json and model.safetensors: float32, for inference, on the CPU.
+def load_transformers(folder: Path, name: str) -> "TransformersTeacher":
+    """The teacher of the family `name` in a folder of config.json and model.safetensors: float32, for inference, on
+    the CPU.
 
     Nothing is downloaded and no pickle is opened. Raises UserError where the folder lacks a weight or `transformers` is
     not installed.
     """
-    name = family_of(folder / "config.json")
-    assert name is not None, folder
     try:
         import transformers  # optional: only these teachers need it
     except ImportError:
