@@ -25,7 +25,7 @@ from stages.common.workdir import files_fingerprint, fingerprint, work_folder
 from stages.data.tables import IMAGES, SPLITS, Dataset, count_rows, read_dataset
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl, run_jobs
 from stages.engine.ray_tasks import environment
-from stages.engine.shard_jobs import Done, forget, shard_count, some_of, stop_at_failures, take, wanted
+from stages.engine.shard_jobs import Done, forget, shard_count, stop_at_failures, take, wanted
 from stages.masks.shards import CANDIDATE_ROWS, LABEL_MAPS, Shard, shard_path, write_index
 from stages.teacher.config import RasterizeParams
 from stages.teacher.rasterizing import Rasterize, jobs_of
@@ -57,9 +57,7 @@ def main(
     size, drawn = values.shard_size, {split: None if split == "test" else trusted for split in SPLITS}
     jobs = chain.from_iterable(jobs_of(tables, drawn[split], split, size) for split in SPLITS)
     with progress((), "rasterize", "images", total=sum(images.values()) if shards is None else None) as bar:
-        # without --shards to the very end, where the tables' last check is
-        asked = jobs if shards is None else some_of(jobs, numbers)
-        finished = run_jobs(work, asked, where, bar)
+        finished = run_jobs(work, jobs, where, bar, None if shards is None else numbers)
     stop_at_failures([failure for done in finished for failure in done.failures], sum(images.values()))
     if shards is not None:
         typer.echo(f"shards {shards} of {total} are done; without --shards the command completes the masks", err=True)

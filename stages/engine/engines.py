@@ -1,9 +1,10 @@
 """Where jobs run: in this process, or as Ray tasks on one machine or many. The files are the same bytes."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -63,23 +64,22 @@ class Engine:
         return ShardStore(RemotePath(self.url), model) if self.url else None
 
 
-def run_jobs(work: Work, jobs: Iterable[Job], engine: Engine, bar: tqdm) -> list[Done]:
-    """Do the jobs; the results are in their order. `bar` counts images. Raises UserError as `Work.open`."""
+def run_jobs(work: Work, jobs: Iterable[Job], engine: Engine, bar: tqdm, numbers: range | None = None) -> list[Done]:
+    """Do the jobs, or those with these numbers, counted from 0; the results are in their order.
+
+    `bar` counts images. Raises UserError as `Work.open`.
+    """
     if store := engine.store(files_fingerprint([work.model]) if engine.url else ""):
         store.put_model(work.model)
-    if engine.name is EngineName.ray:
-        order: dict[tuple[str, int], Done | None] = {}
-        for done in run_on_ray(work, _noted(jobs, order), engine.address, engine.gpus, store):
-            if store:
-                bring(done, store)
-            order[done.split, done.index] = done
-            bar.update(done.rows)
-        return [done for done in order.values() if done is not None]
-    worker = Worker(work, store)
-    return [worker(job, bar.update) for job in jobs]
-
-
-def _noted(jobs: Iterable[Job], order: dict[tuple[str, int], Done | None]) -> Iterator[Job]:
-    for job in jobs:
-        order[job.split, job.index] = None
-        yield job
+    # without numbers to the very end, where the tables' last check is
+    asked = jobs if numbers is None else islice(jobs, numbers.start, numbers.stop)
+    if engine.name is EngineName.local:
+        worker = Worker(work, store)
+        return [worker(job, bar.update) for job in asked]
+    found = {}
+    for number, done in run_on_ray(work, asked, engine.address, engine.gpus, store):
+        if store:
+            bring(done, store)
+        found[number] = done
+        bar.update(done.rows)
+    return [done for _, done in sorted(found.items())]

@@ -10,18 +10,15 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
 from types import ModuleType
 
 from stages.common.errors import STOPPING, UserError
-from stages.common.workdir import files_fingerprint
+from stages.common.workdir import CODE, files_fingerprint
 from stages.engine.shard_jobs import Done, Job, Work, Worker
 from stages.engine.shard_store import ShardStore
 
 LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "torchvision", "timm", "transformers")
 """Distributions that have to be the same on all machines; one that is missing has to be missing everywhere."""
-
-STAGES = Path(__file__).parents[1]
 
 _worker: list[Worker] = []
 """This process's, one at a time: a model fills a GPU."""
@@ -29,10 +26,11 @@ _worker: list[Worker] = []
 
 def run_on_ray(
     work: Work, jobs: Iterable[Job], address: str | None, gpus: float, store: ShardStore | None = None
-) -> Iterator[Done]:
-    """Do the jobs. `address`: of a cluster, None: one is started on this machine; `gpus`: per task; `store`: where
-    workers put finished shards, None: the driver sees their staging.
+) -> Iterator[tuple[int, Done]]:
+    """Do the jobs; each result comes with the number of its job, counted from 0.
 
+    `address`: of a cluster, None: one is started on this machine; `gpus`: per task; `store`: where workers put finished
+    shards, None: the driver sees their staging.
     Raises UserError where Ray is missing, does not answer, or a worker cannot do the work.
     """
     ray = _connected(address)
@@ -41,14 +39,16 @@ def run_on_ray(
     if not slots:
         raise UserError(f"--gpus-per-task {gpus}: the Ray cluster has no node with so much")
     task = ray.remote(max_retries=-1, max_calls=0, num_cpus=1, num_gpus=gpus)(_do)
-    shared, here, waiting, running = ray.put(work), environment(), iter(jobs), []
+    shared, here, waiting, running = ray.put(work), environment(), enumerate(jobs), {}
     while True:
-        running += [task.remote(shared, job, here, store) for job in islice(waiting, max(0, 2 * slots - len(running)))]
+        for number, job in islice(waiting, max(0, 2 * slots - len(running))):
+            running[task.remote(shared, job, here, store)] = number
         if not running:
             return
-        ready, running = ray.wait(running)
+        ready, _ = ray.wait(list(running))
         try:
-            yield from ray.get(ready)
+            for one in ready:
+                yield running.pop(one), ray.get(one)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, UserError | OSError | MemoryError) else error from None
 
@@ -66,7 +66,7 @@ def _do(work: Work, job: Job, driver: dict[str, str], store: ShardStore | None =
 @cache
 def environment() -> dict[str, str]:
     """Versions of LIBRARIES, and the first 12 hex digits of the fingerprint of this project's code."""
-    versions = {"boxes2pixels": files_fingerprint(sorted(STAGES.rglob("*.py")))[:12]}
+    versions = {"boxes2pixels": files_fingerprint(sorted((CODE / "stages").rglob("*.py")))[:12]}
     for name in LIBRARIES:
         try:
             versions[name] = version(name)

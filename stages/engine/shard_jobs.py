@@ -15,9 +15,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -163,11 +162,6 @@ def wanted(text: str | None, total: int) -> range:
     return range(first, min(last + 1, total))
 
 
-def some_of(jobs: Iterable[Job], numbers: range) -> Iterator[Job]:
-    """The jobs with these numbers, counted from 0."""
-    return islice(jobs, numbers.start, numbers.stop)
-
-
 def stop_at_failures(failures: list[Failure], images: int) -> None:
     """List the images that failed on stderr. Raises UserError where there is one."""
     for failure in failures[:SHOWN]:
@@ -205,6 +199,6 @@ def forget(finished: Iterable[Done], store: ShardStore | None = None) -> None:
     if store:
         try:
             for folder in folders:
-                store.forget(folder)
+                store.place(folder).remove_folder()
         except UserError as error:  # the outputs are complete: no reason to fail
             print(f"finished shards are not removed: {error}", file=sys.stderr)

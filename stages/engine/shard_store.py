@@ -52,10 +52,6 @@ class ShardStore:
         except (ValueError, TypeError) as error:
             print(f"{there / DONE}: damaged ({error}), computed again", file=sys.stderr)
 
-    def forget(self, folder: Path) -> None:
-        """Remove a shard from URL."""
-        self.place(folder).remove_folder()
-
     def put_model(self, folder: Path) -> None:
         """Copy the model to URL, unless it is there."""
         there = self.url / "models" / self.model

@@ -10,7 +10,7 @@ from stages.common.workdir import files_fingerprint, fingerprint, work_folder
 from stages.data.tables import IMAGES, Dataset, count_rows, read_dataset
 from stages.engine.engines import Engine, run_jobs
 from stages.engine.ray_tasks import environment
-from stages.engine.shard_jobs import Done, Failure, shard_count, some_of, stop_at_failures, wanted
+from stages.engine.shard_jobs import Done, Failure, shard_count, stop_at_failures, wanted
 from stages.evaluation.config import EvaluateParams
 from stages.evaluation.operating_points import choose
 from stages.evaluation.predicting import HUMAN, SHARD_IMAGES, Evaluate, jobs_of, val_masks
@@ -48,10 +48,8 @@ class SeedRuns:
         work = self._work(seed, decision)
         jobs = jobs_of(split, *self.folders, self.judged_by if split == "val" else HUMAN)
         total = self.rows[split] if numbers is None else None
-        # without numbers to the very end, where the tables' last check is
-        asked = jobs if numbers is None else some_of(jobs, numbers)
         with progress((), f"evaluate {split}, seed {seed}", "images", total=total) as bar:
-            own = run_jobs(work, asked, self.engine, bar)
+            own = run_jobs(work, jobs, self.engine, bar, numbers)
         self.finished += own
         return own
 
