@@ -69,49 +69,30 @@ def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
 
 
 def outline(mask: np.ndarray) -> Ring:
-    """The outer ring of an 8-connected (h, w) bool mask, along the edges of its pixels.
+    """The outer ring of an 8-connected (h, w) bool mask, along the edges of its pixels. Corners between equal steps are
+    left out.
 
     Filled at pixel centres, it is the mask with its holes filled. A corner at which two pixels touch is passed twice.
     """
-    top = int(mask.any(axis=1).argmax())
-    return _ring(_edges(mask), (int(mask[top].argmax()), top), (1, 0))
-
-
-def _edges(mask: np.ndarray) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Corner to the steps that start there, with the mask on the right-hand side."""
-    padded = np.pad(mask, 1)
-    inside = padded[1:-1, 1:-1]
-    sides = (
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),
-        (padded[1:-1, 2:], (1, 0), (0, 1)),
-        (padded[2:, 1:-1], (1, 1), (-1, 0)),
-        (padded[1:-1, :-2], (0, 1), (0, -1)),
-    )
-    follow: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for neighbour, (shift_x, shift_y), step in sides:
-        rows, columns = np.nonzero(inside & ~neighbour)
-        for corner in zip((columns + shift_x).tolist(), (rows + shift_y).tolist(), strict=True):
-            follow.setdefault(corner, []).append(step)
-    return follow
-
-
-def _ring(follow: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int], step: tuple[int, int]) -> Ring:
-    """One ring; its edges are removed from `follow`. Corners between equal steps are left out."""
-    ring, corner, first = [], start, step
+    padded, top = np.pad(mask, 1), int(mask.any(axis=1).argmax())
+    start = int(mask[top].argmax()), top
+    corner, step, ring = start, (1, 0), []  # with the mask on the right-hand side
     while True:
-        follow[corner].remove(step)
-        if not follow[corner]:
-            del follow[corner]
-        corner = (corner[0] + step[0], corner[1] + step[1])
+        corner = corner[0] + step[0], corner[1] + step[1]
+        left, right = (step[1], -step[0]), (-step[1], step[0])
         # where two pixels touch at a corner, a left turn continues along the other one
-        left, ways = (step[1], -step[0]), follow.get(corner, [])
-        closed = corner == start and (first == left or not ways)
-        turn = first if closed else left if left in ways else ways[0]
+        turn = left if _ahead(padded, corner, step, left) else step if _ahead(padded, corner, step, right) else right
         if turn != step:
             ring.append(corner)
-        if closed:
+        if corner == start:
             return ring
         step = turn
+
+
+def _ahead(padded: np.ndarray, corner: tuple[int, int], step: tuple[int, int], side: tuple[int, int]) -> bool:
+    """Whether the pixel after a corner is of the mask, which is padded by 1: ahead, and on one `side` of the way."""
+    x, y = (at + (forward + aside + 1) // 2 for at, forward, aside in zip(corner, step, side, strict=True))
+    return padded[y, x]
 
 
 def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str, int]) -> Drawing:
