@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stages.common.errors import UserError, printable, run
+from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.options import Masks, Tables
 from stages.data.tables import decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
@@ -26,7 +26,6 @@ from stages.reviewing.exported import exported
 from stages.trusted.accepted import AcceptedMasks
 from stages.trusted.admission import Admission, described
 
-SOME_REFUSED = 3
 NOTHING = "no masks: of Label Studio's tasks those count that somebody submitted"
 
 
@@ -60,7 +59,7 @@ def main(
     if counts["accepted"]:
         typer.echo(f"to train on them: dvc exp run -S data.trusted={out}")
     if counts["refused"]:
-        raise typer.Exit(SOME_REFUSED)
+        raise typer.Exit(SOME_LEFT_OUT)
 
 
 def lost_holes(found: Correction, exported: np.ndarray) -> bool:

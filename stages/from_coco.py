@@ -17,12 +17,10 @@ from typing import Annotated
 
 import typer
 
-from stages.common.errors import UserError, printable, run
+from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.files import new_folder
 from stages.common.progress import progress
 from stages.formats.coco_set import CocoSplit
-
-SOME_REFUSED = 3
 
 
 def main(
@@ -49,7 +47,7 @@ def main(
     for line in refused:
         typer.echo(printable(line), err=True)
     if refused:
-        raise typer.Exit(SOME_REFUSED)
+        raise typer.Exit(SOME_LEFT_OUT)
 
 
 if __name__ == "__main__":

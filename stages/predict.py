@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from stages.common.errors import printable, run
+from stages.common.errors import SOME_LEFT_OUT, printable, run
 from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
@@ -29,8 +29,6 @@ from stages.formats.outputs import existing_records, read_record, write_output
 from stages.formats.scale import scales_of
 from stages.formats.writers import FOLDER_OF, Format, collections
 from stages.runtime.network import OperatingPoint, open_network
-
-SOME_SKIPPED = 3
 
 
 def main(
@@ -93,7 +91,7 @@ def report(records: list[Record], cached: int, skipped: int, formats: Iterable[F
         print(f"{out / 'labels'}: {holed} defects have holes; polygons cannot hold them, so they are filled there")
     if skipped:
         print(f"{skipped} of {len(records) + skipped} images were skipped", file=sys.stderr)
-        raise typer.Exit(SOME_SKIPPED)
+        raise typer.Exit(SOME_LEFT_OUT)
 
 
 cli = partial(run, main)

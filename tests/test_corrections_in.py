@@ -15,11 +15,11 @@ from PIL import Image
 from stages.common.errors import UserError
 from stages.data.tables import encode_label_map
 from stages.formats.coco import coco
-from stages.formats.correction import Correction, KnownImages, Refused, UnknownImage, without_holes
+from stages.formats.correction import BadDrawing, Correction, KnownImages, Refused, without_holes
 from stages.formats.corrections_in import read_corrections
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, brush_mask, label_studio
-from stages.formats.yolo import data_yaml, lines, names_in
+from stages.formats.yolo import class_names, data_yaml, lines
 from tests.support.records import record
 
 NAMES = ["dirt", "damage"]
@@ -145,7 +145,7 @@ def test_an_image_is_found_with_folders_more_or_fewer_and_without_its_suffix(nam
     [("a.jpg", "could be any of 2"), ("test/d.jpg", "no image"), ("b", "no image"), ("d.png", "no image"), ("", "no")],
 )
 def test_a_name_of_no_image_or_of_several_is_refused(name, reason):
-    with pytest.raises(UnknownImage, match=reason):
+    with pytest.raises(BadDrawing, match=reason):
         KnownImages(ROWS).find(name)
 
 
@@ -294,9 +294,9 @@ def test_a_file_without_corrections_is_one_error(file, content, reason, tmp_path
 def test_class_names_beside_labels_are_texts_as_ingest_reads_them(file, content, names):
     if names is None:
         with pytest.raises(UserError, match=r"^data\.yaml: "):
-            names_in({file: content})
+            class_names(file, content)
     else:
-        assert names_in({file: content}) == names
+        assert class_names(file, content) == names
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import csv
 
 from stages import predict
-from stages.common.errors import UserError
+from stages.common.errors import SOME_LEFT_OUT, UserError
 from stages.common.params import read_sealed, write_sealed
 from stages.data.tables import decode_label_map
 from stages.formats import image_outputs, writers
@@ -210,7 +210,7 @@ def test_bad_images_are_listed_and_the_rest_is_done(model, images, tmp_path, cap
     (images / "x/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     with pytest.raises(typer.Exit) as leaving:
         run(model, images, tmp_path / "out", Format.masks, Format.table)
-    assert leaving.value.exit_code == predict.SOME_SKIPPED
+    assert leaving.value.exit_code == SOME_LEFT_OUT
     error = capsys.readouterr().err
     assert "skipped: x/broken.jpg: " in error
     assert "1 of 4 images were skipped" in error
@@ -228,7 +228,7 @@ def test_a_pipe_and_a_huge_file_are_skipped_unread_also_when_there_is_a_record(m
         run(model, images, tmp_path / "out", Format.masks)
     with pytest.raises(typer.Exit) as leaving:
         run(model, images, tmp_path / "other", Format.masks)
-    assert leaving.value.exit_code == predict.SOME_SKIPPED
+    assert leaving.value.exit_code == SOME_LEFT_OUT
     error = capsys.readouterr().err
     assert "skipped: y/a.png: a.png is not a regular file" in error
     assert f"skipped: x/huge.tif: huge.tif has {30 << 30:,} bytes, allowed are" in error

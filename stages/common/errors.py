@@ -16,6 +16,9 @@ from stages.common.workdir import keep_lock
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
+SOME_LEFT_OUT = 3
+"""Exit status of a command that is done, except for what it has refused or skipped in a line each."""
+
 
 class UserError(Exception):
     """An error that the user can correct: names the file, the line if there is one, the value and what is allowed."""

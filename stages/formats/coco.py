@@ -5,12 +5,13 @@ Read back are run lengths, compressed or not, and polygons, as other tools write
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import count
 
 import numpy as np
 
-from stages.formats.correction import BadDrawing, Drawing, filled_polygon, value_of
+from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label_map_of, value_of
 from stages.formats.regions import Labelled, Region
 from stages.masks import rle
 
@@ -57,24 +58,21 @@ def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
     for annotation in tree["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     for image in tree["images"]:
-        draw = drawer(by_image[image["id"]], categories, values)
-        yield Drawing(image["file_name"], (image["height"], image["width"]), draw, image.get("sha256"))
+        drawn = partial(draw, by_image[image["id"]], categories, values)
+        yield Drawing(image["file_name"], (image["height"], image["width"]), drawn, image.get("sha256"))
 
 
-def drawer(
-    annotations: list[dict], categories: Mapping[int, str], values: Mapping[str, int]
-) -> Callable[[tuple[int, int]], np.ndarray]:
-    """What draws the label map of the segmentations of one image, later ones on top; it raises BadDrawing."""
-
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        labels = np.zeros(size_hw, np.uint8)
-        for annotation in annotations:
-            value = value_of(categories.get(annotation["category_id"]), values)
-            for place, mask in _parts(annotation.get("segmentation"), size_hw):
-                labels[place][mask] = value
-        return labels
-
-    return draw
+def draw(
+    annotations: list[dict], categories: Mapping[int, str], values: Mapping[str, int], size_hw: tuple[int, int]
+) -> np.ndarray:
+    """(H, W) uint8 label map of the segmentations of one image, later ones on top. Raises BadDrawing."""
+    parts = (
+        (*part, value)
+        for one in annotations
+        for value in [value_of(categories.get(one["category_id"]), values)]
+        for part in _parts(one.get("segmentation"), size_hw)
+    )
+    return label_map_of(parts, size_hw)
 
 
 def _parts(segmentation: object, size_hw: tuple[int, int]) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:

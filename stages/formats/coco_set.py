@@ -15,7 +15,7 @@ from stages.data.boxes import Box, pixels_of_box
 from stages.data.decoding import EXIF_ORIENTATION, FORMATS
 from stages.data.root_files import inside
 from stages.data.tables import IGNORE, encode_label_map
-from stages.formats.coco import drawer
+from stages.formats.coco import draw
 from stages.formats.correction import MALFORMED, BadDrawing, check_size, values_of
 
 
@@ -79,7 +79,7 @@ class CocoSplit:
         certain = [one for one in annotations if one.get("segmentation") and not one.get("iscrowd")]
         if not certain and not (self.drawn and self.split == "test"):
             return None
-        labels = drawer(certain, self.categories, values_of(names))(size_hw)
+        labels = draw(certain, self.categories, values_of(names), size_hw)
         for one in annotations:
             if one.get("iscrowd") or not one.get("segmentation"):
                 window = pixels_of_box(_corners(one["bbox"], size_hw), size_hw)

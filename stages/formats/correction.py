@@ -52,7 +52,7 @@ class Refused(NamedTuple):
 
 
 class BadDrawing(ValueError):
-    """Shapes that give no label map; the message says what is wrong and what is allowed."""
+    """Shapes that give no label map, or a name of no image; the message says what is wrong and what is allowed."""
 
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
@@ -134,10 +134,6 @@ def smallest_on_top(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarr
     return label_map_of(sorted(parts, key=lambda part: -int(part[1].sum())), size_hw)
 
 
-class UnknownImage(ValueError):
-    """A name that is not that of exactly one image; the message is the reason."""
-
-
 class KnownImages:
     """The images of a data set, found by the names that annotation tools give them."""
 
@@ -153,7 +149,7 @@ class KnownImages:
     def find(self, name: str) -> Mapping:
         """The row of the image called `name`: its path, with or without suffix, with folders more or fewer in front.
 
-        Raises UnknownImage where there is none, or where several fit equally well.
+        Raises BadDrawing where there is none, or where several fit equally well.
         """
         if name in self._by_path:
             return self._by_path[name]
@@ -162,9 +158,9 @@ class KnownImages:
         best = max((length for length, _ in found), default=0)
         paths = sorted({text for length, text in found if length == best > 0})
         if not paths:
-            raise UnknownImage("no image of the data set has this name")
+            raise BadDrawing("no image of the data set has this name")
         if len(paths) > 1:
-            raise UnknownImage(f"could be any of {len(paths)} images, such as {' and '.join(paths[:2])}")
+            raise BadDrawing(f"could be any of {len(paths)} images, such as {' and '.join(paths[:2])}")
         return self._by_path[paths[0]]
 
 

@@ -16,13 +16,12 @@ from stages.formats.correction import (
     Drawing,
     KnownImages,
     Refused,
-    UnknownImage,
     check_size,
     values_of,
 )
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
-from stages.formats.yolo import NOT_LABELS, names_in, read_yolo
+from stages.formats.yolo import NOT_LABELS, class_names, read_yolo
 from stages.ingestion.pixel_truth import BadMask, own_format, parse_mask
 
 ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
@@ -43,7 +42,7 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
             if row["path"] in seen:
                 raise BadDrawing(f"a second one of {row['path']}")
             labels = drawing.draw(size_hw)
-        except (UnknownImage, BadDrawing, BadMask) as error:
+        except (BadDrawing, BadMask) as error:
             yield Refused(drawing.name, str(error), source)
         except MALFORMED as error:
             yield Refused(drawing.name, f"cannot be read ({type(error).__name__}: {error})", source)
@@ -106,7 +105,8 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
                 reason = f"{type(error).__name__}: {error}"
                 raise UserError(f"{source}: not a readable file of annotations ({reason})") from None
     elif labels := [name for name in bundle.ending(".txt") if PurePosixPath(name).name not in NOT_LABELS]:
-        theirs = names_in({name: bundle.read(name) for name in bundle.names if _names_classes(name)})
+        lists = [name for name in bundle.names if PurePosixPath(name).name in ("data.yaml", "classes.txt")]
+        theirs = class_names(lists[0], bundle.read(lists[0])) if lists else []
         for name in labels:
             yield bundle.source(name), read_yolo(name, bundle.read(name), theirs or list(values), values)
     elif pngs := bundle.ending(".png"):
@@ -127,10 +127,6 @@ def _tree(bundle: _Bundle, name: str) -> tuple | None:
     if isinstance(tree, dict) and isinstance(tree.get("images"), list) and isinstance(tree.get("annotations"), list):
         return bundle.source(name), read_coco, tree
     return None
-
-
-def _names_classes(name: str) -> bool:
-    return PurePosixPath(name).name in ("data.yaml", "classes.txt")
 
 
 def _index_png(bundle: _Bundle, name: str, class_count: int) -> Drawing:

@@ -4,7 +4,8 @@ To be imported into a task with the same label names and the same image file nam
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
@@ -74,20 +75,17 @@ def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[D
                 raise UserError(f"{source}: is of a video; export it as `CVAT for images 1.1`")
             elif element.tag == "image":
                 size_hw = int(element.get("height")), int(element.get("width"))
-                yield Drawing(element.get("name"), size_hw, _drawer(element, values), exported_at=exported_at)
+                yield Drawing(element.get("name"), size_hw, partial(_draw, element, values), exported_at=exported_at)
                 element.clear()
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise UserError(f"{source}: not a readable file of CVAT for images ({error})") from None
 
 
-def _drawer(image: ElementTree.Element, values: Mapping[str, int]) -> Callable[[tuple[int, int]], np.ndarray]:
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        ordered = sorted(image, key=lambda shape: int(shape.get("z_order", 0)))
-        shapes = (shape for shape in ordered if shape.tag != "tag")
-        parts = ((*_shape(shape, size_hw), value_of(shape.get("label"), values)) for shape in shapes)
-        return label_map_of(parts, size_hw)
-
-    return draw
+def _draw(image: ElementTree.Element, values: Mapping[str, int], size_hw: tuple[int, int]) -> np.ndarray:
+    ordered = sorted(image, key=lambda shape: int(shape.get("z_order", 0)))
+    shapes = (shape for shape in ordered if shape.tag != "tag")
+    parts = ((*_shape(shape, size_hw), value_of(shape.get("label"), values)) for shape in shapes)
+    return label_map_of(parts, size_hw)
 
 
 def _shape(shape: ElementTree.Element, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:

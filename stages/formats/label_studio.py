@@ -6,7 +6,8 @@ as JSON is read back: brushes and polygons.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -126,7 +127,7 @@ def read_label_studio(tasks: list[dict], values: Mapping[str, int]) -> Iterator[
             shapes = [one for one in last["result"] if one.get("type") not in NOT_SHAPES]
             sizes = {(one["original_height"], one["original_width"]) for one in shapes}
             size_hw = sizes.pop() if len(sizes) == 1 else None
-            draw = _drawer(shapes, values, len(submitted))
+            draw = partial(_draw, shapes, values, len(submitted))
             sha256, image = task["data"].get("sha256"), image_name(task["data"])
             yield Drawing(image, size_hw, draw, sha256, last.get("updated_at"))
 
@@ -140,17 +141,14 @@ def image_name(data: Mapping[str, object]) -> str:
     return path
 
 
-def _drawer(shapes: list[dict], values: Mapping[str, int], annotations: int) -> Callable[[tuple[int, int]], np.ndarray]:
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        if annotations > 1:
-            raise BadDrawing(f"{annotations} annotations of one image: keep one")
-        parts = (
-            (*_shape(shape, size_hw), value_of((shape["value"].get(shape["type"]) or [None])[0], values))
-            for shape in shapes
-        )
-        return label_map_of(parts, size_hw)
-
-    return draw
+def _draw(shapes: list[dict], values: Mapping[str, int], annotations: int, size_hw: tuple[int, int]) -> np.ndarray:
+    if annotations > 1:
+        raise BadDrawing(f"{annotations} annotations of one image: keep one")
+    parts = (
+        (*_shape(shape, size_hw), value_of((shape["value"].get(shape["type"]) or [None])[0], values))
+        for shape in shapes
+    )
+    return label_map_of(parts, size_hw)
 
 
 def _shape(shape: dict, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:

@@ -4,7 +4,6 @@ Errors on drawn lines and discs of known size are held by `tests/test_measuremen
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -43,16 +42,9 @@ class Size(Section):
     orientation_deg: float | None = Field(gt=-90, le=90)
 
 
-class Axes(NamedTuple):
-    """`elongation` and angle of the ellipse with the second moments of a region."""
-
-    elongation: float
-    orientation_deg: float
-
-
 def size_of(mask: np.ndarray) -> Size:
     """Of an 8-connected (h, w) bool `mask`."""
-    area, axes = int(mask.sum()), axes_of(mask)
+    area, (elongation, degrees) = int(mask.sum()), axes_of(mask)
     length, widest = length_and_width(mask)
     thin = length >= THIN * area / length
     return Size(
@@ -60,13 +52,16 @@ def size_of(mask: np.ndarray) -> Size:
         mean_width=round(area / length, 2) if thin else None,
         max_width=round(widest, 2) if thin else None,
         diameter=None if thin else round(math.sqrt(4 * area / math.pi), 2),
-        elongation=round(axes.elongation, 3),
-        orientation_deg=round(axes.orientation_deg, 1) + 0.0 if axes.elongation >= DIRECTED else None,
+        elongation=round(elongation, 3),
+        orientation_deg=round(degrees, 1) + 0.0 if elongation >= DIRECTED else None,
     )
 
 
-def axes_of(mask: np.ndarray) -> Axes:
-    """Of (h, w) bool `mask`, its pixels unit squares: an upright rectangle a x b has the elongation a / b."""
+def axes_of(mask: np.ndarray) -> tuple[float, float]:
+    """Elongation and angle of the long axis in degrees, see `Size`, of (h, w) bool `mask`.
+
+    Its pixels are unit squares: an upright rectangle a x b has the elongation a / b.
+    """
     y, x = np.nonzero(mask)
     # a unit square has a variance of 1/12: a single row of pixels has a width
     var_x, var_y = x.var() + 1 / 12, y.var() + 1 / 12
@@ -74,7 +69,7 @@ def axes_of(mask: np.ndarray) -> Axes:
     middle, spread = (var_x + var_y) / 2, math.hypot((var_x - var_y) / 2, covariance)
     # rows count downwards: the angle is negated
     degrees = math.degrees(math.atan2(-2 * covariance, var_x - var_y) / 2)
-    return Axes(math.sqrt((middle + spread) / (middle - spread)), 90.0 if degrees <= -89.95 else degrees)
+    return math.sqrt((middle + spread) / (middle - spread)), 90.0 if degrees <= -89.95 else degrees
 
 
 def length_and_width(mask: np.ndarray) -> tuple[float, float]:

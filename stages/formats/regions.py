@@ -54,13 +54,9 @@ class Labelled(Section):
         return {"sha256": self.sha256}
 
 
-def regions_of(labels: np.ndarray) -> tuple[Region, ...]:
-    """Regions of (H, W) uint8 `labels`, by class, then from the top."""
-    return tuple(Region(**about) for about, _, _ in parts(labels))
-
-
 def parts(labels: np.ndarray) -> Iterator[tuple[dict, tuple[slice, slice], np.ndarray]]:
-    """The same one by one: the fields of a Region, its place in the image and its (h, w) bool mask there."""
+    """Regions of (H, W) uint8 `labels`, by class, then from the top: the fields of a Region, its place in the image and
+    its (h, w) bool mask there."""
     for class_id, numbered, _ in components(labels):
         for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
             mask = numbered[rows, columns] == number

@@ -119,11 +119,8 @@ def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str,
     return Drawing(name[: -len(".txt")], None, draw, holes=False)
 
 
-def names_in(files: Mapping[str, bytes]) -> list[str] | None:
-    """Class names of a label folder, by class id, from its data.yaml or classes.txt; None where it has neither."""
-    if not files:
-        return None
-    name, data = next(iter(files.items()))
+def class_names(name: str, data: bytes) -> list[str]:
+    """Class names of a label folder, by class id, from its data.yaml or classes.txt."""
     try:
         if PurePosixPath(name).name == "classes.txt":
             return [line.strip() for line in data.decode("utf-8-sig").splitlines()]

@@ -15,7 +15,7 @@ from stages.formats.correction import FOLDERS, UNKNOWN
 from stages.formats.cvat import cvat, label_settings
 from stages.formats.inputs import Source, file_in, named
 from stages.formats.label_studio import label_studio
-from stages.formats.regions import Labelled, regions_of
+from stages.formats.regions import Labelled, Region, parts
 from stages.ingestion.duplicates import perceptual_hash
 from stages.reviewing.ranking import Entry, Ranked
 
@@ -64,7 +64,7 @@ def reviewed(
                 sha256=entry.sha256,
                 model="SAM",
                 size_hw=labels.shape,
-                defects=regions_of(labels),
+                defects=tuple(Region(**about) for about, _, _ in parts(labels)),
                 name=name,
                 rank=rank,
                 reasons=entry.reasons,
