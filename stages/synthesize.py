@@ -21,7 +21,7 @@ from stages.common.progress import progress
 from stages.demo.annotator import yolo_line
 from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
-from stages.demo.scene import SIZE_HW, SPLITS, Sample, make_sample
+from stages.demo.scene import SIZE_HW, SPLITS, make_sample
 
 UNLABELLED_EVERY = 5
 """Of the images without a box, those whose number is a multiple of this get no label file rather than an empty one."""
@@ -38,15 +38,10 @@ def write_sample(folder: Path, params: SynthesizeParams, job: tuple[str, int]) -
     stem = f"{split}_{index:04d}"
     (folder / "images" / split / f"{stem}.jpg").write_bytes(sample.jpeg)
     Image.fromarray(sample.truth).save(folder / "masks" / split / f"{stem}.png")
-    lines = label_lines(sample)
-    if lines or index % UNLABELLED_EVERY:
-        (folder / "labels" / split / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def label_lines(sample: Sample) -> list[str]:
-    """One YOLO line per defect that has a box."""
     pairs = zip(sample.defects, sample.boxes, strict=True)
-    return [yolo_line(defect.class_id, box, SIZE_HW) for defect, box in pairs if box is not None]
+    lines = [f"{yolo_line(defect.class_id, box, SIZE_HW)}\n" for defect, box in pairs if box is not None]
+    if lines or index % UNLABELLED_EVERY:
+        (folder / "labels" / split / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:

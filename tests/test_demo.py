@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.demo.annotator import drawn_box, left_unboxed, yolo_line
+from stages.demo.annotator import drawn_box, yolo_line
 from stages.demo.blade_defects import KINDS, SUBTLE_BELOW, Defect, add_defects
 from stages.demo.camera import exposed, tone
 from stages.demo.defect_outlines import Window, strokes
@@ -73,14 +73,6 @@ def test_boxes_are_loose_or_tight_by_a_pixel_or_more():
     assert (lefts > 1).mean() > 0.2
     assert (lefts < 0).mean() > 0.1
     assert lefts.min() >= -30 / 8
-
-
-@given(st.lists(st.booleans(), max_size=20), st.integers(0, 1000))
-def test_only_subtle_defects_stay_without_a_box(subtle, seed):
-    rng = np.random.default_rng(seed)
-    assert not any(skip and not hard for skip, hard in zip(left_unboxed(rng, subtle, 0.5), subtle, strict=True))
-    assert left_unboxed(rng, subtle, 1.0) == subtle
-    assert not any(left_unboxed(rng, subtle, 0.0))
 
 
 def test_yolo_line_normalises_width_by_width():

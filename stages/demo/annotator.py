@@ -1,4 +1,4 @@
-"""A simulated human annotator: boxes that are a little loose or tight, and subtle defects left without a box."""
+"""A simulated human annotator: boxes that are a little loose or tight."""
 
 import numpy as np
 
@@ -16,11 +16,6 @@ def drawn_box(rng: np.random.Generator, mask: np.ndarray) -> tuple[float, float,
     outward = rng.normal(0.5, 0.8, 4) * np.maximum(1.5, 0.05 * sides_px)
     left, top, right, bottom = np.maximum(outward, -sides_px / 8)
     return max(x1 - left, 0.0), max(y1 - top, 0.0), min(x2 + right, float(width)), min(y2 + bottom, float(height))
-
-
-def left_unboxed(rng: np.random.Generator, subtle: list[bool], share: float) -> list[bool]:
-    """Per defect, whether it gets no box: each subtle one with probability `share`, the others never."""
-    return [bool(is_subtle and rng.random() < share) for is_subtle in subtle]
 
 
 def yolo_line(class_id: int, box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int]) -> str:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.demo.annotator import drawn_box, left_unboxed
+from stages.demo.annotator import drawn_box
 from stages.demo.background import background
 from stages.demo.blade_defects import Defect, add_defects
 from stages.demo.camera import exposed, jpeg
@@ -54,7 +54,7 @@ def make_sample(params: SynthesizeParams, split: str, index: int) -> Sample:
     for number, defect in enumerate(defects):
         truth[owner == number] = defect.class_id + 1
     share = 0.0 if split == "test" else params.unboxed_subtle
-    unboxed = left_unboxed(annotator_rng, [defect.subtle for defect in defects], share)
+    unboxed = [defect.subtle and annotator_rng.random() < share for defect in defects]
     boxes = [drawn_box(annotator_rng, owner == number) for number in range(len(defects))]
     boxes = [None if skip else box for skip, box in zip(unboxed, boxes, strict=True)]
     return Sample(jpeg(camera_rng, exposed(camera_rng, linear)), truth, defects, boxes)
