@@ -79,11 +79,9 @@ def _depth(length: int) -> Tensor:
 def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int, inside: Window) -> Candidate:
     """From logits (H, W) of native pixels; `left`, `top`: of the first one. Elsewhere there is no mask."""
     mask = logits > 0
-    tight = bounds(mask.numpy())
     largest, smallest = ((logits > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
     return Candidate(
-        Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2),
-        mask[tight.y1 : tight.y2, tight.x1 : tight.x2].numpy(),
+        *cut(mask.numpy(), left, top),
         predicted_iou,
         float(smallest / largest) if largest else 0.0,
         float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
@@ -115,6 +113,12 @@ def _reach(weights: Tensor, start: int, stop: int, first: int, end: int) -> tupl
     """First and end pixel of those from `first` to `end` and those that cells `start` to `stop` contribute to."""
     pixels = np.flatnonzero((weights[start:stop] > 0).numpy().any(axis=0))
     return (min(first, int(pixels[0])), max(end, int(pixels[-1]) + 1)) if len(pixels) else (first, end)
+
+
+def cut(mask: np.ndarray, left: int, top: int) -> tuple[Window, np.ndarray]:
+    """Bounding box in the image of the pixels of a mask whose first pixel lies at `left`, `top`, and its part there."""
+    x1, y1, x2, y2 = bounds(mask)
+    return Window(left + x1, top + y1, left + x2, top + y2), mask[y1:y2, x1:x2]
 
 
 def bounds(mask: np.ndarray) -> Window:

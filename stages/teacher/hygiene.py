@@ -4,7 +4,7 @@ import numpy as np
 from scipy.ndimage import label
 
 from stages.data.boxes import Box, Window, centre_line, connected
-from stages.teacher.candidates import Candidate, bounds
+from stages.teacher.candidates import Candidate, cut
 from stages.teacher.config import RasterizeParams
 
 
@@ -16,9 +16,8 @@ def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate
         mask = parts_on_line(mask, Window(x1 - left, y1 - top, x2 - left, y2 - top))
     if params.min_part and mask.any():
         mask = without_small_parts(mask, params.min_part)
-    tight = bounds(mask)
-    place = Window(left + tight.x1, top + tight.y1, left + tight.x2, top + tight.y2)
-    return found._replace(mask=mask[tight.y1 : tight.y2, tight.x1 : tight.x2], tight=place)
+    tight, mask = cut(mask, left, top)
+    return found._replace(tight=tight, mask=mask)
 
 
 def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:

@@ -20,8 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter
 
-from stages.data.boxes import Window
-from stages.teacher.candidates import STABILITY_OFFSET, Candidate, bounds
+from stages.teacher.candidates import STABILITY_OFFSET, Candidate, bounds, cut
 from stages.teacher.evidence import Surroundings, mask_iou
 from stages.teacher.hygiene import without_small_parts
 
@@ -62,12 +61,10 @@ def refine(
     least = _least(log_odds, min_part)
     mask = log_odds > least
     likeness = [mask_iou(mask, one > 0.5) for one in votes]
-    tight = bounds(mask)
     largest, smallest = ((log_odds > least + shift).sum() for shift in (-STABILITY_OFFSET, STABILITY_OFFSET))
     probability = 1 / (1 + np.exp(-log_odds))
     return Candidate(
-        Window(inside.x1 + tight.x1, inside.y1 + tight.y1, inside.x1 + tight.x2, inside.y1 + tight.y2),
-        mask[tight.y1 : tight.y2, tight.x1 : tight.x2],
+        *cut(mask, inside.x1, inside.y1),
         float(np.max(np.multiply(weights, likeness))),
         float(smallest / largest) if largest else 0.0,
         float(probability[mask].mean()) if mask.any() else 0.0,
