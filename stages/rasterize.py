@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from stages.common.errors import run
-from stages.common.files import new_folder
+from stages.common.files import link_or_copy, new_folder
 from stages.common.options import Device, ParamsFile, Tables
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
@@ -25,7 +25,7 @@ from stages.common.workdir import files_fingerprint, fingerprint, work_folder
 from stages.data.tables import IMAGES, SPLITS, Dataset, count_rows, read_dataset
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl, run_jobs
 from stages.engine.ray_tasks import environment
-from stages.engine.shard_jobs import Done, forget, shard_count, stop_at_failures, take, wanted
+from stages.engine.shard_jobs import Done, forget, shard_count, stop_at_failures, wanted
 from stages.masks.shards import CANDIDATE_ROWS, LABEL_MAPS, Shard, shard_path, write_index
 from stages.teacher.config import RasterizeParams
 from stages.teacher.rasterizing import Rasterize, jobs_of
@@ -80,7 +80,7 @@ def put_together(folder: Path, finished: Sequence[Done]) -> None:
     with new_folder(folder) as part:
         for done in finished:
             for kind in (CANDIDATE_ROWS, LABEL_MAPS):
-                take(done, f"{kind}.parquet", shard_path(part, kind, done.index))
+                link_or_copy(done.folder / f"{kind}.parquet", shard_path(part, kind, done.index))
         hashes = [{name.removesuffix(".parquet"): sha256 for name, sha256 in done.files.items()} for done in finished]
         write_index(part, [Shard(done.index, done.rows, own) for done, own in zip(finished, hashes, strict=True)])
 

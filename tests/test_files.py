@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import explain, printable
-from stages.common.files import new_file, new_folder, sha256_file, write_csv, write_json
+from stages.common.files import link_or_copy, new_file, new_folder, sha256_file, write_csv, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -155,3 +155,13 @@ def test_csv_runs_nothing_in_a_spreadsheet(tmp_path):
 
 def test_no_escape_sequence_reaches_the_terminal():
     assert printable("a\x1b[2J\nb\udcff é\x9b") == r"a\x1b[2J b\udcff é\x9b"
+
+
+def test_a_file_is_copied_where_links_are_not_possible(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"x")
+    link_or_copy(tmp_path / "a", tmp_path / "deep/linked")
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("cross-device")))
+    link_or_copy(tmp_path / "a", tmp_path / "deep/copied")
+    for name, same in (("linked", True), ("copied", False)):
+        path = tmp_path / "deep" / name
+        assert (path.read_bytes(), path.samefile(tmp_path / "a")) == (b"x", same)

@@ -10,7 +10,7 @@ from stages.common.errors import UserError
 from stages.common.progress import progress
 from stages.data.tables import BOXES, IMAGES, write_table
 from stages.engine.engines import Engine, run_jobs
-from stages.engine.shard_jobs import DONE, Done, Job, forget, key_of, stop_at_failures, take, wanted
+from stages.engine.shard_jobs import DONE, Done, Job, forget, key_of, stop_at_failures, wanted
 from stages.teacher.rasterizing import jobs_of
 from tests.support.shard_work import Upper, jobs
 
@@ -61,14 +61,6 @@ def test_a_failed_image_is_listed_and_costs_its_shard_alone(work, capsys):
     run(work, jobs(["a"], ["b"], ["c"]))
     assert work.attempts() == {"0": 1, "1": 2, "2": 1, "opened": 2}
     stop_at_failures([], 5)
-
-
-def test_a_shard_is_taken_where_links_are_not_possible_too(work, tmp_path, monkeypatch):
-    (done,) = run(work, jobs(["a"]))
-    take(done, "upper.parquet", tmp_path / "out/0.parquet")
-    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("cross-device")))
-    take(done, "upper.parquet", tmp_path / "out/1.parquet")
-    assert (tmp_path / "out/0.parquet").read_bytes() == (tmp_path / "out/1.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(("text", "numbers"), [(None, (0, 9)), ("0-3", (0, 4)), ("8", (8, 9)), ("7-12", (7, 9))])

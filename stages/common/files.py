@@ -127,6 +127,22 @@ def _remove(part: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the file system allows it, else a copy; folders are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file, for folders that are complete or absent themselves; its folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.writelines(parts)
+
+
 def remove_others(folder: Path, names: Container[str]) -> list[Path]:
     """Remove the visible folders in `folder` that are called otherwise than `names`; which these were."""
     others = [path for path in sorted(folder.glob("[!.]*/")) if path.name not in names]

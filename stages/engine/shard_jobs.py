@@ -11,7 +11,6 @@ machine, and after a change of the data set only changed shards are computed.
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import sys
@@ -172,15 +171,6 @@ def stop_at_failures(failures: list[Failure], images: int) -> None:
             f"{len(failures)} of {images} images failed, first {first.image}: {first.reason}; the others are done and "
             "cached, a rerun costs no more than the shards of those that failed"
         )
-
-
-def take(done: Done, name: str, target: Path) -> None:
-    """Put a file of a finished shard to its place among the outputs: a second name where the file system allows it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(done.folder / name, target)
-    except OSError:
-        shutil.copyfile(done.folder / name, target)
 
 
 def bring(done: Done, store: ShardStore) -> None:

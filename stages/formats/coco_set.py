@@ -1,8 +1,6 @@
 """A split of a COCO data set, written as images, label files and masks of the layout that ingest reads."""
 
 import json
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from stages.common.errors import UserError
+from stages.common.files import link_or_copy, write_parts
 from stages.data.boxes import Box, pixels_of_box
 from stages.data.decoding import EXIF_ORIENTATION, FORMATS
 from stages.data.root_files import inside
@@ -53,15 +52,11 @@ class CocoSplit:
             return str(error)
         except MALFORMED as error:
             return f"cannot be read ({type(error).__name__}: {error})"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            shutil.copyfile(source, target)
-        _save(labels, rows.encode())
+        link_or_copy(source, target)
+        write_parts(labels, [rows.encode()])
         if mask is not None:
             folder = out / ("masks/test" if self.split == "test" else f"trusted/{self.split}")
-            _save(folder / f"{stem}.png", encode_label_map(mask))
+            write_parts(folder / f"{stem}.png", [encode_label_map(mask)])
         return None
 
     def _row(self, annotation: dict, size_hw: tuple[int, int], names: Sequence[str]) -> str:
@@ -127,8 +122,3 @@ def _upright_size_hw(path: Path) -> tuple[int, int]:
             return image.size if turned else image.size[::-1]
     except Exception as error:  # decoders raise nearly any exception on hostile bytes
         raise BadDrawing(f"not a readable image: {error}") from None
-
-
-def _save(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
