@@ -10,8 +10,7 @@ import torch
 
 from stages.formats.inputs import file_in, find_images, read
 from stages.formats.measured_defects import record_of
-from stages.formats.outputs import write_output
-from stages.formats.writers import write_files
+from stages.formats.output_folder import write_files, write_output
 from stages.runtime.network import Network
 
 

@@ -22,12 +22,11 @@ from stages.common.options import Device, Force
 from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
 from stages.engine.shard_jobs import shard_count, wanted
-from stages.formats.image_outputs import SHARD_IMAGES, Predict, jobs_of
 from stages.formats.inputs import file_in, find_images, shared_folder
 from stages.formats.measured_defects import Record
-from stages.formats.outputs import existing_records, read_record, write_output
+from stages.formats.output_folder import SHARD_IMAGES, Predict, existing_records, jobs_of, read_record, write_output
 from stages.formats.scale import scales_of
-from stages.formats.writers import FOLDER_OF, Format, collections
+from stages.formats.writers import FOLDER_OF, Format, written
 from stages.runtime.network import OperatingPoint, open_network
 
 
@@ -76,7 +75,7 @@ def main(
         if source.name in known or source.file not in skipped:
             records.append(known.get(source.name) or read_record(file_in(out / "records", source.name)))
     if shards is None:
-        for name, data in collections(records, network.names, format, scales, shared_folder(sources).name).items():
+        for name, data in written(records, network.names, format, scales, shared_folder(sources).name).items():
             write_output(out / name, data, force)
     else:
         typer.echo(f"shards {shards} of {total}; without --shards the command completes the output", err=True)

@@ -16,10 +16,10 @@ from stages import predict
 from stages.common.errors import SOME_LEFT_OUT, UserError
 from stages.common.params import read_sealed, write_sealed
 from stages.data.tables import decode_label_map
-from stages.formats import image_outputs, writers
+from stages.formats import output_folder
 from stages.formats.inputs import find_images
 from stages.formats.measured_defects import Record
-from stages.formats.outputs import existing_records
+from stages.formats.output_folder import existing_records
 from stages.formats.writers import Format
 from stages.runtime.network import Network, OperatingPoint, open_network
 from stages.student.decision import DECISION, Decision
@@ -106,7 +106,7 @@ def test_a_killed_run_resumes(model, images, tmp_path, runs, monkeypatch):
     run(model, images, tmp_path / "whole")
     seen = len(runs)
     with monkeypatch.context() as patch:
-        patch.setattr(writers, "overlay", stop)
+        patch.setattr(output_folder, "overlay", stop)
         with pytest.raises(KeyboardInterrupt):
             run(model, images, tmp_path / "out")
     run(model, images, tmp_path / "out")
@@ -118,7 +118,7 @@ def test_shards_of_a_job_array_make_the_images_files_and_a_run_without_completes
     model, images, tmp_path, runs, monkeypatch, capsys
 ):
     run(model, images, tmp_path / "whole")
-    for module in (predict, image_outputs):
+    for module in (predict, output_folder):
         monkeypatch.setattr(module, "SHARD_IMAGES", 1)
     for shards in ("2", "0-1"):
         run(model, images, tmp_path / "out", shards=shards)

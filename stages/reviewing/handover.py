@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from stages.common.files import write_csv
+from stages.common.files import write_csv, write_parts
 from stages.data.images import image_bytes, probe_image
 from stages.data.tables import Dataset, decode_label_map, encode_label_map
 from stages.formats import yolo
-from stages.formats.coco import coco
 from stages.formats.correction import FOLDERS, UNKNOWN
-from stages.formats.cvat import cvat, label_settings
+from stages.formats.cvat import label_settings
 from stages.formats.inputs import Source, file_in, named
-from stages.formats.label_studio import label_studio
 from stages.formats.regions import Labelled, Region, parts
+from stages.formats.writers import collections
 from stages.ingestion.duplicates import perceptual_hash
 from stages.reviewing.ranking import Entry, Ranked
 
@@ -57,7 +56,7 @@ def reviewed(
     for row in rows:
         if row["path"] in by_path:
             (rank, entry), (_, file, name) = by_path[row["path"]], sources[row["path"]]
-            _write(images / file, [image_bytes(source, row)])
+            write_parts(images / file, [image_bytes(source, row)])
             labels = decode_label_map(row["label_map"]["bytes"])
             yield Reviewed(
                 file=file,
@@ -93,31 +92,16 @@ def write_for(tool: Tool, records: Iterable[Reviewed], names: list[str], out: Pa
 
     `folder`: what `out` will be called. Returns the number of regions whose holes the format cannot hold.
     """
-    labels = names if UNKNOWN in names else [*names, UNKNOWN]
+    labels, filled = names if UNKNOWN in names else [*names, UNKNOWN], 0
     if tool is Tool.masks:
         for record in records:
-            _write(file_in(out / "masks", record.name), [encode_label_map(record.labels())])
-        return 0
+            write_parts(file_in(out / "masks", record.name), [encode_label_map(record.labels())])
     if tool is Tool.yolo:
-        filled = 0
         for record in records:
-            _write(file_in(out / "labels", record.name), [yolo.lines(record).encode()])
+            write_parts(file_in(out / "labels", record.name), [yolo.lines(record).encode()])
             filled += sum(region.holes > 0 for region in record.defects)
-        _write(out / "data.yaml", [yolo.data_yaml(labels)])
-        return filled
-    if tool is Tool.coco:
-        files = {"coco.json": coco(records, labels)}
-    elif tool is Tool.label_studio:
-        files = label_studio(records, labels, f"{folder}/images")
-    else:
-        settings = json.dumps(label_settings(labels), ensure_ascii=False).encode()
-        files = {"cvat.xml": cvat(records, labels), "cvat_labels.json": [settings]}
-    for name, chunks in files.items():
-        _write(out / name, chunks)
-    return 0
-
-
-def _write(path: Path, chunks: Iterable[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.writelines(chunks)
+    if tool is Tool.cvat:
+        write_parts(out / "cvat_labels.json", [json.dumps(label_settings(labels), ensure_ascii=False).encode()])
+    for name, chunks in collections(tool, records, labels, f"{folder}/images").items():
+        write_parts(out / name, chunks)
+    return filled
