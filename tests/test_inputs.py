@@ -90,6 +90,9 @@ def test_bad_images_say_why(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(BadImage, match="is not a regular file"):
         read(Source(tmp_path / "pipe.jpg", "pipe.jpg", "pipe"))
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with pytest.raises(BadImage, match=r"loop\.jpg is a link in a loop of links"):
+        read(Source(tmp_path / "loop.jpg", "loop.jpg", "loop"))
     with pytest.raises(BadImage, match="surrogates"):
         read(Source(tmp_path / "a.jpg", "\udcff.jpg", "\udcff"))
     with pytest.raises(BadImage, match=r"its name contains '\\x07', which XML cannot hold"):

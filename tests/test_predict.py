@@ -129,6 +129,14 @@ def test_shards_of_a_job_array_make_the_images_files_and_a_run_without_completes
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_images_behind_links_are_done_once(model, images, tmp_path, runs):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/a.png").symlink_to(images / "y/a.png")
+    for _ in range(2):
+        run(model, tmp_path / "links", tmp_path / "out", Format.masks)
+    assert len(runs) == 1
+
+
 def test_another_format_and_the_same_command_again_cost_no_prediction(model, images, tmp_path, runs):
     run(model, images, tmp_path / "out", Format.masks)
     run(model, images, tmp_path / "out", Format.cvat, Format.overlays)

@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from stages.common.errors import UserError
 from stages.data.decoding import BadImage
 from stages.data.images import rgb_of
-from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, Unreadable, read_file, visible_files
+from stages.data.root_files import MAX_BYTES, SUFFIXES, UNREAD_SUFFIXES, Unreadable, open_file, visible_files
 
 SUFFIX_IN = {"records": ".json", "masks": ".png", "overlays": ".jpg", "labels": ".txt"}
 """Output folder to the suffix of the file that each image has in it."""
@@ -92,6 +92,15 @@ def file_in(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX_IN[folder.name]}"
 
 
+def open_input(path: Path) -> BinaryIO:
+    """An input, which may be a link, opened for reading. Raises FileNotFoundError or Unreadable, as `open_file`."""
+    try:
+        real = path.resolve()
+    except RuntimeError:
+        raise Unreadable(f"{path.name} is a link in a loop of links") from None
+    return open_file(real.parent, real.name)
+
+
 def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndarray]:
     """SHA-256 and upright (H, W, 3) uint8 RGB pixels; `white_level` is that of the model's data set.
 
@@ -103,11 +112,11 @@ def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndar
             raise BadImage(f"its name contains {found[0]!r}, which XML cannot hold")
         if len(os.fsencode(PurePosixPath(source.name).name)) > LONGEST_NAME:
             raise BadImage(f"its name is longer than {LONGEST_NAME} bytes, too long for the output files")
-        path = source.path.resolve()
-        data = read_file(path.parent, path.name)
-        if data is None:
-            raise BadImage("cannot be read (No such file or directory)")
+        with open_input(source.path) as file:
+            data = file.read(MAX_BYTES)
         return hashlib.sha256(data).hexdigest(), rgb_of(data, white_level)
+    except FileNotFoundError:
+        raise BadImage("cannot be read (No such file or directory)") from None
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror})") from None
     except (UnicodeEncodeError, Unreadable) as error:  # UnicodeEncodeError: a name that is not UTF-8

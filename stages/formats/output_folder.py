@@ -18,11 +18,11 @@ from stages.common.errors import UserError
 from stages.common.files import new_file
 from stages.common.params import read_sealed, sealed
 from stages.data.decoding import BadImage
-from stages.data.root_files import Unreadable, open_file
+from stages.data.root_files import Unreadable
 from stages.data.tables import encode_label_map
 from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.formats import yolo
-from stages.formats.inputs import SUFFIX_IN, Source, file_in, read
+from stages.formats.inputs import SUFFIX_IN, Source, file_in, open_input, read
 from stages.formats.measured_defects import Record, record_of
 from stages.formats.overlay_jpeg import overlay
 from stages.runtime.network import Network, OperatingPoint, open_network
@@ -166,7 +166,7 @@ def record_json(record: Record) -> bytes:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with open_file(path.parent, path.name) as file:
+        with open_input(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, Unreadable):
         return None

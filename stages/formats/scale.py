@@ -9,8 +9,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.decoding import FORMATS
-from stages.data.root_files import open_file
-from stages.formats.inputs import Source
+from stages.formats.inputs import Source, open_input
 
 EXIF = "exif"
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
@@ -67,8 +66,7 @@ def _from_csv(path: Path) -> dict[str, float]:
 
 def _from_exif(path: Path) -> float:
     try:
-        found = path.resolve()
-        with open_file(found.parent, found.name) as file, Image.open(file, formats=FORMATS) as image:
+        with open_input(path) as file, Image.open(file, formats=FORMATS) as image:
             tags = image.getexif()
         unit, x, y = tags.get(RESOLUTION_UNIT), *(float(tags.get(tag, 0)) for tag in (X_RESOLUTION, Y_RESOLUTION))
     except Exception as error:  # decoders raise nearly any exception on hostile bytes
