@@ -45,8 +45,8 @@ class Prompts(Dataset):
         self.seed = seed
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor, str]:
-        draw = np.random.default_rng([self.seed, number])
-        made = (piece if draw.random() < PIECES else prompt)(draw, CONFIG.image_size)
+        rng = np.random.default_rng([self.seed, number])
+        made = (piece if rng.random() < PIECES else prompt)(rng, CONFIG.image_size)
         image = torch.from_numpy(made.image).permute(2, 0, 1).float()
         box, mask = torch.from_numpy(made.box_xyxy), torch.from_numpy(made.mask)
         return image, torch.tensor(made.size_hw), box, mask, made.kind

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from stages.pretraining.world.clutter import clutter
 from stages.pretraining.world.materials import material
-from stages.pretraining.world.primitives import Draw, Size, blend, fractal
+from stages.pretraining.world.primitives import Rng, Size, blend, fractal
 from stages.pretraining.world.procedural_shapes import KINDS
 
 FREQUENCIES = {"blob": 1, "speck": 1, "stain": 1, "crack": 2, "streak": 1.5, "chip": 1.5, "pieces": 1.5, "fray": 1.5}
@@ -35,7 +35,7 @@ class Scene(NamedTuple):
 
 
 def scene(
-    draw: Draw,
+    rng: Rng,
     size_hw: Size,
     wanted: list[tuple[float, tuple[float, float]]],
     kind: str | None = None,
@@ -44,29 +44,29 @@ def scene(
 
     `kind`: of all defects; None: drawn for each.
     """
-    surface = clutter(draw, material(draw, size_hw))
+    surface = clutter(rng, material(rng, size_hw))
     frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())
     defects: list[Defect] = []
     for long_px, centre_xy in wanted:
-        shape = kind or str(draw.choice(list(FREQUENCIES), p=frequencies))
-        coverage = _moved(KINDS[shape](draw, size_hw, long_px), centre_xy)
+        shape = kind or str(rng.choice(list(FREQUENCIES), p=frequencies))
+        coverage = _moved(KINDS[shape](rng, size_hw, long_px), centre_xy)
         mask = coverage >= 0.5
         if mask.sum() < MIN_PIXELS:
             continue
-        surface = _blended(draw, surface, coverage, shape)
+        surface = _blended(rng, surface, coverage, shape)
         defects = [Defect(each.kind, each.mask & ~mask) for each in defects] + [Defect(shape, mask)]
-    image = camera(draw, surface)
+    image = camera(rng, surface)
     return Scene(image, [each for each in defects if each.mask.sum() >= MIN_PIXELS])
 
 
-def camera(draw: Draw, surface: np.ndarray) -> np.ndarray:
+def camera(rng: Rng, surface: np.ndarray) -> np.ndarray:
     """`surface` (H, W, 3) after lens blur, exposure and sensor noise, uint8; grey in half of the cases."""
-    if draw.random() < 0.5:
+    if rng.random() < 0.5:
         surface = np.broadcast_to(surface.mean(-1, keepdims=True), surface.shape)
-    sigma = draw.choice([0.0, 0.0, 0.5, 0.8, 1.2]) * draw.uniform(0.7, 1.2)
+    sigma = rng.choice([0.0, 0.0, 0.5, 0.8, 1.2]) * rng.uniform(0.7, 1.2)
     surface = gaussian_filter(surface, (sigma, sigma, 0)) if sigma else surface
-    noise = draw.choice([0.003, 0.01, 0.03]) * draw.random()
-    surface = surface * draw.uniform(0.6, 1.25) + noise * draw.standard_normal(surface.shape, dtype=np.float32)
+    noise = rng.choice([0.003, 0.01, 0.03]) * rng.random()
+    surface = surface * rng.uniform(0.6, 1.25) + noise * rng.standard_normal(surface.shape, dtype=np.float32)
     return np.uint8(np.clip(surface, 0, 1) * 255 + 0.5)
 
 
@@ -77,23 +77,23 @@ def _moved(coverage: np.ndarray, centre_xy: tuple[float, float]) -> np.ndarray:
     return shift(coverage, offset_yx, order=0)
 
 
-def _blended(draw: Draw, surface: np.ndarray, coverage: np.ndarray, kind: str) -> np.ndarray:
+def _blended(rng: Rng, surface: np.ndarray, coverage: np.ndarray, kind: str) -> np.ndarray:
     """`surface` with a defect on it that differs in tone, with texture inside and sometimes a rim."""
     inside = coverage >= 0.5
     under = surface[inside].mean(0)
     grain = float(surface[inside].std(0).mean())
-    step = min(0.75, max(1.2 * grain, float(np.exp(draw.uniform(np.log(0.05), np.log(0.6))))))
-    darker = draw.random() < (0.9 if under.mean() > 0.6 else 0.65)
-    colour = under + (-step if darker else step) * (1 + 0.25 * draw.standard_normal(3) * (draw.random() < 0.4))
-    texture = draw.choice([0.0, 0.15, 0.5]) * step * fractal(draw, coverage.shape, draw.uniform(2, 14))
+    step = min(0.75, max(1.2 * grain, float(np.exp(rng.uniform(np.log(0.05), np.log(0.6))))))
+    darker = rng.random() < (0.9 if under.mean() > 0.6 else 0.65)
+    colour = under + (-step if darker else step) * (1 + 0.25 * rng.standard_normal(3) * (rng.random() < 0.4))
+    texture = rng.choice([0.0, 0.15, 0.5]) * step * fractal(rng, coverage.shape, rng.uniform(2, 14))
     look = np.clip(colour, 0.0, 1.0) + texture[..., None]
-    if draw.random() < 0.35:
-        look = look + (surface - under) * draw.uniform(0.3, 1)  # the material's grain is visible
-    softness = draw.choice([0.0, 0.4, 0.8]) if kind != "stain" else draw.choice([0.5, 1.0, 2.0])
+    if rng.random() < 0.35:
+        look = look + (surface - under) * rng.uniform(0.3, 1)  # the material's grain is visible
+    softness = rng.choice([0.0, 0.4, 0.8]) if kind != "stain" else rng.choice([0.5, 1.0, 2.0])
     alpha = gaussian_filter(coverage, softness) if softness else coverage
     result = blend(surface, alpha, look)
-    if draw.random() < 0.2:
+    if rng.random() < 0.2:
         rim = np.clip(gaussian_filter(coverage, 1.2) - coverage, 0, 1)
-        opacity = np.clip(rim * 2, 0, 1) * draw.uniform(0.2, 0.8)
-        result = blend(result, opacity, np.clip(under + step * draw.choice([-0.6, 0.6]), 0, 1))
+        opacity = np.clip(rim * 2, 0, 1) * rng.uniform(0.2, 0.8)
+        result = blend(result, opacity, np.clip(under + step * rng.choice([-0.6, 0.6]), 0, 1))
     return result.astype(np.float32)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stages.pretraining.world.primitives import Draw
+from stages.pretraining.world.primitives import Rng
 from stages.pretraining.world.procedural_scene import scene
 
 
@@ -21,25 +21,25 @@ class Prompt(NamedTuple):
     kind: str
 
 
-def prompt(draw: Draw, side_px: int) -> Prompt:
+def prompt(rng: Rng, side_px: int) -> Prompt:
     """A random defect 8 to 170 px long, in a crop that is resized to `side_px`, the teacher's input side."""
     while True:
-        long_px = float(np.exp(draw.uniform(np.log(8), np.log(170))))
-        window = max(24, round(long_px * draw.uniform(1.4, 2.6)))
+        long_px = float(np.exp(rng.uniform(np.log(8), np.log(170))))
+        window = max(24, round(long_px * rng.uniform(1.4, 2.6)))
         # at the border of an image rasterize shifts the crop, and cuts it where the image is smaller
-        size_hw = (window, max(12, round(window * draw.uniform(0.4, 1)))) if draw.random() < 0.25 else (window, window)
-        size_hw = size_hw if draw.random() < 0.5 else size_hw[::-1]
-        off_centre = 0.3 if draw.random() < 0.3 else 0.06
-        centre_xy = [side * draw.uniform(0.5 - off_centre, 0.5 + off_centre) for side in size_hw[::-1]]
+        size_hw = (window, max(12, round(window * rng.uniform(0.4, 1)))) if rng.random() < 0.25 else (window, window)
+        size_hw = size_hw if rng.random() < 0.5 else size_hw[::-1]
+        off_centre = 0.3 if rng.random() < 0.3 else 0.06
+        centre_xy = [side * rng.uniform(0.5 - off_centre, 0.5 + off_centre) for side in size_hw[::-1]]
         others = [
-            (long_px * draw.uniform(0.2, 0.9), tuple(draw.uniform(0, 1, 2) * size_hw[::-1]))
-            for _ in range(draw.choice([0, 0, 0, 1, 2]))
+            (long_px * rng.uniform(0.2, 0.9), tuple(rng.uniform(0, 1, 2) * size_hw[::-1]))
+            for _ in range(rng.choice([0, 0, 0, 1, 2]))
         ]
-        made = scene(draw, size_hw, [*others, (long_px, tuple(centre_xy))])
+        made = scene(rng, size_hw, [*others, (long_px, tuple(centre_xy))])
         if not made.defects:
             continue
         defect = made.defects[-1]
-        box = drawn_box(draw, defect.mask)
+        box = drawn_box(rng, defect.mask)
         scale = side_px / max(size_hw)
         height, width = (int(side * scale + 0.5) for side in size_hw)
         image = np.zeros((side_px, side_px, 3), np.uint8)
@@ -59,23 +59,23 @@ EMPTY = 0.2
 """Share of pieces in which there is no defect: most of the box around a long crack is sound surface."""
 
 
-def piece(draw: Draw, side_px: int) -> Prompt:
+def piece(rng: Rng, side_px: int) -> Prompt:
     """A piece of the box of a long defect, in a view around the piece: `mask` ends at the piece, and may be empty.
 
     The view is seldom scaled: prompting in pieces keeps the scale of the image.
     """
-    side = round(side_px * draw.choice([1.0, 1.0, draw.uniform(0.6, 1.5)]))
+    side = round(side_px * rng.choice([1.0, 1.0, rng.uniform(0.6, 1.5)]))
     canvas = side + 2 * (side // 4)
-    thin, empty = draw.random() < 0.75, draw.random() < EMPTY
-    kind = str(draw.choice(THIN if thin else LARGE))
-    long_px = side * float(draw.uniform(0.8, 2.5) if thin else draw.uniform(0.5, 1.4))
-    made = scene(draw, (canvas, canvas), [] if empty else [(long_px, (canvas / 2, canvas / 2))], kind=kind)
-    left, top = draw.integers(0, canvas - side + 1, 2)
+    thin, empty = rng.random() < 0.75, rng.random() < EMPTY
+    kind = str(rng.choice(THIN if thin else LARGE))
+    long_px = side * float(rng.uniform(0.8, 2.5) if thin else rng.uniform(0.5, 1.4))
+    made = scene(rng, (canvas, canvas), [] if empty else [(long_px, (canvas / 2, canvas / 2))], kind=kind)
+    left, top = rng.integers(0, canvas - side + 1, 2)
     image = made.image[top : top + side, left : left + side]
     defect = made.defects[-1].mask if made.defects else np.zeros((canvas, canvas), bool)
     scale = side_px / side
-    extent = side_px / draw.uniform(1.15, 2.0, 2)
-    x1, y1 = (side_px - extent) * np.clip(draw.normal(0.5, 0.25, 2), 0, 1)
+    extent = side_px / rng.uniform(1.15, 2.0, 2)
+    x1, y1 = (side_px - extent) * np.clip(rng.normal(0.5, 0.25, 2), 0, 1)
     box = np.array([x1, y1, x1 + extent[0], y1 + extent[1]], np.float32)
     (low_x, low_y), (high_x, high_y) = np.floor(box[:2] / scale).astype(int), np.ceil(box[2:] / scale).astype(int)
     cut = (slice(low_y, high_y), slice(low_x, high_x))
@@ -87,13 +87,13 @@ def piece(draw: Draw, side_px: int) -> Prompt:
     return Prompt(resized[0], (side_px, side_px), box, resized[1] >= 0.5, kind)
 
 
-def drawn_box(draw: Draw, mask: np.ndarray) -> np.ndarray:
+def drawn_box(rng: Rng, mask: np.ndarray) -> np.ndarray:
     """Box (4,) xyxy around `mask` as a human draws it, inside the image: each side is off by up to a tenth of the box's
     width or height, or by a pixel where that is more."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
     sides = np.array([tight[2] - tight[0], tight[3] - tight[1]] * 2)
-    slack = np.maximum(0.1 * sides, 1.0) * draw.uniform(-0.6, 1, 4) * draw.choice([0.0, 0.5, 1.0])
+    slack = np.maximum(0.1 * sides, 1.0) * rng.uniform(-0.6, 1, 4) * rng.choice([0.0, 0.5, 1.0])
     box = tight + slack * [-1, -1, 1, 1]
     box = np.clip(box, 0, [mask.shape[1], mask.shape[0]] * 2)
     return box if (box[2:] - box[:2] >= 1).all() else tight
