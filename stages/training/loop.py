@@ -26,7 +26,7 @@ from stages.training.micro_batches import MicroBatches
 from stages.training.optimizer import muon, weight_average
 from stages.training.processes import ALONE, Processes
 from stages.training.samples import Samples, class_frequency, collate
-from stages.training.state import Progress, Training
+from stages.training.state import Position, Training
 
 FREQUENCY_SAMPLES = 512
 """Samples whose labels are counted for the class weights and the heads' first bias."""
@@ -71,7 +71,7 @@ def fit(
     ema = weight_average(student, train.ema_decay)
     optimizer = optimizer_of(student, train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    now, pace, seed = Progress(), Pace(), torch.initial_seed()
+    now, pace, seed = Position(), Pace(), torch.initial_seed()
     training = Training(student, ema.module, optimizer, schedule, now, method.to(device))
     first = processes.rank == 0
     if checkpoint is not None and (state := processes.of_first(lambda: load_state(checkpoint))):
@@ -131,7 +131,7 @@ def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
     return muon(parameters, last, train.lr, train.weight_decay)
 
 
-def _count(shown: dict[str, float], now: Progress, steps_per_epoch: int, lr: float) -> None:
+def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: float) -> None:
     """One more step is done; after the last of an epoch its means become a row."""
     now.step += 1
     now.sums = {key: now.sums.get(key, 0.0) + value for key, value in shown.items()}
@@ -142,7 +142,7 @@ def _count(shown: dict[str, float], now: Progress, steps_per_epoch: int, lr: flo
         now.sums = {}
 
 
-def _is_due(epoch: int, now: Progress, train: TrainParams) -> bool:
+def _is_due(epoch: int, now: Position, train: TrainParams) -> bool:
     """Whether to validate after `epoch`: not where it was done before the checkpoint was written."""
     done = bool(now.validations) and now.validations[-1]["epoch"] == epoch
     return not done and (epoch % train.validate_every == 0 or epoch == train.epochs)

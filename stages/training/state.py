@@ -12,11 +12,10 @@ from stages.student.segmenter import Segmenter
 
 
 @dataclass
-class Progress:
-    """How far a training has come, apart from its networks: steps done, sums of the epoch's metrics, the best so far.
+class Position:
+    """How far a training has come: steps done, sums of the epoch's values so far, rows of the curves, the best so far.
 
-    `epochs`, `validations`: rows of the curves. `best`: what training changes of the average that scored best.
-    `stale`: validations since then.
+    `best`: what training changes of the average that scored best. `stale`: validations since then.
     """
 
     step: int = 0
@@ -30,21 +29,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A network, the average (EMA) of its weights, its optimiser and schedule, and its method with what that
-    remembers.
-    """
+    """All that one step needs and changes. `average`: the student with the average (EMA) of its weights."""
 
     student: Segmenter
     average: Segmenter
     optimizer: Optimizer
     schedule: LRScheduler
-    now: Progress
+    now: Position
     method: Method
 
     def state(self) -> dict:
-        """Tensors, numbers and containers of them. Frozen parameters are left out: setting up the training brings
-        them.
-        """
+        """Tensors, numbers and containers of them; without frozen parameters, which setting up the training brings."""
         return {
             "student": self.changing(self.student),
             "average": self.changing(self.average),
