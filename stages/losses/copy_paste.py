@@ -13,8 +13,7 @@ is not renewed, so training repeats itself; its qualities are SAM's alone. The b
 the EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
 (the release takes the colours from before). A box's side moves by as much as its mask's extent there did, since here
 boxes are drawn by people and masks are not as tight. Where an instance is dropped, what is left of it is ignored, not
-called background. Pasting is before photometric augmentation where the caller wants the piece to be augmented too:
-both `image` and `clean` get the same pixels.
+called background. A piece is not augmented: `image` and `clean` get the same pixels.
 """
 
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ class Piece(NamedTuple):
     candidates: Tensor  # (C, h, w) bool
     class_id: int
     box_xyxy: Tensor  # (4,) float32, relative to the cut-out's top left
-    scores: dict[str, Tensor]  # (C,) float32 by field of `Boxes`: predicted_iou, stability, mean_prob, box_iou
+    scores: dict[str, Tensor]  # (C,) float32, by the fields of `Boxes` that SCORES names
     chosen: int
     quality: float
 
@@ -117,7 +116,7 @@ def paste(
         rest = before.of_chosen(before.candidates)[lost] & (labels[image] == before.class_id[lost] + 1)
         labels[image] = torch.where(rest & correctable[image], IGNORE, labels[image])
     labels[image] = torch.where(covered, piece.class_id + 1, labels[image])
-    added = _as_box(piece, image, _onto(piece.candidates, size_hw, corner_xy) & covered, corner_xy, before)
+    added = _as_box(piece, image, _onto(piece.candidates, size_hw, corner_xy) & covered, corner_xy)
     together = [torch.cat([old, new]) for old, new in zip(boxes.where(keep), added, strict=True)]
     trusted = batch.trusted
     if trusted is not None:
@@ -155,9 +154,9 @@ def _onto(part: Tensor, size_hw: tuple[int, int], corner_xy: tuple[int, int]) ->
     return window
 
 
-def _as_box(piece: Piece, image: int, candidates: Tensor, corner_xy: tuple[int, int], like: Boxes) -> Boxes:
-    """The piece as the only box, in window pixels, on the device of `like`."""
-    only = Boxes(
+def _as_box(piece: Piece, image: int, candidates: Tensor, corner_xy: tuple[int, int]) -> Boxes:
+    """The piece as the only box, in window pixels."""
+    return Boxes(
         image_index=torch.tensor([image]),
         class_id=torch.tensor([piece.class_id]),
         xyxy=piece.box_xyxy[None] + torch.tensor([*corner_xy, *corner_xy], dtype=torch.float32),
@@ -166,4 +165,3 @@ def _as_box(piece: Piece, image: int, candidates: Tensor, corner_xy: tuple[int, 
         chosen=torch.tensor([piece.chosen]),
         **{field: values[None] for field, values in piece.scores.items()},
     )
-    return Boxes(*(values.to(like.xyxy.device) for values in only))

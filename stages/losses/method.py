@@ -52,7 +52,9 @@ class Method(nn.Module):
         self.params = params
 
     def augment(self, batch: Batch, progress: float, draw: np.random.Generator) -> Batch:
-        """The batch to learn from, at a share `progress` of the steps; every random number comes from `draw`."""
+        """The batch to learn from, at a share `progress` of the steps, on the CPU as the batch given. Every random
+        number comes from `draw`.
+        """
         return batch
 
     def judged_by_masks(self) -> bool:

@@ -22,7 +22,7 @@ from stages.losses.method import Method
 from stages.student.segmenter import Segmenter
 from stages.training.checkpoint import Pace, load_state, save_state
 from stages.training.config import Plan, TrainParams
-from stages.training.micro_batches import MicroBatches
+from stages.training.micro_batches import average_gradients
 from stages.training.optimizer import muon, weight_average
 from stages.training.processes import ALONE, Processes
 from stages.training.samples import Samples, class_frequency, collate
@@ -104,8 +104,8 @@ def fit(
                 break
             parts = [(number, next(batches)) for number in own]
             with held():
-                step = MicroBatches(training, Moment(now.step / steps, class_weights), (seed, samples.seed), device)
-                shown, stop = step.run(parts, processes)
+                moment, seeds = Moment(now.step / steps, class_weights), (seed, samples.seed)
+                shown, stop = average_gradients(training, moment, seeds, parts, device, processes)
                 if not math.isfinite(shown["loss"]):
                     raise UserError(f"loss is {shown['loss']} at step {now.step}: lower train.lr (now {train.lr})")
                 torch.nn.utils.clip_grad_norm_(student.trainable().values(), train.clip_norm)
