@@ -14,7 +14,7 @@ from stages.student.config import NetworkConfig, ViewParams
 from stages.student.efficientnet_lite0 import load_weights
 from stages.student.segmenter import load_student, save_student
 from tests.support.train_split import samples_of
-from tests.support.trainings import few_frequency_samples, plan, train  # noqa: F401  a fixture among them
+from tests.support.trainings import few_frequency_samples, groups_of, plan, train  # noqa: F401  a fixture among them
 
 FINE_ALONE = {"method": "boxes2pixels", "fine": 1.0, "binary": None, "beta": None, "selfcorr": None}
 SMALL = {"unet": "mobilenet_v2", "deeplabv3": "mobilenet_v2", "segformer": "mit_b0"}
@@ -97,6 +97,16 @@ def test_a_side_that_the_stride_does_not_divide_is_the_image_with_its_rim_repeat
 def test_with_a_decoder_of_256_it_is_the_package_s_own_network(design, theirs):
     wanted = {key: value.shape for key, value in theirs().state_dict().items()}
     assert {key: value.shape for key, value in baseline(design, width=256).net.state_dict().items()} == wanted
+
+
+@pytest.mark.parametrize("classes", [2, 4, 40])
+@pytest.mark.parametrize("design", SMALL)
+def test_adamw_gets_the_last_map_however_many_classes_there_are(design, classes):
+    """U-Net's last convolutions have a sixteenth of the decoder's width as outputs, here 8; some of Lite0 have 16."""
+    asked = config(design, encoder=None if design == "segformer" else LITE0, width=128)
+    network = Network(asked.model_copy(update={"names": [f"class {number}" for number in range(classes)]}))
+    last = "net.segmentation_head.0.weight"
+    assert groups_of(network) == [[name for name in network.trainable() if name != last], [last]]
 
 
 def test_all_of_it_is_trained():

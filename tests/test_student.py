@@ -15,6 +15,7 @@ from stages.student.config import BackboneConfig, ViewParams
 from stages.student.decoder import SemanticDecoder
 from stages.student.segmenter import load_student, save_student
 from tests.support.tiny_student import TINY, backbone_config, student
+from tests.support.trainings import groups_of
 
 SMALL_DINOV2 = {"model_name": "vit_small_patch14_dinov2"}
 
@@ -215,6 +216,16 @@ def test_a_student_on_a_pyramid_uses_all_it_trains_and_predicts_at_the_image_s_s
     assert logits.fine.shape == (2, 3, 70, 70)
     (logits.fine.square().mean() + logits.binary.square().mean()).backward()
     assert [name for name, parameter in ours.trainable().items() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("classes", [2, 4, 40])
+def test_adamw_gets_the_last_map_of_each_head_however_many_classes_there_are(classes):
+    """Convolutions of Lite0 have 16 outputs, and those of the narrowest decoder 4."""
+    for like in (pyramid_student(width=256), student(), student(binary=False)):
+        config = like.config.model_copy(update={"names": [f"class {number}" for number in range(classes)]})
+        network = Network(config)
+        last = ["fine.logits.weight", "binary.logits.weight"][: 1 + config.network["binary"]]
+        assert groups_of(network) == [[name for name in network.trainable() if name not in last], last]
 
 
 def test_between_taps_of_falling_resolution_the_decoder_upsamples_and_halves_its_channels():

@@ -64,9 +64,6 @@ class Params(NetworkSection):
 class Network(Segmenter):
     """For any H and W. `pretrained` gets the encoder's weights as the parameters ask for."""
 
-    binary = None
-    """Baselines have no binary head."""
-
     def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
         params = Params.model_validate(config.network)
         lite0 = params.encoder == LITE0
@@ -87,6 +84,9 @@ class Network(Segmenter):
     @torch.no_grad()
     def start_at(self, frequency: Tensor) -> None:
         self.net.segmentation_head[0].bias.copy_(frequency.log())
+
+    def last_maps(self) -> list[nn.Parameter]:
+        return [self.net.segmentation_head[0].weight]
 
 
 def untrained(config: NetworkConfig, backbone: Path) -> Network:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.student.backbone import build_backbone, load_backbone
 from stages.student.config import NetworkConfig, NetworkSection
@@ -62,6 +62,9 @@ class Network(Segmenter):
         self.fine.start_at(frequency.log().float())
         if self.binary is not None:
             self.binary.start_at(torch.stack([frequency[0], frequency[1:].sum()]).log().float())
+
+    def last_maps(self) -> list[nn.Parameter]:
+        return [head.logits.weight for head in (self.fine, self.binary) if head is not None]
 
 
 def untrained(config: NetworkConfig, backbone: Path) -> Network:

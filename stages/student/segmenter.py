@@ -46,6 +46,10 @@ class Segmenter(nn.Module):
         """Make the first prediction the classes' `frequency`: (K+1,) shares of the pixels, none of them 0."""
         raise NotImplementedError
 
+    def last_maps(self) -> list[nn.Parameter]:
+        """The weights that give the logits of each head, which Muon leaves to AdamW."""
+        raise NotImplementedError
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name to parameter of everything that training changes."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -122,13 +122,11 @@ def fit(
 
 
 def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
-    """AdamW as published, or Muon but for the last maps, which have no more outputs than there are classes."""
+    """AdamW as published, or Muon but for the last maps."""
     parameters = list(student.trainable().values())
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
-    classes = len(student.config.names) + 1
-    last = [parameter for parameter in parameters if parameter.ndim > 1 and len(parameter) <= classes]
-    return muon(parameters, last, train.lr, train.weight_decay)
+    return muon(parameters, student.last_maps(), train.lr, train.weight_decay)
 
 
 def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: float) -> None:

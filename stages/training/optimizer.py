@@ -14,12 +14,11 @@ def muon(
     weight_decay: float,
     adamw_lr: float | None = None,
 ) -> Muon:
-    """Muon (Jordan 2024) for matrices, AdamW for all else and for `by_adamw`, a part of `parameters`.
+    """Muon (Jordan 2024) for matrices, AdamW for all else and for `by_adamw`, a part of `parameters`: the last maps.
 
-    Muon takes the weights of convolutions and linear maps, as matrices (outputs, all else). Its updates have the size
-    of AdamW's (arXiv 2502.16982), so that one learning rate suits both; `by_adamw` may have its own, `adamw_lr`.
-    AdamW takes biases, norms, embeddings and depthwise convolutions (timm decides by shape), and should get the last
-    maps, which have no more outputs than there are classes.
+    Muon takes the weights of convolutions and linear maps, as matrices (outputs, all else); biases, norms, embeddings
+    and depthwise convolutions go to AdamW (timm decides by shape). Muon's updates have the size of AdamW's (arXiv
+    2502.16982), so that one learning rate suits both; `adamw_lr` is another one for `by_adamw` alone.
     """
     by_adamw = list(by_adamw)
     chosen = {id(parameter) for parameter in by_adamw}
@@ -31,7 +30,9 @@ def muon(
 
 
 def weight_average(network: nn.Module, decay: float) -> ModelEmaV3:
-    """EMA of the weights of `network`, as it is now; `.module` is the network with averaged weights, in evaluation
-    mode. After step n `.update(network, step=n)`: in early steps the decay rises up to `decay`, so that the first
-    weights are soon forgotten."""
+    """EMA of the weights of `network`, as it is now; `.module` is a network in evaluation mode that has them.
+
+    After step n, counted from 0, `.update(network, step=n)`: the decay rises to `decay`, so that the first weights are
+    soon forgotten.
+    """
     return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.8)

@@ -61,6 +61,13 @@ def method_of(plan: Plan, split: TrainSplit | None = None) -> Method:
     return module.Method(module.Params.model_validate(plan.supervision), split or UNREAD)
 
 
+def groups_of(network: Segmenter) -> list[list[str]]:
+    """Names of the parameters in both groups of Muon: those that it chooses from by shape, and AdamW's."""
+    names = {id(value): name for name, value in network.named_parameters()}
+    groups = loop.optimizer_of(network, plan(network).train).param_groups
+    return [[names[id(value)] for value in group["params"]] for group in groups]
+
+
 def train(network: Segmenter, samples, plan: Plan, validate, checkpoint=None, split=None, workers=0, processes=ALONE):
     """`fit` on the CPU by the plan's method; `validate`: student to its score."""
     scores = lambda student: {"val_miou_anom": validate(student)}  # noqa: E731
