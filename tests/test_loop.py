@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats itself to the bit, and keeps its promises about weights, EMA and stopping."""
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,13 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     matrices = {name for name, value in network.trainable().items() if value.ndim > 1}
     assert by_muon == matrices - {"binary.logits.weight", "fine.logits.weight"}
     assert all("exp_avg" in optimizer.state[v] for k, v in network.trainable().items() if k not in by_muon)
+
+
+def test_the_learning_rate_of_the_curves_is_that_of_the_epoch_s_last_step(split):
+    """Two epochs of two steps: the cosine falls from 2e-3 in steps of a quarter of its half period."""
+    _, history = train(student(), samples_of(split), plan(student()), lambda _: 0.0)
+    wanted = [2e-3 * (1 + math.cos(math.pi * step / 4)) / 2 for step in (1, 3)]
+    assert [row["lr"] for row in history.epochs] == pytest.approx(wanted)
 
 
 def test_adamw_is_torchs_own_for_everything():

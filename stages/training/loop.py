@@ -110,9 +110,9 @@ def fit(
                     raise UserError(f"loss is {shown['loss']} at step {now.step}: lower train.lr (now {train.lr})")
                 torch.nn.utils.clip_grad_norm_(student.trainable().values(), train.clip_norm)
                 optimizer.step()
-                schedule.step()
                 ema.update(student, step=now.step)
                 _count(shown, now, steps_per_epoch, schedule.get_last_lr()[0])
+                schedule.step()
             bar.update()
             processes.stop_if(stop)
             if checkpoint is not None and first and pace.due():
@@ -130,7 +130,7 @@ def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
 
 
 def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: float) -> None:
-    """One more step is done; after the last of an epoch its means become a row."""
+    """One more step is done, at rate `lr`; after the last of an epoch its means become a row."""
     now.step += 1
     now.sums = {key: now.sums.get(key, 0.0) + value for key, value in shown.items()}
     epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
