@@ -4,7 +4,7 @@ import copy
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +53,14 @@ def fit(
 ) -> tuple[Segmenter, History]:
     """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
-    `validate` scores an EMA student in evaluation mode by `val_miou_anom`, higher is better, and shows what else is in
-    the curves. A killed training resumes from `checkpoint`,
-    which must be of this very training, and ends at the same bits: sample i depends on (seed, i) alone, what a method
-    draws on (seed, step, micro-batch), and what a network draws (dropout, in some baselines) on torch's seed at the
-    call, step and micro-batch. The caller removes the file when the result is safe. `workers` processes load samples;
-    with 0 this one does. `processes` call this alike, share the micro-batches out, and get the same bits for any number
-    of them; the first one reads and writes `checkpoint`. Raises UserError when the loss is not finite.
+    `validate`: from an EMA student in evaluation mode to the columns of a validation's row; `val_miou_anom` is among
+    them, the score, higher is better. `workers` processes load samples; with 0 this one does.
+
+    A killed training resumes from `checkpoint`, which must be of this very training, and ends at the same bits: sample
+    i depends on (seed, i) alone, what a method draws on (seed, step, micro-batch), and what a network draws (dropout,
+    in some baselines) on torch's seed at the call, step and micro-batch. The caller removes the file when the result is
+    safe. All `processes` call this alike, share the micro-batches out, and get the same bits for any number of them;
+    the first one reads and writes `checkpoint`. Raises UserError when the loss is not finite.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
@@ -89,7 +90,8 @@ def fit(
     numbers = (step * train.batch_size + i for step in range(now.step, steps) for i in at)
     batches = iter(DataLoader(samples, size, sampler=numbers, num_workers=workers, collate_fn=collate))
     with (
-        processes.signals_held(),
+        # of several processes all stop at the same step
+        held(processes.arrived) if processes.size > 1 else nullcontext(),
         progress((), "train", "step", total=steps, done=now.step, hidden=not first) as bar,
         _saved_when_stopped(checkpoint, training, processes),
     ):
@@ -105,7 +107,7 @@ def fit(
             parts = [(number, next(batches)) for number in own]
             with held():
                 moment, seeds = Moment(now.step / steps, class_weights), (seed, samples.seed)
-                shown, stop = average_gradients(training, moment, seeds, parts, device, processes)
+                shown, signal = average_gradients(training, moment, seeds, parts, device, processes)
                 if not math.isfinite(shown["loss"]):
                     raise UserError(f"loss is {shown['loss']} at step {now.step}: lower train.lr (now {train.lr})")
                 torch.nn.utils.clip_grad_norm_(student.trainable().values(), train.clip_norm)
@@ -114,7 +116,8 @@ def fit(
                 _count(shown, now, steps_per_epoch, schedule.get_last_lr()[0])
                 schedule.step()
             bar.update()
-            processes.stop_if(stop)
+            if signal:
+                raise Stopped(signal)
             if checkpoint is not None and first and pace.due():
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stages.common.errors import Stopped, UserError, held
+from stages.common.errors import Stopped, UserError
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ LAUNCHER = "BOXES2PIXELS_LAUNCHER"
 class Processes:
     """Number `rank` of `size` processes. One process alone exchanges nothing.
 
-    `arrived`: signals that were sent to this process and have not been acted on, see `signals_held`.
+    `arrived`: signals that were sent to this process and are held until all processes can stop at the same step.
     """
 
     rank: int = 0
@@ -60,7 +60,8 @@ class Processes:
         flat = torch.from_numpy(np.append(counts.reshape(-1), self.stop_flag))
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         every = self.stacked(flat[None].to(device)).cpu()
-        self.stop_if(int(every[:, -1].max()))
+        if signal := int(every[:, -1].max()):
+            raise Stopped(signal)
         return every[:, :-1].sum(0).numpy().reshape(counts.shape)
 
     def of_first(self, make: Callable[[], T]) -> T:
@@ -77,20 +78,6 @@ class Processes:
         """Number of the signal that arrived first; 0: none."""
         return self.arrived[0] if self.arrived else 0
 
-    def stop_if(self, flag: int) -> None:
-        """End the training in all processes at once, where the largest of their flags is no 0."""
-        if flag:
-            raise Stopped(flag)
-
-    @contextmanager
-    def signals_held(self) -> Iterator[None]:
-        """With several processes, let Ctrl-C and SIGTERM wait until all can stop at the same step."""
-        if self.size == 1:
-            yield
-            return
-        with held(self.arrived):
-            yield
-
 
 ALONE = Processes()
 
@@ -106,14 +93,12 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes
         yield ALONE, device
         return
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    problem, gpus = None, torch.cuda.device_count() if device.type == "cuda" else None
     if micro_batches % size:
-        problem = f"train.micro_batches = {micro_batches}: {size} processes do not divide it"
-    elif gpus is not None and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
-        problem = f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, which has {gpus} GPUs: one for each"
-    if problem:
-        raise UserError(problem)
+        raise UserError(f"train.micro_batches = {micro_batches}: {size} processes do not divide it")
+    gpus = torch.cuda.device_count() if device.type == "cuda" else None
     if gpus is not None:
+        if (here := int(os.environ["LOCAL_WORLD_SIZE"])) > gpus:
+            raise UserError(f"{here} processes on this machine, which has {gpus} GPUs: one for each")
         torch.cuda.set_device(local)
     with _lost_together():
         dist.init_process_group("gloo" if gpus is None else "nccl")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.common.errors import Stopped, run
+from stages.common.errors import Stopped, held, run
 from stages.training.processes import joined
 
 
 def main(folder: Path) -> None:
-    with joined(torch.device("cpu"), micro_batches=2) as (processes, _), processes.signals_held():
+    with joined(torch.device("cpu"), micro_batches=2) as (processes, _), held(processes.arrived):
         (folder / f"started{processes.rank}").touch()
         total = 0
         try:
