@@ -1,8 +1,8 @@
 """BoxSeg's Quality-Aware Module (arXiv 2504.05137): several candidate masks per box, fused into one and scored.
 
 Here the candidates are SAM's and the EMA teacher's mask:
-- box-quality ranking, as released: candidates whose box has an IoU over 0.5 with the annotation and a score over 0.1,
-  the best 20 by that IoU; without any, the box teaches only as a box;
+- box-quality ranking, as released: candidates whose box has an IoU over 0.5 with the annotation and a score over 0.1
+  (the best 20 by that IoU, and there are six at most); without any, the box teaches only as a box;
 - fusion, `published` (from a summary of the paper): M = sum w_n m_n > 0.5, w_n in proportion to sqrt(score_n * IoU_n),
   over the K best, K linear in the square root of the area between two sizes (the constants were not found);
   `released`: plain strict majority of the masks at 0.5, no K, a tie is background;
@@ -13,7 +13,8 @@ Here the candidates are SAM's and the EMA teacher's mask:
 Departures: annotations replace detections, so candidates come from SAM (its predicted IoU for the class score) and the
 EMA teacher (mean p for it), a candidate's box is its mask's bounding box, and c_n = sqrt(score_n * IoU_n): the box IoU
 stands in for centre-ness. SAM's soft masks are not stored: m_n is the mean probability on the mask's pixels, 0
-elsewhere. SAM's three outputs are nested, not independent votes, so a majority tends to the middle. K's constants are
+elsewhere, and its vote is the mask itself, since the refined candidate may take pixels of a low probability. SAM's
+three outputs are nested, not independent votes, so a majority tends to the middle. K's constants are
 our choice: 2 up to an area of 32 x 32 px, all from 96 x 96; candidates equal to the K-th best count too, so that their
 order does not matter. Masks are clipped to the box before fusion.
 """
@@ -27,8 +28,8 @@ from stages.losses.batch import Boxes
 from stages.losses.pseudo_masks import Pseudo, class_probability, fit_of, mask_iou, mean_inside
 from stages.student.segmenter import Logits
 
-MIN_IOU, MIN_SCORE, MOST = 0.5, 0.1, 20
-"""Box-quality ranking: both have to be exceeded, and at most so many candidates stay, as released."""
+MIN_IOU, MIN_SCORE = 0.5, 0.1
+"""Box-quality ranking: both have to be exceeded, as released."""
 
 FEWEST, SMALL_PX, LARGE_PX = 2, 32.0, 96.0
 """Candidates fused for small boxes; sides of the squares between which their number rises to all (our choice)."""
@@ -37,6 +38,7 @@ FEWEST, SMALL_PX, LARGE_PX = 2, 32.0, 96.0
 class Peers(NamedTuple):
     """M candidates for each of N boxes."""
 
+    mask: Tensor  # (N, M, H, W) bool, inside the box
     soft: Tensor  # (N, M, H, W) float in [0, 1], inside the box
     score: Tensor  # (N, M) in [0, 1]
     iou: Tensor  # (N, M) of the mask's bounding box with the box
@@ -46,13 +48,13 @@ class Peers(NamedTuple):
 def peers(boxes: Boxes, inside: Tensor, ema: Logits | None) -> Peers:
     """SAM's candidates, and the EMA teacher's mask as the last where there is one. `inside` (N, H, W) bool."""
     score = boxes.predicted_iou.clamp(0, 1) * boxes.valid
-    soft = (boxes.candidates & inside[:, None]) * boxes.mean_prob.clamp(0, 1)[..., None, None]
-    found = Peers(soft, score, boxes.box_iou)
+    masks = boxes.candidates & inside[:, None]
+    found = Peers(masks, masks * boxes.mean_prob.clamp(0, 1)[..., None, None], score, boxes.box_iou)
     if ema is None:
         return found
     p = class_probability(ema.fine, boxes) * inside
     mask = p > 0.5
-    own = Peers(p, mean_inside(p, mask), fit_of(mask, inside))
+    own = Peers(mask, p, mean_inside(p, mask), fit_of(mask, inside))
     return Peers(*(torch.cat([sam, student[:, None]], dim=1) for sam, student in zip(found, own, strict=True)))
 
 
@@ -66,14 +68,13 @@ def judge(found: Peers, inside: Tensor, fusion: str) -> Pseudo:
 
 def rank(found: Peers) -> Tensor:
     """(N, M) bool: candidates that may take part."""
-    good = (found.iou > MIN_IOU) & (found.score > MIN_SCORE)
-    return good & _among_best(torch.where(good, found.iou, -1.0), torch.full_like(found.iou[:, 0], float(MOST)))
+    return (found.iou > MIN_IOU) & (found.score > MIN_SCORE)
 
 
 def fuse(found: Peers, kept: Tensor, area: Tensor, fusion: str) -> Tensor:
     """(N, H, W) bool. `kept` (N, M) bool; `area` (N,) pixels of the box."""
     if fusion == "released":
-        votes = ((found.soft > 0.5) & kept[..., None, None]).sum(1)
+        votes = (found.mask & kept[..., None, None]).sum(1)
         return votes * 2 > kept.sum(1)[:, None, None]
     weight = (found.score * found.iou).sqrt() * kept
     weight = weight * _among_best(torch.where(kept, weight, -1.0), how_many(area, weight.shape[1]))
@@ -90,15 +91,13 @@ def how_many(area: Tensor, most: int) -> Tensor:
 
 def mask_quality(found: Peers, kept: Tensor, fused: Tensor) -> Tensor:
     """(N,) Q in [0, 1]: the mean of Q_n over the kept candidates; 0 without one, or where the fused mask is empty."""
-    masks = found.soft > 0.5
-    agreement = mask_iou(masks, fused[:, None])
-    a = agreement * (found.soft * masks).sum((-2, -1)) / fused.sum((-2, -1)).clamp(min=1)[:, None]
+    agreement = mask_iou(found.mask, fused[:, None])
+    a = agreement * (found.soft * found.mask).sum((-2, -1)) / fused.sum((-2, -1)).clamp(min=1)[:, None]
     each = (((found.score * found.iou).sqrt() + 1) / 2 * a).sqrt()
     return (each * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def _among_best(values: Tensor, count: Tensor) -> Tensor:
-    """(N, M) bool: no lower than the count-th largest of the row. `count` (N,), at least 1."""
+    """(N, M) bool: no lower than the count-th largest of the row. `count` (N,), 1 to M."""
     ordered = values.sort(dim=1, descending=True).values
-    last = (count.long().clamp(max=values.shape[1]) - 1)[:, None]
-    return values >= ordered.gather(1, last)
+    return values >= ordered.gather(1, count.long()[:, None] - 1)
