@@ -9,13 +9,12 @@ from torch import Tensor
 
 SCORES = {
     "sam_pred_iou": "predicted_iou",
-    "stability": "stability",
     "mean_prob_in": "mean_prob",
     "box_iou": "box_iou",
     "separation": "separation",
     "agreement": "agreement",
 }
-"""Columns of the candidates table that are scores, and the fields of `Boxes` that hold them."""
+"""Columns of the candidates table with the scores that losses read, and the fields of `Boxes` that hold them."""
 
 
 class Boxes(NamedTuple):
@@ -24,10 +23,9 @@ class Boxes(NamedTuple):
     image_index: Tensor  # (N,) int64, which image of the batch
     class_id: Tensor  # (N,) int64, 0..K-1
     xyxy: Tensor  # (N, 4) float32, window pixels, half-open; may reach beyond the window
-    candidates: Tensor  # (N, C, S, S) bool, SAM's masks in the window; 0 its single-mask output, 1 to 3 its three
+    candidates: Tensor  # (N, C, S, S) bool, masks in the window: SAM's single output, its three, the refined one
     valid: Tensor  # (N, C) bool, the candidate has pixels
     predicted_iou: Tensor  # (N, C) float32, SAM's own estimate, not clamped
-    stability: Tensor  # (N, C) float32
     mean_prob: Tensor  # (N, C) float32, mean probability over the mask's pixels
     box_iou: Tensor  # (N, C) float32, of the mask's bounding box with the box
     separation: Tensor  # (N, C) float32, how far the mask differs in brightness from its surroundings

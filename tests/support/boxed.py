@@ -26,7 +26,6 @@ def boxes_of(xyxy, masks, class_id=None, image_index=None, candidates=None, **sc
     ones = torch.ones(candidates.shape[:2])
     values = {
         "predicted_iou": 0.9,
-        "stability": 0.9,
         "mean_prob": 0.9,
         "box_iou": 0.9,
         "separation": 0.9,
