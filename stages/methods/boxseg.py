@@ -10,10 +10,9 @@ there being no EMA teacher yet; its score is the chosen candidate's predicted Io
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -101,53 +100,34 @@ class Method(BaseMethod):
         return named, {"mask_score": pseudo.score.sum() / boxes, "ranked_share": (pseudo.score > 0).sum() / boxes}
 
 
-class Entry(NamedTuple):
-    """An image of the bank."""
+def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[Piece]]:
+    """The pieces of each image that has some, as a window shows them, in the order of the images' draw by seed.
 
-    image: dict  # its row of the masks table, less the label map
-    instances: list[list[dict]]  # the candidate rows of each box that may be pasted
-
-
-def build(masks: pa.Table, candidates: pa.Table, params: BankParams, fusion: str, seed: int) -> list[Entry]:
-    """Images with an instance to paste, in the order of their draw. No pixel of an image is read.
-
-    `masks`, `candidates`: the train shards' tables. The same tables and seed give the same bank.
+    Raises UserError when no instance is fit for the bank, and like `read_image`.
     """
-    columns = ["image_id", "path", "sha256", "exif_orientation", "height", "width"]
-    images, of_image = Rows(masks, columns), CandidatesByImage(masks, candidates, candidates.column_names)
-    bank: list[Entry] = []
-    for index in np.random.default_rng([seed, len(images)]).permutation(len(images)):
+    images = Rows(split.masks, ["path", "sha256", "exif_orientation", "height", "width"])
+    of_image, bank = CandidatesByImage(split.masks, split.candidates, split.candidates.column_names), []
+    stretched = split.view.scale == "stretch"
+    for index in np.random.default_rng([split.seed, len(images)]).permutation(len(images)):
         image, boxes = images[int(index)], {}
         for row in of_image.of(index):
             boxes.setdefault(row["box_id"], []).append(row)
         if admitted := _admitted(list(boxes.values()), image, params, fusion):
-            bank.append(Entry(image, admitted))
+            rgb = read_image(split.source, image)
+            scale_yx = tuple(split.view.size_px / image[side] if stretched else 1.0 for side in ("height", "width"))
+            bank.append([at_scale(_piece(rows, rgb, fusion), scale_yx) for rows in admitted])
         if len(bank) == params.images:
             break
-    return bank
-
-
-def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[Piece]]:
-    """The pieces of each image in the bank, as a window shows them.
-
-    Raises UserError when no instance is fit for the bank, and like `read_image`.
-    """
-    entries = build(split.masks, split.candidates, params, fusion, split.seed)
-    if not entries:
+    if not bank:
         raise UserError(
             "no instance of the train split is fit for the copy-paste bank: lower supervision.copy_paste.min_quality, "
             "min_score or min_area_px, or switch copy_paste off (null)"
         )
-    bank = []
-    for image, instances in entries:
-        rgb = read_image(split.source, image)
-        stretched = split.view.scale == "stretch"
-        scale_yx = tuple(split.view.size_px / image[side] if stretched else 1.0 for side in ("height", "width"))
-        bank.append([at_scale(_piece(rows, rgb, fusion), scale_yx) for rows in instances])
     return bank
 
 
 def _admitted(boxes: list[list[dict]], image: dict, params: BankParams, fusion: str) -> list[list[dict]]:
+    """Those of `boxes`, the candidate rows of each, that may be pasted."""
     size_hw = (image["height"], image["width"])
     xyxy = torch.tensor([corners(rows[0]) for rows in boxes]).reshape(-1, 4)
     kept = []
