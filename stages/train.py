@@ -70,8 +70,7 @@ def main(
         student = network.untrained(config, backbone)
         split = TrainSplit(source, *mapped_tables(train), values.view, seed)
         method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
-        shares = values.train.defect_share, method.reads_boxes, values.train.trusted_share
-        samples = Samples(split, values.train.augment, *shares)
+        samples = Samples(split, values.train, method.reads_boxes)
         identity = {
             "plan": values.model_dump(mode="json"),
             "seed": seed,

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
+from stages.data.images import read_image
 from stages.data.tables import IGNORE, decode_label_map
 from stages.masks import rle
+from stages.student.inference import predict
 from stages.training import samples as module
 from stages.training.config import AugmentParams
 from stages.training.samples import augmented, class_frequency, collate
+from tests.support.tiny_student import student
 from tests.support.train_split import PLAIN, SIZES_HW, candidate_mask, samples_of
 
 
@@ -29,6 +32,16 @@ def test_image_and_labels_are_cut_and_flipped_alike(split, scale, flip):
         assert (error.max() < 0.01) if scale == "native" else (error.median() < 0.01)
         shown |= set(labels.unique().tolist())
     assert {0, 1, 2} <= shown
+
+
+def test_a_stretched_sample_is_to_the_bit_what_predictions_see(split):
+    samples, given = samples_of(split, "stretch"), []
+    network = student(scale="stretch").eval()
+    network.register_forward_pre_hook(lambda _, images: given.append(images[0][0]))
+    for number in range(4):
+        index, _, _ = samples._place(np.random.default_rng([0, number]))
+        predict(network, read_image(split.source, samples.images[index]))
+        assert torch.equal(samples[number].clean, given.pop())
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(split):

@@ -1,4 +1,4 @@
-"""The network in PyTorch as a function of tiles, and the padding and stretching of training samples."""
+"""The network in PyTorch as a function of tiles, and the padding of training samples."""
 
 from collections.abc import Callable
 
@@ -48,11 +48,6 @@ def predict(
     """
     config = student.config
     return tiling.predict(tile_runner(student), image, len(config.names), config.view, watch=watch)
-
-
-def to_square(image: Tensor, size_px: int) -> Tensor:
-    """(B, 3, H, W) stretched to (B, 3, size, size): `tiling.to_square` for training samples."""
-    return F.interpolate(image, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
 
 
 def pad_to(image: Tensor, size_px: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training samples: which window of which image, augmented how. Every draw is a function of its number."""
+"""Training samples: windows of images, with their labels and boxes, flipped and photometrically augmented."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,8 +17,9 @@ from stages.data.tables import IGNORE, decode_label_map
 from stages.losses.batch import Batch, Boxes
 from stages.losses.method import TrainSplit
 from stages.losses.train_rows import Rows, first_of_boxes, image_of
-from stages.student.inference import pad_to, to_square
-from stages.training.config import AugmentParams
+from stages.student.inference import pad_to
+from stages.student.tiling import to_square
+from stages.training.config import AugmentParams, TrainParams
 from stages.training.sample_boxes import BoxTable, cut_mask, flip_boxes, nearest, stack
 
 CACHE_BYTES = 2**30
@@ -48,19 +49,11 @@ class Samples(TorchDataset[Sample]):
     images have trusted labels and others none, a share of the samples, `trusted_share`, is of the former.
     """
 
-    def __init__(
-        self,
-        split: TrainSplit,
-        augment: AugmentParams,
-        defect_share: float,
-        with_boxes: bool,
-        trusted_share: float,
-    ) -> None:
+    def __init__(self, split: TrainSplit, train: TrainParams, with_boxes: bool) -> None:
         masks = split.masks
         if masks.num_rows == 0:
             raise UserError("the train split has no image to train on")
-        self.source, self.view, self.augment = split.source, split.view, augment
-        self.seed, self.defect_share, self.trusted_share = split.seed, defect_share, trusted_share
+        self.source, self.view, self.seed, self.train = split.source, split.view, split.seed, train
         self.images = Rows(masks, ["path", "sha256", "exif_orientation"])
         self.labels_of, self.trusted_of = Rows(masks, ["label_map"]), Rows(masks, ["trusted"])
         self.sizes_hw = np.stack([masks["height"].to_numpy(), masks["width"].to_numpy()], axis=1)
@@ -77,29 +70,38 @@ class Samples(TorchDataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         draw = np.random.default_rng([self.seed, number])
         index, top, left = self._place(draw)
-        image, labels = self._window(self._image(index), self._label_map(index), top, left)
-        axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.augment.flip else []
-        clean, labels, boxes, trusted = image[0].flip(axes), labels.flip(axes), None, None
+        axes = [axis for axis in (-2, -1) if draw.random() < 0.5] if self.train.augment.flip else []
+        clean, labels = self._seen(index, top, left).flip(axes), self._labels_in(index, top, left).flip(axes)
+        boxes = trusted = None
         if self.boxes is not None:
             boxes = flip_boxes(self.boxes.window(index, self.view, top, left), axes)
         if self.any_trusted:
             trusted = self._trusted(index, top, left).flip(axes)
-        return Sample(augmented(draw, clean, self.augment), clean, labels, boxes, trusted)
+        return Sample(augmented(draw, clean, self.train.augment), clean, labels, boxes, trusted)
 
     def labels(self, number: int) -> Tensor:
         """(S, S) labels of sample `number` before flipping, without decoding its image."""
-        index, top, left = self._place(np.random.default_rng([self.seed, number]))
-        labels = self._label_map(index)
-        return self._window(torch.zeros(1, 1, *labels.shape), labels, top, left)[1]
+        return self._labels_in(*self._place(np.random.default_rng([self.seed, number])))
 
-    def _image(self, index: int) -> Tensor:
-        """(1, 3, H, W) uint8."""
-        decode = lambda: read_image(self.source, self.images[index]).transpose(2, 0, 1)  # noqa: E731
-        return self._once(("image", index), decode)[None]
+    def _seen(self, index: int, top: int, left: int) -> Tensor:
+        """(3, S, S) float in [0, 1]: the window of image `index`; with `stretch` all of it, as predictions see it."""
+        size, decode = self.view.size_px, lambda: read_image(self.source, self.images[index])
+        image = self._once(("image", index), decode)
+        if self.view.scale == "stretch":
+            return torch.from_numpy(to_square(image.numpy(), size)).permute(2, 0, 1) / 255
+        cut = image.permute(2, 0, 1)[None, :, top : top + size, left : left + size]
+        return pad_to(cut.float() / 255, size)[0]
 
-    def _label_map(self, index: int) -> Tensor:
-        """(H, W) uint8."""
-        return self._once(("labels", index), lambda: decode_label_map(self.labels_of[index]["label_map"]["bytes"]))
+    def _labels_in(self, index: int, top: int, left: int) -> Tensor:
+        """(S, S) int64: the labels there, IGNORE beyond the image."""
+        decode = lambda: decode_label_map(self.labels_of[index]["label_map"]["bytes"])  # noqa: E731
+        size, labels = self.view.size_px, self._once(("labels", index), decode)
+        if self.view.scale == "stretch":
+            return nearest(labels, size).long()
+        window = torch.full((size, size), IGNORE)
+        cut = labels[top : top + size, left : left + size]
+        window[: cut.shape[0], : cut.shape[1]] = cut  # int64, whatever the labels are
+        return window
 
     def _trusted(self, index: int, top: int, left: int) -> Tensor:
         """(S, S) bool: trusted labels in the window."""
@@ -121,8 +123,8 @@ class Samples(TorchDataset[Sample]):
         """Image, top and left of the window."""
         size, pool = self.view.size_px, self.pools[0]
         if len(self.pools) > 1:
-            pool = self.pools[int(draw.random() < self.trusted_share)]
-        around_box = draw.random() < self.defect_share and pool.boxes_by_class
+            pool = self.pools[int(draw.random() < self.train.trusted_share)]
+        around_box = draw.random() < self.train.defect_share and pool.boxes_by_class
         # both branches draw the same numbers, so that changing the share moves no other draw
         pick, at, offset_yx = draw.random(2), draw.random(), draw.random(2)
         if around_box:
@@ -140,17 +142,6 @@ class Samples(TorchDataset[Sample]):
     def _size_hw(self, index: int) -> tuple[int, int]:
         height, width = self.sizes_hw[index].tolist()
         return height, width
-
-    def _window(self, image: Tensor, labels: Tensor, top: int, left: int) -> tuple[Tensor, Tensor]:
-        """The network's square: image (1, C, S, S) float in [0, 1] and labels (S, S)."""
-        size = self.view.size_px
-        if self.view.scale == "stretch":
-            return to_square(image.float() / 255, size), nearest(labels, size).long()
-        image = pad_to(image[..., top : top + size, left : left + size].float() / 255, size)
-        window = torch.full((size, size), IGNORE)
-        cut = labels[top : top + size, left : left + size]
-        window[: cut.shape[0], : cut.shape[1]] = cut  # int64, whatever the labels are
-        return image, window
 
 
 def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:

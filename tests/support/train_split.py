@@ -11,7 +11,7 @@ from stages.data.tables import Dataset, encode_label_map
 from stages.losses.method import TrainSplit
 from stages.masks import rle
 from stages.student.config import ViewParams
-from stages.training.config import AugmentParams
+from stages.training.config import AugmentParams, TrainParams
 from stages.training.samples import Samples
 
 PLAIN = AugmentParams(flip=False, brightness=0.0, contrast=0.0, saturation=0.0, blur_px=0.0)
@@ -78,4 +78,5 @@ def make_split(root, scale="native", seed=0) -> TrainSplit:
 def samples_of(split, scale="native", augment=PLAIN, defect_share=0.5, seed=0, with_boxes=False, trusted_share=0.5):
     """Training samples of `split`, seen at `scale`, drawn by `seed`."""
     split = split._replace(view=ViewParams(scale=scale, size_px=56), seed=seed)
-    return Samples(split, augment, defect_share, with_boxes, trusted_share)
+    train = TrainParams.model_construct(augment=augment, defect_share=defect_share, trusted_share=trusted_share)
+    return Samples(split, train, with_boxes)
