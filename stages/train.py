@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import timm
 import torch
 import typer
 
@@ -19,7 +20,7 @@ from stages.common.files import new_folder, sha256_file, write_csv
 from stages.common.options import Device, ParamsFile
 from stages.common.params import Section, load_params, parse, write_digests
 from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, work_folder
-from stages.compute.device import device_of, make_deterministic
+from stages.compute.device import device_of, make_deterministic, model_of
 from stages.data.tables import read_dataset
 from stages.losses.method import TrainSplit
 from stages.losses.train_rows import mapped_tables
@@ -71,17 +72,8 @@ def main(
         split = TrainSplit(source, *mapped_tables(train), values.view, seed)
         method = supervision.Method(parse(supervision.Params, values.supervision, str(plan), "supervision"), split)
         samples = Samples(split, values.train, method.reads_boxes)
-        identity = {
-            "plan": values.model_dump(mode="json"),
-            "seed": seed,
-            "inputs": files_fingerprint([dataset, train, val, *([backbone] if student.config.backbone else [])]),
-            "code": code_fingerprint(),
-            "torch": torch.__version__,
-            "device": place.type,
-            # sums are split among the threads, and their last bits with them
-            "threads": torch.get_num_threads(),
-        }
-        checkpoint = work_folder() / "training" / f"{fingerprint(identity)}.pt"
+        inputs = [dataset, train, val, *([backbone] if student.config.backbone else [])]
+        checkpoint = work_folder() / "training" / f"{fingerprint(identity(values, seed, inputs, place))}.pt"
         validate = Validation(source, val, processes)
         student, history = fit(
             student, samples, values, method, validate, place, checkpoint, loading.workers, processes
@@ -92,6 +84,21 @@ def main(
                 _write_curves(part, history)
                 write_digests(part)
             checkpoint.unlink(missing_ok=True)
+
+
+def identity(plan: Plan, seed: int, inputs: list[Path], device: torch.device) -> dict[str, object]:
+    """All that the bits of a training depend on; a checkpoint is resumed where it is the same."""
+    return {
+        "plan": plan.model_dump(mode="json"),
+        "seed": seed,
+        "inputs": files_fingerprint(inputs),
+        "code": code_fingerprint(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,  # of the optimiser
+        "device": model_of(device),
+        # sums are split among the threads, and their last bits with them
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _write_curves(folder: Path, history: History) -> None:
