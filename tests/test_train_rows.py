@@ -49,6 +49,7 @@ def test_boxes_and_images_are_found_over_the_ends_of_chunks():
     )
     assert image_of(masks, candidates).tolist() == [0, 0, 0, 0, 2]
     assert first_of_boxes(candidates).tolist() == [True, False, False, True, True]
+    assert first_of_boxes(candidates.slice(0, 0)).tolist() == []
     by_image = CandidatesByImage(masks, candidates, ["box_id"])
     assert [[row["box_id"] for row in by_image.of(image)] for image in range(3)] == [
         ["a:1", "a:1", "a:1", "a:2"],

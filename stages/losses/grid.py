@@ -48,6 +48,8 @@ def scene(batch: Batch, stride: int) -> Scene:
     inside = box_cells(batch.boxes.xyxy, size_hw, stride) & known[batch.boxes.image_index]
     there = inside.flatten(1).any(dim=1)
     boxes = batch.boxes.where(there)
+    ends = boxes.xyxy[:, 2:] <= boxes.xyxy.new_tensor(size_hw[::-1]) + EDGE_TOLERANCE_PX
+    whole_xy = (boxes.xyxy[:, :2] >= -EDGE_TOLERANCE_PX) & ends
     trusted, drawn = torch.zeros_like(boxes.class_id, dtype=torch.bool), None
     if batch.trusted is not None:
         image = boxes.image_index
@@ -55,7 +57,7 @@ def scene(batch: Batch, stride: int) -> Scene:
         trusted = ~(pixels & ~batch.trusted[image]).flatten(1).any(dim=1)
         own = pixels & (batch.labels[image] == boxes.class_id[:, None, None] + 1)
         drawn = own & trusted[:, None, None]
-    return Scene(stride, boxes, there, known, inside[there], whole_axes(boxes.xyxy, size_hw), trusted, drawn)
+    return Scene(stride, boxes, there, known, inside[there], whole_xy, trusted, drawn)
 
 
 def drawn_first(on: Scene, masks: Tensor) -> Tensor:
@@ -146,12 +148,6 @@ def _touched(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
     low = torch.minimum(start[:, None] + EDGE_TOLERANCE_PX, centre)
     high = torch.maximum(end[:, None] - EDGE_TOLERANCE_PX, centre)
     return ((low < last) & (high > first)) | ((first <= centre) & (centre < last))
-
-
-def whole_axes(xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(N, 2) bool: the window does not cut the box on its x axis, on its y axis."""
-    limits = xyxy.new_tensor([size_hw[1], size_hw[0]])
-    return (xyxy[:, :2] >= -EDGE_TOLERANCE_PX) & (xyxy[:, 2:] <= limits + EDGE_TOLERANCE_PX)
 
 
 def visible_cells(on: Scene, rivals: Tensor) -> Tensor:

@@ -91,14 +91,9 @@ def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:
 
 def outside_loss(head: Head, on: Scene) -> Tensor:
     """Mean -log p(background) over the known cells further from every box than pairs reach (our choice)."""
-    return mean_where(-head.background, outside(on))
-
-
-def outside(on: Scene) -> Tensor:
-    """(B, h, w) bool: known cells further than DILATION from every box."""
     of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
-    boxed = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
-    return on.known & ~boxed
+    near = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
+    return mean_where(-head.background, on.known & ~near)
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:

@@ -89,9 +89,5 @@ def image_of(masks: pa.Table, candidates: pa.Table) -> np.ndarray:
 
 def first_of_boxes(candidates: pa.Table) -> np.ndarray:
     """(N,) bool: whether the row is the first of its box."""
-    parts, last = [np.zeros(0, bool)], None
-    for chunk in candidates["box_id"].chunks:
-        ids = chunk.to_pylist()
-        parts.append(np.array([one != before for one, before in zip(ids, [last, *ids], strict=False)], bool))
-        last = ids[-1] if ids else last
-    return np.concatenate(parts)
+    ids = candidates["box_id"]
+    return np.append(np.ones(len(ids[:1]), bool), pc.not_equal(ids[1:], ids[:-1]).to_numpy())

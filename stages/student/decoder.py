@@ -103,16 +103,14 @@ class Head(nn.Module):
     def forward(self, mixed: Tensor, size_hw: tuple[int, int]) -> Tensor:
         # A 1x1 convolution and bilinear upsampling commute; the published order would run it on 4x the pixels.
         logits = upsample2(self.logits(self.hidden(mixed)))
-        return logits if logits.shape[-2:] == size_hw else _resize(logits, size_hw)
+        if logits.shape[-2:] == size_hw:
+            return logits
+        return F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def start_at(self, log_prior: Tensor) -> None:
         """Let the first prediction be the prior: (classes,) log probabilities become the bias."""
         self.logits.bias.copy_(log_prior)
-
-
-def _resize(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=False)
 
 
 def upsample2(x: Tensor) -> Tensor:

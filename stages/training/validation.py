@@ -32,8 +32,8 @@ class Validation:
         self.rows = rows[processes.rank :: processes.size]
 
     def __call__(self, student: Segmenter) -> dict[str, float | None]:
-        """`val_miou_anom`; where val has trusted pixels also `_sam` and `_trusted`, that of either kind of pixels
-        alone, None where it is undefined.
+        """By name `val_miou_anom`; where val has trusted pixels also `val_miou_anom_sam` and `val_miou_anom_trusted`,
+        of the pixels that SAM labelled and of the trusted ones, None where it is undefined.
 
         Raises UserError when no pseudo-mask has a defect pixel, and Stopped as `Processes.total`.
         """
