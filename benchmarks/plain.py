@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stages.networks.student import Network as Student
 from stages.student.config import NetworkConfig
+from stages.student.decoder import DetailBranch, SemanticDecoder, conv_bn_relu, upsample2
 from stages.student.segmenter import Logits
 
 
@@ -34,50 +35,16 @@ class Backbone(nn.Module):
         return [tap.unflatten(2, self.vit.patch_embed.grid_size).contiguous() for tap in found]
 
 
-class Semantic(nn.Module):
-    """Taps fused from the deepest to the shallowest, then three pixel-shuffle steps."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(conv(channels, width, 1) for _ in range(4))
-        self.fusions = nn.ModuleList(Fusion(width) for _ in range(3))
-        self.upsampling = nn.Sequential(*(UpShuffle(width >> step, width >> step + 1) for step in range(3)))
-
-    def forward(self, taps: list[Tensor]) -> Tensor:
-        *skips, deep = [lateral(tap) for lateral, tap in zip(self.lateral, taps, strict=True)]
-        for fusion, skip in zip(self.fusions, skips[::-1], strict=True):
-            deep = fusion(deep, skip)
-        return self.upsampling(deep)
-
-
-class Fusion(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.phi = nn.Sequential(conv(width, width, 3), second, nn.BatchNorm2d(width))
-
-    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
-        return F.relu(self.phi(deep + skip) + deep + skip)
-
-
-class UpShuffle(nn.Module):
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 4 * width, 3, padding=1)
-        self.norm = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(F.pixel_shuffle(self.conv(x), 2)))
-
-
 class Head(nn.Module):
+    """As published: it upsamples what both heads share, and classifies after the second upsampling."""
+
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.hidden = conv(64, 32, 3)
+        self.hidden = conv_bn_relu(64, 32)
         self.logits = nn.Conv2d(32, classes, 1)
 
     def forward(self, mixed: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        return resized(self.logits(twice(self.hidden(twice(mixed)))), size_hw)
+        return resized(self.logits(upsample2(self.hidden(upsample2(mixed)))), size_hw)
 
 
 class PlainStudent(nn.Module):
@@ -88,10 +55,9 @@ class PlainStudent(nn.Module):
         self.register_buffer("mean", torch.tensor(config.backbone.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.backbone.std).view(1, 3, 1, 1))
         self.backbone = Backbone(config)
-        width = config.network["width"]
-        self.semantic = Semantic(self.backbone.vit.embed_dim, width)
-        self.detail = nn.Sequential(conv(3, 24, 3, 2), conv(24, 32, 3, 2))
-        self.mixer = conv(width // 8 + 32, 64, 3)
+        self.semantic = SemanticDecoder([self.backbone.vit.embed_dim] * 4, [14] * 4, config.network["width"])
+        self.detail = DetailBranch()
+        self.mixer = conv_bn_relu(self.semantic.channels + self.detail.channels, 64)
         self.fine = Head(len(config.names) + 1)
         self.binary = Head(2)
 
@@ -121,15 +87,6 @@ def plain_of(student: Student) -> PlainStudent:
         # BitFit also names the norms and biases of the blocks behind the deepest tap; no gradient reaches them
         parameter.requires_grad = name in trained
     return plain.train(student.training)
-
-
-def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
-
-
-def twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def resized(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
