@@ -8,8 +8,6 @@ Runs the commands of dvc.yaml. Peak memory is that of the stage's own process. W
 
 import json
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -24,13 +22,13 @@ import typer
 from PIL import Image
 from ruamel.yaml import YAML
 
+from benchmarks import markdown
 from benchmarks.material import make_student
-from benchmarks.pipeline_copy import ROOT, copy_pipeline
+from benchmarks.pipeline_copy import ROOT, RUN, command, copy_pipeline
 from benchmarks.tiny import TINY_SAM, TINY_VIT
 from stages.student.segmenter import save_student
 from stages.teacher.sam import build_sam, save_sam
 
-RUN = "boxes2pixels"
 SIZE_HW = (371, 586)
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 UNCHANGED = "no-op dvc repro"
@@ -84,16 +82,6 @@ def write_project(project: Path, count: int) -> None:
     save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/students/{RUN}/0")
 
 
-def command(stage: str, **item: object) -> list[str]:
-    """The command of a stage in dvc.yaml, with the values of `${item}` or `${item.KEY}`; others are RUN."""
-    entry = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
-    filled = re.sub(
-        r"\$\{(?:item\.)?(\w+)\}", lambda found: str(item.get(found[1], RUN)), entry.get("do", entry)["cmd"]
-    )
-    words = shlex.split(filled)
-    return [sys.executable if word == "python" else word for word in words]
-
-
 def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
     """Run a command: wall-clock seconds, CPU seconds, and peak resident memory of its own process in MB."""
     began = time.monotonic()
@@ -132,19 +120,14 @@ def unchanged(project: Path) -> dict[str, float]:
 
 def table(results: list[dict], stages: list[str]) -> str:
     """Markdown: one row per stage and number of images, peak memory also relative to the first number."""
-    lines = [
-        "| stage | images | s | CPU s | ms per image | peak MB | of the first |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for stage in stages:
         for result in results:
             one, first = result[stage], results[0][stage]
-            each = 1000 * one["seconds"] / result["images"]
-            lines.append(
-                f"| {stage} | {result['images']} | {one['seconds']} | {one['cpu_seconds']} | {each:.1f} | "
-                f"{one['peak_mb']} | {one['peak_mb'] / first['peak_mb']:.2f} |"
-            )
-    return "\n".join(lines) + "\n"
+            each, share = 1000 * one["seconds"] / result["images"], one["peak_mb"] / first["peak_mb"]
+            rows.append((stage, result["images"], *one.values(), f"{each:.1f}", f"{share:.2f}"))
+    columns = ("stage", "images", "s", "CPU s", "peak MB", "ms per image", "peak MB, of the first")
+    return "\n".join(markdown.table(columns, rows)) + "\n"
 
 
 def main(

@@ -22,10 +22,10 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import gpu
-from benchmarks.growth import command
+from benchmarks.markdown import table
 from benchmarks.material import VIT_S14, demo_images, make_student
-from benchmarks.pipeline_copy import ROOT
-from benchmarks.speed import rasterize_rows
+from benchmarks.pipeline_copy import ROOT, command
+from benchmarks.speed import rasterize_rows, rasterize_table
 from stages.teacher.image_encoders import OFFICIAL, SamConfig
 from stages.teacher.sam import build_sam, save_sam
 
@@ -113,16 +113,11 @@ def text(results: dict) -> str:
     """Markdown."""
     lines = [f"{results['card']}, torch {torch.__version__}, {results['seconds']} s in all.", ""]
     lines += gpu.table(results.get("latency", []))
-    lines += ["", "| rasterize, vit_b's shapes | boxes | against | loop, ms | ours, ms | ratio | images/s |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for row in results.get("rasterize", []):
-        times = f"{row['loop']['ms']} | {row['ours']['ms']} | {row['ratio']} | {row['images_a_second']}"
-        lines.append(f"| {row['view']} | {row['boxes']} | {row['against']} | {times} |")
+    lines += ["", *rasterize_table("rasterize, vit_b's shapes", results.get("rasterize", []))]
     trained = results.get("trainings", {"seeds": [], "runs": {}})
-    lines += ["", f"| run, seeds {trained['seeds']} | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
-    for run, scores in trained["runs"].items():
-        cells = ["–" if None in own else "{:.3f} [{:.3f}, {:.3f}]".format(*own) for own in scores.values()]
-        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+    shown = lambda own: "–" if None in own else "{:.3f} [{:.3f}, {:.3f}]".format(*own)  # noqa: E731
+    rows = ((run, *map(shown, scores.values())) for run, scores in trained["runs"].items())
+    lines += ["", *table((f"run, seeds {trained['seeds']}", *SCORES), rows)]
     return "\n".join([*lines, *(f"\nNot measured for lack of time: {name}" for name in results["left_out"])]) + "\n"
 
 

@@ -4,8 +4,8 @@
 
 Needs the group `cluster`. The data set and the tiny teacher are those of benchmarks/growth.py. Each worker is a node of
 its own on the loopback, with one slot, pinned to a core of its own where there is one, which the driver shares. Writes
-scale.json and scale.md: seconds, CPU seconds and peak memory of driver, workers and Ray itself; what a shard costs
-beside its images, from shards of two sizes with all answers cached; and what a cluster of GPUs would take by that.
+scale.json and scale.md: seconds, CPU seconds and peak memory of driver, workers and Ray itself. Runs with all answers
+cached and shards of two sizes tell what a shard costs beside its images.
 """
 
 import json
@@ -23,8 +23,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.growth import command, measured, write_project
-from benchmarks.pipeline_copy import ROOT
+from benchmarks.growth import measured, write_project
+from benchmarks.markdown import table
+from benchmarks.pipeline_copy import ROOT, command
 from stages.common.files import sha256_file
 
 LARGE, SMALL = 10, 1
@@ -43,8 +44,6 @@ RUNS = {
 """Number of Ray nodes with one slot each, images per shard, and whether the teacher's answers are there already."""
 
 NONE = (False, 0.0, 0.0)
-GPUS, IMAGES, SHARD_IMAGES, SECONDS_PER_IMAGE, START_S = 64, 10**7, 256, 0.15, 60
-"""The paper model: SAM's vit_h at 0.15 s per image (assumed), a minute to start workers and load weights (assumed)."""
 
 
 @contextmanager
@@ -148,39 +147,6 @@ def hashes(project: Path) -> dict[str, str]:
     return {str(path): sha256_file(path) for path in sorted((project / "data/masks").rglob("*.parquet"))}
 
 
-def overheads(results: dict[str, dict[str, float]], images: int) -> dict[str, float]:
-    """Milliseconds of CPU per shard beside its images: in process, in a worker and in the driver of a cluster."""
-    more = -(-images // SMALL) - -(-images // LARGE)
-
-    def each(name: str, key: str) -> float:
-        few, many = (results[run][key] for run in (f"{name}, cached", f"{name}, cached, small shards"))
-        return round(1000 * (many - few) / more, 1)
-
-    return {
-        "local": each("local", "cpu_seconds"),
-        "worker": each("1 node", "worker_cpu_seconds"),
-        "driver": each("1 node", "cpu_seconds"),
-        "Ray": each("1 node", "ray_cpu_seconds"),
-    }
-
-
-def paper_model(overhead_ms: dict[str, float]) -> dict[str, float]:
-    """IMAGES on GPUS, in rounds: hours, share of them in which GPUs compute, share of a core that the driver needs."""
-    shards = -(-IMAGES // SHARD_IMAGES)
-    rounds = -(-shards // GPUS)
-    ideal = IMAGES * SECONDS_PER_IMAGE / GPUS
-    wall = START_S + rounds * (SHARD_IMAGES * SECONDS_PER_IMAGE + overhead_ms["worker"] / 1000)
-    central = shards * (overhead_ms["driver"] + overhead_ms["Ray"]) / 1000
-    hours, efficiency = round(wall / 3600, 2), round(ideal / wall, 3)
-    return {
-        "shards": shards,
-        "rounds": rounds,
-        "hours": hours,
-        "efficiency": efficiency,
-        "driver's core": round(central / wall, 3),
-    }
-
-
 def main(
     images: Annotated[int, typer.Option(help="Number of images.")] = 120,
     out: Annotated[Path, typer.Option(help="Name of the two files, without suffix.")] = Path("scale"),
@@ -198,13 +164,9 @@ def main(
             results[name] = rasterized(project, name, cores)
             results[name]["same bytes"] = hashes(project) == wanted.setdefault(size, hashes(project))
             typer.echo(f"{name}: {results[name]}", err=True)
-    results["ms of CPU per shard"] = overheads(results, images)
-    results["model"] = paper_model(results["ms of CPU per shard"])
     out.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    lines = [
-        f"| {name} | {', '.join(f'{key} {value}' for key, value in own.items())} |" for name, own in results.items()
-    ]
-    out.with_suffix(".md").write_text("\n".join(["| run | |", "|---|---|", *lines]) + "\n", encoding="utf-8")
+    rows = ((name, ", ".join(f"{key} {value}" for key, value in own.items())) for name, own in results.items())
+    out.with_suffix(".md").write_text("\n".join(table(("run", ""), rows)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks import gpu, growth, on_gpu, teachers
-from benchmarks.end_to_end import from_jpeg_to_png
+from benchmarks import gpu, on_gpu, teachers
 from benchmarks.material import batch_of, demo_images, fit_branches, make_student
+from benchmarks.pipeline_copy import command
 from benchmarks.plain import plain_of
+from benchmarks.speed import from_jpeg_to_png
 from benchmarks.students import baselines
 from benchmarks.timing import in_turns
 from benchmarks.training import steps
@@ -122,8 +123,8 @@ def test_no_benchmark_imports_a_test():
     assert [name for name, text in sources.items() if "from tests" in text or "import tests" in text] == []
 
 
-def test_growth_runs_the_commands_of_dvc_yaml():
-    words = growth.command("evaluate")
+def test_benchmarks_run_the_commands_of_dvc_yaml():
+    words = command("evaluate")
     assert words[:4] == [sys.executable, "-m", "stages.evaluate", "data/students/boxes2pixels"]
     assert not any("${" in word for word in words)
 
