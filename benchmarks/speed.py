@@ -34,8 +34,7 @@ from benchmarks.training import steps
 from stages.demo.scene import Sample
 from stages.formats.inputs import file_in, find_images, read
 from stages.formats.measured_defects import record_of
-from stages.formats.outputs import write_output
-from stages.formats.writers import write_files
+from stages.formats.output_folder import write_files, write_output
 from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.runtime.parity import compare
@@ -144,7 +143,7 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
         return logits
 
     watched, began = replace(network, run=timed), time.perf_counter()
-    for source in find_images([str(folder)], out):
+    for source in find_images([str(folder)], out)[0]:
         sha256, image = read(source)
         record = record_of(watched, source, sha256, image)
         text = record.model_dump_json(indent=1) + "\n"
