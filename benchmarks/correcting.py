@@ -8,7 +8,6 @@ memory is that of the command's own process.
 """
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -19,21 +18,21 @@ from ruamel.yaml import YAML
 
 from benchmarks.growth import measured, write_project
 from benchmarks.markdown import table
-from benchmarks.pipeline_copy import ROOT, command
+from benchmarks.pipeline_copy import command, environment
 from stages.reviewing.handover import Tool
 
 FIRST, CORRECTED = 100, 1000
 
 
-def write_masks(home: Path, environment: dict[str, str]) -> None:
+def write_masks(home: Path) -> None:
     """Tables and pseudo-masks of the project `home`, and other pseudo-masks in `before`."""
     for stage in ("ingest", "trust"):
-        measured(command(stage), home, environment)
+        measured(command(stage), home, environment(home))
     params = YAML().load(home / "params.yaml")
     for candidate, folder in (("single", "before"), ("refined", "masks")):
         params["rasterize"]["candidate"] = candidate
         YAML().dump(params, home / "params.yaml")
-        measured(command("rasterize"), home, environment)
+        measured(command("rasterize"), home, environment(home))
         (home / "data/masks").rename(home / folder)
 
 
@@ -48,12 +47,12 @@ def submit(file: Path) -> None:
 def grown(home: Path, count: int, tools: list[Tool]) -> list[tuple]:
     """Rows of the table for one number of images."""
     write_project(home, count)
-    environment, rows = {**os.environ, "DVC_ROOT": str(home), "PYTHONPATH": str(ROOT)}, []
-    write_masks(home, environment)
+    write_masks(home)
+    rows = []
 
     def call(name: str, stage: str, masks: str, *words: object) -> None:
         words = (sys.executable, "-m", f"stages.{stage}", *words, "--masks", masks)
-        rows.append((name, f"{count:,}", *measured([*map(str, words)], home, environment).values()))
+        rows.append((name, f"{count:,}", *measured([*map(str, words)], home, environment(home)).values()))
         typer.echo(rows[-1], err=True)
 
     for tool, first in ((Tool.masks, FIRST), *((tool, CORRECTED) for tool in tools)):

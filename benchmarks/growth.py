@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import markdown
 from benchmarks.material import make_student
-from benchmarks.pipeline_copy import ROOT, RUN, command, copy_pipeline
+from benchmarks.pipeline_copy import ROOT, RUN, command, copy_pipeline, environment
 from benchmarks.tiny import TINY_SAM, TINY_VIT
 from stages.student.segmenter import save_student
 from stages.teacher.sam import build_sam, save_sam
@@ -82,10 +82,10 @@ def write_project(project: Path, count: int) -> None:
     save_student(make_student(TINY_VIT, 224, 16, "native"), project / f"data/students/{RUN}/0")
 
 
-def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
+def measured(words: list[str], folder: Path, env: dict[str, str]) -> dict[str, float]:
     """Run a command: wall-clock seconds, CPU seconds, and peak resident memory of its own process in MB."""
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *words], cwd=folder, env=environment, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *words], cwd=folder, env=env, capture_output=True)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr.decode()[-3000:]}")
     cpu_seconds, peak_kb = json.loads(done.stdout)
@@ -99,11 +99,12 @@ def measured(words: list[str], folder: Path, environment: dict[str, str]) -> dic
 def grown(project: Path, count: int, stages: list[str]) -> dict[str, object]:
     """The measurements of `stages` for one number of images."""
     write_project(project, count)
-    environment = {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}
     measurements: dict[str, object] = {"images": count}
     for stage in stages:
-        whole = stage == UNCHANGED
-        measurements[stage] = unchanged(project) if whole else measured(command(stage.split()[0]), project, environment)
+        if stage == UNCHANGED:
+            measurements[stage] = unchanged(project)
+        else:
+            measurements[stage] = measured(command(stage.split()[0]), project, environment(project))
         typer.echo(f"{count} {stage}: {measurements[stage]}", err=True)
     return measurements
 
@@ -112,10 +113,10 @@ def unchanged(project: Path) -> dict[str, float]:
     """The second of two `dvc repro ingest` on the data set."""
     shutil.rmtree(project / ".dvc")
     copy_pipeline(project)
-    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    outside = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     for words in (["init", "--no-scm", "--quiet"], ["repro", "--quiet", "ingest"]):
-        measured(["dvc", *words], project, environment)
-    return measured(["dvc", "repro", "ingest"], project, environment)
+        measured(["dvc", *words], project, outside)
+    return measured(["dvc", "repro", "ingest"], project, outside)
 
 
 def table(results: list[dict], stages: list[str]) -> str:

@@ -8,7 +8,6 @@ on_gpu.json and on_gpu.md as soon as it is measured. Packages that the machine l
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ from ruamel.yaml import YAML
 from benchmarks import gpu
 from benchmarks.markdown import table
 from benchmarks.material import VIT_S14, demo_images, make_student
-from benchmarks.pipeline_copy import ROOT, command
+from benchmarks.pipeline_copy import ROOT, command, environment
 from benchmarks.speed import rasterize_rows, rasterize_table
 from stages.teacher.image_encoders import OFFICIAL, SamConfig
 from stages.teacher.sam import build_sam, save_sam
@@ -80,8 +79,8 @@ def trainings(root: Path, params: dict, project: Path, clock: Clock, device: str
     def stage(name: str, **item: object) -> None:
         YAML().dump(params, project / "params.yaml")
         words = command(name, **item) + (["--device", device] if name in ("rasterize", "train", "evaluate") else [])
-        began, environment = time.monotonic(), {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}
-        subprocess.run(words, cwd=project, env=environment, check=True, timeout=max(1.0, clock.left()))
+        began = time.monotonic()
+        subprocess.run(words, cwd=project, env=environment(project), check=True, timeout=max(1.0, clock.left()))
         seconds[name] = max(seconds.get(name, 0), time.monotonic() - began)
 
     seeds, rows = params["seeds"], params["rows"]

@@ -1,5 +1,6 @@
 """The pipeline for benchmarks and tests: a copy for those that run DVC itself, single commands for the others."""
 
+import os
 import re
 import shlex
 import shutil
@@ -28,3 +29,8 @@ def command(stage: str, **item: object) -> list[str]:
     )
     words = shlex.split(filled)
     return [sys.executable if word == "python" else word for word in words]
+
+
+def environment(project: Path) -> dict[str, str]:
+    """Of a command that runs in any folder: it imports this checkout's code, and its work folder is `project`'s."""
+    return {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}

@@ -16,7 +16,6 @@ part. At random they come in an order of their own for each seed of training.
 import csv
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -28,10 +27,12 @@ import numpy as np
 import typer
 from ruamel.yaml import YAML
 
+from benchmarks.pipeline_copy import ROOT, command, environment
 from stages.common.files import write_csv
 from stages.data.tables import IMAGES, read_table
 
-ROOT = Path(__file__).parent.parent
+EMBEDDED = "data/weights/embedded"
+SHARED = ("data/plan", "data/weights", "data/tables", "data/truth")
 KEYS = ("set", "share", "images", "order", "run", "seed")
 SHOWN = ("iou_bin", "iou_bin_low", "iou_bin_high", "recall_bin", "precision_bin")
 RANKED_BY = "boxes2pixels"
@@ -48,10 +49,10 @@ class Point(NamedTuple):
 
 
 class Project:
-    """What the stages make of one data set, below `home`; weights and cached answers of SAM are those of all sets."""
+    """What the stages make of one data set, below `home`; cached answers of SAM are those of all sets."""
 
     def __init__(self, root: Path, out: Path, params: Path, teacher: str) -> None:
-        self.home, self.out, self.tables = out / root.name, out, out / root.name / "tables"
+        self.home, self.out = out / root.name, out
         self.params = YAML().load(params.read_text())
         self.params["data"]["root"], self.params["weights"]["teacher"] = str(root.resolve()), teacher
         (out / ".dvc").mkdir(parents=True, exist_ok=True)
@@ -60,11 +61,11 @@ class Project:
         if not self.drawn:
             sys.exit(f"{root}: neither trusted/train nor masks/train has an index PNG")
 
-    def call(self, stage: str, params: Path, *words: object, done: Path) -> None:
-        """Run a stage with the parameters of the folder `params`, unless the last of its outputs, `done`, is there."""
-        if not done.exists():
-            words = [sys.executable, "-m", f"stages.{stage}", *map(str, words), "--params", str(params / "params.yaml")]
-            if subprocess.run(words, cwd=ROOT, env=os.environ | {"DVC_ROOT": str(self.out)}).returncode:
+    def call(self, words: list[object], folder: Path, done: str) -> None:
+        """Run a command in `folder`, unless the last of its outputs, `done`, is there."""
+        if not (folder / done).exists():
+            words = [*map(str, words)]
+            if subprocess.run(words, cwd=folder, env=environment(self.out)).returncode:
                 sys.exit(f"{' '.join(words)}: stopped here; run it again to resume")
 
     def write_params(self, folder: Path, trusted: Path | None, run: str, seed: int) -> None:
@@ -72,60 +73,52 @@ class Project:
         folder.mkdir(parents=True, exist_ok=True)
         self.params["data"]["trusted"] = None if trusted is None else str(trusted)
         self.params["rows"], self.params["seeds"] = [run], [seed]
-        with (folder / "params.yaml").open("w") as file:
-            YAML().dump(self.params, file)
+        YAML().dump(self.params, folder / "params.yaml")
 
     def prepare(self) -> None:
         """Weights, plans and tables."""
         self.write_params(self.home, None, RANKED_BY, 0)
-        weights, plan, scores = self.out / "weights", self.out / "plan", self.home / "ingest.json"
-        inputs = ("--embedded", ROOT / "data/weights/embedded/teacher", "--teacher", weights / "teacher")
-        self.call("weights", self.home, *inputs, "--backbone", weights / "backbone", done=weights / "backbone")
-        self.call("plan", self.home, "--out", plan, "--checked", self.out / "checked.txt", done=plan)
-        outs = ("--tables", self.tables, "--truth", self.home / "truth", "--metrics", scores)
-        self.call("ingest", self.home, *outs, done=scores)
+        shutil.copytree(ROOT / EMBEDDED, self.home / EMBEDDED, dirs_exist_ok=True)
+        self.call(command("weights"), self.home, "data/weights/backbone")
+        self.call(command("plan"), self.home, "data/plan")
+        self.call(command("ingest"), self.home, "metrics/ingest.json")
 
-    def rasterized(self, point: Point) -> Path:
-        """The pseudo-masks with the trusted ones in their places."""
-        folder, masks, drawn = point.folder, point.folder / "masks", point.folder / "drawn/train"
+    def rasterize(self, point: Point) -> None:
+        """The pseudo-masks with the trusted ones in their places, beside what all points of the set share."""
+        folder, drawn, last = point.folder, point.folder / "drawn/train", "data/masks/test/shards.json"
         shutil.rmtree(drawn, ignore_errors=True)
         drawn.mkdir(parents=True)
         for path in point.drawn:
             shutil.copyfile(path, drawn / path.name)
+        (folder / "data").mkdir(exist_ok=True)
+        for name in SHARED:
+            if not (folder / name).exists():
+                (folder / name).symlink_to(self.home / name)
         self.write_params(folder, drawn.parent if point.drawn else None, point.run, point.seed)
-        last = masks / "test/shards.json"
-        self.call("trust", folder, "--tables", self.tables, "--out", folder / "trusted", done=last)
-        inputs = ("--tables", self.tables, "--trusted", folder / "trusted", "--weights", self.out / "weights/teacher")
-        self.call("rasterize", folder, *inputs, "--out", masks, done=last)
-        return masks
+        self.call(command("trust"), folder, last)
+        self.call(command("rasterize"), folder, last)
 
     def metrics(self, point: Point) -> dict:
         """Those of `evaluate`, after all that has to be done for them."""
-        folder, run, seed, last = point.folder, point.run, point.seed, point.folder / f"{point.run}.json"
-        if not last.exists():
-            masks = self.rasterized(point)
-            inputs = ("--dataset", self.tables / "dataset.json", "--backbone", self.out / "weights/backbone")
-            inputs += ("--train", masks / "train", "--val", masks / "val", "--seed", seed)
-            outs = ("--out", folder / f"students/{run}/{seed}", "--curves", (curves := folder / f"curves/{run}/{seed}"))
-            self.call("train", folder, self.out / f"plan/{run}.json", *inputs, *outs, done=curves)
-            inputs = ("--tables", self.tables, "--masks", masks, "--truth", self.home / "truth", "--metrics", last)
-            outs = ("--predictions", folder / f"predictions/{run}", "--models", folder / f"models/{run}")
-            self.call("evaluate", folder, folder / f"students/{run}", *inputs, *outs, done=last)
-        return json.loads(last.read_text())
+        folder, run, seed, last = point.folder, point.run, point.seed, f"metrics/{point.run}.json"
+        if not (folder / last).exists():
+            self.rasterize(point)
+            self.call(command("train", run=run, seed=seed), folder, f"data/curves/{run}/{seed}")
+            self.call(command("evaluate", item=run), folder, last)
+        return json.loads((folder / last).read_text())
 
     def ranked(self, seed: int) -> list[str]:
         """Paths of the train images in the order of `stages.review`."""
-        folder = self.home / f"nothing-{seed}"
+        folder, done = self.home / f"nothing-{seed}", "review/review.csv"
         self.metrics(Point(folder, [], RANKED_BY, seed))
-        list_, inputs = folder / "review/review.csv", ("--tables", self.tables, "--masks", folder / "masks")
-        inputs += ("--model", folder / f"models/{RANKED_BY}", "--first", ALL, "--format", "masks")
-        self.call("review", folder, *inputs, "--out", list_.parent, done=list_)
-        with list_.open() as file:
+        options = ("--model", f"data/models/{RANKED_BY}", "--first", ALL, "--format", "masks", "--out", "review")
+        self.call([sys.executable, "-m", "stages.review", *options], folder, done)
+        with (folder / done).open() as file:
             return [row["path"] for row in csv.DictReader(file) if row["split"] == "train"]
 
     def points(self, runs: list[str], shares: list[float], seed: int) -> Iterator[tuple[tuple, Point]]:
         """The points of one seed, each with what its row of the curve begins with."""
-        images = read_table(self.tables / "train/images.parquet", IMAGES)["path"].to_pylist()
+        images = read_table(self.home / "data/tables/train/images.parquet", IMAGES)["path"].to_pylist()
         known = [path for path in images if Path(path).stem in self.drawn]
         counts = [min(math.ceil(len(images) * share / 100), len(known)) for share in shares]
         orders = {"random": np.random.default_rng(seed).permutation(known).tolist(), "review": known}
