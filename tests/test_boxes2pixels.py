@@ -50,9 +50,9 @@ def test_asymmetric_dice_by_hand():
 
 def test_a_missed_pixel_costs_more_than_an_invented_one():
     g = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    missed = asymmetric_dice(torch.tensor([1.0, 0.0, 0.0, 0.0]), g, beta=0.4)
-    invented = asymmetric_dice(torch.tensor([1.0, 1.0, 1.0, 0.0]), g, beta=0.4)
-    assert missed > invented
+    false_negative = asymmetric_dice(torch.tensor([1.0, 0.0, 0.0, 0.0]), g, beta=0.4)
+    false_positive = asymmetric_dice(torch.tensor([1.0, 1.0, 1.0, 0.0]), g, beta=0.4)
+    assert false_negative > false_positive
 
 
 @settings(max_examples=30, deadline=None)
@@ -60,7 +60,7 @@ def test_a_missed_pixel_costs_more_than_an_invented_one():
 def test_binary_loss_equals_a_loop_over_pixels(seed, beta):
     logits, labels = random_case(seed, classes=2, ignore=True)
     labels[0, 0, 0] = 1
-    hit = invented = missed = 0.0
+    hit = false_positive = false_negative = 0.0
     for image in range(2):
         for row in range(3):
             for column in range(5):
@@ -70,9 +70,9 @@ def test_binary_loss_equals_a_loop_over_pixels(seed, beta):
                 z0, z1 = logits[image, :, row, column].tolist()
                 p = math.exp(z1) / (math.exp(z0) + math.exp(z1))
                 hit += p * label
-                invented += p * (1 - label)
-                missed += (1 - p) * label
-    wanted = 1 - (hit + EPS) / (hit + beta * invented + missed + EPS)
+                false_positive += p * (1 - label)
+                false_negative += (1 - p) * label
+    wanted = 1 - (hit + EPS) / (hit + beta * false_positive + false_negative + EPS)
     assert binary_loss(logits, labels, beta).item() == pytest.approx(wanted, abs=1e-5)
 
 

@@ -165,7 +165,7 @@ def test_a_train_split_without_boxes_is_refused(split):
 
 @pytest.mark.parametrize("scale", ["native", "stretch"])
 def test_boxes_and_candidates_are_cut_and_mirrored_like_the_labels(split, scale):
-    """Each window's boxes lie around what its labels show, and its first candidates are what was painted."""
+    """Each window's boxes lie around what its labels show, and its first candidates are what is labelled."""
     flips = PLAIN.model_copy(update={"flip": True})
     samples, seen = samples_of(split, scale, flips, with_boxes=True), 0
     for number in range(40):

@@ -44,9 +44,9 @@ MASK = (6, 6, 14, 14)
 NO_MASKS = torch.zeros(0)
 
 
-def at(invented=0.1, beyond=1.0, classes=2) -> Thresholds:
+def at(labelled=0.1, beyond=1.0, classes=2) -> Thresholds:
     """Thresholds of all classes alike."""
-    return Thresholds(*(torch.full((classes,), value) for value in (invented, beyond)))
+    return Thresholds(*(torch.full((classes,), value) for value in (labelled, beyond)))
 
 
 def params(**changes) -> Params:
@@ -83,8 +83,8 @@ def corrected(batch, teacher, now=None, **changes):
 
 def test_a_mask_that_the_student_agrees_with_leaves_boxes2pixels_as_it_is():
     batch, logits = one_box(), random_logits(0, images=1)
-    found, figures = losses(logits, batch, params(), moment(), frozen(sure_of(batch.labels)))
-    assert figures["corrected_share"] == figures["dropped_share"] == 0
+    found, shown = losses(logits, batch, params(), moment(), frozen(sure_of(batch.labels)))
+    assert shown["corrected_share"] == shown["dropped_share"] == 0
     weights = moment()[0].class_weights
     assert found["fine"].item() == pytest.approx(
         0.5 * weighted_cross_entropy(logits.fine, batch.labels, weights).item(), rel=1e-6
@@ -104,7 +104,7 @@ def test_what_a_corrupted_mask_invents_is_dropped_and_no_more(corrupted):
     teacher = opinion(sound.float() * 0.85 + 0.05)
     result = corrected(batch_of(boxes_of([CORNERS], corrupted)), teacher)
     assert torch.equal(result.labels > 0, corrupted & sound)
-    assert torch.equal(result.invented, corrupted & ~sound)
+    assert torch.equal(result.false_positives, corrupted & ~sound)
 
 
 def test_in_a_box_without_a_mask_background_teaches_nothing():
@@ -115,24 +115,24 @@ def test_in_a_box_without_a_mask_background_teaches_nothing():
     assert (labels[~inside] == 0).all()
 
 
-def test_a_painted_pixel_that_looks_more_like_background_than_background_was_invented():
+def test_a_labelled_pixel_that_looks_more_like_background_than_background_is_a_false_positive():
     batch = one_box()
     s = filled(MASK).float() * 0.6 + 0.1
     s[0, 6:8, 6:14] = 0.01
-    result = corrected(batch, opinion(s), moment(invented=0.05))
-    assert torch.equal(result.invented, filled((6, 6, 14, 8)))
-    assert not result.labels[result.invented].any()
-    assert torch.equal(result.labels[~result.invented], batch.labels[~result.invented])
+    result = corrected(batch, opinion(s), moment(labelled=0.05))
+    assert torch.equal(result.false_positives, filled((6, 6, 14, 8)))
+    assert not result.labels[result.false_positives].any()
+    assert torch.equal(result.labels[~result.false_positives], batch.labels[~result.false_positives])
 
 
 def test_beyond_the_boxes_only_its_own_threshold_counts():
     batch = one_box()
     s = torch.full((1, 20, 24), 0.02)
     s[0, 17:19, 18:23] = 0.9
-    assert not corrected(batch, opinion(s)).missed.any()
+    assert not corrected(batch, opinion(s)).false_negatives.any()
     result = corrected(batch, opinion(s, class_id=1), moment(beyond=0.8))
-    assert torch.equal(result.missed, filled((18, 17, 23, 19)))
-    assert (result.labels[result.missed] == 2).all()
+    assert torch.equal(result.false_negatives, filled((18, 17, 23, 19)))
+    assert (result.labels[result.false_negatives] == 2).all()
 
 
 def test_background_becomes_a_defect_and_painted_pixels_background_only_where_the_image_is():
@@ -141,31 +141,31 @@ def test_background_becomes_a_defect_and_painted_pixels_background_only_where_th
         labels = batch.labels.clone()
         labels[:, :, 20:] = IGNORE
         batch = batch._replace(labels=labels)
-        result = corrected(batch, teacher, moment(beyond=0.3, invented=0.3))
-        assert result.missed.any()
-        assert result.invented.any()
-        assert (labels[result.missed] == 0).all()
-        assert (result.labels[result.missed] > 0).all()
-        assert (result.labels[result.invented] == 0).all()
-        assert ((labels[result.invented] > 0) & (labels[result.invented] != IGNORE)).all()
-        same = ~(result.missed | result.invented)
+        result = corrected(batch, teacher, moment(beyond=0.3, labelled=0.3))
+        assert result.false_negatives.any()
+        assert result.false_positives.any()
+        assert (labels[result.false_negatives] == 0).all()
+        assert (result.labels[result.false_negatives] > 0).all()
+        assert (result.labels[result.false_positives] == 0).all()
+        assert ((labels[result.false_positives] > 0) & (labels[result.false_positives] != IGNORE)).all()
+        same = ~(result.false_negatives | result.false_positives)
         assert torch.equal(result.labels[same], labels[same])
 
 
 def test_before_the_warm_up_nothing_is_corrected():
     batch, teacher = one_box(), opinion(torch.full((1, 20, 24), 0.9))
     result = corrected(batch, teacher, moment(progress=0.29, beyond=0.5))
-    assert not result.missed.any()
-    assert not result.invented.any()
-    assert corrected(batch, teacher, moment(progress=0.3, beyond=0.5)).missed.any()
+    assert not result.false_negatives.any()
+    assert not result.false_positives.any()
+    assert corrected(batch, teacher, moment(progress=0.3, beyond=0.5)).false_negatives.any()
 
 
 def test_a_fixed_tau_is_the_papers_rule():
     batch, logits, teacher = one_box(), random_logits(2, images=1, spread=3.0), frozen(random_logits(3, images=1))
-    found, figures = losses(logits, batch, params(tau=0.8), moment(invented=0.0), teacher)
+    found, shown = losses(logits, batch, params(tau=0.8), moment(labelled=0.0), teacher)
     labels, changed = correct_labels(logits.fine, batch.labels, 0.8)
     assert changed.any()
-    assert figures["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
+    assert shown["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
     wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment()[0].class_weights)
     assert found["fine"].item() == pytest.approx(wanted.item(), rel=1e-6)
 
@@ -186,8 +186,8 @@ def test_labels_that_are_not_known_teach_neither_head():
 def test_without_boxes_it_teaches_background():
     logits = random_logits(7)
     batch = batch_of(no_boxes(), images=2)
-    found, figures = losses(logits, batch, params(), moment(), frozen(logits))
-    assert all(torch.isfinite(value) for value in [*found.values(), *figures.values()])
+    found, shown = losses(logits, batch, params(), moment(), frozen(logits))
+    assert all(torch.isfinite(value) for value in [*found.values(), *shown.values()])
     sum(found.values()).backward()
     assert (logits.fine.grad[:, 0] < 0).all()
     assert (logits.binary.grad[:, 0] < 0).all()
@@ -196,10 +196,10 @@ def test_without_boxes_it_teaches_background():
 def test_flipping_everything_changes_nothing():
     batch, logits, teacher = random_batch(8), random_logits(8), frozen(random_logits(9))
     now = moment(beyond=0.6)
-    found, figures = losses(logits, batch, params(), now, teacher)
+    found, shown = losses(logits, batch, params(), now, teacher)
     mirrored, same = losses(flipped_logits(logits), flipped(batch), params(), now, flipped_logits(teacher))
     assert total(mirrored) == pytest.approx(total(found), rel=1e-5)
-    assert {k: v.item() for k, v in same.items()} == pytest.approx({k: v.item() for k, v in figures.items()})
+    assert {k: v.item() for k, v in same.items()} == pytest.approx({k: v.item() for k, v in shown.items()})
 
 
 def test_the_teacher_gets_no_gradient():
@@ -223,7 +223,7 @@ def test_thresholds_are_running_medians():
     typical = RunningHistograms(2)
     start = typical.thresholds()
     assert typical.tau().tolist() == start.beyond.tolist() == [1, 1]
-    assert start.invented.tolist() == [0, 0]
+    assert start.labelled.tolist() == [0, 0]
     draw = torch.Generator().manual_seed(0)
     values = torch.rand(4000, generator=draw)
     pixels = torch.zeros(4, 2, BINS)
@@ -232,19 +232,19 @@ def test_thresholds_are_running_medians():
     typical.update(pixels, NO_MASKS)
     found = typical.thresholds()
     assert typical.tau()[0].item() == pytest.approx(values.quantile(0.95).item(), abs=0.02)
-    assert found.invented[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
+    assert found.labelled[1].item() == pytest.approx(values.median().item() * 0.01, rel=0.05)
     assert typical.tau()[1].item() == pytest.approx(0.595, abs=0.02)
-    assert found.invented[0].item() == 0, "of a class whose background was not seen yet nothing is invented"
+    assert found.labelled[0].item() == 0, "of a class whose background was not seen yet no label is dropped"
 
 
-def test_of_what_nobody_doubts_a_twentieth_at_most_is_called_invented():
-    """A class that the student does not know yet: what is painted with it looks like any background."""
+def test_of_what_nobody_doubts_a_twentieth_at_most_is_called_a_false_positive():
+    """A class that the student does not know yet: what is labelled with it looks like any background."""
     values = 0.01 * torch.rand(4000, generator=torch.Generator().manual_seed(0))
     pixels = torch.zeros(4, 1, BINS)
     pixels[DEFECT, 0] = pixels[SOUND, 0] = count_probabilities(values)
     typical = RunningHistograms(1)
     typical.update(pixels, NO_MASKS)
-    assert (values < typical.thresholds().invented[0]).float().mean().item() == pytest.approx(0.05, abs=0.01)
+    assert (values < typical.thresholds().labelled[0]).float().mean().item() == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_was_seen_fades_and_survives_a_checkpoint():

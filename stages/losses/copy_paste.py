@@ -106,9 +106,9 @@ def paste(
     if not covered.any():
         return batch
     rgb = _onto(piece.rgb, size_hw, corner_xy)
-    photos = [photo.clone() for photo in (batch.image, batch.clean)]
-    for photo in photos:
-        photo[image] = torch.where(covered, rgb, photo[image])
+    images = [each.clone() for each in (batch.image, batch.clean)]
+    for each in images:
+        each[image] = torch.where(covered, rgb, each[image])
     labels, correctable = batch.labels.clone(), batch.correctable()
     before = batch.boxes
     boxes, keep = erase(before, image, covered, max_shift_px, min_area_px)
@@ -122,7 +122,7 @@ def paste(
     if trusted is not None:
         trusted = trusted.clone()
         trusted[image] &= ~covered
-    return Batch(*photos, labels, Boxes(*together), trusted)
+    return Batch(*images, labels, Boxes(*together), trusted)
 
 
 def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_area_px: int) -> tuple[Boxes, Tensor]:

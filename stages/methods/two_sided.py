@@ -102,9 +102,9 @@ class Method(BaseMethod):
 
 
 class Thresholds(NamedTuple):
-    """(K,) of s: a labelled pixel below `invented` becomes background, one beyond all boxes above `beyond` a defect."""
+    """(K,) of s: a labelled pixel below `labelled` becomes background, one beyond all boxes above `beyond` a defect."""
 
-    invented: Tensor
+    labelled: Tensor
     beyond: Tensor
 
 
@@ -112,8 +112,8 @@ class Corrected(NamedTuple):
     """(B, S, S) each: labels to learn from, background that became a defect, labelled pixels that became background."""
 
     labels: Tensor
-    missed: Tensor
-    invented: Tensor
+    false_negatives: Tensor
+    false_positives: Tensor
 
 
 def losses(
@@ -122,14 +122,14 @@ def losses(
     """See `Method`."""
     result = correct(batch, ema, params, moment.progress, at)
     if moment.progress >= params.warmup and params.tau != "typical":
-        labels, missed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
-        result = result._replace(labels=labels, missed=missed)
+        labels, changed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
+        result = result._replace(labels=labels, false_negatives=changed)
     named = {"fine": params.fine * weighted_cross_entropy(logits.fine, result.labels, moment.class_weights)}
     if logits.binary is not None and params.binary is not None:
         named["binary"] = params.binary * binary_loss(logits.binary, result.labels, params.beta)
     return named, {
-        "corrected_share": result.missed.sum() / (batch.labels == 0).sum().clamp(min=1),
-        "dropped_share": result.invented.sum() / _labelled(batch).sum().clamp(min=1),
+        "corrected_share": result.false_negatives.sum() / (batch.labels == 0).sum().clamp(min=1),
+        "dropped_share": result.false_positives.sum() / _labelled(batch).sum().clamp(min=1),
     }
 
 
@@ -183,15 +183,15 @@ def correct(batch: Batch, ema: Logits, params: Params, progress: float, at: Thre
     if progress < params.warmup:
         return Corrected(batch.labels, nothing, nothing)
     inside, s, correctable = box_pixels(batch, batch.boxes), defect_probability(ema), batch.correctable()
-    invented = labelled & correctable & (s < at.invented[(batch.labels - 1).clamp(0, len(at.invented) - 1)])
+    false_positives = labelled & correctable & (s < at.labelled[(batch.labels - 1).clamp(0, len(at.labelled) - 1)])
     empty = ~batch.boxes.of_chosen(batch.boxes.valid)
     unknown = (batch.labels == 0) & correctable & _any(inside[empty], batch.boxes.image_index[empty], len(labelled))
-    labels = torch.where(invented, 0, torch.where(unknown, IGNORE, batch.labels))
+    labels = torch.where(false_positives, 0, torch.where(unknown, IGNORE, batch.labels))
     if params.tau != "typical":
-        return Corrected(labels, nothing, invented)
+        return Corrected(labels, nothing, false_positives)
     likeliest = ema.fine[:, 1:].argmax(dim=1)
-    missed = far_from_boxes(batch, inside) & (s > at.beyond[likeliest])
-    return Corrected(torch.where(missed, likeliest + 1, labels), missed, invented)
+    false_negatives = far_from_boxes(batch, inside) & (s > at.beyond[likeliest])
+    return Corrected(torch.where(false_negatives, likeliest + 1, labels), false_negatives, false_positives)
 
 
 def far_from_boxes(batch: Batch, inside: Tensor) -> Tensor:
@@ -235,8 +235,7 @@ class RunningHistograms(nn.Module):
         edges = bin_edges(self.pixels.device)
         typical_background = quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
         least_doubted = quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
-        invented = torch.minimum(typical_background, least_doubted)
-        return Thresholds(invented, beyond(self.pixels, self.tau(), edges))
+        return Thresholds(torch.minimum(typical_background, least_doubted), beyond(self.pixels, self.tau(), edges))
 
     def tau(self) -> Tensor:
         """(K,) in (0, 1]: the 95 % quantile of DEFECT; 1 for a class that was not seen."""

@@ -43,7 +43,7 @@ def boxes_of(xyxy, masks, class_id=None, image_index=None, candidates=None, **sc
 
 
 def batch_of(boxes: Boxes, images: int = 1, size_hw=(20, 24), seed: int = 0) -> Batch:
-    """Random pixels; labels painted from the chosen candidates, in their order."""
+    """Random pixels; labels made from the chosen candidates, in their order."""
     image = torch.rand(images, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
     labels = torch.zeros(images, *size_hw, dtype=torch.long)
     for mask, index, class_id in zip(boxes.of_chosen(boxes.candidates), boxes.image_index, boxes.class_id, strict=True):
