@@ -2,10 +2,10 @@
 
     python -m stages.fingerprint --out data/fingerprint.json --trusted data/fingerprint_trusted.json
 
-The same for the masks in data.trusted, apart, so that a corrected one does not read the data set again.
-DVC runs it each time and never looks into data.root itself: it would wait for ever at a pipe, and stop at a link to
-nothing. Here a file that ingest would refuse is its reason. A file whose size, time of change and inode are those of
-the last time is not read again. With `data.manifest` the manifest alone is looked at, see stages/manifest.py.
+The masks in data.trusted have a fingerprint of their own, so that a corrected mask does not rerun ingest. DVC runs this
+stage each time and never looks into data.root itself: a pipe would block it forever, and a broken link would stop it.
+For a file that ingest would refuse, the reason is hashed instead of the content. A file whose size, time of change and
+inode are those of the last run is not read again. With `data.manifest` only the manifest is read: stages/manifest.py.
 """
 
 from pathlib import Path

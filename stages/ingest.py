@@ -4,8 +4,8 @@
 
 Writes into TABLES, per split, images and boxes (Parquet), and for all splits dataset.json, the findings (rejects, as
 Parquet and CSV), near duplicates across splits and, if splits are made by group, the groups (CSV). Human masks go into
-TRUTH, apart, so that only stages that score depend on them. A data set that must not be used leaves only its findings,
-near duplicates and counts.
+a folder of their own, TRUTH, so that only stages that score depend on them. A data set that must not be used leaves
+only its findings, near duplicates and counts.
 """
 
 import shutil

@@ -3,8 +3,8 @@
     python -m stages.manifest /path/to/your/dataset --out manifest.parquet
     python -m stages.manifest s3://bucket/dataset --out manifest.parquet
 
-For data sets at which a look takes too long: with `data.manifest: manifest.parquet` a `dvc repro` does not look at the
-files. So changes to them are noticed when this has been run again, and not before.
+For data sets whose files take too long to check: with `data.manifest: manifest.parquet`, `dvc repro` checks only the
+manifest. It notices changes to the files only after this command has been run again.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def main(
     root: Annotated[str, typer.Argument(help="The data set: a folder or a URL.")],
     out: Annotated[Path, typer.Option(help="Parquet file for the manifest.")],
 ) -> None:
-    """List the files of a data set with what changes with their content."""
+    """List the files of a data set, with their sizes and hashes (on object storage: ETags)."""
     files = marks_of(data_root(root))
     write_manifest(out, files)
     typer.echo(f"{out}: {len(files):,} files", err=True)

@@ -12,14 +12,14 @@ from stages.ingestion.rejects import SHOWN, Reject, cause, examples, losses
 from stages.ingestion.sample import Sample
 
 FEW = 10
-"""Fewer rows than this are not taken for keypoints: a few polygons can have such numbers by chance."""
+"""Minimum number of polygon rows that are suspected to be keypoints: a few can look like them by chance."""
 
 FORMS = ("confidence", "polygon", "oriented", "pose")
-"""What rows hold beside plain boxes."""
+"""Kinds of label rows other than plain boxes: see `LabelledBox.form`."""
 
 
 class Census:
-    """Counts of a data set. `groups`: those that splits were made by, if any."""
+    """Counts of a data set. `groups`: those that its splits were made from; None where data.yaml names the splits."""
 
     def __init__(self, layout: Layout, other_rejects: list[Reject], groups: list[Group] | None = None) -> None:
         self.names = layout.names
@@ -131,21 +131,22 @@ class Census:
     def problems(self, params: IngestParams, strict: bool, boxed: bool = True) -> list[str]:
         """Reasons why the data set must not be used; empty when it may. Adds exact duplicates to the rejects.
 
-        `boxed`: train and val need a box each, because there are no trusted masks beside the data set.
+        `strict`: any finding is a reason. `boxed`: train and val must each have a box; False where there are masks in
+        data.trusted.
         """
         found = []
         totals = sum(self.counts.values(), Counter())
         totals["boxes"] = sum(sum(classes.values()) for classes in self.classes.values())
         limit = f"ingest.max_bad_share = {params.max_bad_share}"
         empty = [split for split in SPLITS if split not in self.absent and not self.counts[split]["images"]]
-        same: dict[str, list[str]] = {}
+        by_cause: dict[str, list[str]] = {}
         for what, bad, lost, among in losses(self.rejects, totals, self.unusable_labels):
             alone = empty and what.startswith("images")
             if lost > params.max_bad_share * among or alone:
-                same.setdefault(cause(bad, f"{empty[0]} has no other" if alone else limit), []).append(
+                by_cause.setdefault(cause(bad, f"{empty[0]} has no other" if alone else limit), []).append(
                     f"{lost} of {among} {what}"
                 )
-        found += [f"{', '.join(shares)} {why}" for why, shares in same.items()]
+        found += [f"{', '.join(shares)} {why}" for why, shares in by_cause.items()]
         if totals["with_ignored_truth"] and not totals["with_defect_truth"]:
             found.append(
                 "no mask holds a defect, though some hold 255, which means ignored: write class id + 1 instead"
@@ -157,7 +158,7 @@ class Census:
                 f"alone ({limit}): {examples(wrong)}; masks hold class id + 1 or, with masks_dir in data.yaml, "
                 "class ids"
             )
-        found += self._suspicious(params, totals, limit, bool(same) or not boxed)
+        found += self._suspicious(params, totals, limit, bool(by_cause) or not boxed)
         groups, stops = exact_duplicates(self.images), params.duplicates == "error"
         for first, *others in groups:
             action = "stage stopped" if stops else "image kept"
@@ -176,11 +177,13 @@ class Census:
             found.append(f"--strict: {len(self.pairs)} near duplicates across splits, first: {'; '.join(pairs)}")
         return found
 
-    def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str, lost: bool) -> list[str]:
-        """What would only show after hours of training."""
+    def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str, may_lack_boxes: bool) -> list[str]:
+        """Reasons that would otherwise show only after hours of training; `may_lack_boxes`: a split without is none."""
         found = []
         for split, why in (
-            () if lost else (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by"))
+            ()
+            if may_lack_boxes
+            else (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by"))
         ):
             example = next((image.path for image in self.images if image.split == split), None)
             if example is not None and not self.classes[split]:
@@ -207,7 +210,7 @@ class Census:
         if share <= 0.5:
             high = share * white
             advice = f"{high:.2g}"
-            if white > 1:  # no shares, but levels of a number of bits
+            if white > 1:  # integer levels: advise the smallest bit depth that holds them
                 fits = next(2**bits - 1 for bits in range(1, 64) if 2**bits - 1 >= high - 0.5)
                 advice = f"{fits} for values up to {high:.0f}"
             told = f"{len(self.peaks)} images of more than 8 bits reach {share:.1%} of white and become dark"

@@ -19,7 +19,7 @@ def _pattern(text: str) -> str:
 class DataParams(Section):
     """Section `data`. `root`: the folder that holds data.yaml, relative to the project or absolute, or its URL.
 
-    `manifest`: the file of `stages.manifest` that stands for the root; None: the root itself is looked at each time.
+    `manifest`: the file of `stages.manifest` that stands for the root; None: the root's files are checked each time.
     `trusted`: masks that people drew or corrected and that training takes as truth, in a folder or a file.
     """
 
@@ -33,7 +33,7 @@ class SplitParams(Section):
 
     `group`: a regular expression that is searched in the image's path below the data root; images for which it
     captures the same text go into one split. None: the splits are those of data.yaml.
-    `val`, `test`: shares of the groups; `seed`: of the assignment of groups to splits.
+    `val`, `test`: shares of the groups, 0 to 1; `seed`: changes which groups they get.
     """
 
     group: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None
@@ -54,15 +54,15 @@ class IngestParams(Section):
     `duplicates`: whether images with the same bytes in two splits are an error, or are only reported.
     `near_duplicates`: images of two splits whose perceptual hashes differ in at most this many of 255 bits are
     listed; None: no comparison. Different images differ in about half of the bits.
-    `max_bad_share`: greatest share of lost images, label rows, label files or masks, of boxes smaller than a pixel, and
+    `max_bad_share`: largest share of lost images, label rows, label files or masks, of boxes smaller than a pixel, and
     of boxes on truth of other classes; above it the stage stops.
     `polygons`: what becomes of a row with the corners of a polygon: its enclosing box is taken (`box`); in train and
     val the polygon itself, as a mask that training trusts (`trust`); or the row is lost (`reject`). An oriented box,
-    which has four corners, is trusted as no mask.
-    `confidence`: least value of a sixth column, as detectors write it, from which a row is taken, the column dropped;
-    None: such a row is lost.
-    `white_level`: what becomes 255 in images of more than 8 bits (4095 for 12-bit cameras); None: what their type says,
-    65535 for 16-bit grey and 1 for floating-point numbers.
+    which has four corners, never becomes a trusted mask.
+    `confidence`: minimum of the extra last column that detectors write: rows from it on are taken, without the column.
+    None: rows with such a column are lost.
+    `white_level`: the value that becomes 255 in images of more than 8 bits (4095 for 12-bit cameras); None: by their
+    type, 65535 for 16-bit grey and 1 for floating-point numbers.
     """
 
     duplicates: Literal["error", "report"]

@@ -1,7 +1,7 @@
-"""Where an image's label file and mask belong, by Ultralytics' naming rules, where they really are, and its id.
+"""An image's id, and the paths of its label file and mask: by Ultralytics' naming rules, and as spelled on disk.
 
 Names are compared in Unicode's form NFC (a Mac writes NFD), the suffix in any case, and a folder in any case where
-there is only one: `Labels/ä.TXT` is the label file of `images/ä.jpg`, as on other systems.
+there is only one: `Labels/ä.TXT` is the label file of `images/ä.jpg`, as on systems that ignore case.
 """
 
 import posixpath
@@ -13,7 +13,7 @@ from stages.common.errors import UserError
 from stages.data.root_files import inside
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Folders beside `images` that say no more than the split, and are left out of an id."""
+"""Names of a folder above or below `images` that only repeats the split, and is left out of an id."""
 
 OTHER_LABELS = (".json", ".xml")
 """Suffixes of other formats with one label file per image: LabelMe, Pascal VOC."""
@@ -44,15 +44,15 @@ def image_id(split: str, image: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """What two names of one file have in common: NFC, and the suffix in lower case."""
+    """The form in which file names are compared: Unicode NFC, with the suffix in lower case."""
     stem, suffix = posixpath.splitext(normalize("NFC", name))
     return stem + suffix.lower()
 
 
 class Counterparts:
-    """The label file and the mask of each image below `root`, as they are named on disk. Each folder is listed once.
+    """The label file and the mask of each image below `root`, as spelled on disk. Each folder is listed only once.
 
-    `masks`: the folder that stands for `images` in the path of a mask.
+    `masks`: the folder that replaces `images` in the path of a mask.
     """
 
     def __init__(self, root: Path, masks: str = "masks") -> None:
@@ -65,12 +65,12 @@ class Counterparts:
         return self.actual(label_path(image))
 
     def mask(self, image: str) -> str | None:
-        """The mask, a PNG, or where it would be; None without a folder `images`: the path would be the image's."""
+        """The mask, a PNG, or where it would be; None without a folder `images`, as it would be the image's path."""
         path = counterpart(image, self.masks, ".png")
         return None if path is None else self.actual(path)
 
     def elsewhere(self, image: str) -> Iterator[str]:
-        """Files of the image's name that may hold labels and are not read: beside it, or in another format."""
+        """Existing files of the image's name that may hold labels but are not read: beside it or in another format."""
         label = PurePosixPath(label_path(image))
         for path in (PurePosixPath(image), label):
             for suffix in (".txt", *OTHER_LABELS):
@@ -79,18 +79,18 @@ class Counterparts:
                     yield found
 
     def is_listed(self, path: str) -> bool:
-        """Whether there is something of that name, which may be a link to nothing."""
+        """Whether its folder has an entry of that name, even if it is a broken link."""
         folder, name = posixpath.split(path)
         return name in self._names(folder).values()
 
     def actual(self, plain: str) -> str:
-        """`plain` as it is named on disk, which is what is read of several files with one key."""
+        """`plain` as spelled on disk, unchanged if it is not there. Of several files with one key, the one to read."""
         folder, name = posixpath.split(plain)
         folder = self.folder(folder)
         return posixpath.join(folder, self._names(folder).get(key_of(name), name))
 
     def folder(self, plain: str) -> str:
-        """A folder as it is named on disk: in another case, where it is the only one of that name."""
+        """A folder as spelled on disk: in another case where only one folder has that name, else unchanged."""
         above, name = posixpath.split(plain)
         if not name or self._names(plain):
             return plain
@@ -99,7 +99,7 @@ class Counterparts:
         return posixpath.join(above, same[0] if len(same) == 1 and name not in same else name)
 
     def _names(self, folder: str) -> dict[str, str]:
-        """Key to name of the files in `folder`; of two names with one key the one that is its own key."""
+        """Key (`key_of`) to name of the files in `folder`; of two names with one key, the name that equals the key."""
         if folder not in self.listed:
             try:
                 names = [path.name for path in inside(self.root, folder).iterdir()]

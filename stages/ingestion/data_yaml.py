@@ -1,4 +1,4 @@
-"""Ultralytics' data.yaml: found, read, its class names, and its entries as paths below the data root.
+"""Ultralytics' data.yaml: how it is found and read, its class names, and its entries as paths below the data root.
 
 The data root is the folder that holds data.yaml. Nothing outside of it is read.
 """
@@ -26,7 +26,7 @@ OUTSIDE = "leads out of the data root (of another machine? make it relative to d
 
 
 class Missing(UserError):
-    """A folder or a list that data.yaml names and that is not there, or has no image."""
+    """A folder or a list that data.yaml names, but that does not exist or has no image."""
 
 
 def find_data_yaml(root: Path) -> Path:
@@ -60,7 +60,7 @@ def read_data_yaml(path: Path) -> dict:
 
 
 def parse_data_yaml(data: bytes | None, where: str) -> dict:
-    """The same of a file's bytes. Raises UserError that starts with `where`."""
+    """`read_data_yaml` for the bytes of a file. Raises UserError that starts with `where`."""
     try:
         # pure: the parser in C crashes on deep nesting; the base loader gives texts as written, and follows no merge
         # keys, which can hold gigabytes in a few lines
@@ -76,7 +76,7 @@ def parse_data_yaml(data: bytes | None, where: str) -> dict:
 
 
 def class_names(config: dict, where: str) -> tuple[str, ...]:
-    """Class names: `names` of data.yaml, a list or a mapping from 0, 1, 2, …, or only `nc`.
+    """Class names: `names` of data.yaml, a list or a mapping from 0, 1, 2, …; class_0, class_1, … if it has only `nc`.
 
     Raises UserError that starts with `where`.
     """
@@ -120,8 +120,10 @@ def keypoint_columns(config: dict, where: str) -> int | None:
 
 
 def base_folder(where: Path, config: dict) -> str:
-    """`path` of data.yaml, relative to its folder. Ultralytics looks for it below its own folder of data sets, and
-    others leave in it a path of their machine: where it does not exist and the splits lie beside data.yaml, it is `.`.
+    """`path` of data.yaml, relative to its folder; `where`: the file. Raises UserError.
+
+    It may be relative to Ultralytics' own folder of data sets, or a path of another machine: where it does not exist
+    and the splits lie beside data.yaml, the result is `.`.
     """
     root, entry, train = where.parent, config.get("path", "."), config.get("train")
     if isinstance(entry, str):
@@ -135,7 +137,7 @@ def base_folder(where: Path, config: dict) -> str:
 
 
 def existing_path(where: Path, base: str, entry: object, key: str) -> str:
-    """`entry` of data.yaml, which is the file `where`, below folder `base`, as an existing path relative to its folder.
+    """The existing path, relative to the folder of data.yaml (`where`), that its `entry`, below folder `base`, means.
 
     Links are not resolved. A leading `../` that would leave the root is dropped, as Ultralytics does for exports that
     write it. Raises UserError naming `key`, Missing where there is no such path.
@@ -158,9 +160,9 @@ def existing_path(where: Path, base: str, entry: object, key: str) -> str:
 def relative_path(root: Path, base: str, entry: str) -> str | None:
     """`entry` below folder `base` as a path relative to `root`; None when it is outside.
 
-    Inside or outside is judged with and without the links in both. Backslashes separate folders where that gives an
-    existing path, and of a path that does not exist here the end counts that exists below `root`, if it is the only
-    one: so are paths of another system or machine read, and CVAT's lists, in which `data/` precedes each path.
+    A path is inside if it is so either with or without its links resolved. For paths from another system or machine,
+    backslashes separate folders where that gives an existing path; and where a path does not exist here, the end of
+    it that exists below `root` is taken, if there is only one. CVAT's lists need this: they put `data/` before paths.
     """
     top = _normal(root.absolute())
     plain = _below(top, top / base / entry)
@@ -183,6 +185,7 @@ def _normal(path: Path) -> Path:
 
 
 def _below(top: Path, path: Path) -> str | None:
+    """`path` relative to `top`, with or without links resolved; None when it is outside."""
     path = _normal(path)
     try:
         places = (
@@ -207,7 +210,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _to_write(root: Path) -> str:
-    """What to write into data.yaml, for a folder with images and without one; else an empty text."""
+    """What to write into a data.yaml that is missing; an empty text where `root` has no folder `images`."""
     if not (root / "images").is_dir():
         return ""
     splits = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

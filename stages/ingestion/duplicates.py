@@ -1,7 +1,7 @@
 """Duplicates across splits: images with the same bytes, and images that look alike by a perceptual hash.
 
 The hash is pHash (signs of low DCT coefficients relative to their median) with 16 x 16 coefficients instead of 8 x 8:
-64 bits do not tell apart the images of one kind of surface.
+64 bits cannot distinguish images of the same kind of surface.
 """
 
 from collections import defaultdict
@@ -18,13 +18,13 @@ COEFFICIENTS = 16
 """Low DCT coefficients along each axis that make up the hash."""
 
 SHADING = 4
-"""DCT coefficients below this are shading: vignetting makes it alike in all images of one camera."""
+"""DCT coefficients below this are shading, which vignetting makes alike in all images of one camera."""
 
 BITS, BLOCK = 256, 2048
-"""Bits that are compared, of which the last is 0 in every hash, and hashes that are compared with as many at once."""
+"""Bits of a hash, of which the last is always 0; hashes that are compared with as many others at once."""
 
 MIN_DETAIL = 1.0
-"""Least RMS, in grey levels, of the coefficients above shading; less is lost in the rounding of the thumbnail."""
+"""Minimum RMS, in grey levels, of the coefficients above shading; less is mostly rounding of the thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,20 @@ def write_near_duplicates(path: Path, pairs: list[Pair]) -> None:
 
 
 def _nearest(images: list[HashedImage], others: list[HashedImage], max_bits: int) -> list[Pair]:
-    """Each of `images` with the nearest of `others`, of equally near ones the first. Time grows with their product."""
+    """Each of `images` with the nearest of `others` within `max_bits`, the first if several are. Quadratic time."""
     _, content = np.unique([image.sha256 for image in (*images, *others)], return_inverse=True)
     none = np.iinfo(np.int64).max
     best = np.full(len(images), none)
     for top in range(0, len(images), BLOCK):
         mine = _signs(images[top : top + BLOCK])
         for start in range(0, len(others), BLOCK):
-            # exact: bits that agree less bits that differ
+            # bits that agree minus bits that differ, exact in float32
             agree = mine @ _signs(others[start : start + BLOCK]).T
             left, right = np.nonzero(agree >= BITS - 2 * max_bits)
             differ = (BITS - agree[left, right].astype(np.int64)) // 2
             left, right = left + top, right + start
             near = content[left] != content[len(images) + right]
+            # one number of distance and index, so that the minimum decides by distance first
             np.minimum.at(best, left[near], (differ[near] << 32) + right[near])
     found = zip(images, best.tolist(), strict=True)
     return [Pair(code >> 32, image, others[code & 0xFFFFFFFF]) for image, code in found if code != none]

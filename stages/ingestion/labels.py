@@ -1,8 +1,8 @@
 """YOLO label files: rows of `class cx cy w h`, normalised to the upright image, become boxes in its pixels.
 
-Rows of other tasks hold a box too: corners of a polygon or an oriented box have an enclosing box, and of pose labels
-the first five columns are one. A column more, as detectors write it, is a confidence. Four corners are taken for an
-oriented box.
+Rows of other tasks become boxes too: corners of a polygon or an oriented box give their enclosing box, and pose labels
+begin with a box. One extra last column is a confidence, as detectors write it. Four corners are taken for an oriented
+box.
 
 Upright means after applying the EXIF orientation, as annotation tools show the image and as Ultralytics assumes.
 Errors use Ultralytics' words, but reject only the row, where Ultralytics rejects the image.
@@ -19,10 +19,10 @@ from stages.data.boxes import Box
 from stages.masks import rle
 
 OVERHANG = 0.01
-"""Greatest overhang of a box beyond the image, as a share of its width or height; it is clipped. Ultralytics' limit."""
+"""Largest overhang of a box beyond the image, as a share of its width or height; it is clipped. Ultralytics' limit."""
 
 ROUNDING = 1e-5
-"""Overhang up to this is the rounding of six decimals, and not reported."""
+"""Overhang up to this comes from rounding to six decimals, and is not reported."""
 
 MAX_LABEL_BYTES = 1 << 23
 MAX_ROWS = 100_000
@@ -48,9 +48,9 @@ class BadRow(ValueError):
 class LabelledBox:
     """`xyxy`: upright pixels [x1, x2) x [y1, y2), inside the image, area > 0; `overhang`: share that was clipped.
 
-    `form`: what the row held: box, confidence, polygon, oriented or pose. `keypoints`: of a polygon whose numbers can
-    be a box and keypoints as well, the number of columns; else 0. `mask`: run-length code of a polygon that is trusted,
-    at the size of the image.
+    `form`: what the row held: box, confidence, polygon, oriented or pose. `keypoints`: number of columns of
+    a polygon row that could also be a box with keypoints; else 0. `mask`: run-length code of a trusted polygon, at the
+    size of the image; else None.
     """
 
     class_id: int
@@ -63,7 +63,7 @@ class LabelledBox:
 
 @dataclass(frozen=True)
 class RowFormat:
-    """`keypoints`: columns that pose labels have beyond a box, or None. The others: see `IngestParams`."""
+    """`class_count`, `keypoints` (columns of pose labels beyond a box, or None): of data.yaml. Rest: `IngestParams`."""
 
     class_count: int
     keypoints: int | None = None
@@ -80,7 +80,7 @@ class Labels:
 
 
 def count_rows(data: bytes) -> int:
-    """Lines that begin with a number and have at least five columns: README.txt beside labels holds none."""
+    """Number of lines that begin with a number and have at least five columns, unlike the lines of a README.txt."""
     return sum(1 for _ in ROW.finditer(data))
 
 
@@ -98,7 +98,7 @@ def parse_labels(data: bytes, size_hw: tuple[int, int], format: RowFormat) -> La
                 raise BadRow("duplicate", f"duplicate label removed, same as line {first}")
             labels.boxes.append((line, box))
         except BadRow as bad:
-            labels.bad.append((line, bad.with_traceback(None)))  # which would keep the row's columns in memory
+            labels.bad.append((line, bad.with_traceback(None)))  # it would keep the row's columns in memory
     return labels
 
 
@@ -108,9 +108,9 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
     if len(columns) < 5:
         raise BadRow("columns", f"labels require 5 columns, {len(columns)} columns detected")
     class_value, *numbers = map(_number, columns)
-    form, rated, keypoints = _form_of(numbers, format.keypoints)
+    form, has_confidence, keypoints = _form_of(numbers, format.keypoints)
     _check_class(class_value, columns[0], format.class_count)
-    if rated:
+    if has_confidence:
         _check_confidence(numbers.pop(), columns, format.confidence)
     corners = numbers
     if form == "polygon":
@@ -143,7 +143,7 @@ def parse_row(text: str, size_hw: tuple[int, int], format: RowFormat) -> Labelle
 
 
 def yolo_polygon(shares_xy: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Place in the image (rows, columns) and (h, w) bool mask of a polygon, as Ultralytics draws it; a pixel at least.
+    """Place in the image (rows, columns) and (h, w) bool mask of a polygon, as Ultralytics draws it; at least a pixel.
 
     `shares_xy`: (N, 2) corners in shares of the image's width and height, from 0 to 1. Corners are truncated to whole
     pixels, and the border is drawn too.
@@ -158,7 +158,7 @@ def yolo_polygon(shares_xy: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple
 def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, int]:
     """What the columns after the class hold, whether the last is a confidence, and `LabelledBox.keypoints`.
 
-    Without kpt_shape in data.yaml, keypoints with a visibility of 0, 1 or 2 each are told from corners by it.
+    Without kpt_shape in data.yaml, keypoints are told from corners by their visibility, if each has one of 0, 1 or 2.
     """
     if len(numbers) <= 5:
         return ("confidence", True, 0) if len(numbers) == 5 else ("box", False, 0)
@@ -168,10 +168,11 @@ def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, in
     possible = 0 < width <= min(cx, 1 - cx) * 2 + OVERHANG and 0 < height <= min(cy, 1 - cy) * 2 + OVERHANG
     if possible and len(points) % 3 == 0 and set(points[2::3]) <= {0, 1, 2}:
         return "pose", False, 0
-    rated = len(numbers) % 2 == 1
+    has_confidence = len(numbers) % 2 == 1
     pairs = zip(points[::2], points[1::2], strict=False)
     within = all((x, y) == (0, 0) or (abs(x - cx) * 2 <= width and abs(y - cy) * 2 <= height) for x, y in pairs)
-    return "polygon", rated, len(numbers) + 1 if possible and within and not rated and len(points) >= 6 else 0
+    may_be_pose = possible and within and not has_confidence and len(points) >= 6
+    return "polygon", has_confidence, len(numbers) + 1 if may_be_pose else 0
 
 
 def _check_confidence(value: float, columns: list[str], least: float | None) -> None:

@@ -101,7 +101,7 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
 def orphans(layout: Layout) -> list[Reject]:
     """Labels and masks without an image, and masks with a suffix that is not read.
 
-    Searched are the folders where labels and masks of the layout's images belong, and those below.
+    Searches the folders where labels and masks of the layout's images belong, and those below.
     """
     listed = [image for images in layout.splits.values() for image in images or []]
     # a list may name images that do not exist, or that are outside of the root
@@ -134,8 +134,8 @@ def orphans(layout: Layout) -> list[Reject]:
 
 
 def with_problems(images: Iterable[ImageFile]) -> list[ImageFile]:
-    """`images` of one split, sorted by id. Those that share a label file get that as their problem; those that share
-    an id alone keep all of their path as id."""
+    """`images` of one split, sorted by id. Those that share a label file get that as their problem; where only the
+    ids are equal, the ids become the whole paths."""
     images = list(images)
     labels = Counter(key_of(label_path(image.path)) for image in images)
     ids = Counter(image.image_id for image in images)
@@ -192,8 +192,8 @@ def _files_below(root: Path, folder: str, linked: Callable = lambda link: None) 
 
 
 def _behind(root: Path, link: str, used: set[str]) -> tuple[Reject, list[str]]:
-    """The finding about a link to a folder, which is not followed, and the images behind it that are not `used`; of a
-    link that leads out of the root they stay unknown, and the census stops at it."""
+    """The finding about a link to a folder, which is not followed, and the images behind it that are not `used`. Those
+    of a link out of the root are unknown, so `Census.problems` refuses the data set."""
     path, _ = _writable(link)
     if not _is_folder_inside(root, link):
         return Reject(path, None, "linked_outside", "link to a folder outside of the data root", "file ignored"), []
@@ -204,7 +204,7 @@ def _behind(root: Path, link: str, used: set[str]) -> tuple[Reject, list[str]]:
 
 
 def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | None]]:
-    """The same for each line of a .txt list: `./x` is relative to the list's folder, `x` to data.yaml's `path`."""
+    """`_files_below` for lines of a .txt list: `./x` is relative to the list's folder, `x` to data.yaml's `path`."""
     try:
         data = (read_file(root, target, MAX_LIST_BYTES) or b"").removeprefix(b"\xef\xbb\xbf")
     except Unreadable as error:

@@ -1,6 +1,6 @@
-"""The manifest of a data root: path, size and mark of each of its files, in a table that stands for the root.
+"""The manifest of a data root: path, size and mark of each file, in a table that is checked instead of the root.
 
-The mark changes with the content: the SHA-256 of a file, or why it is not read; the ETag of an object.
+A mark changes with the content: the SHA-256 of a file, or why it is not read; for an object of a storage its ETag.
 """
 
 import os
@@ -43,9 +43,9 @@ def read_sizes(path: Path) -> dict[str, int]:
 
 
 def opened_root(data: DataParams) -> Path | RemotePath:
-    """`data.root`; where it is on object storage with its objects listed, by `data.manifest` or by the storage.
+    """`data.root` as a path. On object storage, its objects are listed first: from `data.manifest`, or by the storage.
 
-    Raises UserError where the manifest does not list the files that are in a folder now. Objects are not asked.
+    Raises UserError where a manifest does not list exactly the files of a local folder. Objects are not checked.
     """
     root, manifest = data_root(data.root), data.manifest and Path(data.manifest)
     folder = folder_of(root)

@@ -24,7 +24,7 @@ class BadMask(ValueError):
 
 @dataclass(frozen=True)
 class MaskFormat:
-    """`folder`: stands for `images` in a mask's path; `labels`: value in the file to label (0, class id + 1, 255);
+    """`folder`: replaces `images` in a mask's path; `labels`: value in the file to label (0, class id + 1, 255);
     `allowed`: those values in words."""
 
     folder: str
@@ -33,7 +33,7 @@ class MaskFormat:
 
 
 def own_format(class_count: int) -> MaskFormat:
-    """Of a data.yaml without `masks_dir`: the values are the labels."""
+    """The format for a data.yaml without `masks_dir`: the values in the file are the labels."""
     labels = {value: value for value in (*range(class_count + 1), IGNORE)}
     return MaskFormat("masks", labels, f"0 (background), 1-{class_count} (class id + 1), 255 (ignored)")
 
@@ -41,9 +41,9 @@ def own_format(class_count: int) -> MaskFormat:
 def mask_format(config: dict, names: tuple[str, ...], where: str) -> MaskFormat:
     """How the masks of a data set are written, by its data.yaml.
 
-    `masks_dir` says: as Ultralytics reads them, 8.4 (SemanticDataset). A value is a class id, after `label_mapping`,
-    and the class called background is the background; of a single class, 0 is the background and 1 the class. Raises
-    UserError that starts with `where`.
+    With `masks_dir`, as Ultralytics 8.4 reads them (SemanticDataset): values are class ids, after `label_mapping`, and
+    the class called background is the background. If there is a single class, 0 is the background and 1 the class.
+    Raises UserError that starts with `where`.
     """
     folder, mapping = config.get("masks_dir"), config.get("label_mapping", {})
     if folder is None:
@@ -72,7 +72,7 @@ def mask_format(config: dict, names: tuple[str, ...], where: str) -> MaskFormat:
 
 
 def _mapped(value: int, mapping: object, where: str) -> int:
-    """The class id that `label_mapping` gives to `value`; itself where it gives none."""
+    """The class id that `label_mapping` gives to `value`, or `value` where it gives none. Raises UserError."""
     to = mapping.get(str(value), value) if isinstance(mapping, dict) else None
     to = IGNORE if to in ("ignore_label", "", "null", "~") else to
     if not isinstance(to, int | str) or not re.fullmatch("[0-9]{1,3}", str(to)):
@@ -82,20 +82,20 @@ def _mapped(value: int, mapping: object, where: str) -> int:
 
 
 def misfits(labels: np.ndarray, boxes: Iterable[dict]) -> tuple[int, list[dict]]:
-    """Of boxes (rows of the table, pixels) how many hold a defect of the (H, W) `labels`, and those that hold only
-    defects of other classes than their own."""
-    filled, wrong = 0, []
+    """Number of `boxes` (rows of the boxes table) with a defect pixel of the (H, W) `labels` inside, and those of them
+    that have no such pixel of their own class."""
+    with_defect, wrong = 0, []
     for box in boxes:
         rows = slice(math.floor(box["y1"]), math.ceil(box["y2"]))
         inside = set(np.unique(labels[rows, math.floor(box["x1"]) : math.ceil(box["x2"])]).tolist()) - {0, IGNORE}
-        filled += bool(inside)
+        with_defect += bool(inside)
         if inside and box["class_id"] + 1 not in inside:
             wrong.append(box)
-    return filled, wrong
+    return with_defect, wrong
 
 
 def parse_mask(data: bytes, size_hw: tuple[int, int], form: MaskFormat) -> np.ndarray:
-    """(H, W) uint8 labels of a mask, which has the frame of the upright image. Raises BadMask."""
+    """(H, W) uint8 labels of a mask file, which must have the size of the upright image. Raises BadMask."""
     height, width = size_hw
     try:
         # the size is checked before decoding, which a decompression bomb must not reach

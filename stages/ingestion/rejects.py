@@ -1,4 +1,4 @@
-"""Findings: what was dropped, changed or ignored, the list of them, and how much of a data set may be lost by it.
+"""Findings: what of a data set was dropped, changed or ignored, how it is listed, and how much of it may be lost.
 
 One share, `ingest.max_bad_share`, bounds every way to lose an image or a label. A lost label is the worst that can
 happen: its defect becomes background. So rows count wherever they are lost: in a label file, with their image, or in a
@@ -59,7 +59,8 @@ def write_rejects(folder: Path, rejects: list[Reject]) -> None:
 def losses(rejects: list[Reject], counts: Mapping[str, int], unusable_labels: list[Reject]) -> list[tuple]:
     """What is lost: (what, findings, number lost, number in all), for images, rows, label files and masks.
 
-    `counts`: numbers of images, boxes, labelled images and masks (`with_truth`) that are used.
+    `counts`: numbers of images, boxes, labelled images and masks (`with_truth`) that are used; `unusable_labels`: one
+    finding for each label file all of whose rows are lost.
     """
     images = [reject for reject in rejects if reject.action == "image dropped"]
     rows = [reject for reject in rejects if reject.rows]

@@ -13,17 +13,17 @@ from stages.data.remote import RemotePath, list_objects
 from stages.data.root_files import Unreadable, open_file, visible_files
 
 CHUNK = 4096
-"""Files that wait for a thread at once."""
+"""Files that are given to the threads at once."""
 
 State = list
-"""Of a file: size, time of change in ns, inode, SHA-256; or only the reason why it is not read."""
+"""State of a file: [size in bytes, time of change in ns, inode, SHA-256], or [the reason why it is not read]."""
 
 
 def marks_of(root: Path | RemotePath) -> dict[str, tuple[int, str]]:
     """Size in bytes and mark of all files below `root` that ingest can see, by relative path.
 
-    The mark is the SHA-256 or the reason why a file is not read (its size is then 0), of an object what its storage
-    has. `root` may be the data.yaml in it. Raises UserError when it does not exist or cannot be listed.
+    The mark is the SHA-256, or the reason why a file is not read (its size is then 0); for an object, see
+    `list_objects`. `root` may be the data.yaml in it. Raises UserError when it does not exist or cannot be listed.
     """
     root = folder_of(root)
     if isinstance(root, RemotePath):
@@ -45,7 +45,7 @@ def folder_of(root: Path | RemotePath) -> Path | RemotePath:
 
 
 def remembered(memory: Path) -> dict[str, State]:
-    """The states of the last time; none where they cannot be read."""
+    """The states of the last run; empty where they cannot be read."""
     try:
         known = json.loads(read_cached(memory) or b"{}")
         return known if isinstance(known, dict) else {}
@@ -54,7 +54,7 @@ def remembered(memory: Path) -> dict[str, State]:
 
 
 def states_of(root: Path, known: dict[str, State]) -> dict[str, State]:
-    """Path below `root` to its state, sorted, of all files that ingest can see; `known`: those of the last time."""
+    """Path below `root` to its state, sorted, of all files that ingest can see; `known`: those of the last run."""
     linked: list[Path] = []
     paths = sorted(os.path.relpath(path, root) for path in visible_files(root, linked.append))
     states = {}
@@ -66,7 +66,7 @@ def states_of(root: Path, known: dict[str, State]) -> dict[str, State]:
 
 
 def state_of(root: Path, path: str, known: State | None) -> State:
-    """`known` where the file has not changed since."""
+    """State of the file `path`; its last state, `known`, if size, time and inode are unchanged, without reading it."""
     try:
         status = (root / path).lstat()
         if known and stat.S_ISREG(status.st_mode) and known[:-1] == _identity(status):

@@ -20,13 +20,13 @@ from stages.ingestion.pixel_truth import BadMask, MaskFormat, misfits, parse_mas
 from stages.ingestion.rejects import Reject
 
 LISTED = 100
-"""Bad rows of one label file that are listed one by one; the rest is one finding more."""
+"""Bad rows of one label file that are listed one by one; the rest share one finding."""
 
 ANNOTATION = re.compile(rb'"(?:shapes|objects|annotations)"\s*:\s*\[\s*\{|<(?:bndbox|polygon|robndbox)>')
-"""What begins the annotations of a JSON file, of LabelMe for example, or one of them in a Pascal VOC file."""
+"""Start of the annotations in a JSON file, such as one of LabelMe, or of one annotation in a Pascal VOC file."""
 
 NOT_LOST = ("duplicate", "below_confidence")
-"""Kinds of rows that are dropped and not lost."""
+"""Kinds of dropped rows that do not count as lost."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Sample:
     """Rows for the tables. `image` is None when the image was rejected, `truth` when there is no usable mask.
 
     `dropped`: rows of the label file that were dropped, by kind; `forms`: rows that were taken, by what they held;
-    `keypoints`: see `LabelledBox`; `truth_labels`: labels in the mask; `boxes_on_truth`: boxes with a defect of the
-    mask inside, and those of them whose class none of these defects has; `phash`: see `perceptual_hash`; `peak`: see
-    `Decoded`.
+    `keypoints`: see `LabelledBox`; `truth_labels`: labels in the mask; `boxes_on_truth`: number of boxes with a defect
+    pixel of the mask inside, and of those that have none of their own class; `phash`: see `perceptual_hash`; `peak`:
+    see `Decoded`.
     """
 
     image: dict | None
@@ -89,7 +89,7 @@ def read_sample(
         "label_status": "missing",
     }
     if image_file.split == "test" and format.polygons == "trust":
-        format = replace(format, polygons="box")  # what trains never scores
+        format = replace(format, polygons="box")  # trusted masks are for training, test images for scores
     labels = parse_labels(label_data or b"", probe.size_hw, format)
     if label_data is not None:
         image["label_status"] = "labelled" if labels.boxes or labels.bad else "empty"
@@ -119,15 +119,15 @@ def read_sample(
     ]
     if probe.restored:
         rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
-    truth, found, on_truth = None, frozenset(), (0, 0)
+    truth, truth_labels, on_truth = None, frozenset(), (0, 0)
     mask_file = beside.mask(image_file.path)
     try:
         mask_data = None if mask_file is None else read_file(beside.root, mask_file)
         if mask_data is not None:
             mask = parse_mask(mask_data, probe.size_hw, masks)
-            found = frozenset(np.unique(mask).tolist())
-            filled, wrong = misfits(mask, boxes)
-            on_truth = filled, len(wrong)
+            truth_labels = frozenset(np.unique(mask).tolist())
+            with_defect, wrong = misfits(mask, boxes)
+            on_truth = with_defect, len(wrong)
             if wrong:
                 more = f" ({len(wrong)} such boxes in this file)" if len(wrong) > 1 else ""
                 reason = f"{mask_file} has defects in this box, and none of its class {wrong[0]['class_id']}{more}"
@@ -139,7 +139,7 @@ def read_sample(
     dropped, forms = Counter(bad.kind for _, bad in labels.bad), Counter(box.form for _, box in labels.boxes)
     keypoints = Counter(box.keypoints for _, box in labels.boxes if box.keypoints)
     phash = perceptual_hash(probe.thumbnail)
-    return Sample(image, boxes, truth, rejects, dropped, forms, keypoints, found, on_truth, phash, probe.peak)
+    return Sample(image, boxes, truth, rejects, dropped, forms, keypoints, truth_labels, on_truth, phash, probe.peak)
 
 
 def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Probe:
@@ -155,7 +155,7 @@ def _probe(root: Path, image_file: ImageFile, white_level: float | None) -> Prob
 
 
 def _labels_elsewhere(beside: Counterparts, image: str, label: str) -> tuple[str | None, int]:
-    """Why an image without label file is none without defects, and how many it seems to have; else None and 0."""
+    """For an image without label file: why labels in another file are not read, and their number; else None and 0."""
     for path in beside.elsewhere(image):
         with suppress(Unreadable):
             data = read_file(beside.root, path) or b""
@@ -166,7 +166,7 @@ def _labels_elsewhere(beside: Counterparts, image: str, label: str) -> tuple[str
 
 
 def _read_labels(beside: Counterparts, path: str) -> bytes | None:
-    """Bytes of a label file, None without one. Raises Unreadable, also for a link to nothing."""
+    """Bytes of a label file, None without one. Raises Unreadable, also for a broken link."""
     data = read_file(beside.root, path, MAX_LABEL_BYTES)
     if data is None and beside.is_listed(path):
         raise Unreadable(f"{path} is a link to nothing")
