@@ -4,8 +4,8 @@
     dvc exp run -S data.trusted=trusted
 
 Reads exports of CVAT (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) and index PNGs, as files, folders or
-ZIP archives. A mask that is as it was exported is no correction and is left out. One that fits no image, or is of a
-test image, is refused in a line of its own. Nothing is overwritten: to replace an accepted mask, remove it first.
+ZIP archives. A mask that is unchanged since its export is left out. One that fits no image, or is of a test image, is
+refused with a line of its own. Nothing is overwritten: to replace an accepted mask, remove it first.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for masks that are refused.
 """

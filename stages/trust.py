@@ -2,7 +2,7 @@
 
     python -m stages.trust --tables data/tables --out data/trusted
 
-Training takes them as truth. So none may be of a test image, and one that fits no image stops the stage.
+Training takes them as truth, so none may be of a test image. A mask that is refused stops the stage.
 """
 
 from pathlib import Path

@@ -12,7 +12,7 @@ from scipy import ndimage
 Box = tuple[float, float, float, float]
 
 EDGE_TOLERANCE_PX = 0.01
-"""A pixel is touched by a box that covers more than this of its side: label files hold rounded coordinates."""
+"""A box touches a pixel if it covers more than this share of its side: label files hold rounded coordinates."""
 
 
 class Window(NamedTuple):
@@ -30,22 +30,22 @@ class Window(NamedTuple):
 
 
 def connected(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Regions of (H, W) bool `pixels`: a map of 1 to R in the order of their first pixels, 0 elsewhere, and R.
+    """Connected regions of (H, W) bool `pixels`, as (H, W) int32, and their number R.
 
-    8-connected: pixels that touch at a corner belong to the same region.
+    1 to R in the order of their first pixels, 0 elsewhere. 8-connected: pixels that touch at a corner are connected.
     """
     return ndimage.label(pixels, np.ones((3, 3)))
 
 
 def corners(row: Mapping) -> Box:
-    """The box of a row of the boxes or the candidates table."""
+    """The box of a row of the boxes table or the candidates table."""
     return row["x1"], row["y1"], row["x2"], row["y2"]
 
 
 def pixels_of_box(box_xyxy: Box, size_hw: tuple[int, int], margin: float = 0.0) -> Window:
     """The pixels that a box touches, after enlarging it by `margin` times its sides and clipping it to the image.
 
-    Never empty for a box inside the image: a box thinner than EDGE_TOLERANCE_PX has the pixel that it lies in.
+    Never empty for a box inside the image: a box thinner than EDGE_TOLERANCE_PX touches the pixel that it lies in.
     """
     x1, y1, x2, y2 = box_xyxy
     (grow_x, grow_y), (height, width) = (margin * (x2 - x1), margin * (y2 - y1)), size_hw
@@ -55,7 +55,7 @@ def pixels_of_box(box_xyxy: Box, size_hw: tuple[int, int], margin: float = 0.0) 
 
 
 def centre_line(box_xyxy: Box, place: Window) -> Window:
-    """The pixels of `place` in the row or column through a box's middle along its longer side; none where they miss."""
+    """The part of `place` in the row or column through a box's middle, along its longer side; may be empty."""
     x1, y1, x2, y2 = box_xyxy
     if x2 - x1 >= y2 - y1:
         row = int((y1 + y2) / 2)

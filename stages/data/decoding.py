@@ -28,7 +28,7 @@ STRIP_PIXELS = 1 << 20
 """Pixels of more than 8 bits that are converted at a time; bounds memory."""
 
 FLAT = 3
-"""Greatest difference, in levels of 255, between the pixels of an image that shows nothing."""
+"""Largest `Decoded.spread` of an image that shows nothing."""
 
 END_OF_JPEG = b"\xff\xd9"
 
@@ -54,14 +54,14 @@ class BadImage(ValueError):
 
 
 class TooManyPixels(BadImage):
-    """More than are allowed, by the header; nothing was decoded."""
+    """The header promises more pixels than are allowed; nothing was decoded."""
 
 
 @dataclass(frozen=True)
 class Decoded:
     """A decoded image, not yet upright. `orientation` (1 to 8): EXIF's; 1 for TIFF, which Pillow turns itself.
 
-    `white`: value that becomes 255, None for 8 bits. `restored`: a JPEG without its end marker, decoded whole.
+    `white`: value that becomes 255, None for 8 bits. `restored`: it is a JPEG without its end marker, decoded whole.
     """
 
     image: Image.Image
@@ -70,11 +70,11 @@ class Decoded:
     restored: bool
 
     def upright(self, image: Image.Image) -> Image.Image:
-        """`image`, which is this one or made from it, turned."""
+        """`image`, which is this one or made from it, turned upright."""
         return image.transpose(UPRIGHT[self.orientation]) if self.orientation in UPRIGHT else image
 
     def eight_bits(self) -> Image.Image:
-        """The image with 8 bits a sample and without a palette, in one of Pillow's modes."""
+        """The image with 8 bits per sample and without a palette, in one of Pillow's modes."""
         if self.white is None:
             return self.image.convert("RGBA") if self.image.mode == "P" else self.image
         levels = np.empty(self.image.size[::-1], np.uint8)
@@ -84,7 +84,7 @@ class Decoded:
         return Image.fromarray(levels)
 
     def spread(self) -> float:
-        """Difference between the greatest and the least level, in levels of 255, of the band where it is greatest."""
+        """Highest minus lowest level of the band where this is largest; for floats in levels of 255, else as stored."""
         if self.white is None:
             image = self.image
             plain = image if image.mode in ("L", "RGB", "CMYK", "YCbCr") else image.convert("RGB")
@@ -95,8 +95,10 @@ class Decoded:
         return spread if self.image.mode != "F" else spread / self.white * 255
 
     def peak(self) -> tuple[float, float] | None:
-        """Level that 0.1 % of the pixels exceed, as a share of white, and white; None for 8 bits. Hot pixels do not
-        count."""
+        """Level that 0.1 % of the pixels exceed, as a share of white, and white; None for 8 bits.
+
+        A percentile and not the maximum, because of hot pixels.
+        """
         if self.white is None:
             return None
         step = 1 + self.image.width * self.image.height // STRIP_PIXELS
@@ -105,15 +107,15 @@ class Decoded:
 
 
 def decode(data: bytes, white_level: float | None = None, max_pixels: int | None = None) -> Decoded:
-    """All of an image file's bytes, so that a truncated one is found; `white_level` is the data set's.
+    """Decode all bytes of an image file, so that a truncated one is found.
 
-    `max_pixels`: a lower bound than MAX_PIXELS.
+    `white_level`: `ingest.white_level` of the data set; `max_pixels`: a lower limit than MAX_PIXELS.
     Raises BadImage, and MemoryError where memory is lacking: that is never the image's fault.
     """
     if not data:
         raise BadImage("file is empty")
     try:
-        # Pillow would read 8-bit signed samples, or the first three of five bands, without a word
+        # Pillow would read 8-bit signed samples, or the first three of five bands, without an error
         if reason := _unusual_tiff(data):
             raise BadImage(reason)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -145,7 +147,7 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
         whole = data.removesuffix(END_OF_JPEG[:1])
         if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
             raise
-        # where scan data are missing the decoder takes the filling for them, and the pixels depend on it
+        # where more is missing, the decoder reads the filling as image data, and two fillings give different pixels
         filled = [Image.open(io.BytesIO(whole + filling * 64 + END_OF_JPEG)) for filling in (b"\x55", b"\xaa")]
         for one in filled:
             one.load()
@@ -162,6 +164,7 @@ def _unusual_tiff(data: bytes) -> str | None:
     stream = io.BytesIO(data)
     stream.seek(header.next)
     header.load(stream)
+    # 277 samples per pixel, 258 bits per sample, 339 sample format, 262 photometric, 284 planar, 338 extra samples
     bands, bits = header.get(277, 1), header.get(258, (1,))
     kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get((header.get(339) or (1,))[0], "undefined")
     layout = f"{bands} bands of {bits[0]} bits, {kind}"
@@ -199,7 +202,7 @@ def _white(image: Image.Image, data: bytes, white_level: float | None) -> float 
 
 def _wide_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
-        return data[24] == 16  # bits a sample, in the chunk that is always first
+        return data[24] == 16  # bits per sample, in the chunk that is always first
     return image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8
 
 
@@ -212,7 +215,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _finite_strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-    """The same with the finite values alone, as one axis."""
+    """`_strips` with only the finite values, (M,) float64."""
     return ((top, strip[np.isfinite(strip)]) for top, strip in _strips(image))
 
 

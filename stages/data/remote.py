@@ -1,7 +1,7 @@
 """A data root on object storage, such as `s3://BUCKET/FOLDER`: its objects under the interface of a Path, by fsspec.
 
 Needs `uv pip install --group cluster`. Credentials, region and endpoint are those of the storage's own client: for S3
-AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on. To be looked for, objects have to be listed; to be read not.
+AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on. Objects must be listed to be found, but not to be read.
 """
 
 import os
@@ -17,7 +17,7 @@ MARKS = ("ETag", "etag", "md5Hash", "md5", "mtime", "created")
 
 
 class RemotePath(PurePosixPath):
-    """An object, or the folder that its name implies. There is what `RemotePath.listed` holds."""
+    """An object, or a folder that names of objects imply. What exists is known from `RemotePath.listed` alone."""
 
     listed: "Listing | None" = None
 
@@ -46,13 +46,13 @@ class RemotePath(PurePosixPath):
         return (self / name for name in sorted(self.listed.folders[self]))
 
     def walk(self) -> Iterator["RemotePath"]:
-        """All objects below, without those whose name, or a folder of it, starts with a dot."""
+        """All objects below, except hidden ones: with a name, or a folder in it, that starts with a dot."""
         for path in self.iterdir():
             if not path.name.startswith("."):
                 yield from path.walk() if path.is_dir() else (path,)
 
     def size(self) -> int | None:
-        """In bytes; None where no objects are listed. Raises FileNotFoundError."""
+        """Size in bytes; None where no objects are listed. Raises FileNotFoundError."""
         if self.listed is None:
             return None
         if not self.is_file():
@@ -60,15 +60,15 @@ class RemotePath(PurePosixPath):
         return self.listed.sizes[self]
 
     def read(self) -> bytes:
-        """Raises FileNotFoundError, and UserError when the storage does not answer."""
+        """Content of the object. Raises FileNotFoundError, and UserError when the storage does not answer."""
         return self._do("cat_file")
 
     def upload(self, file: Path) -> None:
-        """Copy a local file here; complete or absent. Raises UserError."""
+        """Copy a local file here; the object is complete or absent. Raises UserError."""
         self._put("put_file", str(file))
 
     def write(self, content: bytes) -> None:
-        """Complete or absent. Raises UserError."""
+        """Write the object; it is complete or absent. Raises UserError."""
         self._put("pipe", value=content)
 
     def download(self, file: Path) -> None:
@@ -99,7 +99,7 @@ class RemotePath(PurePosixPath):
 
 
 class Listing:
-    """What is below a root: sizes of objects in bytes, by path, and names in folders."""
+    """What is below a root: `sizes` of objects in bytes, by path, and names of what is in each of the `folders`."""
 
     def __init__(self, root: RemotePath, sizes: Mapping[str, int]) -> None:
         """`sizes` by path relative to `root`."""
@@ -121,7 +121,7 @@ def data_root(text: str) -> Path | RemotePath:
 
 
 def readers(root: Path | RemotePath) -> int | None:
-    """How many files of `root` are read at once: one per core, and more of a storage, which answers late and many."""
+    """How many files of `root` to read at once: one per core; more from a storage, whose answers take longer."""
     return 32 if isinstance(root, RemotePath) else os.cpu_count()
 
 
@@ -147,7 +147,7 @@ def list_objects(root: RemotePath) -> dict[str, tuple[int, str]]:
 
 
 def no_answer(path: RemotePath, error: Exception) -> UserError:
-    """The one line for whatever a storage's client raises."""
+    """A UserError of one line for whatever a storage's client raises."""
     if isinstance(error, ImportError):
         return UserError(f"{path}: this storage needs a package more: uv pip install --group cluster ({error})")
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]

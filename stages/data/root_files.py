@@ -1,6 +1,6 @@
 """Files below a data root, which may come from anyone: which paths are inside, what is opened, how much is read.
 
-Whoever opens a file of a data set does it here: ingest, the fingerprint of the root, and stages that read images.
+All files of a data set are opened here: by ingest, by the fingerprint of the root, and by stages that read images.
 """
 
 import configparser
@@ -27,7 +27,7 @@ _CAMERAS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".raf", ".ra
 _PHOTOS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl")
 _GRAPHICS = (".dcm", ".exr", ".hdr", ".pgm", ".ppm", ".psd", ".svg", ".tga")
 UNREAD_SUFFIXES = (*_CAMERAS, *_PHOTOS, *_GRAPHICS)
-"""Suffixes of images that are not read: they are named and counted as lost, so that nobody believes they are used."""
+"""Suffixes of images that are not read; they are reported as lost, so that nobody believes they are used."""
 
 
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -35,7 +35,7 @@ UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Unreadable(ValueError):
-    """A file that is there and must not or cannot be read; the message is the reason, without absolute paths."""
+    """A file that exists but must not or cannot be read; the message is the reason, without absolute paths."""
 
 
 def inside(root: Path, path: str) -> Path:
@@ -77,14 +77,14 @@ def dvc_cache() -> Path | None:
 def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
     """`path` below `root`, opened for reading. Raises FileNotFoundError or Unreadable.
 
-    Refused are paths that lead out of the root, all but regular files (opening a pipe would block for ever), and files
+    Refuses paths that lead out of the root, anything but regular files (opening a pipe would block forever), and files
     of more than `limit` bytes.
     """
     try:
         target = inside(root, path)
         if isinstance(target, RemotePath):
             return _open_object(target, path, limit)
-        # what is opened is what is checked; non-blocking, so that a pipe can be opened and refused
+        # opened first, then checked, so it cannot be replaced in between; non-blocking, so that a pipe can be refused
         handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
@@ -109,7 +109,7 @@ def open_file(root: Path, path: str, limit: int = MAX_BYTES) -> BinaryIO:
 
 
 def _open_object(target: RemotePath, path: str, limit: int) -> BinaryIO:
-    """The same for an object, read as a whole."""
+    """`open_file` for an object, which is read as a whole."""
     data = b"" if (size := target.size() or 0) > limit else target.read()
     if (size := max(size, len(data))) > limit:
         raise Unreadable(f"{path} has {size:,} bytes, allowed are {limit:,}")

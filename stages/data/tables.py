@@ -34,8 +34,8 @@ ROWS_AT_ONCE = 64
 
 
 def columns(nullable: Container[str] = (), /, **described: tuple[pa.DataType, str]) -> list[pa.Field]:
-    """Columns from (type, meaning), which is stored in the file as the field's `description`; without nulls but in
-    `nullable`."""
+    """Columns from name=(type, meaning); the meaning is stored in the file as the field's `description`. Only those in
+    `nullable` may hold nulls."""
     return [pa.field(name, kind, name in nullable, {"description": text}) for name, (kind, text) in described.items()]
 
 
@@ -106,7 +106,7 @@ TRUTH = pa.schema(
 class Dataset:
     """`root`: folder of the images, as given by `data.root`, or its URL. `names`: of the classes; class id = index.
 
-    `white_level`: what becomes 255 in images of more than 8 bits; None: what their type says, see data/decoding.py.
+    `white_level`: the value that becomes 255 in images of more than 8 bits; None: by their type, see data/decoding.py.
     """
 
     root: Path | RemotePath
@@ -139,7 +139,7 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 
 def append(writer: pq.ParquetWriter, rows: list[dict]) -> None:
-    """Add `rows` to an open table as one row group; none for no rows, which Hugging Face `datasets` cannot read."""
+    """Add `rows` to an open table as one row group, unless empty: Hugging Face `datasets` cannot read such a group."""
     if rows:
         writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
 
@@ -165,7 +165,7 @@ def stream_rows(path: Path, schema: pa.Schema, made_by: str, columns: list[str] 
 def stream_tables(
     path: Path, schema: pa.Schema, made_by: str, rows: int, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The same as tables of `rows` rows each, the last one perhaps shorter; none where there is no row."""
+    """`stream_rows` in tables of `rows` rows each, the last one perhaps shorter; none where there is no row."""
     with _opened(path, schema, made_by) as file:
         for batch in file.iter_batches(rows, columns=columns):
             yield pa.Table.from_batches([batch])

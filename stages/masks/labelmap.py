@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
 
 
 def candidate_rows(boxes: Sequence[dict], found: Sequence[dict], candidate: str) -> list[dict]:
-    """Rows of the candidates table: five of `found` for each row of the boxes table, in order, one of them chosen."""
+    """Rows of the candidates table: for each row of the boxes table the next five of `found`, one chosen (`choose`)."""
     rows = []
     for number, box in enumerate(boxes):
         five = found[number * CANDIDATES_PER_BOX : (number + 1) * CANDIDATES_PER_BOX]
@@ -37,7 +37,7 @@ def candidate_rows(boxes: Sequence[dict], found: Sequence[dict], candidate: str)
 
 
 def box_columns(box: dict) -> dict:
-    """What the boxes and the candidates table have in common."""
+    """The values that the candidates table takes from a row of the boxes table."""
     return {key: box[key] for key in ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")}
 
 
@@ -51,8 +51,8 @@ def choose(predicted_iou: Sequence[float], candidate: str) -> int:
 def mask_row(image: dict, candidates: Sequence[dict], clip_margin: float | None, drawn: Collection[str] = ()) -> dict:
     """The row of the masks table for a row of the images table and the rows of its candidates.
 
-    A person drew the masks of the box ids `drawn`: they are not clipped, lie above all others, and are trusted, like
-    the rest of their boxes where no other box may label it.
+    `drawn`: ids of boxes whose masks a person drew. These masks are not clipped, lie above all others, and are trusted;
+    so is the background in their boxes, except where another box may label it.
     """
     size_hw, margins = (image["height"], image["width"]), {False: clip_margin, True: None}
     chosen = {by_hand: [] for by_hand in margins}
@@ -80,7 +80,7 @@ def row_of(image: dict, labels: np.ndarray, candidates: Sequence[dict], trusted:
 
 
 def draw_label_map(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_margin: float | None) -> np.ndarray:
-    """(H, W) uint8 label map of the chosen masks: 0 = background, class id + 1. Rules: see above."""
+    """(H, W) uint8 label map of the chosen masks: 0 = background, class id + 1. Rules: see the head of this file."""
 
     def part(index: int) -> tuple[Window, np.ndarray]:
         code, _, box_xyxy = chosen[index]
@@ -93,7 +93,7 @@ def draw_label_map(chosen: Sequence[Chosen], size_hw: tuple[int, int], clip_marg
 
 
 def fill_boxes(class_ids: Sequence[int], boxes_xyxy: Sequence[Box], size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 label map in which every box is filled, under the same overlap rule: the yardstick for masks."""
+    """(H, W) uint8 label map in which every box is filled, under the same overlap rule: the baseline for masks."""
 
     def part(index: int) -> tuple[Window, np.ndarray]:
         window = pixels_of_box(boxes_xyxy[index], size_hw)

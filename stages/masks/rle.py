@@ -39,8 +39,8 @@ def area(code: bytes, size_hw: tuple[int, int]) -> int:
 def decode_part(code: bytes, size_hw: tuple[int, int], part: Window) -> np.ndarray:
     """(h, w) bool: `decode(code, size_hw)` in the window `part` of the image.
 
-    Time and memory grow with the part's width and with the runs, not with the image: what lies in hundreds of
-    small boxes of a large image is read without decoding all of it for each.
+    Time and memory grow with the part's width and with the runs, not with the image: hundreds of small boxes of a
+    large image are read without decoding the whole image for each.
     """
     height, width = size_hw[0], part.x2 - part.x1
     edges = (np.cumsum(counts_of(code)) - part.x1 * height).clip(0, width * height)
@@ -52,8 +52,9 @@ def decode_part(code: bytes, size_hw: tuple[int, int], part: Window) -> np.ndarr
 def counts_of(code: bytes) -> np.ndarray:
     """Lengths of the runs down the columns, background first, in int64.
 
-    As pycocotools' `rleFrString` reads them: 5 bits a character, the lowest first, a sixth that says that more follow,
-    the sign of the last; from the fourth run on what is coded is the difference to the run before the last.
+    As pycocotools' `rleFrString` reads them: each character has 5 bits of a number, the lowest first, and a sixth that
+    says that more follow; the highest bit is the sign. From the fourth run on, the number is the run's length minus
+    that of the run two before it.
     """
     digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     last = digits & 32 == 0

@@ -28,7 +28,7 @@ _SHOW_AS_IMAGE = {b"huggingface": json.dumps({"info": {"features": {"label_map":
 MASKS = pa.schema(
     [
         *(IMAGES.field(name) for name in IMAGES.names if name != "split"),
-        # label_map: nullable, never null, for `datasets` shows a column as an image only if its field equals its own
+        # label_map is never null, but nullable: `datasets` shows a column as an image only if its field is declared so
         *columns(
             {"label_map", "trusted"},
             n_boxes=(pa.int32(), "boxes of the image"),
@@ -78,7 +78,7 @@ INDEX = "shards.json"
 
 
 class Shard(NamedTuple):
-    """An entry of shards.json. `sha256`: of the file in each folder."""
+    """An entry of shards.json. `rows`: images; `sha256`: of the shard's file in each of the two folders, by folder."""
 
     index: int
     rows: int
@@ -91,7 +91,7 @@ def shard_path(folder: Path, kind: str, index: int) -> Path:
 
 
 def write_index(folder: Path, shards: Iterable[Shard]) -> None:
-    """Say which shards a split has; written when all their files are there."""
+    """Write which shards a split has; to be called when all their files are there."""
     write_json(folder / INDEX, [shard._asdict() for shard in sorted(shards)])
 
 
@@ -108,7 +108,7 @@ def shard_indices(folder: Path) -> list[int]:
 
 
 def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
-    """Masks and candidates of one shard."""
+    """Masks and candidates of one shard. Raises UserError like `read_table`."""
     return (
         read_table(shard_path(folder, LABEL_MAPS, index), MASKS, "rasterize"),
         read_table(shard_path(folder, CANDIDATE_ROWS, index), CANDIDATES, "rasterize"),
@@ -116,9 +116,9 @@ def read_shard(folder: Path, index: int) -> tuple[pa.Table, pa.Table]:
 
 
 def apart(labels: np.ndarray, trusted: bytes | None) -> dict[bool, np.ndarray]:
-    """(H, W) uint8 labels of an image as those that a person drew (True) and the others, each ignored elsewhere.
+    """The (H, W) uint8 labels of an image that a person drew (True) and the others (False), each 255 elsewhere.
 
-    `trusted`: of its row of MASKS.
+    `trusted`: that column of its row of MASKS; where it is None, the result has only False.
     """
     if trusted is None:
         return {False: labels}

@@ -30,7 +30,7 @@ class AcceptedMasks:
         self.folder, self.provenance = folder, read_provenance(folder)
 
     def take(self, found: Correction, image_sha256: str, exported: bytes | None) -> Outcome | Refused:
-        """Write a mask that differs from the one `exported` (PNG) and is the first of its image."""
+        """Write a mask, unless it equals `exported` (PNG of the pseudo-mask, or None) or its image has another mask."""
         if exported is not None and found.unchanged(decode_label_map(exported)):
             return "no correction"
         png = encode_label_map(found.label_map)
@@ -49,7 +49,7 @@ class AcceptedMasks:
         return "accepted"
 
     def save(self) -> None:
-        """Write where the masks came from, without those that have been removed; nothing where none was accepted."""
+        """Write provenance.csv, without masks that have been removed; nothing where none was accepted."""
         if not self.provenance:
             return
         rows = sorted(self.provenance.values(), key=lambda row: row["path"])
@@ -61,7 +61,7 @@ class AcceptedMasks:
 
 
 def read_provenance(folder: Path) -> dict[str, dict]:
-    """Path of an image to its row of PROVENANCE, empty cells as None; nothing for a folder or file without one."""
+    """Path of an image to its row of PROVENANCE, empty cells as None; empty without such a file. Raises UserError."""
     file = folder / PROVENANCE
     if not file.is_file():
         return {}
@@ -73,5 +73,5 @@ def read_provenance(folder: Path) -> dict[str, dict]:
 
 
 def _plain(cell: str | None) -> str | None:
-    """A cell as it was before `write_csv` kept spreadsheets from running it; None where it is empty."""
+    """A cell without the apostrophe that `write_csv` adds against formulas; None where it is empty."""
     return (cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell) if cell else None

@@ -25,7 +25,7 @@ class Admission:
         self.truth = _truth_of(root, [row["path"] for row in rows]) if isinstance(root, Path) else set()
 
     def read(self, path: Path) -> Iterator[Correction | Refused]:
-        """The label maps in `path`, in any format; refused is what fits no image, or must not be trained on."""
+        """The label maps in `path`, in any format; Refused for those that fit no image or must not be trained on."""
         for found in read_corrections(path, self.known, self.names):
             if isinstance(found, Correction) and (reason := self._why_not(found)):
                 found = Refused(found.path, reason, found.source)
@@ -45,7 +45,7 @@ class Admission:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """What all names and links of a file have in common; None where there is none, as inside of an archive."""
+    """Device and inode, equal for all names and links of a file; None where there is no file, as in an archive."""
     try:
         status = path.stat()
     except OSError:
@@ -54,7 +54,7 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 
 def _truth_of(root: Path, images: Sequence[str]) -> set[tuple[int, int]]:
-    """The files that are pixel truth of the images, by `_file`: wherever a YAML file of the root lets masks lie."""
+    """`_file` of all masks that are pixel truth of the images, in `masks` or a masks_dir of the root's YAML files."""
     beside, folders = Counterparts(root), {"masks"}
     for config in (*root.glob("*.yaml"), *root.glob("*.yml")):
         with suppress(UserError):

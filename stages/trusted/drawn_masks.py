@@ -1,9 +1,9 @@
 """Masks that people drew, which training takes as truth: their table, and what becomes of them in the pseudo-masks.
 
 A whole image: its label map replaces the pseudo-mask, and each 8-connected region of a class becomes a box with that
-region as every candidate and all scores 1, so that methods that learn by boxes need no other case; the image's own
-boxes are left out. A single box, from a row of polygon corners: the same for this box, and the pixels of the box that
-no other box may label are known too.
+region as every candidate and all scores 1, so that methods that learn from boxes need no special case; the image's own
+boxes are left out. A single box, from a row of polygon corners: the same for this box, and the background in the box is
+trusted too, except where another box may label it.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ TRUSTED = pa.schema(
         pa.field("replaces", pa.string()),
     ]
 )
-"""One row per image. `label_png`: as in MASKS, 255 where nobody knows. `source`: the file it was read from, or for an
-accepted mask that which it was accepted from; `exported_at`: when, as that file says it; `replaces`: SHA-256 of the
-pseudo-mask that it was drawn on."""
+"""One row per image. `label_png`: label map as in MASKS, 255 = unknown. `source`: the file that the mask was read from
+or, if it was accepted, had been accepted from; `exported_at`: when that file was exported, if it says so; `replaces`:
+SHA-256 of the pseudo-mask that it was drawn on."""
 
 
 def read_trusted(path: Path) -> dict[str, bytes]:
@@ -55,7 +55,7 @@ def trusted_rows(image: dict, png: bytes) -> tuple[dict, list[dict]]:
 
 
 def with_drawn(boxes: Sequence[dict], found: Sequence[dict], size_hw: tuple[int, int], candidate: str) -> list[dict]:
-    """`candidate_rows` of an image of `size_hw` whose boxes may have a mask that a person drew; `found` lacks those."""
+    """`candidate_rows` of an image of `size_hw` where a person drew the masks of some boxes, which `found` lacks."""
     rows, found = [], iter(found)
     for box in boxes:
         if box["mask"] is None:
