@@ -4,7 +4,7 @@
         --metrics metrics/rasterize.json
 
 A stage of its own, so that truth cannot influence the masks and a correction of the truth never reruns SAM. Images of
-which a person drew labels for training are left out: these are not the teacher's.
+which a person drew labels for training are left out: their masks are not the teacher's.
 """
 
 from itertools import groupby
@@ -22,7 +22,7 @@ from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_d
 from stages.masks.shards import read_shard, shard_indices
 
 BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area_in_box", "mean_prob_in"]
-"""Columns of the candidates table that tell a fallback."""
+"""Columns of the candidates table that `fallback` and its caller need."""
 
 
 def main(tables: Tables, masks: Masks, truth: Truth, metrics: Metrics) -> None:

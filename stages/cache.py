@@ -19,7 +19,7 @@ DAY, GB = 24 * 3600, 10**9
 
 
 def main(
-    older_than: Annotated[float | None, typer.Option(min=0, help="Remove what was not used for so many days.")] = None,
+    older_than: Annotated[float | None, typer.Option(min=0, help="Remove what was unused for this many days.")] = None,
     larger_than: Annotated[
         float | None, typer.Option(min=0, help="Remove what was used longest ago until at most this many GB are left.")
     ] = None,
@@ -45,7 +45,7 @@ def main(
 
 
 def describe(folder: Path, entries: list[Path], now: float) -> None:
-    """Print one line on one subfolder; `entries` by time of last use."""
+    """Print one line on one subfolder; `entries`: its files, the longest unused first; `now`: seconds, as time.time."""
     size = sum(path.stat().st_size for path in entries)
     age = f", not used for up to {(now - entries[0].stat().st_mtime) / DAY:.1f} days" if entries else ""
     typer.echo(f"  {folder.name}: {len(entries)} entries, {size / GB:.3f} GB{age}")

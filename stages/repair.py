@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def mend_lock(project: Path, name: str) -> list[str]:
-    """Replace one of LOCKS that is not whole; what was done, in words."""
+    """Restore or remove one of LOCKS if it is not whole; returns lines that say what was done."""
     path = project / name
     if not path.exists() or whole(path.read_bytes()):
         return []
@@ -67,7 +67,7 @@ def whole(data: bytes) -> bool:
 
 
 def mend_rwlock(folder: Path) -> list[str]:
-    """Remove an rwlock that is not JSON, while no DVC process writes it; what was done, in words."""
+    """Remove an rwlock that is not JSON, while no DVC process writes it; returns lines that say what was done."""
     path, guard = folder / "rwlock", folder / "rwlock.lock"
     if not path.exists():
         return []
@@ -92,7 +92,7 @@ def remove_other_runs(project: Path) -> list[str]:
 
 
 def leftovers(project: Path) -> list[str]:
-    """What a killed `dvc exp run` may have left, with the command that leads back. Changes nothing."""
+    """Lines on what a killed `dvc exp run` may have left, with the command that leads back. Changes nothing."""
     lines = []
     if git(project, "rev-parse", "HEAD") and git(project, "symbolic-ref", "--quiet", "HEAD") is None:
         lines.append("git is on no branch, perhaps by a killed `dvc exp run`: `git switch BRANCH` leads back")

@@ -20,7 +20,7 @@ from stages.masks.shards import SCORES
 from stages.metrics.scores import confusion, defined, scores
 
 FALLBACKS = ("no_candidate", "empty", "low_probability", "whole_box", "off_centre")
-"""What may have become of a box: see `fallback`."""
+"""Ways in which the mask of a box can have failed: see `fallback`."""
 
 PIXELWISE = ("iou_bin", "recall_bin", "precision_bin", "miou_anom")
 
@@ -56,10 +56,9 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
     """Which of FALLBACKS holds for a box, the first that does; needs no truth.
 
     `candidates`: its rows in the candidates table; `size_hw`: of its image. `no_candidate`: none has a pixel in the
-    box. `empty`: the chosen one has none. `low_probability`: its pixels have one of at most 0.5 in the mean, since
-    the refined mask takes lower odds to span its box (stages/teacher/refinement.py). `whole_box`: the
-    mask fills its box. `off_centre`: it has no pixel on the box's centre line, so that `parts: centre` keeps all of its
-    parts.
+    box. `empty`: the chosen one has none. `low_probability`: the mean probability of its pixels is at most 0.5, since
+    a refined mask may take less probable pixels to span its box (stages/teacher/refinement.py). `whole_box`: the mask
+    fills its box. `off_centre`: it has no pixel on the box's centre line, so that `parts: centre` keeps all its parts.
     """
     if not any(row["area_in_box"] for row in candidates):
         return "no_candidate"
@@ -76,7 +75,7 @@ def fallback(candidates: Sequence[dict], size_hw: tuple[int, int]) -> str | None
 
 
 def pixel_counts(labels: np.ndarray, boxes: Sequence[BoxQuality], truth: np.ndarray, classes: int) -> np.ndarray:
-    """Confusion counts of the label map, and of the image's boxes filled, with truth: (2, K+1, K+1), rows truth."""
+    """Confusion counts with truth of the label map, and of the image's filled boxes: (2, K+1, K+1), rows truth."""
     filled = fill_boxes([box.class_id for box in boxes], [box.box_xyxy for box in boxes], truth.shape)
     return np.stack([confusion(truth, labels, classes), confusion(truth, filled, classes)])
 
@@ -105,7 +104,7 @@ def _means(boxes: Sequence[BoxQuality]) -> dict[str, object]:
 
 
 def rank_correlation(boxes: Sequence[BoxQuality], score: str) -> float | None:
-    """Spearman's, of one of SCORES with the true IoU, over the boxes with truth; undefined where one is constant."""
+    """Spearman's, of one of SCORES with the true IoU; None for fewer than 3 boxes with truth, or if one is constant."""
     pairs = np.array([(box.scores[score], box.mask_iou) for box in boxes if not np.isnan(box.mask_iou)]).reshape(-1, 2)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return None

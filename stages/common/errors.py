@@ -17,7 +17,7 @@ from stages.common.workdir import keep_lock
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 SOME_LEFT_OUT = 3
-"""Exit status of a command that is done, except for what it has refused or skipped in a line each."""
+"""Exit status of a command that has refused or skipped some inputs, with a line for each, and done the rest."""
 
 
 class UserError(Exception):
@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Like KeyboardInterrupt no Exception, so that `except Exception` does not catch it.
+    """Ctrl-C or SIGTERM. A BaseException, like KeyboardInterrupt, so that `except Exception` does not catch it.
 
     `status`: exit status of the process, 128 + signal number.
     """
@@ -68,7 +68,7 @@ def run(command: Callable[..., None]) -> None:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether it says so; PyTorch raises a RuntimeError for it."""
+    """Whether `error` means that memory is lacking; PyTorch raises a RuntimeError for that."""
     return isinstance(error, MemoryError) or any(
         words in str(error).lower() for words in ("out of memory", "allocate memory")
     )
@@ -78,7 +78,7 @@ def lacks_memory(error: Exception) -> bool:
 def held(arrived: list[int] | None = None) -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM to the end of the block, for changes that belong together. Main thread only.
 
-    `arrived` is given the numbers of those that come meanwhile.
+    The numbers of those that come meanwhile are appended to `arrived`; the first is raised again at the end.
     """
     arrived = [] if arrived is None else arrived
     before = {number: signal.signal(number, lambda got, _: arrived.append(got)) for number in STOPPING}

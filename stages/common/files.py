@@ -29,7 +29,7 @@ _swept: set[Path] = set()
 """Folders in which this process has removed what killed processes left."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a cell that spreadsheets run."""
+"""First characters of a cell that spreadsheets run as a formula."""
 
 
 def sha256_file(path: Path) -> str:
@@ -55,7 +55,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield part
         mode = stat.S_IMODE(part.stat().st_mode)
         for file in part.rglob("*"):
-            # some writers (safetensors) make private files; a file with other names too is not ours alone
+            # some writers (safetensors) make private files; a file with other hard links is not ours alone
             if file.is_dir() or file.stat().st_nlink == 1:
                 file.chmod(mode if file.is_dir() else mode & 0o666)
         if not path.exists():
@@ -103,7 +103,7 @@ def _part(path: Path, folder: bool) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files of killed processes in `folder`; once per process, for folders hold very many files.
+    """Remove temporary files of killed processes in `folder`; once per process, as a folder may hold very many files.
 
     Those of running processes are locked and stay.
     """
@@ -128,7 +128,7 @@ def _remove(part: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name where the file system allows it, else a copy; folders are made."""
+    """Hard-link `source` as `target` where the file system allows it, else copy it; its folders are made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -137,14 +137,14 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file, for folders that are complete or absent themselves; its folders are made."""
+    """Write a file in place, for use inside `new_folder`; its folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.writelines(parts)
 
 
 def remove_others(folder: Path, names: Container[str]) -> list[Path]:
-    """Remove the visible folders in `folder` that are called otherwise than `names`; which these were."""
+    """Remove the visible folders in `folder` whose names are not in `names`, and return their paths."""
     others = [path for path in sorted(folder.glob("[!.]*/")) if path.name not in names]
     for path in others:
         shutil.rmtree(path)
@@ -159,7 +159,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_weights(folder: Path, weights: Mapping[str, "Tensor"], config: BaseModel) -> None:
     """Write contiguous `weights` as model.safetensors and `config` as config.json, whole or not at all."""
-    from safetensors.torch import save_file  # here, for it needs PyTorch, which a machine that predicts may lack
+    from safetensors.torch import save_file  # here: it needs PyTorch, which a machine that predicts may lack
 
     with new_folder(folder) as part:
         save_file(dict(weights), part / "model.safetensors")
@@ -173,7 +173,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A header and `rows` as CSV: LF, quotes only where needed, None as an empty field, `unexecuted` texts."""
+    """A header and `rows` as CSV: LF, quotes only where needed, None as an empty field, texts as `unexecuted`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -182,5 +182,5 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def unexecuted(value: object) -> object:
-    """`value`; a text that a spreadsheet would run as a formula gets an apostrophe in front, which it does not show."""
+    """`value`; a text that spreadsheets would run as a formula gets an apostrophe in front, which they do not show."""
     return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value

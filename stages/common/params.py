@@ -1,6 +1,6 @@
 """Sections of params.yaml, checked before any work, and JSON files between stages, read with their checksum.
 
-An unknown key, a wrong type, an invalid value or a damaged file is one line.
+An unknown key, a wrong type, an invalid value or a damaged file is an error of one line.
 """
 
 import json
@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 DIGESTS = "sha256.json"
-"""Lies beside the weights that the weights stage has written."""
+"""The file that seals a folder: see `write_digests`."""
 
 S = TypeVar("S", bound=Section)
 
@@ -63,9 +63,9 @@ def load_params(model: type[S], path: Path, whole: bool = False) -> S:
 
 
 def parse(model: type[S], values: object, where: str, section: str | None = None) -> S:
-    """Check `values` against `model`, those of `section` where it is given.
+    """Check `values` against `model`.
 
-    Raises UserError that starts with `where` and the dotted key.
+    Raises UserError that starts with `where` and the dotted key, which `section` precedes where it is given.
     """
     try:
         return model.model_validate(values)
@@ -74,18 +74,18 @@ def parse(model: type[S], values: object, where: str, section: str | None = None
 
 
 def write_sealed(path: Path, value: dict) -> None:
-    """Write `value` as JSON with `checksum`, that of all the rest, so that a flipped byte is never silent."""
+    """Write `value` as JSON with a `checksum` of all its other keys, so that a flipped byte is never silent."""
     write_json(path, sealed(value))
 
 
 def sealed(value: dict) -> dict:
-    """`value` as JSON holds it, and its `checksum`."""
+    """`value` as it is after a round trip through JSON, with its `checksum`."""
     plain = json.loads(json.dumps(value, allow_nan=False))
     return plain | {"checksum": fingerprint(plain)}
 
 
 def read_sealed(path: Path, again: str) -> dict:
-    """What `write_sealed` was given. Raises UserError, which ends with `again`, what to do, when it is not that."""
+    """What `write_sealed` was given. Raises UserError, which ends with `again` (what to do), for anything else."""
     values = read_json(path, again)
     if values.pop("checksum", None) != fingerprint(values):
         raise UserError(f"{path}: damaged, or of an older version: its checksum does not fit; {again}")
@@ -100,9 +100,9 @@ def write_digests(folder: Path) -> None:
 
 
 def check_digests(folder: Path, again: str) -> None:
-    """Raises UserError, which ends with `again`, where a file of a folder is not that which `write_digests` saw.
+    """Raises UserError, which ends with `again`, where a file is not as it was when `write_digests` saw it.
 
-    A folder that is not sealed, such as one of a user, passes.
+    A folder that is not sealed, such as a user's own, passes.
     """
     if (folder / DIGESTS).exists():
         for name, digest in read_sealed(folder / DIGESTS, again).items():

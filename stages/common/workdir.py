@@ -1,4 +1,4 @@
-"""The work folder: checkpoints and cached results of killed runs, under keys of everything that they depend on.
+"""The work folder: checkpoints and cached results of killed runs, by hashes of everything that they depend on.
 
 It is `.dvc/tmp/boxes2pixels` in the project: outside of every stage's outputs, which DVC deletes before it runs a
 stage; ignored by git and DVC; not touched by `dvc gc`; safe to delete while nothing runs. DVC passes the root of the
@@ -20,7 +20,7 @@ CODE = Path(__file__).parents[2]
 
 
 def project_folder(*folders: Path) -> Path | None:
-    """The first of `folders` that is a DVC project; by default of the current one and those above it."""
+    """The first of `folders` that is a DVC project, or None; by default the current folder and those above it."""
     here = Path.cwd()
     return next((folder for folder in folders or (here, *here.parents) if (folder / ".dvc").is_dir()), None)
 
@@ -42,7 +42,7 @@ def files_fingerprint(paths: Iterable[Path]) -> str:
 
 
 def code_fingerprint(modules: Iterable[ModuleType] | None = None) -> str:
-    """Hex SHA-256 over the sources of `modules`; by default of all of this project's that the process has loaded."""
+    """Hex SHA-256 over the sources of `modules`; by default of those of this project that are loaded."""
     loaded = list(sys.modules.values()) if modules is None else modules
     files = {Path(file).resolve() for module in loaded if (file := getattr(module, "__file__", None))}
     ours = sorted(file for file in files if file.is_relative_to(CODE / "stages"))
@@ -70,7 +70,7 @@ def read_cached(path: Path) -> bytes | None:
 def keep_lock() -> None:
     """Keep a copy of dvc.lock, which DVC writes in place and a kill leaves half-written; `stages.repair` restores it.
 
-    Whenever DVC starts a stage the file is whole. In an experiment with `--temp` it is another's, and not kept.
+    Whenever DVC starts a stage the file is whole. In an experiment with `--temp` it is that of a copy, and not kept.
     """
     lock, kept = Path("dvc.lock"), work_folder() / "dvc.lock"
     if not (os.environ.get("DVC_STAGE") and lock.is_file() and Path.cwd() == Path(os.environ["DVC_ROOT"]).resolve()):

@@ -21,12 +21,12 @@ def device_of(name: str) -> torch.device:
 
 
 def model_of(device: torch.device) -> str:
-    """The GPU's model, because another one gives other last bits; on a CPU `cpu`."""
+    """Name of the GPU's model, or `cpu`: for keys of results, whose last bits differ from model to model."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def make_deterministic() -> None:
-    """Same machine, same versions, same bytes. On a GPU torch warns of backward passes that cannot be."""
+    """Make the same machine and versions give the same bytes. On a GPU, torch warns of operations that cannot do so."""
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # filling new memory only helps to find reads of uninitialised memory, and slows training down
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -49,10 +49,10 @@ class InFloat32:
 
 
 def prefer_fast_kernels(network: nn.Module, device: torch.device) -> None:
-    """On a CPU that trains in bfloat16, go round two of PyTorch's kernels that are slower there than the alternative.
+    """On a CPU that trains in bfloat16, avoid two of PyTorch's kernels whose backward passes are slow in that type.
 
-    timm's attention becomes two matrix products and a softmax, as the fused one's backward is slow in bfloat16 alone;
-    so is that of a convolution with one filter per channel, which multiplies in float32. On other devices all stays.
+    timm's attention becomes two matrix products and a softmax instead of the fused kernel; a convolution with one
+    filter per channel multiplies in float32. On other devices nothing changes.
     """
     if device.type != "cpu" or not multiplies_in_bf16(device):
         return

@@ -102,6 +102,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _with_bounds(key: str) -> set[str]:
+    """The keys of a score and of its confidence interval."""
     return {key, f"{key}_low", f"{key}_high"}
 
 
