@@ -1,10 +1,10 @@
-"""Time and memory of the list to check, and of taking corrections back, against the number of images.
+"""Time and memory of `stages.review` and of `stages.accept`, against the number of images.
 
     python -m benchmarks.correcting 2000 13000 --out correcting
 
-The images and tiny networks of benchmarks/growth.py. `stages.review --first 100`; then 1,000 images in each format, all
-of which `stages.accept` gets: it compares them with label maps that were made of other candidates. Writes OUT.md. Peak
-memory is that of the command's own process.
+Images and tiny networks are those of benchmarks/growth.py. `stages.review` writes the first 100 images, then 1,000 in
+each format; `stages.accept` takes each thousand back, and compares it with label maps made from other candidates.
+Writes OUT.md. Peak memory is that of the command's own process.
 """
 
 import json

@@ -29,7 +29,7 @@ def rows(student: Student, rounds: int, device: str = "cuda", compiled: bool = F
     card = torch.cuda.get_device_name() if device == "cuda" else device
     for batch in BATCHES:
         images = torch.rand(batch, 3, size, size, device=device)
-        if compiled:  # for each batch size by itself, or the second one would be compiled for any
+        if compiled:  # anew per batch size: the second would be compiled for any size
             network = torch.compile(forward, mode="max-autotune")
             calls = {"compiled, bfloat16": eager(network, images, torch.bfloat16)}
         else:
@@ -60,7 +60,7 @@ def eager(network: Callable, images: Tensor, dtype: torch.dtype) -> Callable[[],
 def graph(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """`call` recorded as a CUDA graph: its kernels without Python and without launching each."""
     beside = torch.cuda.Stream()
-    with torch.cuda.stream(beside):  # what is set up in first calls must not be recorded
+    with torch.cuda.stream(beside):  # the first calls set things up, which must not be recorded
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(beside)

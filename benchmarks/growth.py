@@ -41,7 +41,7 @@ _, status, usage = os.wait4(process.pid, 0)
 print(json.dumps([usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
 sys.exit(os.waitstatus_to_exitcode(status) != 0)
 """
-"""Starts a command from a small process: its peak memory begins with that of the one which starts it."""
+"""Starts a command from a small process, because a process inherits the peak memory of the one that starts it."""
 
 
 def write_images(root: Path, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Aimed kills of a whole `dvc repro`: each must be mended without a person, and end at the same bytes.
+"""Kills `dvc repro` at aimed moments: each kill must be repaired without a person, and lead to the same bytes.
 
     python -m benchmarks.kills --count 60
 
@@ -29,7 +29,7 @@ AIMS = ("dvc.lock", "data/dvc.lock", ".dvc/tmp/rwlock", "data/tables", "data/fin
 """Files to watch: three that DVC writes in place, and two outputs, whose folder shows temporary files."""
 
 HALF_WRITTEN = ("repo/dvc.lock", "data/dvc.lock", "rwlock")
-"""What `stages.repair` may say of them, by the ends of their paths."""
+"""Ends of the paths that `stages.repair` may name as half-written."""
 
 EVERY = 5
 """Kills between two runs to the end."""
@@ -56,14 +56,14 @@ def make_repository(repo: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """With this interpreter's programs first: DVC runs each stage's `python`."""
+    """Environment with this interpreter's folder first in PATH, because DVC runs each stage's `python` by name."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
     return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def call(repo: Path, *words: str) -> str:
-    """Run a command to its end; what it said. Exits when it fails: then a person would be needed."""
+    """Run a command; returns what it printed. Exits when it fails, because then a person would be needed."""
     done = subprocess.run(words, cwd=repo, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -76,8 +76,8 @@ def tables(repo: Path) -> dict[str, bytes]:
 
 
 def kill_one(repo: Path, draw: random.Random, number: int) -> str:
-    """Change a label, start `dvc repro`, kill it at a moment aimed at; what `stages.repair` said."""
-    # every second time the data set is as it was at first
+    """Change a label, start `dvc repro`, kill it at an aimed moment; returns what `stages.repair` printed."""
+    # every second time the data set is the same as at first
     (repo / "set/labels/train/0.txt").write_text(f"0 .5 .5 .3 .{3 + number % 2}\n")
     aim, nth, changes = repo / AIMS[number % len(AIMS)], draw.randint(1, 6), 0
     process = subprocess.Popen(

@@ -3,7 +3,7 @@
     python -m benchmarks.near_duplicates 20000 100000
 
 70 % of the hashes are train, 15 % val and 15 % test; one of 100 outside of train differs from one of train in 0 to 40
-bits, all others are random. Prints a row of Markdown per number; give them in ascending order, for the peak of memory.
+bits, all others are random. Prints a row of Markdown per number; give them in ascending order: peak memory never falls.
 """
 
 import resource

@@ -1,10 +1,10 @@
-"""All that is unmeasured on a GPU, in one call of under twelve minutes that downloads nothing.
+"""All measurements that need a GPU, in one call of under twelve minutes that downloads nothing.
 
     python -m benchmarks.on_gpu --data-root /path/to/magnetic_tile --out on_gpu
 
 Latency of the paper's student at 518 px, rasterize with the shapes of SAM's vit_b (random weights), and the runs of
-`rows` on a data set, three seeds each. What there is no time for is left out and named; each part is written to
-on_gpu.json and on_gpu.md as soon as it is measured. Packages that the machine lacks have to travel as wheels.
+`rows` on a data set, three seeds each. Parts for which no time is left are skipped and named; each part is written to
+on_gpu.json and on_gpu.md as soon as it is measured. Without network, missing packages are installed from wheels.
 """
 
 import json
@@ -29,7 +29,7 @@ from stages.teacher.image_encoders import OFFICIAL, SamConfig
 from stages.teacher.sam import build_sam, save_sam
 
 NOT_NEEDED = ("synthesize", "appraise")
-"""Stages before training: of the demo, and of what is not reported here."""
+"""Stages before `train` that are skipped: the demo's, and one whose metrics are not reported here."""
 
 SCORES = ("iou_bin", "miou_anom", "recall_bin", "precision_bin")
 
@@ -89,7 +89,7 @@ def trainings(root: Path, params: dict, project: Path, clock: Clock, device: str
     trained: list[int] = []
     for seed in seeds:
         for run in rows:
-            # what is trained has to be evaluated, too; the first evaluation is guessed
+            # time to evaluate what is trained has to remain; an evaluation is guessed at half a training
             still = len(rows) * seconds.get("train", 0) / 2 * (len(trained) + 1)
             if not clock.allows(f"seed {seed}", seconds.get("train", 0) + still):
                 break

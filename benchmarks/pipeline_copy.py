@@ -32,5 +32,5 @@ def command(stage: str, **item: object) -> list[str]:
 
 
 def environment(project: Path) -> dict[str, str]:
-    """Of a command that runs in any folder: it imports this checkout's code, and its work folder is `project`'s."""
+    """Environment of a command in any folder: it imports this checkout's code, and its work folder is `project`'s."""
     return {**os.environ, "DVC_ROOT": str(project), "PYTHONPATH": str(ROOT)}

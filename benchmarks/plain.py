@@ -73,7 +73,8 @@ class PlainStudent(nn.Module):
 def plain_of(student: Student) -> PlainStudent:
     """The reference with a student's weights; blocks that a student does not have get random weights.
 
-    The student must have both optional parts, `student.detail` and `student.binary`.
+    The student must have both optional parts, `student.detail` and `student.binary`. Raises ValueError when the weights
+    do not fit.
     """
     plain = PlainStudent(student.config)
     weights = {name: value.clone(memory_format=torch.contiguous_format) for name, value in student.state_dict().items()}

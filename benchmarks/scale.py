@@ -4,8 +4,8 @@
 
 Needs the group `cluster`. The data set and the tiny teacher are those of benchmarks/growth.py. Each worker is a node of
 its own on the loopback, with one slot, pinned to a core of its own where there is one, which the driver shares. Writes
-scale.json and scale.md: seconds, CPU seconds and peak memory of driver, workers and Ray itself. Runs with all answers
-cached and shards of two sizes tell what a shard costs beside its images.
+scale.json and scale.md: seconds, CPU seconds and peak memory of driver, workers and Ray itself. What a shard costs
+apart from its images is seen in runs with shards of two sizes and all answers cached.
 """
 
 import json
@@ -48,7 +48,7 @@ NONE = (False, 0.0, 0.0)
 
 @contextmanager
 def pinned(cores: list[int]) -> Iterator[None]:
-    """What is started here runs on these cores."""
+    """Processes that are started inside run on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -59,7 +59,7 @@ def pinned(cores: list[int]) -> Iterator[None]:
 
 @contextmanager
 def cluster_of(count: int, cores: list[int]):
-    """A cluster of `count` nodes with a slot each, beside a head without one; and these nodes."""
+    """Yields a cluster with `count` nodes of one slot each and a head without a slot, and the list of these nodes."""
     from ray.cluster_utils import Cluster
 
     how = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
@@ -73,12 +73,12 @@ def cluster_of(count: int, cores: list[int]):
         cluster.shutdown()
 
 
-def below(process: int) -> list[int]:
+def descendants(process: int) -> list[int]:
     """Ids of all descendants of a process."""
     found = []
     for thread in Path(f"/proc/{process}/task").glob("*/children"):  # Ray starts workers from several threads
         with suppress(FileNotFoundError, ProcessLookupError):
-            found += [one for child in map(int, thread.read_text().split()) for one in (child, *below(child))]
+            found += [one for child in map(int, thread.read_text().split()) for one in (child, *descendants(child))]
     return found
 
 
@@ -104,7 +104,7 @@ def on_ray(project: Path, environment: dict[str, str], count: int, cores: list[i
         began = time.monotonic()
         driver = subprocess.Popen(words, cwd=project, env=environment, stdout=errors, stderr=errors)
         while not (ended := os.wait4(driver.pid, os.WNOHANG))[0]:
-            now = {process: spent(process) for process in below(os.getpid()) if process != driver.pid}
+            now = {process: spent(process) for process in descendants(os.getpid()) if process != driver.pid}
             for process, one in now.items():  # one that has ended has neither a name nor memory any more
                 seen[process] = tuple(map(max, one or NONE, seen.get(process, NONE)))
             if kill and len(list(staging.rglob("done.json"))) >= 3:

@@ -1,4 +1,4 @@
-"""Requests that the service answers in a second, against `predict`; and what the newer fields of an answer cost."""
+"""Requests per second of the service, against `predict`; and the time that further fields of an answer take."""
 
 import http.client
 import threading
@@ -61,7 +61,7 @@ def served(app: FastAPI) -> Iterator[int]:
 
 
 def field_rows(network: Network, image: np.ndarray, rounds: int) -> list[dict]:
-    """Milliseconds per image, the network apart, of what an answer holds beside class, box, area, confidence, mask."""
+    """Milliseconds per image, without the network, of the sizes in an answer, and of ways to decide labels."""
     logits: dict[bytes, np.ndarray] = {}
 
     def known(tiles: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
     python -m benchmarks.trusted_share OUT --set data/demo --set /sets/crackforest
     python -m benchmarks.trusted_share OUT --set /sets/crackforest --run unet --shares 0,10 --seeds 0
 
-A set has index PNGs under the names of its train images in `trusted/train`, for this purpose alone, or in
-`masks/train`, with which it scores its pseudo-masks; copies of them become trusted. Runs the commands of dvc.yaml. What
-is done is not repeated: stop it at any moment, or ask for a part first and for the rest later. OUT/curve.csv has a row
-per set, share, order of choice, run and seed of training, and keeps those of earlier calls. Other code or parameters
-need another OUT.
+A data set needs index PNGs under the names of its train images: in `trusted/train`, which only this benchmark reads, or
+else in `masks/train`, with which pseudo-masks are scored. Copies of them become trusted. Runs the commands of dvc.yaml.
+Finished steps are not repeated: stop it at any moment, or ask for a part first and for the rest later. OUT/curve.csv
+has a row per set, share, order of choice, run and seed of training, and keeps those of earlier calls. Other code or
+parameters need another OUT.
 
 By `review` the images come in the order of its list, in which the student of RANKED_BY without trusted masks takes
 part. At random they come in an order of their own for each seed of training.
@@ -40,7 +40,7 @@ ALL = 1_000_000
 
 
 class Point(NamedTuple):
-    """One training: `drawn` are the label maps that it trusts. `folder`: of all points with the same ones."""
+    """One training: `drawn` are the label maps that it trusts. `folder`: shared by all runs with the same ones."""
 
     folder: Path
     drawn: list[Path]
@@ -49,7 +49,7 @@ class Point(NamedTuple):
 
 
 class Project:
-    """What the stages make of one data set, below `home`; cached answers of SAM are those of all sets."""
+    """What the stages make of one data set, below `home`; all data sets share the cache of SAM's answers."""
 
     def __init__(self, root: Path, out: Path, params: Path, teacher: str) -> None:
         self.home, self.out = out / root.name, out
@@ -99,7 +99,7 @@ class Project:
         self.call(command("rasterize"), folder, last)
 
     def metrics(self, point: Point) -> dict:
-        """Those of `evaluate`, after all that has to be done for them."""
+        """The metrics that `evaluate` writes, after the stages that it needs."""
         folder, run, seed, last = point.folder, point.run, point.seed, f"metrics/{point.run}.json"
         if not (folder / last).exists():
             self.rasterize(point)
@@ -117,7 +117,7 @@ class Project:
             return [row["path"] for row in csv.DictReader(file) if row["split"] == "train"]
 
     def points(self, runs: list[str], shares: list[float], seed: int) -> Iterator[tuple[tuple, Point]]:
-        """The points of one seed, each with what its row of the curve begins with."""
+        """The points of one seed, each with the first columns of its row, KEYS."""
         images = read_table(self.home / "data/tables/train/images.parquet", IMAGES)["path"].to_pylist()
         known = [path for path in images if Path(path).stem in self.drawn]
         counts = [min(math.ceil(len(images) * share / 100), len(known)) for share in shares]
@@ -134,7 +134,7 @@ class Project:
 
 
 def with_earlier(path: Path, rows: dict[tuple, list]) -> list[list]:
-    """Rows of the curve in `path`, and `rows`, by KEYS, in the places of those with the same ones."""
+    """The curve in `path` with `rows` added, which replace earlier ones with the same KEYS; sorted."""
     if path.exists():
         with path.open() as file:
             earlier = [list(row.values()) for row in csv.DictReader(file)]
