@@ -97,7 +97,7 @@ def main(
             if result["val"] is None:
                 result["val_not_scored"] = f"all of val is trusted: see {VAL_TRUSTED}"
             else:
-                result["val"]["images_without_truth"] = 0  # they are in the other one
+                result["val"]["images_without_truth"] = 0  # those are scored in VAL_TRUSTED
         by = f"{run_of.judged_by} of val"
         result["operating_point"], drawn = operating_points(tallies, *zip(*chosen, strict=True), by, names, values)
         write_sealed(part / "curves.json", drawn)

@@ -56,7 +56,7 @@ def main(
 ) -> None:
     """Write the report."""
     values, source = load_params(Params, params), read_dataset(tables / "dataset.json")
-    if os.environ.get("DVC_STAGE"):  # dvc.lock is to hold what this report reads, whatever other rows have left
+    if os.environ.get("DVC_STAGE"):  # folders of runs no longer in `rows` must not get into dvc.lock
         for folder in (predictions, curves):
             remove_others(folder, values.rows)
     by_run = {name: read_sealed(predictions / name / "scores.json", "evaluate this run again") for name in values.rows}

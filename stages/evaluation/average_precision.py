@@ -39,7 +39,7 @@ class Detected(NamedTuple):
 
 
 def detected(true: Regions, predicted: Regions, scores: Sequence[float]) -> Detected:
-    """`scores`: one per region of the predicted label map, those that `predicted` leaves out included."""
+    """`scores`: one per region of the predicted label map, including those that `predicted` leaves out."""
     own = [
         {**one, "score": float(scores[place])} for one, place in zip(_coded(predicted), predicted.places, strict=True)
     ]

@@ -15,7 +15,7 @@ COUNTS_AT_ONCE = 2**21
 """Bounds the memory of the draws, (resamples x images), whatever the size of the split."""
 
 LEVEL = 0.95
-"""Of all intervals."""
+"""Confidence level of all intervals."""
 
 
 class BootstrapParams(Section):

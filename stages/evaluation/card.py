@@ -1,4 +1,4 @@
-"""The model card of a run: what was trained on what, how well it does, and what that does not say."""
+"""The model card of a run: what was trained on what, its scores, and what was not tested."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
 SHOWN_DEFECTS = ("recall_defects_iou10", "recall_defects_iou50", "false_positives_per_image_iou10")
 
 Card = dict[str, list]
-"""`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; scores stand beside it."""
+"""`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; the scores are stored beside it."""
 
 
 def card_of(source: Dataset, tables: Path, teacher: str, config: NetworkConfig, result: Mapping) -> Card:
@@ -39,7 +39,7 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
     """The card with the scores of `result`."""
     point, test = result["operating_point"], result["test"]
     lines = [f"# Model card: {run}", "", "| | |", "|---|---|"]
-    # names of classes and folders may hold what ends a cell
+    # names of classes and folders may hold a |, which ends a cell
     lines += ["| {} | {} |".format(heading, text.replace("|", r"\|")) for heading, text in card["facts"]]
     lines += ["", "## Scores", ""]
     if test is None:

@@ -32,7 +32,7 @@ class Regions:
 
 
 def components(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Class id, map and number of the regions of each class in (H, W) uint8 `labels`, one class at a time."""
+    """For each class in (H, W) uint8 `labels`: class id, and (H, W) map and number of its regions; see `connected`."""
     for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)):
         if label not in (0, IGNORE):
             yield int(label) - 1, *connected(labels == label)

@@ -1,8 +1,8 @@
-"""Calibration: whether pixels said to be a defect with probability p are one in a share p of the cases.
+"""Calibration: whether a share p of the pixels that are predicted with probability p is predicted correctly.
 
 C. Guo et al., "On calibration of modern neural networks", ICML 2017: expected calibration error over equal bins of the
-confidence, and temperature scaling. Computed on pixels that are predicted to be a defect, because background, nearly
-everywhere and always sure, would hide them; the negative log likelihood is over all pixels.
+confidence, and temperature scaling. The error is computed on pixels that are predicted to be a defect, because the
+background, most of an image and nearly always sure, would hide theirs; the negative log likelihood is over all pixels.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Confidence(NamedTuple):
         return float(ratio(np.abs(sure - correct).sum(), count.sum()))
 
     def best_temperature(self) -> float:
-        """Of the least likelihood loss; 1 unless that lowers the calibration error."""
+        """The temperature with the least negative log likelihood if it lowers the calibration error, else 1."""
         best = TEMPERATURES[int(self.likelihood.argmin())]
         return best if self.error(best) < self.error(1.0) else 1.0
 
@@ -49,7 +49,7 @@ class Confidence(NamedTuple):
 
 
 def confidence_of(logits: np.ndarray, truth: np.ndarray) -> Confidence:
-    """Of (K+1, h, w) logits and (h, w) uint8 truth, 255 ignored."""
+    """The sums for (K+1, h, w) `logits` and (h, w) uint8 `truth`, 255 where ignored."""
     counted = truth != IGNORE
     logits, truth = logits[:, counted].astype(np.float64), truth[counted].astype(np.int64)
     predicted = logits.argmax(0)

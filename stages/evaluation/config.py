@@ -26,8 +26,8 @@ Rows = Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
 class Wish(Section):
     """What an operating point is chosen for, per class; exactly one of three.
 
-    `recall`: least share of the defects that are detected. `false_positives_per_image`: most of them. `cost`: of a
-    defect that is not detected, in false positives.
+    `recall`: least share of the defects that are detected. `false_positives_per_image`: largest number of them.
+    `cost`: number of false positives that count as much as one false negative.
     """
 
     recall: float | None = Field(default=None, gt=0, le=1)
@@ -50,7 +50,7 @@ def wish_in_words(wish: str | Mapping[str, float]) -> str:
 
 
 class TeacherName(Section):
-    """Of section `weights`, what a model card names."""
+    """The part of section `weights` that a model card names."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -59,7 +59,7 @@ class TeacherName(Section):
 
 class EvaluateParams(Section):
     """`resolution`: score label maps at the image's own size, or as published, stretched to 518 x 518.
-    `operating_point`: argmax, or what thresholds are chosen for."""
+    `operating_point`: argmax, or the wish that thresholds are chosen by."""
 
     resolution: Literal["native", "stretched_518"]
     operating_point: OperatingPoint

@@ -30,7 +30,7 @@ FALSE_POSITIVES = tuple(
 
 
 class Outcome(NamedTuple):
-    """One prediction of one image. `true_iou`, `predicted_iou`: of each region with its match, 0 where it has none;
+    """One prediction for one image. `true_iou`, `predicted_iou`: of each region with its match, 0 where it has none;
     `touching`: (P,) bool, whether a predicted region shares a pixel with a true one."""
 
     true: Regions

@@ -1,8 +1,8 @@
 """Operating points: per class, what a threshold on its probability finds and costs; the one that fulfils a wish.
 
 Counted per image and class at each of THRESHOLDS, in pixels and in defects (connected regions, detected at an IoU of at
-least 0.1, a region without such a match is a false positive). Classes are taken one by one: where two reach their
-thresholds, `stages.student.decision` decides. The wish is fulfilled for each class on val; test reports what it gives.
+least 0.1; a predicted region without such a match is a false positive). Each class is counted by itself: where two
+reach their thresholds, `stages.student.decision` decides. Thresholds are chosen on val, and scored on test.
 """
 
 import tempfile
@@ -25,13 +25,13 @@ from stages.student.decision import ARGMAX, Decision, decide, drop_small, softma
 
 THRESHOLDS = (0.02, 0.05, *(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.98)
 REACHED = [round(threshold * STEPS) for threshold in THRESHOLDS]
-"""The same in steps of `probabilities`."""
+"""THRESHOLDS in steps of 1 / STEPS, as `probabilities` stores them."""
 
 SAMPLED_PX = 40_000
-"""Pixels per image, at most and evenly spread, of which the calibration is computed."""
+"""Calibration is computed on about so many pixels of an image at most, evenly spread."""
 
 IN_MEMORY = 1 << 28
-"""Bytes of an image's probabilities beyond which they lie in a file: of 254 classes a megapixel has as many."""
+"""Bytes; larger probabilities of an image are kept in a file. With 254 classes, one megapixel has about as many."""
 
 AT_ONCE = 1 << 26
 """Bytes of a strip's logits that are copied at once."""
@@ -58,7 +58,7 @@ class Counts(NamedTuple):
 class Watch:
     """Called with each strip of an image while it is predicted (`tiling.predict`): keeps what `counts` needs.
 
-    One byte per pixel and class, beyond IN_MEMORY in a nameless file in `folder`, and with a `decision` one more for
+    One byte per pixel and class, beyond IN_MEMORY in an unnamed file in `folder`, and with a `decision` one more for
     the labels that it gives.
     """
 
@@ -92,7 +92,7 @@ class Watch:
         return self.labels
 
     def counts(self, truth: np.ndarray) -> Counts:
-        """Of the image, whose (H, W) uint8 `truth` has 255 where ignored."""
+        """Counts of the image; `truth`: (H, W) uint8, 255 where ignored."""
         classes, counted = [], truth != IGNORE
         for label, own in enumerate(self.shares, start=1):
             # pixels that reach a threshold: those of its step and of all above
@@ -126,10 +126,10 @@ def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray
 def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[Decision, list[bool]]:
     """The decision that fulfils `wish` on the counted images, and for which classes it does.
 
-    recall: the highest threshold with at least that share of the defects, or the best share; false_positives_per_image:
-    the lowest threshold with no more than that; cost: the threshold with the least false negatives * cost + false
-    positives. A class without a true defect keeps 0.5. Regions of less than half the smallest one that detected a
-    defect are dropped. The temperature is that of the least negative log likelihood if it lowers the calibration error.
+    recall: the highest threshold with at least that recall, else with the best; false_positives_per_image: the lowest
+    with no more than that, else with the fewest; cost: that with the least false negatives * cost + false positives. A
+    class without a true defect gets 0.5. Regions of less than half the smallest one that detected a defect are dropped.
+    The temperature: see `Confidence.best_temperature`. Raises UserError for a `Wish` where `counts` is None.
     """
     if counts is None:
         if isinstance(wish, Wish):
@@ -149,6 +149,7 @@ def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[D
 
 
 def _place(counts: Counts, class_id: int, wish: Wish) -> tuple[int, bool]:
+    """Index in THRESHOLDS, and whether the wish is fulfilled."""
     detected, false = counts.defects[class_id].T
     true = counts.true_defects[class_id]
     if not true:

@@ -51,8 +51,8 @@ operating points are chosen on."""
 
 @dataclass(frozen=True)
 class Evaluate:
-    """See `engine.shard_jobs.Work`. `decision`: scored beside argmax; `with_shares`: with
-    its probabilities, for the report."""
+    """See `engine.shard_jobs.Work`. `decision`: scored beside argmax, None: argmax alone. `with_shares`: store the
+    probabilities too, for the report."""
 
     staging: Path
     identity: str

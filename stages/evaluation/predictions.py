@@ -50,7 +50,7 @@ def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator
 
 
 def scored_by_seed(folder: Path, seeds: Sequence[int], split: str, classes: int) -> tuple[list[str], np.ndarray]:
-    """Image ids and (N, seeds, classes, classes) counts of a run."""
+    """Image ids of a run's scored images, and their (N, seeds, classes, classes) counts; `classes`: K + 1."""
     each = [scored(folder / str(seed) / f"{split}.parquet", classes) for seed in seeds]
     return each[0][0], np.stack([counts for _, counts in each], axis=1)
 

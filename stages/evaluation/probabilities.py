@@ -1,4 +1,4 @@
-"""Probabilities of the defect classes as bytes, for whoever wants to see other thresholds than those of the labels."""
+"""Probabilities of the defect classes as bytes, so that the report can draw masks at other thresholds."""
 
 import io
 import math
@@ -7,23 +7,23 @@ import numpy as np
 from PIL import Image
 
 STEPS = 200
-"""A probability p is held as floor(p * STEPS): half a percent each, so that every threshold of `operating_points` is
-one of them."""
+"""A probability p is stored as floor(p * STEPS): a step is half a percent, so that every threshold of
+`operating_points` is a whole number of steps."""
 
 LONGEST_PX = 1600
-"""Of the maps that are written; larger ones are pooled."""
+"""Longest side of the maps that are written; larger ones are max-pooled."""
 
 Place = tuple[float, float, float, float]
 """Top, left, bottom, right in pixels of a map."""
 
 
 def shares_of(probabilities: np.ndarray) -> np.ndarray:
-    """uint8, 0 to STEPS, of probabilities."""
+    """Probabilities, 0 to 1, as uint8 numbers of steps, 0 to STEPS."""
     return (probabilities * STEPS).astype(np.uint8)
 
 
 def pooled(shares: np.ndarray, place: Place, size_hw: tuple[int, int]) -> np.ndarray:
-    """(K, h, w) cells over `place` of (K, H, W) `shares`, each the largest value in it: a region of one pixel stays."""
+    """`place` of (K, H, W) `shares`, max-pooled to (K, *size_hw), so that a region of one pixel stays."""
     top, left, bottom, right = place
     for axis, start, stop, count in ((1, top, bottom, size_hw[0]), (2, left, right, size_hw[1])):
         firsts = np.floor(start + np.arange(count) * (stop - start) / count).astype(int)

@@ -1,4 +1,4 @@
-"""What evaluating a shard of images leaves, and the sum of a split's shards."""
+"""The file that evaluating a shard of images writes, and the sum of a split's shards."""
 
 import json
 from collections.abc import Sequence
@@ -34,15 +34,15 @@ SCORED = pa.schema(
         *(pa.field(name, pa.string()) for name in ("regions", f"{DRAWN}regions")),
     ]
 )
-"""Beside the prediction: `defects`: of `counts_of`; `regions`: JSON of a `Detected`; the same against what people drew
-for training; counts for the labels of the operating point. Null for an image without such a label map. The metadata
-holds the sum of the images' `Counts`."""
+"""Columns beside the prediction's: `defects`, see `counts_of`; `regions`, JSON of a `Detected`; with the prefix DRAWN
+the same against what people drew for training; with `point_` those of the labels of the operating point. Null for an
+image without such a label map. The metadata holds the sum of the images' `Counts`."""
 
 
 @dataclass
 class Scored:
-    """A split as one student predicts it. `images`: all of them; the lists hold those with a label map, `point_` those
-    that the operating point was scored on."""
+    """One student's counts on a split. `images`: number of all; the lists have one item per image with a label map,
+    `point_` per image that the operating point was scored on; fields as in SCORED."""
 
     images: int = 0
     confusion: list[np.ndarray] = field(default_factory=list)
@@ -77,7 +77,7 @@ def counts_in(finished: Sequence[Done]) -> Counts | None:
 def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: str = "") -> Scored:
     """The sum of the shards of a split, in order; their predictions become one file.
 
-    `prefix`: DRAWN for the images that have pixels which people drew, scored on these.
+    `classes`: K. `prefix`: DRAWN for only the images with pixels that people drew, scored on these pixels.
     """
     total, shape = Scored(counts=counts_in(finished)), (classes + 1, classes + 1)
 

@@ -21,9 +21,10 @@ SPLITS = ("val", "test")
 
 
 class SeedRuns:
-    """`model`: folder with one student per seed; `folders`: of tables, masks and truth. `finished`: all shards done.
+    """Call it to evaluate the student of one seed on one split; `finished` collects the shards of all calls.
 
-    The report shows the first of `seeds`. `val_drawn`, `judged_by`: see `val_masks`.
+    `model`: folder with one student per seed; `folders`: of tables, masks and truth. The report shows the predictions
+    of the first of `seeds`. `val_drawn`, `judged_by`: see `val_masks`.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class SeedRuns:
         self.finished: list[Done] = []
 
     def __call__(self, seed: int, split: str, decision: Decision | None, numbers: range | None = None) -> list[Done]:
-        """The shards of a split, or those with `numbers`. Test with a `decision` is scored with it beside argmax."""
+        """The shards of a split, or those with `numbers`. With a `decision`, its labels are scored beside argmax's."""
         work = self._work(seed, decision)
         jobs = jobs_of(split, *self.folders, self.judged_by if split == "val" else HUMAN)
         total = self.rows[split] if numbers is None else None

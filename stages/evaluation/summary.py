@@ -1,4 +1,4 @@
-"""Scores of a split with their intervals, and the difference between two runs with its own."""
+"""Scores of a split with their intervals, and the difference between two runs with its interval."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""All metrics of a run, from what its students make of val and test: of each split, and of its operating points."""
+"""All metrics of a run, from its students' predictions on val and test: per split, and of the operating points."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce

@@ -22,9 +22,9 @@ from stages.reporting.aligned_maps import at_size
 
 
 class Agreement(NamedTuple):
-    """Binary IoU of the student with the truth, or with the pseudo-mask where there is no truth; the pseudo-mask's own
-    with the truth; None where neither side has a defect. `false_negatives`, `false_positives`: pixels of the student.
-    """
+    """`student`: binary IoU of the student with the truth, or with the pseudo-mask where there is no truth; `teacher`:
+    that of the pseudo-mask with the truth, None without it. None where neither of the two has a defect.
+    `false_negatives`, `false_positives`: pixels of the student."""
 
     with_truth: bool
     student: float | None
@@ -52,12 +52,12 @@ class Agreement(NamedTuple):
 def agreement(teacher: np.ndarray, student: np.ndarray, truth: np.ndarray | None, defect_classes: int) -> Agreement:
     """Label maps are (H, W) uint8; `truth` is None where there is none."""
     counts = confusion(teacher if truth is None else truth, student, defect_classes + 1)
-    own = None
-    if truth is not None:  # the teacher's map holds what people drew for training, too, who may not have known
+    teacher_iou = None
+    if truth is not None:  # trusted pixels of the teacher's map may be ignored ones
         known = np.where(teacher == IGNORE, IGNORE, truth)
-        own = defined(binary_iou(confusion(known, teacher, defect_classes + 1)))
+        teacher_iou = defined(binary_iou(confusion(known, teacher, defect_classes + 1)))
     wrong = int(counts[1:, 0].sum()), int(counts[0, 1:].sum())
-    return Agreement(truth is not None, defined(binary_iou(counts)), own, *wrong)
+    return Agreement(truth is not None, defined(binary_iou(counts)), teacher_iou, *wrong)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from stages.reporting.defect_findings import Tally
 SERIES = 8
 """Colours of page.css, .s0 to .s7; further series repeat them with other dashes."""
 WIDTH = 420
-"""Of every chart, in SVG units; on a phone one unit is nearly one pixel."""
+"""Width of every chart in SVG units; on a phone one unit is nearly one pixel."""
 DOTS = 4000
 """Largest number of defects drawn in the scatter chart, which bounds the size of the page."""
 
@@ -61,7 +61,7 @@ def curve_chart(
 ) -> Markup:
     """`curves`: (number of the run, points (epoch, value)); those of a run share its colour.
 
-    `share`: points are (x, value) instead, x from 0 to 1, and this is what x is.
+    `share`: name of the x axis where x is not an epoch but a value from 0 to 1.
     """
     left, right, top, bottom = 50, WIDTH - 10, 10, 200
     points = [point for _, own in curves for point in own]
@@ -95,7 +95,7 @@ def curve_class(run: int) -> str:
 
 
 def recall_chart(title: str, groups: Sequence[tuple[str, Mapping[str, Tally]]]) -> Markup:
-    """A bar per group and `who` of detected, partially detected and undetected defects; (group, who -> tally)."""
+    """`groups`: (title, who -> tally). A bar each: detected, partially detected and undetected defects."""
     left, bar_px, y, parts = 108, 16, 0.0, []
     for group, tallies in groups:
         total = next(iter(tallies.values())).total

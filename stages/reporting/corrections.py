@@ -21,7 +21,7 @@ from stages.evaluation.matching import Overlaps, matched_iou
 from stages.metrics.scores import defined, ratio
 
 KINDS = ("recovered", "lost", "removed", "added")
-"""Each is counted together with what it is a part of."""
+"""Each is counted together with the whole that it is a part of."""
 
 
 def corrected_pixels(truth: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:

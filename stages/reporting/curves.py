@@ -1,4 +1,4 @@
-"""The curves of the trainings, as the train stage wrote them: CSV files with a row per epoch."""
+"""The training curves, as the train stage wrote them: CSV files with a row per epoch."""
 
 import csv
 import math
@@ -16,7 +16,7 @@ TITLES = {
     "corrected_share": "Share of background pixels that the method relabelled as a defect",
     "dropped_share": "Share of labelled pixels that the method set to background",
 }
-"""Columns in words; a method's others stand as they are."""
+"""Columns in words; other columns of a method are shown by their names."""
 
 Points = list[tuple[int, float]]
 

@@ -1,4 +1,4 @@
-"""Defects of a split: what the SAM teacher and every run detect of each, and what they predict besides.
+"""Defects of a split: which of them the SAM teacher and every run detect, and their false positives.
 
 The rules are those of evaluation/matching.py, evaluation/defect_metrics.py and corrections.py; here they are applied
 to the teacher and all runs, and the outcomes are grouped by size and class.
@@ -20,7 +20,7 @@ from stages.reporting.corrections import corrected_defects, corrected_pixels, su
 SIZES_PX = (("under 100 px", 0, 99), ("100 to 1,000 px", 100, 1000), ("over 1,000 px", 1001, np.inf))
 """Groups by size: title, smallest and largest area."""
 TEACHER = "SAM teacher"
-"""Measured like the runs; a run's name has no space."""
+"""Counted like the runs; none has this name, because a run's name has no space."""
 UNITS = ("pixels", *(f"defects, IoU {iou:g}" for iou in IOUS))
 """What the teacher's errors are counted in."""
 

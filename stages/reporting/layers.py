@@ -18,15 +18,15 @@ from stages.reporting.cases import Agreement, Case
 VIEW_PX = 800
 """Longest side of a view as drawn; an image that has fewer pixels is embedded as it is."""
 VIEW_BYTES = 200_000
-"""Bound of a view, image and layers together. With 24 images of two views and base64: under 13 MB per page."""
+"""Largest size of a view, image and layers together. With 24 images of two views and base64: under 13 MB per page."""
 SMALLER = 0.8
-"""Largest factor on a view's side for as long as it is over its bound."""
+"""While a view has more bytes than VIEW_BYTES, its side is multiplied by this or less."""
 JPEG_QUALITY = 82
 FILL_ALPHA, RIM_ALPHA, RIM_PX = 100, 255, 2
 MIN_ZOOM_PX = 48
 """Least width of the enlarged window; a narrower one would show no surroundings."""
 ZOOM_MARGIN = 1.8
-"""Size of the enlarged window over the size of the region in it."""
+"""Size of the enlarged window relative to the region in it."""
 
 
 class Outline(NamedTuple):
@@ -100,7 +100,7 @@ def view(case: Case, window: Window) -> View:
 
 
 def _shares(case: Case, window: Window, size_wh: tuple[int, int]) -> bytes | None:
-    """The probabilities in `window`, in no more pixels than there are."""
+    """The probabilities in `window`, with no more pixels than are stored of it; None where none are."""
     if case.shares is None:
         return None
     down, across = (own / whole for own, whole in zip(case.shares.shape[1:], case.rgb.shape[:2], strict=True))
@@ -138,7 +138,7 @@ def _around(box_xyxy: Box, size_hw: tuple[int, int]) -> Window:
 
 
 def tints(labels: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The label to tint each pixel of a picture of `size_wh` with, and the label whose rim lies there; 0 = none.
+    """Two uint8 maps of `size_wh`: the label to tint each pixel with, and the label whose rim lies there; 0 = none.
 
     A defect keeps at least one pixel however much `labels`, (H, W) uint8, shrink; its rim lies around it, not on it.
     """

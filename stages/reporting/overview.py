@@ -1,4 +1,4 @@
-"""What DVC's own commands show: few scores per run for `dvc metrics` and `dvc exp show`, and tables for `dvc plots`."""
+"""What DVC's commands show: a few scores per run for `dvc metrics` and `dvc exp show`, and tables for `dvc plots`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from stages.evaluation.defect_metrics import RECALLS
 from stages.reporting.curves import Curve
 
 MOST = 40
-"""Values in the summary: what fits a screen."""
+"""Largest number of values in the summary: what fits a screen."""
 
 SCORES = (
     ("test", "iou_bin"),

@@ -29,7 +29,7 @@
     slider.parentElement.querySelector("output").textContent = said;
   }
 
-  // The pointer fades as finely as it likes, a key goes to the next stop.
+  // The pointer can stop anywhere; a key moves to the next stop.
   function step(event) {
     const slider = event.target, at = Number(slider.value);
     const forward = ["ArrowRight", "ArrowUp"].includes(event.key), back = ["ArrowLeft", "ArrowDown"].includes(event.key);
@@ -60,7 +60,7 @@
 
   // Masks at other thresholds, from the probabilities: an image per view, the classes below each other.
   const range = tool("threshold"), about = range && JSON.parse(range.dataset.about);
-  let chosen = null; // a step of about.thresholds per class; null: argmax, as the student's masks are
+  let chosen = null; // an index into about.thresholds per class; null: argmax, as the student's masks are
 
   async function probabilities(canvas) {
     if (!canvas.shares) {
@@ -90,7 +90,7 @@
 
   async function paint(canvas) {
     const shares = await probabilities(canvas), { width, height } = canvas;
-    if (!chosen) return; // argmax again, meanwhile
+    if (!chosen) return; // set back to argmax while the image was decoded
     const least = chosen.map((step) => Math.round(about.thresholds[step] * about.steps));
     const labels = labelsAt(shares, width * height, least), made = new ImageData(width, height);
     for (let at = 0; at < labels.length; at++) {
@@ -167,7 +167,7 @@
   const form = gallery.parentElement.querySelector(".tools");
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
-  form.reset(); // a browser that goes back keeps what was chosen, but not what it did
+  form.reset(); // going back, a browser restores the controls, but not what they changed
   arrange();
   pictures.forEach((picture) => { show(picture); tell(picture.querySelector(".stop")); });
 })();

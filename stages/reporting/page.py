@@ -54,9 +54,10 @@ PUBLISHED_HEADINGS = ("Test: manual masks of DTU blade images", "Val: SAM's mask
 @dataclass(frozen=True)
 class Findings:
     """Everything that the page shows. `metrics`: run -> its JSON; `differences`: run -> score -> its difference from
-    that of `reference`, by `samples` bootstrap resamples; `teacher`: metrics/rasterize.json; `near`: the pairs shown,
-    and the number of all. Of the test images with truth, None where there is none: `defects`; `teacher_defects`, see
-    `summarise_defects`; `corrections`, see `corrections_of`. `thresholds`: curves.json of `reference`."""
+    that of `reference`, by `samples` bootstrap resamples; `oracles`: runs that learned from human masks; `teacher`:
+    metrics/rasterize.json; `thresholds`: curves.json of `reference`; `near`: the pairs shown, and the number of all. Of
+    the test images with truth, None where there is none: `defects`; `teacher_defects`, see `summarise_defects`;
+    `corrections`, see `corrections_of`."""
 
     names: tuple[str, ...]
     reference: str
@@ -126,7 +127,7 @@ def render(found: Findings) -> str:
 
 
 def _yardsticks(found: Findings) -> dict[str, Mapping[str, float | None]]:
-    """Who -> scores on test of what got the boxes: they are at native resolution, and shown beside such scores only."""
+    """Name -> test scores of masks made from the boxes; at native resolution, so shown beside such scores only."""
     scores = found.teacher.get("test", {})
     native = all(values["resolution"] == "native" for values in found.metrics.values())
     return {who: scores[key] for key, who in YARDSTICKS.items() if native and key in scores}

@@ -39,7 +39,7 @@ TREE_TITLES = {
     "spearman_predicted_iou": "rank correlation of predicted and true IoU",
     **TITLES,
 }
-"""Keys of metrics/rasterize.json in words; others stand as they are."""
+"""Keys of metrics/rasterize.json in words; other keys are shown as they are."""
 
 
 class Cell(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the page shows of thresholds: their curves, calibration, and what its slider needs to draw and to say."""
+"""The page's section on thresholds: their curves, calibration, and the data that its slider needs."""
 
 import json
 from collections.abc import Mapping, Sequence
