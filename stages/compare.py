@@ -1,9 +1,10 @@
-"""Compare an exported student with the student: ONNX, OpenVINO, or a TensorRT engine that trtexec built of the ONNX.
+"""Compare an exported student with the student: ONNX, OpenVINO, or a TensorRT engine that trtexec built from the ONNX.
 
     python -m stages.compare --model data/models/RUN/SEED --exported DIR
 
-No stage depends on it. `export` does the same before it writes; an engine is made elsewhere, and numbers can differ
-between machines. Exit status 1 where it differs by more than the tolerances in `stages.runtime.parity`.
+No stage depends on it. `export` makes the same comparison before it writes; this is for engines, which are built
+elsewhere, and for other machines, where results can differ. Exit status 1 where the predictions differ by more than the
+tolerances in `stages.runtime.parity`.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(
     """Compare an exported student with the student on images of val."""
     ours, theirs = open_network(student_folder(model), "cpu"), open_network(exported, "cpu")
     if (ours.names, ours.view) != (theirs.names, theirs.view):
-        raise UserError(f"{exported}: of {theirs.names} and {theirs.view}, the student is of {ours.names}, {ours.view}")
+        raise UserError(f"{exported}: has {theirs.names} and {theirs.view}, the student {ours.names} and {ours.view}")
     found = compare(ours.run, theirs.run, sample_tiles(tables, "val", ours.view))
     print(f"{exported}: {found}")
     # engines compute in TF32 or half precision

@@ -2,10 +2,10 @@
 
     python -m stages.export --model data/models/RUN/SEED --out DIR --format openvino --int8
 
-No stage depends on it. `DIR` holds the model, which carries all that its user needs as metadata
-(`stages.runtime.metadata`), and `export.json`: the same, and how far its predictions differ from the student's on
-images of val; and `sha256.json`, which `predict` holds both against. Beyond the tolerances in `stages.runtime.parity`
-nothing is written.
+No stage depends on it. `DIR` gets the model, with all that is needed to run it as embedded metadata
+(`stages.runtime.metadata`); `export.json`, the same metadata and how much the model's predictions differ from the
+student's on images of val; and `sha256.json`, by which `predict` checks the files. Nothing is written if they differ by
+more than the tolerances in `stages.runtime.parity`.
 """
 
 from enum import StrEnum
@@ -34,7 +34,7 @@ from stages.student.segmenter import load_student
 
 
 class Format(StrEnum):
-    """What runs the export."""
+    """The runtime that the export is for."""
 
     onnx = "onnx"
     openvino = "openvino"
@@ -43,7 +43,7 @@ class Format(StrEnum):
 def main(
     model: Annotated[Path, typer.Option(help="Folder of one trained student.")],
     out: Annotated[Path, typer.Option(help="Folder for the export.")],
-    format: Annotated[Format, typer.Option(help="What to write.")],
+    format: Annotated[Format, typer.Option(help="Runtime to export for.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise for CPUs, calibrated on train.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Fixed number of tiles per call; by default any.")] = None,
     tables: Tables = Path("data/tables"),

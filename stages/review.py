@@ -3,8 +3,9 @@
     python -m stages.review --out DIR --format cvat --first 100
 
 No stage depends on it. DIR gets the images, their pseudo-masks, and `review.csv`, which says why each is in the list.
-Test images are never in it: what is trained on must not score. Once there is a student, its opinion counts too: where
-it differs from SAM, and what it is sure of outside of all boxes. Memory does not grow with the size of the masks.
+Test images are never in it: corrections are trained on, and must not be scored on. Once there is a student, its
+predictions count too: where they differ from SAM's masks, and where it is sure of a defect outside of all boxes. Memory
+does not grow with the size of the masks.
 """
 
 from functools import partial
@@ -39,11 +40,11 @@ class Params(Section):
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
-    format: Annotated[Tool, typer.Option(help="What the corrections are made with.")],
+    format: Annotated[Tool, typer.Option(help="Tool or format of the corrections.")],
     first: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
     model: Annotated[
         Path,
-        typer.Option(help="Folder of a student; auto: that of the first of `rows`, if trained; none."),
+        typer.Option(help="Folder of a student; auto: that of the first of `rows`, if trained; none: no student."),
     ] = AUTO,
     tables: Tables = Path("data/tables"),
     masks: Masks = Path("data/masks"),

@@ -4,8 +4,8 @@
     curl --data-binary @image.jpg '127.0.0.1:8000/predict?answer=mask' > mask.png
 
 No stage depends on it, and it needs the group `serve`. Masks and overlays are the bytes that `stages.predict` writes;
-docs/service.md has the routes and the limits. It listens on this machine alone unless --host says otherwise, and knows
-no passwords and no encryption: where others can reach it, put a proxy in front.
+docs/service.md has the routes and the limits. It listens on this machine alone unless --host says otherwise, and has
+neither authentication nor encryption: where others can reach it, put a proxy in front.
 """
 
 import math
@@ -29,12 +29,12 @@ def main(
     operating_point: Annotated[
         OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
     ] = OperatingPoint.saved,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine.")] = LOOPBACK[0],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 64.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest image, in millions of pixels.")] = 64.0,
-    queue: Annotated[int, typer.Option(min=1, help="Uploads at once; one more is refused.")] = 32,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="From the start of an upload to its answer.")] = 60.0,
+    queue: Annotated[int, typer.Option(min=1, help="Most uploads at once; further ones are refused.")] = 32,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds from an upload's start to its answer.")] = 60.0,
 ) -> None:
     """Serve a student over HTTP."""
     try:

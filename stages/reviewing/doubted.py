@@ -1,4 +1,4 @@
-"""All images of a split with their doubts, and the student that takes part in these."""
+"""The images of a split with what is doubtful in their pseudo-masks, and the student that helps to find it."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def asked(folder: Path, source: Dataset, device: str) -> Network:
 
 
 def trained(folder: Path, source: Dataset, device: str) -> Network | None:
-    """The same, where there is one of this data set's classes; whether there is stands on stderr."""
+    """The same; None, without an error, where there is no student or one of other classes. Says which on stderr."""
     network = open_network(folder, device) if folder.is_dir() else None
     if network is None:
         note = f"{folder}: no student yet, so SAM alone is asked"

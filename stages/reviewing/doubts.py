@@ -1,6 +1,6 @@
 """What is doubtful in the pseudo-mask of an image: about how many of its pixels are wrong, and why.
 
-Each box counts by the largest of its doubts, and each defect without a box; the sum ranks the images.
+A box counts with the largest of its doubts; each predicted defect without a box is added. Images are ranked by the sum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +16,16 @@ FULL = 0.95
 """A mask fills its box from this share of the box's pixels on (our choice)."""
 
 FULL_SIDE_PX = 4
-"""Boxes with a shorter side are filled by rightful masks too."""
+"""Boxes with a shorter side may be filled by correct masks too."""
 
 MARGIN = 0.1
-"""Share of a box's sides by which it grows before something counts as outside, as masks may (`clip_margin`)."""
+"""A box grows by this share of its sides before something counts as outside; masks may too (`clip_margin`)."""
 
 SURE = 0.9
-"""A predicted region is sure from this mean probability on (our choice, as selfcorr.tau)."""
+"""A predicted region counts as sure from this mean probability on (our choice, as selfcorr.tau)."""
 
 LEAST_PX = 16
-"""Smaller predicted regions are left out."""
+"""Predicted regions of fewer pixels are left out."""
 
 EMPTY = 0.5
 """Share of a box's pixels that an empty mask counts as wrong (our choice)."""
@@ -44,7 +44,7 @@ class Doubt(NamedTuple):
 def doubts(
     image: Mapping, chosen: Sequence[Mapping], names: Sequence[str], labels: np.ndarray | None, seen: Prediction | None
 ) -> list[Doubt]:
-    """Those of one image, the heaviest first.
+    """The doubts of one image, the largest first.
 
     `image`: a row of the masks table; `chosen`: COLUMNS of the candidates that were chosen for its boxes. `seen`: what
     a student predicts, None without one; then (H, W) uint8 `labels`, the pseudo-mask, is not needed.
@@ -101,6 +101,6 @@ def _middle(x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def in_words(found: Sequence[Doubt], most: int = 5) -> str:
-    """The heaviest of `doubts` as one line."""
+    """The first `most` of `found` as one line."""
     more = [f"and {len(found) - most} more"] if len(found) > most else []
     return "; ".join([doubt.reason for doubt in found[:most]] + more)

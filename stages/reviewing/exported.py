@@ -9,10 +9,10 @@ from stages.masks.shards import LABEL_MAPS, MASKS, shard_indices, shard_path
 
 
 def exported(masks: Path) -> Callable[[str], bytes | None]:
-    """From the path of an image of train or val to its label map as PNG, None where it has none.
+    """A function from the path of an image of train or val to its label map as PNG, or None where it has none.
 
-    One shard is in memory at a time: exports keep the images' order. `masks`: the folder of all splits. Raises
-    UserError where one has no pseudo-masks.
+    It holds one shard in memory, which is enough because exports keep the images' order. `masks`: the folder of all
+    splits. Raises UserError where one of the two splits has no pseudo-masks.
     """
     files = [
         shard_path(masks / split, LABEL_MAPS, index)

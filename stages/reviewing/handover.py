@@ -22,7 +22,7 @@ TABLE = ("rank", "file", "path", "sha256", "split", "boxes", "wrong_px", "near_d
 
 
 class Tool(StrEnum):
-    """What the corrections are made with; docs/trusted.md describes the files."""
+    """Tool or format that the corrections are made with; docs/trusted.md describes the files."""
 
     cvat = "cvat"
     label_studio = "label_studio"
@@ -51,7 +51,7 @@ def hash_of(source: Dataset, entry: Entry) -> bytes | None:
 def reviewed(
     rows: Iterable[Mapping], chosen: Sequence[Ranked], sources: Mapping[str, Source], source: Dataset, images: Path
 ) -> Iterator[Reviewed]:
-    """Those of `rows`, of the masks table, that are `chosen`, in their order. Each image is copied into `images`."""
+    """The `chosen` images, in the order of `rows` of the masks table. Each is copied into the folder `images`."""
     by_path = {one.entry.path: (rank, one.entry) for rank, one in enumerate(chosen, start=1)}
     for row in rows:
         if row["path"] in by_path:
@@ -80,7 +80,7 @@ def write_table(path: Path, chosen: Sequence[Ranked], sources: Mapping[str, Sour
 
 
 def sources_of(paths: Sequence[str]) -> dict[str, Source]:
-    """By path: the name of each image below `images/`, without folders called so itself where that is unambiguous."""
+    """Path -> name of the image below `images/`; folders of FOLDERS are left out of it where it stays unique."""
     short = {path: "/".join(part for part in PurePosixPath(path).parts if part not in FOLDERS) for path in paths}
     count = Counter(short.values())
     files = {path if count[file] > 1 else file: path for path, file in short.items()}

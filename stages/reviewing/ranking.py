@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 WORDS = 4
-"""A perceptual hash as unsigned integers of 64 bits."""
+"""Number of 64-bit integers in a perceptual hash."""
 
 
 class Entry(NamedTuple):
-    """One image. `boxes`: their number. `score`, `reasons`: of the doubts. `checked`: a person drew it."""
+    """One image. `boxes`: their number. `score`, `reasons`: of its doubts. `checked`: a person drew all its labels."""
 
     image_id: str
     path: str
@@ -37,7 +37,7 @@ def ranked(
 ) -> list[Ranked]:
     """The `first` of `entries` that are not checked, by score, then path.
 
-    Near-duplicates of one that is checked, or that comes before, are behind all the rest.
+    Near-duplicates of one that is checked, or that comes before, come after all the others.
 
     `hash_of`: 32 bytes, asked for only as far down as needed; None where an image cannot be compared. `max_bits`:
     near-duplicates differ in at most so many bits; None: nothing is compared.

@@ -17,7 +17,7 @@ from stages.student.decision import Decision, checked
 from stages.student.tiling import OVERLAP
 
 SECTION = "boxes2pixels"
-"""Of OpenVINO's `rt_info`."""
+"""Section of OpenVINO's `rt_info`."""
 
 
 class Metadata(Section):
@@ -67,7 +67,7 @@ class Metadata(Section):
 def metadata_of(
     config: NetworkConfig, decision: Decision, identity: str, int8: bool, batch: int | None, versions: dict[str, str]
 ) -> Metadata:
-    """Of an export of the student with `config` and `decision`."""
+    """Metadata of an export of the student with `config`, `decision` and `identity`."""
     return Metadata(
         names=config.names,
         scale=config.view.scale,

@@ -150,9 +150,9 @@ def open_openvino(folder: Path) -> tuple[Metadata, RunTiles]:
 
 
 def _check_ends(images: list, logits: list, about: Metadata, where: str) -> None:
-    """Raises UserError where the sizes of a graph's input and output, beyond the batch, are not as its metadata says.
+    """Raises UserError where the shapes of a graph's input and output, except for the batch, contradict its metadata.
 
-    Sizes that are not fixed are texts, and fit."""
+    Sizes that are not fixed are given as text; any is allowed."""
     side, classes = about.size_px, len(about.names)
     for name, own, wanted in (("images", images, (side, side, 3)), ("logits", logits, (classes + 1, side, side))):
         fits = [not isinstance(size, int) or size == want for size, want in zip(own[1:], wanted, strict=False)]
@@ -162,8 +162,8 @@ def _check_ends(images: list, logits: list, about: Metadata, where: str) -> None
 
 
 def open_tensorrt(folder: Path) -> tuple[Metadata, RunTiles]:
-    """The engine in `folder`, which trtexec built of an ONNX export, on the GPU; `export.json` beside it is that
-    export's. Not run yet: see docs/predict.md."""
+    """The engine in `folder`, which trtexec built from an ONNX export, on the GPU; `export.json` beside it is that
+    export's. Not tested yet: see docs/predict.md."""
     try:
         # NVIDIA's package, under a licence of its own, is no dependency of this project
         tensorrt, torch = importlib.import_module("tensorrt"), importlib.import_module("torch")

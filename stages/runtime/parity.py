@@ -46,12 +46,12 @@ class Parity:
 
 
 def compare(ours: RunTiles, theirs: RunTiles, tiles: Iterable[np.ndarray]) -> Parity:
-    """Run both on (S, S, 3) float32 tiles."""
+    """Run both on (S, S, 3) float32 tiles, RGB, 0 to 255."""
     pixels = same = both = either = 0
     difference = 0.0
     for batch in stacks(tiles, TILES_AT_ONCE):
         a, b = ours(batch), theirs(batch)
-        difference = float(np.maximum(difference, np.abs(a - b).max()))  # of a NaN, NaN
+        difference = float(np.maximum(difference, np.abs(a - b).max()))  # NaN stays NaN
         a, b = a.argmax(1), b.argmax(1)
         pixels, same = pixels + a.size, same + int((a == b).sum())
         both, either = both + int(((a > 0) & (b > 0)).sum()), either + int(((a > 0) | (b > 0)).sum())

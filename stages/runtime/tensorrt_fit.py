@@ -1,4 +1,4 @@
-"""What keeps TensorRT from building an engine of an ONNX model, as far as the model itself tells.
+"""What prevents TensorRT from building an engine from an ONNX model, as far as the model itself shows it.
 
 Limits are those of the parser of TensorRT 10 (github.com/onnx/onnx-tensorrt, docs/operators.md). An empty list does
 not prove that trtexec builds an engine.
@@ -9,7 +9,7 @@ from onnx import TensorProto, shape_inference
 
 OPSETS = range(9, 23)
 UNSUPPORTED = frozenset({"Loop", "Scan", "If", "SequenceAt", "SequenceConstruct", "StringNormalizer", "Unique"})
-"""Of those that PyTorch's exporter writes: control flow and sequences, which are not supported or only in part."""
+"""Operators that PyTorch's exporter may write and that TensorRT does not support, or only in part."""
 
 
 def obstacles(model: onnx.ModelProto) -> list[str]:

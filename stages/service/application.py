@@ -1,4 +1,4 @@
-"""The service's routes: an image in, defects out. What is wrong with a request is said in one line of text.
+"""The service's routes: an image in, defects out. An error is answered with one line of text.
 
 Nothing of an upload is written or logged, and nothing is fetched: the page carries its own style and script.
 """
@@ -43,7 +43,7 @@ MmPerPx = Annotated[float | None, Query(gt=0, allow_inf_nan=False)]
 
 
 def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastAPI:
-    """`hosts`: names that a request may give as its Host; `*` is any."""
+    """The service as an ASGI app. `hosts`: allowed values of a request's header Host; `*`: any."""
     inspector, counters = Inspector(network, limits), Counters(network.identity)
 
     @asynccontextmanager
@@ -53,7 +53,7 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
 
     # FastAPI's pages of the documentation load their script from a CDN; /openapi.json stays
     app = FastAPI(title="boxes2pixels", docs_url=None, redoc_url=None, lifespan=lifespan)
-    # a page in a browser of this machine could reach loopback under a name of its own
+    # against DNS rebinding: a web page could otherwise reach the loopback address under its own host name
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(Exchange, counters=counters, paths=PATHS)
     page = (Path(__file__).parent / "drop.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What every request goes through: it is counted, and of one that is refused the body is read before the answer."""
+"""Middleware for every request: it counts them, and reads the body of a refused one before the answer is sent."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAINED_BYTES, DRAINED_S = 1 << 26, 5.0
-"""Of a refused upload, at most: a client whose connection is closed while it sends sees a reset and no answer."""
+"""Most that is read of a refused upload: a client that is cut off while it sends sees a reset and no answer."""
 
 
 class Counters:
@@ -24,7 +24,7 @@ class Counters:
 
 
 class Exchange:
-    """ASGI middleware. `paths`: others are counted as `other`, so that a stranger cannot add metrics."""
+    """ASGI middleware. `paths`: others are counted as `other`, so that clients cannot add metrics."""
 
     def __init__(self, app: ASGIApp, counters: Counters, paths: frozenset[str]) -> None:
         self.app, self.counters, self.paths = app, counters, paths

@@ -61,17 +61,17 @@ class Inspector:
     """The network as a function of uploads, for many callers at once.
 
     The network runs on a thread of its own, one image after another: it uses all cores already, and not every runtime
-    allows two calls at once. Raises whatever the network raises on a black tile, so that a model that cannot run ends
-    the start and not the first request.
+    allows two calls at once. Raises whatever the network raises on a black tile, so that a model that cannot run fails
+    at the start and not at the first request.
     """
 
     def __init__(self, network: Network, limits: Limits) -> None:
         self.network, self.limits = network, limits
         self._places = threading.BoundedSemaphore(limits.waiting)
-        self._hands = ThreadPoolExecutor(AT_ONCE, "inspect")
-        self._one = ThreadPoolExecutor(1, "network")
+        self._workers = ThreadPoolExecutor(AT_ONCE, "inspect")
+        self._network_thread = ThreadPoolExecutor(1, "network")
         size = network.view.size_px
-        self._one.submit(network.run, np.zeros((1, size, size, 3), np.float32)).result()
+        self._network_thread.submit(network.run, np.zeros((1, size, size, 3), np.float32)).result()
 
     def take_place(self) -> Callable[[], None]:
         """A place among the waiting uploads; the function returned gives it back. Raises Busy where there is none."""
@@ -82,16 +82,16 @@ class Inspector:
     def submit(self, data: bytes, kind: Answer, mm_per_px: float | None, deadline: float) -> Future[Inspected]:
         """Answer an image file's bytes. `deadline`: of `time.monotonic`; work beyond it stops at the next batch of
         tiles and raises TimeoutError. Other results of the future: BadImage, MemoryError."""
-        return self._hands.submit(self._inspect, data, kind, mm_per_px, deadline)
+        return self._workers.submit(self._inspect, data, kind, mm_per_px, deadline)
 
     def close(self) -> None:
         """Finish what is at work, and drop what waits."""
-        for pool in (self._hands, self._one):
+        for pool in (self._workers, self._network_thread):
             pool.shutdown(cancel_futures=True)
 
     def _inspect(self, data: bytes, kind: Answer, mm_per_px: float | None, deadline: float) -> Inspected:
         def run(tiles: np.ndarray) -> np.ndarray:
-            return self._one.submit(in_time, tiles).result()
+            return self._network_thread.submit(in_time, tiles).result()
 
         def in_time(tiles: np.ndarray) -> np.ndarray:
             if time.monotonic() > deadline:
@@ -109,7 +109,7 @@ class Inspector:
 
 
 def as_json(record: Record, names: list[str], mm_per_px: float | None) -> bytes:
-    """The columns of `table`, the box as one list and the mask as COCO's compressed RLE; see docs/service.md."""
+    """The columns of the format `table`, the box as one list, the mask as COCO's compressed RLE: docs/service.md."""
     defects = []
     for defect in record.defects:
         row = row_of(record, defect, names, mm_per_px)
