@@ -1,10 +1,10 @@
 """The teacher's answers, cached on disk: no image is prompted twice for the same answer.
 
-One file per image, in 256 folders by the first letters of its key. The key is made of everything that the answer
+One file per image, in 256 folders named by the first two hex digits of its key. The key covers all that the answer
 depends on: the image's bytes and white level, its boxes in order, the teacher's weights, how it is prompted, the code
-in between, the libraries below it and the model of the GPU. Which candidate is chosen, clipping and the overlap rule
-come later, so changing them needs no network; nor do images that are renamed or moved to another split, or boxes whose
-class is corrected. On a CPU the number of threads may change a last bit: it is not part of the key.
+and libraries that compute the answer, and the GPU model. The choice of a candidate, clipping and the overlap rule are
+applied later, so changing them needs no network; neither does renaming an image, moving it to another split, or
+correcting the class of a box. The number of CPU threads may change last bits, but is not part of the key.
 """
 
 import json
@@ -37,17 +37,17 @@ CODE = (
     rle,
     windows,
 )
-"""Modules that an answer depends on, beside that of the teacher's class."""
+"""Modules that an answer depends on, in addition to that of the teacher's class."""
 
 LIBRARIES = ("numpy", "pillow", "pycocotools", "scipy", "torch")
-"""Distributions that an answer depends on, beside those that the teacher names."""
+"""Distributions that an answer depends on, in addition to `Teacher.libraries`."""
 
 PROMPTING = set(RasterizeParams.model_fields) - {"candidate", "clip_margin", "shard_size"}
 """The keys of section `rasterize` that an answer depends on. The batch size changes last bits."""
 
 
 class Store:
-    """Answers of `teacher`, whose weights lie in the folder `weights`, prompted as `params` say; below `folder`."""
+    """Answers of `teacher`, stored below `folder`. `weights`: folder of its weights; `params`: how it is prompted."""
 
     def __init__(self, folder: Path, teacher: Teacher, weights: Path, params: RasterizeParams) -> None:
         self.folder = folder
@@ -67,7 +67,10 @@ class Store:
         return self.folder / key[:2] / key[2:]
 
     def get(self, path: Path) -> list[dict] | None:
-        """The answer at `path`, marked as used; None where there is none, or only a damaged one."""
+        """The answer at `path`, as the rows that `prompted` makes; None where there is none, or only a damaged one.
+
+        Updates the file's time, by which `stages.cache` knows when it was last used.
+        """
         payload = read_cached(path)
         if payload is None:
             return None

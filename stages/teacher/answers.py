@@ -22,11 +22,11 @@ READ_AHEAD = 4
 """Images that are read and decoded in advance, each in a thread of its own."""
 
 SMALL_INPUT_PX = 256
-"""A teacher with an input of at most this side runs on one core per image, and the other cores take other images:
-sharing its operations among cores costs more than it gains, and on one core the bytes do not depend on their number."""
+"""A teacher with an input side of at most this runs on one CPU core per image, and other cores process other images.
+Splitting such small operations among cores costs more than it gains, and the bytes would depend on their number."""
 
 MAX_IMAGES_AT_ONCE = 8
-"""Images that are prompted side by side: with more, threads wait for Python's lock."""
+"""Most images that are prompted in parallel: with more, threads wait for Python's global lock."""
 
 Answer = list[dict] | ImageError
 """Five candidates per box, or the reason why the image cannot be read."""
@@ -35,7 +35,7 @@ Answer = list[dict] | ImageError
 class Answers:
     """Answers of `teacher`, cached in `store`, for images of `source`.
 
-    A small teacher sets the number of PyTorch's threads to one, for the whole process.
+    With a small teacher, PyTorch's number of threads is set to one for the whole process.
     """
 
     def __init__(self, teacher: Teacher, store: Store, source: Dataset, params: RasterizeParams) -> None:
@@ -44,12 +44,12 @@ class Answers:
         small = teacher.frame.side_px <= SMALL_INPUT_PX
         if small:
             torch.set_num_threads(1)
-        # one on a GPU, or where a single image keeps all cores busy
+        # one at a time on a GPU, or where a single image keeps all cores busy
         parallel = small and teacher.device.type == "cpu"
         self.at_once = min(os.cpu_count() or 1, MAX_IMAGES_AT_ONCE) if parallel else 1
 
     def of(self, images: Sequence[dict], boxes: Mapping[str, Sequence[dict]]) -> Iterator[tuple[dict, Answer]]:
-        """Each row of the images table, in order, with its answer, which is empty without a box.
+        """Each row of the images table, in order, with its answer: an empty list for an image without boxes.
 
         `boxes`: image id -> its rows of the boxes table. Each image is prompted alone, so no answer depends on how
         many are processed at once.
@@ -73,7 +73,7 @@ class Answers:
         return lambda: answer
 
     def _read(self, image: dict, rows: Sequence[dict]) -> Callable[[], Answer]:
-        """What gives the answer, after all that needs no network."""
+        """Do all that needs no network. Returns a function that gives the answer, by the network where it is needed."""
         boxes_xyxy = [corners(row) for row in rows]
         path = self.store.path(image["sha256"], boxes_xyxy, self.source.white_level)
         cached = self.store.get(path) if rows else []

@@ -16,13 +16,13 @@ STABILITY_OFFSET = 1.0
 """Shift of the logit threshold for the stability score (the default of SAM's automatic mask generator)."""
 
 LOGIT_LIMIT = 8.0
-"""Of one view among several: no view outvotes all others by its confidence alone."""
+"""Limit on the logits of each view where several are joined: no view outvotes all others by its confidence alone."""
 
 
 class Candidate(NamedTuple):
     """One mask for one box, and its scores. The mask has no pixel outside the window that was encoded."""
 
-    tight: Window  # the bounding box of its pixels; a window of no size where it has none
+    tight: Window  # the bounding box of its pixels; an empty window where it has none
     mask: np.ndarray  # bool, native pixels, logit > 0: the part in `tight`
     predicted_iou: float  # the teacher's own estimate, not clamped
     stability: float  # IoU of the masks at logit > 1 and > -1; 0 where both are empty
@@ -31,10 +31,11 @@ class Candidate(NamedTuple):
 
 
 def describe(low_res: Tensor, predicted_iou: float, window: Window, inside: Window, frame: InputFrame) -> Candidate:
-    """The candidate of `window` from logits (h, w) on the CPU, which cover the whole network input. `inside`: the
-    pixels of the box."""
+    """The candidate of one box. `low_res`: logits (h, w) on the CPU, of the whole network input that shows `window`;
+    `inside`: the pixels of the box."""
     rows, columns = _upsamplings(low_res, window, frame)
-    # only in the box and where there may be mask (images are large, defects small): upsampled logits are weighted means
+    # Images are large and defects small: upsample only the box, and what may exceed -STABILITY_OFFSET. An upsampled
+    # logit is a weighted mean of cells, so it exceeds a value only where one of them does.
     perhaps = bounds((low_res > -STABILITY_OFFSET).numpy())
     top, bottom = _reach(rows, perhaps.y1, perhaps.y2, inside.y1 - window.y1, inside.y2 - window.y1)
     left, right = _reach(columns, perhaps.x1, perhaps.x2, inside.x1 - window.x1, inside.x2 - window.x1)
@@ -47,9 +48,9 @@ def join(
 ) -> Candidate:
     """One candidate from the logits (h, w) of several views, whose parts cover `inside`, the pixels of the box.
 
-    The logit of a pixel is the mean over the views whose part holds it, weighted by how deep inside the part it lies,
-    each limited to +-LOGIT_LIMIT. The predicted IoU is the mean over the views, weighted by the pixels of the mask in
-    their parts; the plain mean where the mask is empty.
+    The logit of a pixel is the mean over the views whose part contains it, each limited to +-LOGIT_LIMIT and weighted
+    by how deep inside the part the pixel lies. The predicted IoU is the mean over the views, weighted by the number of
+    mask pixels in their parts; the plain mean where the mask is empty.
     """
     x1, y1 = (min(view.part[side] for view in views) for side in (0, 1))
     x2, y2 = (max(view.part[side] for view in views) for side in (2, 3))
@@ -64,7 +65,7 @@ def join(
         weight = _depth(part.y2 - part.y1)[:, None] * _depth(part.x2 - part.x1)
         total[place] += weight * (rows.T @ each @ columns).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         weights[place] += weight
-    # pieces with no overlap beyond their reach leave corners that no view decides on
+    # parts that do not overlap may leave pixels of their common bounding box that no view covers: no mask there
     logits = torch.where(weights > 0, total / weights.clamp(min=1e-12), -LOGIT_LIMIT)
     areas = np.array([int((logits[place] > 0).sum()) for place in places])
     return _candidate(logits, float(np.average(predicted_iou, weights=areas if areas.any() else None)), x1, y1, inside)
@@ -77,7 +78,7 @@ def _depth(length: int) -> Tensor:
 
 
 def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int, inside: Window) -> Candidate:
-    """From logits (H, W) of native pixels; `left`, `top`: of the first one. Elsewhere there is no mask."""
+    """The candidate from logits (H, W) of native pixels, the first at `left`, `top` of the image; no mask elsewhere."""
     mask = logits > 0
     largest, smallest = ((logits > threshold).sum() for threshold in (-STABILITY_OFFSET, STABILITY_OFFSET))
     return Candidate(
@@ -90,7 +91,7 @@ def _candidate(logits: Tensor, predicted_iou: float, left: int, top: int, inside
 
 
 def _upsamplings(low_res: Tensor, window: Window, frame: InputFrame) -> list[Tensor]:
-    """`_upsampling` along rows and columns."""
+    """The matrices of `_upsampling` for the rows and for the columns of `window`."""
     used = input_size_hw(window, frame)
     return [
         _upsampling(cells, frame.side_px, part, length)
@@ -110,13 +111,17 @@ def _upsampling(cells: int, side_px: int, used: int, length: int) -> Tensor:
 
 
 def _reach(weights: Tensor, start: int, stop: int, first: int, end: int) -> tuple[int, int]:
-    """First and end pixel of those from `first` to `end` and those that cells `start` to `stop` contribute to."""
+    """The half-open range that covers the pixels `first` to `end` and all to which the cells `start` to `stop`
+    contribute. `weights`: see `_upsampling`."""
     pixels = np.flatnonzero((weights[start:stop] > 0).numpy().any(axis=0))
     return (min(first, int(pixels[0])), max(end, int(pixels[-1]) + 1)) if len(pixels) else (first, end)
 
 
 def cut(mask: np.ndarray, left: int, top: int) -> tuple[Window, np.ndarray]:
-    """Bounding box in the image of the pixels of a mask whose first pixel lies at `left`, `top`, and its part there."""
+    """The bounding box, in the image, of the pixels of `mask`, and the part of the mask in it.
+
+    `mask`: (H, W) bool, its first pixel at `left`, `top` of the image.
+    """
     x1, y1, x2, y2 = bounds(mask)
     return Window(left + x1, top + y1, left + x2, top + y2), mask[y1:y2, x1:x2]
 

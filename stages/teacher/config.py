@@ -10,18 +10,21 @@ from stages.common.params import Section
 class RasterizeParams(Section):
     """How boxes become pseudo-masks.
 
-    `view`: what the teacher's encoder sees, the whole image (as in the paper) or a crop around each box.
-    `context`, `min_view_px`: side of a crop, as a multiple of the box's long side, and at least so many native pixels.
-    `min_scale`: pixels of the teacher's input per pixel of the image: a box whose view is scaled below is prompted in
-    overlapping pieces of this scale too, at most 64 (stages/teacher/windows.py), and the pieces decide where their mask
-    stands out from what surrounds it (stages/teacher/prompting.py); null: never.
-    `grow`: a box is enlarged on each side by this share of its sides before prompting (drawn too tight); negative:
-    shrunk (too loose).
-    `parts`: all connected parts of a mask, or those on the line through the box's middle along its longer side.
-    `min_part`: parts and holes smaller than this share of a mask's largest part are dropped and filled; 0: kept.
-    `candidate`: the teacher's single-mask output (as in the paper), the best of its three others by predicted IoU, or
-    all four refined by the image's brightness and the box (stages/teacher/refinement.py).
-    `clip_margin`: masks end this far outside their box, as a fraction of the box's width and height; null: not clipped.
+    `view`: what the teacher's encoder sees: the whole image (as in the paper) or a crop around each box.
+    `context`, `min_view_px`: side of a crop: this multiple of the box's long side, at least this many native pixels.
+    `min_scale`: in pixels of the teacher's input per pixel of the image. A box whose view has a smaller scale is also
+    prompted in overlapping pieces of this scale, at most 64 (stages/teacher/windows.py); the masks of the pieces are
+    used where they stand out from their surroundings (stages/teacher/prompting.py). null: never.
+    `grow`: each side of a box is moved outward by this share of its width or height before prompting, for boxes drawn
+    too tight; negative: inward, for loose ones.
+    `parts`: `all` connected parts of a mask, or `centre`: those on the line through the box's middle along its longer
+    side.
+    `min_part`: parts smaller than this share of a mask's largest part are dropped, and holes as small are filled; 0:
+    neither.
+    `candidate`: `single`, the teacher's single-mask output (as in the paper); `best`, of its three other masks the one
+    of highest predicted IoU; `refined`, all four refined by the image's brightness and the box
+    (stages/teacher/refinement.py).
+    `clip_margin`: how far a mask may reach outside its box, as a share of its width and height; null: no limit.
     `batch_size`: boxes decoded (and on a GPU crops encoded) together; bounds memory.
     `shard_size`: images per file.
     """

@@ -1,7 +1,7 @@
-"""What speaks for a candidate beside the teacher's own scores: the image, and the other candidates.
+"""Scores of a candidate that do not come from the teacher: how well the image and the other candidates support it.
 
-Networks judge their masks by what they were trained on; on other surfaces that fails. Whether a mask's pixels look
-different from what surrounds them can be seen in the image itself.
+A network's own scores may fail on surfaces that it was not trained on. Whether the pixels of a mask differ from their
+surroundings can be measured in the image itself.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,15 @@ surroundings to be compared with (our choice)."""
 
 
 class Surroundings(NamedTuple):
-    """Where one box is looked at."""
+    """The pixels of one box and around it."""
 
     around: Window  # the box grown by MARGIN
     inside: Window  # the pixels of the box
     levels: np.ndarray  # (H, W) float64 brightness of the window `around`, 0 to 255
 
     def show(self, mask: np.ndarray, origin_xy: tuple[int, int]) -> np.ndarray:
-        """(H, W) bool: on the window `around`, the pixels of the box that belong to `mask`, a part of the image."""
+        """(H, W) bool of the window `around`: the pixels of the box that belong to `mask`, (h, w) bool, whose first
+        pixel lies at `origin_xy` of the image."""
         shown = np.zeros(self.around.size_hw, bool)
         x1, y1 = max(origin_xy[0], self.inside.x1), max(origin_xy[1], self.inside.y1)
         x2, y2 = min(origin_xy[0] + mask.shape[1], self.inside.x2), min(origin_xy[1] + mask.shape[0], self.inside.y2)
@@ -35,7 +36,7 @@ class Surroundings(NamedTuple):
 
 
 def surroundings(image: np.ndarray, box_xyxy: Box) -> Surroundings:
-    """`image`: (H, W, 3) uint8 RGB; `box_xyxy`: native pixels."""
+    """The surroundings of `box_xyxy`, in native pixels of `image`, (H, W, 3) uint8 RGB."""
     around = pixels_of_box(box_xyxy, image.shape[:2], MARGIN)
     levels = image[around.y1 : around.y2, around.x1 : around.x2].mean(axis=2)
     return Surroundings(around, pixels_of_box(box_xyxy, image.shape[:2]), levels)
@@ -44,7 +45,8 @@ def surroundings(image: np.ndarray, box_xyxy: Box) -> Surroundings:
 def evidence(levels: np.ndarray, shown: Sequence[np.ndarray]) -> list[dict[str, float]]:
     """`separation` and `agreement` of each candidate of one box, both in [0, 1]; only pixels of the box count as mask.
 
-    `levels`: (H, W) brightness around the box; `shown`: the candidates, bool of that shape.
+    `agreement`: mean IoU with all candidates of the box, itself included; 0 for an empty mask. `levels`: (H, W)
+    brightness around the box, 0 to 255; `shown`: the masks of the candidates, bool of the same shape.
     """
     whole = np.rint(levels).astype(np.uint8)
     return [
@@ -71,6 +73,6 @@ def separation(levels: np.ndarray, mask: np.ndarray) -> float:
 
 
 def mask_iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two bool masks of one shape; 0 where both are empty."""
+    """IoU of two bool masks of the same shape; 0 where both are empty."""
     union = (first | second).sum()
     return float((first & second).sum() / union) if union else 0.0

@@ -1,4 +1,4 @@
-"""Clean masks: no specks, no pores, and on request only the parts on the box's centre line."""
+"""Clean masks: without small parts and small holes, and on request only with the parts on the box's centre line."""
 
 import numpy as np
 from scipy.ndimage import label
@@ -9,7 +9,8 @@ from stages.teacher.config import RasterizeParams
 
 
 def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate:
-    """The candidate with a clean mask as `parts` and `min_part` say; its scores stay those of the mask as it was."""
+    """The candidate with its mask cleaned as `params.parts` and `params.min_part` say. Its scores stay those of the
+    original mask."""
     mask, (left, top, *_) = found.mask, found.tight
     if params.parts == "centre" and mask.any():
         x1, y1, x2, y2 = centre_line(box_xyxy, found.tight)
@@ -21,7 +22,8 @@ def clean(found: Candidate, box_xyxy: Box, params: RasterizeParams) -> Candidate
 
 
 def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:
-    """(H, W) bool, not empty, without parts and with filled holes smaller than `min_part` times its largest part."""
+    """`mask`, (H, W) bool and not empty, with parts smaller than `min_part` times its largest part removed and holes
+    as small filled."""
     parts, _ = connected(mask)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
@@ -30,12 +32,12 @@ def without_small_parts(mask: np.ndarray, min_part: float) -> np.ndarray:
     holes, _ = label(~kept)  # 4-connected
     small = np.bincount(holes.ravel()) < least
     border = np.concatenate([holes[[0, -1]].ravel(), holes[:, [0, -1]].ravel()])
-    small[[0, *np.unique(border)]] = False  # what reaches the border is no hole
+    small[[0, *np.unique(border)]] = False  # background that reaches the border is not a hole
     return kept | small[holes]
 
 
 def parts_on_line(mask: np.ndarray, line: Window) -> np.ndarray:
-    """The parts of a mask (H, W) bool that have a pixel on `line`, in its pixels; all of them where none has."""
+    """The parts of `mask` (H, W) bool that have a pixel on `line`, in pixels of the mask; all parts where none has."""
     parts, _ = connected(mask)
     hit = np.unique(parts[line.y1 : line.y2, line.x1 : line.x2])
     return np.isin(parts, hit[hit > 0]) if hit.any() else mask

@@ -1,7 +1,8 @@
-"""Configurations of the Sams that the teacher can be, and their image encoders.
+"""Configurations of the Sam networks that can be the teacher, and their image encoders.
 
 MobileSAM is SAM with another image encoder, a TinyViT; timm's has the same layout (stages/checkpoints/sam_teacher.py).
-The embedded teacher's is ImageNet's EfficientNet-Lite0, frozen, with an early map for thin structures.
+The embedded teacher's encoder is EfficientNet-Lite0, frozen with its ImageNet weights, and an early map for thin
+structures.
 """
 
 from typing import Literal, NamedTuple
@@ -20,7 +21,8 @@ MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f21
 
 
 class AnySamConfig(Section):
-    """What every Sam has: all but its image encoder. The defaults are those of all official ones."""
+    """The settings of every Sam, without those of its image encoder. The defaults are those of all official ones.
+    `source`: where the weights come from."""
 
     name: str
     image_size: int = 1024
@@ -38,7 +40,7 @@ class AnySamConfig(Section):
 
 
 class SamConfig(AnySamConfig):
-    """With the vision transformer of `segment_anything`."""
+    """A Sam with the vision transformer of `segment_anything`."""
 
     embed_dim: int
     depth: int
@@ -48,7 +50,7 @@ class SamConfig(AnySamConfig):
 
 
 class MobileSamConfig(AnySamConfig):
-    """With a TinyViT of four stages; the defaults are MobileSAM's."""
+    """A Sam with a TinyViT of four stages; the defaults are MobileSAM's."""
 
     patch_size: Literal[16] = 16
     embed_dims: list[int] = Field(default=[64, 128, 160, 320], min_length=4, max_length=4)
@@ -58,7 +60,7 @@ class MobileSamConfig(AnySamConfig):
 
 
 class LiteSamConfig(AnySamConfig):
-    """With EfficientNet-Lite0 and an early map: the embedded teacher. `blocks`: of its neck."""
+    """A Sam with EfficientNet-Lite0 and an early map: the embedded teacher. `blocks`: number of blocks after it."""
 
     patch_size: Literal[8] = 8
     blocks: int
@@ -114,7 +116,7 @@ class TinyVit(nn.Module):
 
 
 class Embedding(NamedTuple):
-    """Of N images, (N, D, H, W), and of those of a `LiteEncoder` a map for their thin structures."""
+    """Encoded images. `image`: (N, D, H, W); `early`: (N, D / 8, 4 H, 4 W) for thin structures, of a `LiteEncoder`."""
 
     image: Tensor
     early: Tensor | None = None
@@ -123,8 +125,8 @@ class Embedding(NamedTuple):
 class LiteEncoder(nn.Module):
     """EfficientNet-Lite0: (N, 3, S, S) -> the embedding (N, D, S / 8, S / 8) and an early map (N, D / 8, S / 2, S / 2).
 
-    Three levels become the embedding. A crack of two pixels is gone there, so the two levels above become features of
-    the masks themselves, as in SAM-HQ (arXiv 2306.01567).
+    The three deeper levels become the embedding. A crack two pixels wide is lost there, so the two finer levels become
+    features of the masks themselves, as in SAM-HQ (arXiv 2306.01567).
     """
 
     def __init__(self, config: LiteSamConfig) -> None:
@@ -135,7 +137,7 @@ class LiteEncoder(nn.Module):
         width = config.prompt_dim
         self.img_size = config.image_size
         self.net = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3, 4))
-        self.net.to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.net.to(memory_format=torch.channels_last)  # faster on a CPU
         self.net.requires_grad_(False)
         half, quarter, *deep = self.net.feature_info.channels()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in deep)
@@ -156,7 +158,7 @@ class LiteEncoder(nn.Module):
         return Embedding(self.norm(self.blocks(image)), self.early(early))
 
     def train(self, mode: bool = True) -> "LiteEncoder":
-        """The statistics of the frozen network's batch norms stay those of ImageNet."""
+        """As in any module, but the batch norms of the frozen network keep their statistics of ImageNet."""
         super().train(mode)
         self.net.eval()
         return self
@@ -184,7 +186,7 @@ def _vit(config: SamConfig) -> ImageEncoderViT:
 
 
 def image_encoder(config: AnySamConfig) -> nn.Module:
-    """Untrained. It gives an `Embedding`, or the image's alone."""
+    """The untrained image encoder of a configuration. It returns an `Embedding`, or its field `image` alone."""
     if isinstance(config, SamConfig):
         return _vit(config)
     return TinyVit(config) if isinstance(config, MobileSamConfig) else LiteEncoder(config)

@@ -1,4 +1,4 @@
-"""The teacher in a folder of weights, of whichever kind."""
+"""Load a teacher of any kind from a folder of weights."""
 
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from stages.teacher.transformers_sam import family_of, load_transformers
 
 
 def load_teacher(folder: Path, device: torch.device) -> Teacher:
-    """For inference on `device`. Raises UserError where the folder is not readable or a package is missing."""
+    """The teacher in `folder`, for inference on `device`.
+
+    Raises UserError where the folder is not readable or a package is missing.
+    """
     check_digests(folder, "run the weights stage again")
     if name := family_of(folder / "config.json"):
         return load_transformers(folder, name).to(device)

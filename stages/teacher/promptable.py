@@ -1,7 +1,8 @@
 """The contract of a teacher: a promptable network that turns an image and a box into four mask proposals.
 
-`stages.teacher.prompting` asks it, and `stages.teacher.sam` implements it for segment_anything. An adapter for another
-network resizes, normalises and pads by itself; everything after the low-resolution logits is shared.
+`stages.teacher.prompting` calls it. `stages.teacher.sam` implements it for segment_anything,
+`stages.teacher.transformers_sam` for transformers. An adapter resizes, normalises and pads by itself; everything after
+the low-resolution logits is shared.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from stages.teacher.windows import InputFrame
 
 
 class Proposals(NamedTuple):
-    """Four masks per box: that for an unambiguous prompt, then the three for ambiguous ones. On the CPU, float32."""
+    """Four masks per box: one for an unambiguous prompt, then three for ambiguous ones. On the CPU, float32."""
 
     logits: Tensor  # (N, 4, h, w) over the whole square input, padding included; mask where > 0
     predicted_iou: Tensor  # (N, 4), the network's own estimate; may exceed 1
@@ -24,8 +25,8 @@ class Proposals(NamedTuple):
 class Teacher(Protocol):
     """A promptable network for inference.
 
-    `frame`: how a window of an image lies in the network's input. `libraries`: installed distributions, beside torch,
-    numpy and Pillow, whose version the proposals depend on.
+    `frame`: how a window of an image lies in the network's input. `libraries`: installed distributions on whose
+    versions the proposals depend, in addition to torch, numpy and Pillow.
     """
 
     frame: InputFrame
@@ -33,7 +34,7 @@ class Teacher(Protocol):
     libraries: Sequence[str]
 
     def encode(self, windows: Sequence[np.ndarray]) -> Any:
-        """Embeddings of windows, each (h, w, 3) uint8 RGB; only `decode` looks into them."""
+        """Embeddings of N windows, each (h, w, 3) uint8 RGB, in any form that `decode` takes."""
 
     def decode(self, embeddings: Any, boxes_xyxy: np.ndarray) -> Proposals:
-        """`boxes_xyxy`: (N, 4) in pixels of the input, on the embeddings of N windows, or of one for all boxes."""
+        """Proposals for `boxes_xyxy` (N, 4), in pixels of the input. `embeddings`: of N windows, or of one for all."""

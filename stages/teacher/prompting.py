@@ -1,7 +1,7 @@
 """Prompt a teacher with the boxes of one image: five candidates per box. Everything that needs the network is here.
 
-A window that all boxes share (the whole image) is encoded once; else each box has a window of its own, or several for
-its pieces. The decoder runs once per chunk of prompts, and what it finds for a box does not depend on the other boxes.
+A window that all boxes share (the whole image) is encoded once; otherwise each box has a window of its own, or several
+for its pieces. The decoder runs once per chunk of prompts; the result for a box does not depend on the other boxes.
 """
 
 import sys
@@ -26,7 +26,8 @@ from stages.teacher.windows import View, grown, to_input, views_of
 T = TypeVar("T")
 
 LEAST_SEPARATION, LEAD = 0.6, 0.1
-"""Of the mask from the pieces of a box, in all and above that from the whole view; chosen on val, see RESULTS.md."""
+"""Least separation of the mask from a box's pieces, and by how much it has to exceed that of the mask from the whole
+view; chosen on val, see RESULTS.md."""
 
 
 class Chunks:
@@ -49,7 +50,7 @@ class Chunks:
                 continue
             except torch.OutOfMemoryError:
                 pass
-            # only here are the error and the tensors that it refers to freed
+            # the error, and the tensors that it refers to, are freed only after the except clause
             torch.cuda.empty_cache()
             if some.stop - some.start == 1:
                 raise UserError(
@@ -63,9 +64,8 @@ class Chunks:
 def prompted(
     teacher: Teacher, image: np.ndarray, boxes_xyxy: Sequence[Box], params: RasterizeParams, chunks: Chunks
 ) -> list[dict]:
-    """Five candidates per box, in the order of the boxes: the columns of the candidates table that the teacher gives.
-
-    The teacher's four, and what they and the image's brightness say together (stages/teacher/refinement.py).
+    """Five candidates per box, in the order of the boxes: rows with the columns of the candidates table that the
+    teacher gives. First its own four, then the one refined from them (stages/teacher/refinement.py).
 
     `image`: (H, W, 3) uint8 RGB, upright. `boxes_xyxy`: native pixels, at least one.
     """
@@ -86,10 +86,10 @@ def prompted(
 def predict(
     teacher: Teacher, image: np.ndarray, views: Sequence[Sequence[View]], chunks: Chunks
 ) -> Iterator[list[Candidate]]:
-    """The four candidates of one box after the other, each view of a box a prompt of its own.
+    """The four candidates of each box, in order. Each view of a box is a prompt of its own.
 
-    `image`: (H, W, 3) uint8 RGB. `views`: N boxes, each with one view of all of it, and perhaps its pieces after it.
-    Then the candidates are those of the joined pieces where `_stand_out` says so, else those of the first view.
+    `image`: (H, W, 3) uint8 RGB. `views`: per box the view of the whole box, then those of its pieces, if any. With
+    pieces, the candidates are those of the joined pieces where `_stand_out` says so, else those of the first view.
     Logits are upsampled to native pixels one mask at a time, so memory does not grow with N.
     """
     flat = [view for several in views for view in several]
@@ -119,9 +119,10 @@ def predict(
 
 
 def _stand_out(joined: Sequence[Candidate], whole: Sequence[Candidate], image: np.ndarray, box_xyxy: Box) -> bool:
-    """Whether the best mask of the pieces (of the last three, by predicted IoU) differs enough from what surrounds it.
+    """Whether the best mask of the pieces (of the last three, by predicted IoU) differs enough from its surroundings.
 
-    A thin defect needs the pieces' scale, a compact one its outline in one view, and predicted IoU does not tell which.
+    A thin defect needs the scale of the pieces, a compact one needs its outline in one view. The predicted IoU does not
+    tell which.
     """
     place = surroundings(image, box_xyxy)
     best = [max(four[1:], key=lambda one: one.predicted_iou) for four in (joined, whole)]
@@ -141,9 +142,9 @@ def _row(index: int, found: Candidate, box_xyxy: Box, size_hw: tuple[int, int]) 
 
 
 def measure(mask: np.ndarray, tight: Window, box_xyxy: Box, size_hw: tuple[int, int]) -> dict:
-    """Pixels of a mask, in all and on the pixels of the box, and the IoU of its bounding box with the box.
+    """Number of pixels of a mask, in total and inside the box, and the IoU of its bounding box with the box.
 
-    `mask`: bool, the part of the image in `tight`, its bounding box (of no size where there is no pixel).
+    `mask`: bool, of the part of the image in `tight`, its bounding box (empty where the mask has no pixel).
     """
     inside = pixels_of_box(box_xyxy, size_hw)
     left, right = (max(x - tight.x1, 0) for x in (inside.x1, inside.x2))

@@ -1,4 +1,4 @@
-"""One shard of pseudo-masks after another: its images and boxes out of the tables, and its two files."""
+"""The work of rasterize on shards: read their images and boxes from the tables, write their pseudo-masks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Rasterize:
     device: str
 
     def open(self) -> Callable[[Job, Path, Tick], list[Failure]]:
-        """Load the teacher."""
+        """Load the teacher. The function writes a shard's candidates and label maps, unless one of its images fails."""
         make_deterministic()
         teacher = load_teacher(self.model, device_of(self.device))
         answers = Answers(teacher, Store(self.answers, teacher, self.model, self.params), self.source, self.params)
@@ -65,7 +65,7 @@ class Rasterize:
         return shard
 
     def _rows(self, image: dict, boxes: list[dict], found: list[dict]) -> tuple[dict, list[dict]]:
-        """The row of the masks table of an image, and those of the candidates table."""
+        """An image's row of the masks table, and its rows of the candidates table. `found`: the teacher's answer."""
         if image["drawn"] is not None:
             return trusted_rows(image, image["drawn"])
         rows = with_drawn(boxes, found, (image["height"], image["width"]), self.params.candidate)
@@ -74,8 +74,8 @@ class Rasterize:
 
 
 def jobs_of(tables: Path, trusted: Path | None, split: str, size: int) -> Iterator[Job]:
-    """The jobs of a split, of `size` images each: rows of the images table with a column `drawn`, label maps as PNG of
-    the trusted images, and of the boxes table. Reads these two as a stream: memory does not grow with them.
+    """The jobs of a split, of `size` images each: their rows of the images table, with a column `drawn` (label map as
+    PNG of a trusted image, else null), and of the boxes table. Both are read as streams: memory does not grow.
 
     Raises UserError where boxes are not in the order of their images.
     """
@@ -92,16 +92,16 @@ def jobs_of(tables: Path, trusted: Path | None, split: str, size: int) -> Iterat
             if len(ahead):
                 break
         boxes = pa.concat_tables([BOXES.empty_table(), *parts])
-        images = _with(drawn, images)
+        images = _with_drawn_column(images, drawn)
         yield Job(split, index, images, boxes)
     if len(ahead) or (ahead := next(stream, None)):
         where = f"{path}: box of {ahead['image_id'][0]}"
         raise UserError(f"{where}, which images.parquet lacks or has elsewhere; run the ingest stage")
     if index < 0:
-        images, boxes = _with(drawn, IMAGES.empty_table()), BOXES.empty_table()
+        images, boxes = _with_drawn_column(IMAGES.empty_table(), drawn), BOXES.empty_table()
         yield Job(split, 0, images, boxes)
 
 
-def _with(drawn: dict[str, bytes], images: pa.Table) -> pa.Table:
+def _with_drawn_column(images: pa.Table, drawn: dict[str, bytes]) -> pa.Table:
     pngs = [drawn.get(image_id) for image_id in images["image_id"].to_pylist()]
     return images.append_column("drawn", pa.array(pngs, pa.binary()))

@@ -42,7 +42,7 @@ class EarlyMaskDecoder(MaskDecoder):
         )
 
     def mixed(self, upscaled: Tensor, early: Tensor) -> Tensor:
-        """(N, D / 8, 4 H, 4 W): both, of that shape, and what a convolution finds in their sum."""
+        """The sum of both maps, each (N, D / 8, 4 H, 4 W), plus two convolutions of it; the same shape."""
         total = upscaled + early
         return total + self.mix(total)
 
@@ -109,18 +109,18 @@ class SamTeacher:
         self.frame = InputFrame(sam.image_encoder.img_size, "pad")
 
     def encode(self, windows: Sequence[np.ndarray]) -> Embedding:
-        """N windows, (h, w, 3) uint8 RGB."""
+        """The embedding of N windows, each (h, w, 3) uint8 RGB."""
         resize = ResizeLongestSide(self.frame.side_px)
         pixels = [torch.as_tensor(resize.apply_image(one), device=self.device).permute(2, 0, 1) for one in windows]
         inputs = torch.stack([self.sam.preprocess(one) for one in pixels])
-        # on a CPU a batch only makes tensors that no cache holds, in memory that is newly allocated each time
+        # on a CPU a batch gains nothing: its tensors exceed the cache, and their memory is allocated anew each time
         parts = inputs.split(1) if self.device.type == "cpu" else [inputs]
         with self._autocast():
             found = [embed(self.sam, part) for part in parts]
         return Embedding(*(None if each[0] is None else torch.cat(each) for each in zip(*found, strict=True)))
 
     def decode(self, embeddings: Embedding, boxes_xyxy: np.ndarray) -> Proposals:
-        """`embeddings`: of N windows or of one. `boxes_xyxy`: (N, 4) in pixels of the input."""
+        """Proposals for `boxes_xyxy` (N, 4), in pixels of the input. `embeddings`: of N windows, or of one for all."""
         boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=self.device)
         with self._autocast():
             logits, predicted_iou = propose(self.sam, embeddings, boxes)
@@ -131,7 +131,7 @@ class SamTeacher:
 
 
 def embed(sam: Sam, inputs: Tensor) -> Embedding:
-    """Of N inputs (N, 3, S, S), normalised and padded."""
+    """The embedding of `inputs` (N, 3, S, S), normalised and padded."""
     found = sam.image_encoder(inputs)
     return found if isinstance(found, Embedding) else Embedding(found)
 
@@ -139,10 +139,10 @@ def embed(sam: Sam, inputs: Tensor) -> Embedding:
 def propose(sam: Sam, embedding: Embedding, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, 4, h, w) and predicted IoU (N, 4) for `boxes_xyxy` (N, 4) in pixels of the input.
 
-    The embedding is of N images, one per box, or of a single one for all.
+    `embedding`: of N images, one per box, or of a single image for all boxes.
 
-    `MaskDecoder.predict_masks` for prompts that may each have an image of their own: it repeats every image for every
-    prompt, so N prompts on N images would be decoded N x N times.
+    Replaces `MaskDecoder.predict_masks`, which repeats every image for every prompt: it would decode N prompts on N
+    images N x N times.
     """
     decoder, count = sam.mask_decoder, len(boxes_xyxy)
     sparse, dense = sam.prompt_encoder(points=None, boxes=boxes_xyxy, masks=None)

@@ -1,10 +1,10 @@
 """Promptable networks of Hugging Face `transformers` as teachers: SAM 2.1, SAM-HQ, SlimSAM, EdgeTAM, SAM 3's tracker.
 
-They share one forward. Their processors are not used: these refuse images with different numbers of boxes. The package
-is optional: `uv pip install --group transformers`. Precision as in `stages.teacher.sam`.
+They share one forward pass. Their processors are not used: these refuse images with different numbers of boxes. The
+package is optional: `uv pip install --group transformers`. Precision as in `stages.teacher.sam`.
 
-Predicted IoUs of SAM and SAM-HQ are not limited to 1, those of the others pass a sigmoid. Those of SAM-HQ belong to
-SAM's own tokens, while its masks are the sum of their logits and those of its high-quality token.
+Predicted IoUs of SAM and SAM-HQ are not limited to 1, those of the others pass a sigmoid. SAM-HQ predicts them for the
+masks of SAM's own tokens, but returns the sum of their logits and those of its high-quality token.
 """
 
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ FAMILIES = {
     "edgetam": Family("EdgeTamModel", "stretch", IMAGENET),
     "sam3": Family("Sam3TrackerModel", "stretch", HALF),
 }
-"""By `model_type` in config.json, of which the hub's files also have those of the video models."""
+"""By `model_type` in config.json, without the suffixes `_video` and `_tracker` that files of the hub may have."""
 
 
 def family_of(config: Path) -> str | None:
     """The key in FAMILIES for a `config.json`; None where it is not one of `transformers`.
 
-    Raises UserError where it is unreadable, or of a model that is no promptable one.
+    Raises UserError where it is unreadable, or of a model that cannot be prompted.
     """
     kind = read_json(config, "expected the configuration of a teacher").get("model_type")
     if kind is None:
@@ -81,7 +81,7 @@ def load_transformers(folder: Path, name: str) -> "TransformersTeacher":
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # else they are named in a log only; refused below
+            ignore_mismatched_sizes=True,  # otherwise only a log names them; refused below
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: not a readable teacher: {' '.join(str(error).split())[:300]}") from None
@@ -103,7 +103,7 @@ class TransformersTeacher:
         side = model.config.prompt_encoder_config.image_size
         self.frame = InputFrame(side if isinstance(side, int) else side[0], family.resize)
         if hasattr(model.mask_decoder, "dynamic_multimask_via_stability"):
-            # else the single mask would be replaced by the best of the three where it is not stable
+            # otherwise the best of the three masks would replace the single one where that is not stable
             model.mask_decoder.dynamic_multimask_via_stability = False
 
     @property
@@ -116,11 +116,12 @@ class TransformersTeacher:
         return self
 
     def encode(self, windows: Sequence[np.ndarray]) -> list[list[Tensor]]:
-        """N windows, (h, w, 3) uint8 RGB -> maps (1, C, H, W) of each: one, or those that the decoder also reads."""
+        """N windows, (h, w, 3) uint8 RGB -> maps (1, C, H, W) of each: the embedding, and others if the decoder reads
+        some."""
         return [self._maps(self._pixels(window)) for window in windows]
 
     def decode(self, embeddings: list[list[Tensor]], boxes_xyxy: np.ndarray) -> Proposals:
-        """`embeddings`: of N windows or of one. `boxes_xyxy`: (N, 4) in pixels of the input."""
+        """Proposals for `boxes_xyxy` (N, 4), in pixels of the input. `embeddings`: of N windows, or of one for all."""
         boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=self.device)
         shared = len(embeddings) == 1
         maps = [torch.cat(level) for level in zip(*embeddings, strict=True)]

@@ -1,7 +1,7 @@
 """Windows of an image that a teacher encodes, and where a box lies in the network's input.
 
-To the network a window is an image of its own. A box that its window shows too small is prompted once more in
-overlapping pieces, each with a window of its own.
+The network sees a window as if it were an image. A box that its window shows too small is also prompted in overlapping
+pieces, each with a window of its own.
 """
 
 import math
@@ -16,13 +16,13 @@ PIECE_CONTEXT = 1.3
 """Side of a piece's window, as a multiple of the longest possible piece."""
 
 OVERLAP = 0.25
-"""Share of a piece that it has in common with the next one, at least."""
+"""Least overlap of neighbouring pieces, as a share of their length."""
 
 MAX_PIECES = 64
-"""Pieces of a box at most: a box that would need more is shown at a smaller scale."""
+"""Most pieces per box: a box that would need more is shown at a smaller scale."""
 
 REACH = 0.1
-"""How far a piece labels pixels outside of it, as a share of its sides: defects end a little outside of their box."""
+"""How far outside itself a piece decides on pixels, as a share of its sides: defects end a little outside their box."""
 
 
 class InputFrame(NamedTuple):
@@ -43,7 +43,7 @@ def window_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams) 
 
 
 def grown(box_xyxy: Box, size_hw: tuple[int, int], share: float) -> Box:
-    """The box, larger on each side by `share` of its width or height, within the image."""
+    """The box, each side moved outward by `share` of its width or height (negative: inward), clipped to the image."""
     x1, y1, x2, y2 = box_xyxy
     (height, width), more_x, more_y = size_hw, share * (x2 - x1), share * (y2 - y1)
     return max(x1 - more_x, 0.0), max(y1 - more_y, 0.0), min(x2 + more_x, width), min(y2 + more_y, height)
@@ -60,9 +60,9 @@ class View(NamedTuple):
 def views_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams, frame: InputFrame) -> list[View]:
     """The prompts for a box: the box in its window and, where that is scaled below `min_scale`, its pieces."""
     window = window_of(box_xyxy, size_hw, params)
-    all_of_it = View(window, box_xyxy, window)
+    whole = View(window, box_xyxy, window)
     if params.min_scale is None or frame.side_px >= params.min_scale * max(window.size_hw):
-        return [all_of_it]
+        return [whole]
     x1, y1, x2, y2 = box_xyxy
     scale, spans = params.min_scale, []
     while not spans or len(spans[0]) * len(spans[1]) > MAX_PIECES:
@@ -70,7 +70,7 @@ def views_of(box_xyxy: Box, size_hw: tuple[int, int], params: RasterizeParams, f
         spans = [_pieces(start, end, (side - 2) / PIECE_CONTEXT) for start, end in ((y1, y2), (x1, x2))]
         scale /= 1.1
     pieces = [(left, top, right, bottom) for top, bottom in spans[0] for left, right in spans[1]]
-    return [all_of_it] + [
+    return [whole] + [
         View(crop_window(piece, size_hw, PIECE_CONTEXT, side), piece, pixels_of_box(piece, size_hw, REACH))
         for piece in pieces
     ]
@@ -105,6 +105,7 @@ def crop_window(box_xyxy: Box, size_hw: tuple[int, int], context: float, min_px:
 
 
 def _span(centre: float, side: int, length: int) -> tuple[int, int]:
+    """First and end pixel of `side` pixels around `centre`, shifted into 0..length or cut to it."""
     if side >= length:
         return 0, length
     start = min(max(math.floor(centre - (side - 1) / 2), 0), length - side)
