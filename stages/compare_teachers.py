@@ -3,8 +3,8 @@
     python -m stages.compare_teachers embedded sam2.1_tiny FOLDER --tables data/tables --truth data/truth \\
         --metrics teachers.json
 
-Teachers are named as in `weights.teacher`. How they are prompted, and which candidate is chosen, is section `rasterize`
-of params.yaml, as in the pipeline. Nothing is cached, so that the time of all teachers means the same.
+Teachers are named as in `weights.teacher`. Section `rasterize` of params.yaml says how they are prompted and which
+candidate is chosen, as in the pipeline. Nothing is cached, so that the times of the teachers can be compared.
 """
 
 import tempfile
@@ -47,9 +47,11 @@ def main(
     tables: Tables,
     truth: Truth,
     metrics: Metrics,
-    split: Annotated[str, typer.Option(help="val, to choose by; test, to report the chosen one.")] = "val",
-    embedded: Annotated[Path, typer.Option(help="Its folder.")] = Path("data/weights/embedded/teacher"),
-    cache: Annotated[Path, typer.Option(help="Folder of downloads.")] = Path("~/.cache/boxes2pixels"),
+    split: Annotated[str, typer.Option(help="val to choose a teacher; test to report the chosen one.")] = "val",
+    embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")] = Path(
+        "data/weights/embedded/teacher"
+    ),
+    cache: Annotated[Path, typer.Option(help="Folder to keep downloads in.")] = Path("~/.cache/boxes2pixels"),
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
 ) -> None:
@@ -84,7 +86,7 @@ def images_with_truth(tables: Path, truth: Path, split: str) -> list[Known]:
 def measure(
     teacher: Teacher, known: list[Known], source: Dataset, params: RasterizeParams, title: str
 ) -> dict[str, object]:
-    """The metrics of `stages.appraise`, rank correlations of the scores, and seconds per image, with its reading."""
+    """The metrics of `stages.appraise`, rank correlations of the scores, and seconds per image, reading it included."""
     boxes, classes, seconds = list[BoxQuality](), len(source.names) + 1, 0.0
     counts, chunks = np.zeros((2, classes, classes), dtype=np.int64), Chunks(params.batch_size)
     for image, own, labels in progress(known, f"compare {title}", "images"):

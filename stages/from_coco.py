@@ -3,10 +3,10 @@
     python -m stages.from_coco --train train.json --val val.json --test test.json --images images --out set
     dvc exp run -S data.root=set -S data.trusted=set/trusted
 
-Every annotation becomes a box. Images with segmentations (polygons or run lengths, with holes and parts) get an index
-PNG too: in train and val below OUT/trusted, to be trusted or not; in test as pixel truth, those without a defect too.
-Pixels of crowds, and of boxes without segmentation, are unknown in it. Images are linked where the file system can,
-else copied.
+Every annotation becomes a box, except crowds. Images with segmentations (polygons or run lengths, with holes and parts)
+also get a mask, an index PNG: in train and val below OUT/trusted, for use as trusted masks or not; in test as pixel
+truth, there also for images without a defect. In it, pixels of crowds and of boxes without segmentation are unknown.
+Images are linked where the file system can, else copied.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
 """

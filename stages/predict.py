@@ -2,9 +2,9 @@
 
     python -m stages.predict INPUT... --model data/models/RUN/SEED --out DIR --format masks --format cvat
 
-No stage depends on it. Per image `records/NAME.json` holds the defects found, and every other output is made from it:
-a further format needs no new prediction, and a killed run resumes. With a model that `stages.export` wrote, PyTorch is
-not needed.
+No stage depends on it. `records/NAME.json` holds the defects of one image, and its other outputs are made from it: so
+another format needs no new prediction, and a killed run can be resumed. PyTorch is not needed with a model that
+`stages.export` wrote.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for images that cannot be used.
 """

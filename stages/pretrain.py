@@ -3,8 +3,8 @@
     python -m stages.pretrain --params data/weights/params.yaml --out data/weights/embedded/teacher \\
         --metrics metrics/pretrain_teacher.json
 
-The results are committed. Run it again after a kill to resume; after the end it writes the same results again in a
-minute. For times and scores see data/weights/README.md.
+The results are committed. Run the command again after a kill to resume; a finished training is not repeated, only its
+results are written again. For times and scores see data/weights/README.md.
 """
 
 from pathlib import Path

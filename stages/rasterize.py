@@ -2,10 +2,10 @@
 
     python -m stages.rasterize --tables data/tables --weights data/weights/teacher --out data/masks
 
-An image, or the crop around a box, is encoded once and its boxes are decoded together. Images without boxes need no
-network, nor do those whose answers are cached (stages/teacher/answer_store.py), nor what people drew, which replaces
-the teacher's masks (stages/trusted/drawn_masks.py). Memory does not grow with the number of images. A finished shard
-survives a kill, and an image that cannot be used fails alone, at the end; `--engine ray` and `--shards` share the work
+An image, or the crop around a box, is encoded once and its boxes are decoded together. No network is needed for images
+without boxes, for cached answers (stages/teacher/answer_store.py), and for masks that people drew, which replace the
+teacher's (stages/trusted/drawn_masks.py). Memory does not grow with the number of images. A finished shard survives a
+kill; images that cannot be used are reported after all others are done. `--engine ray` and `--shards` share the work
 among machines (docs/cluster.md). Ground truth is not an input: no mask can depend on it.
 """
 
@@ -68,7 +68,7 @@ def main(
 
 
 def work_of(weights: Path, source: Dataset, values: RasterizeParams, device: str) -> Rasterize:
-    """The work, with absolute paths: other processes may run elsewhere."""
+    """The work, with absolute paths: other processes may run in other folders."""
     parts = [files_fingerprint([weights]), values.model_dump(mode="json"), source.white_level, source.names, device]
     identity = fingerprint([*parts, environment()])
     folder, absolute = work_folder().resolve(), Dataset(source.root.resolve(), source.names, source.white_level)
@@ -76,7 +76,7 @@ def work_of(weights: Path, source: Dataset, values: RasterizeParams, device: str
 
 
 def put_together(folder: Path, finished: Sequence[Done]) -> None:
-    """The files of a split's shards as one folder, its index written last."""
+    """Put the files of a split's shards into one folder; its index is written last."""
     with new_folder(folder) as part:
         for done in finished:
             for kind in (CANDIDATE_ROWS, LABEL_MAPS):

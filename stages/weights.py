@@ -3,8 +3,8 @@
     python -m stages.weights --embedded data/weights/embedded/teacher --teacher data/weights/teacher \\
         --backbone data/weights/backbone
 
-The defaults need no download. Official ones are downloaded once into a cache outside the project (of a user without a
-home folder: in the work folder) and verified by their SHA-256; no pickle is opened before that.
+The defaults need no download. Others are downloaded once into a cache outside the project (for a user without a home
+folder: in the work folder). An official checkpoint that is a pickle is opened only after its SHA-256 is verified.
 """
 
 from pathlib import Path
@@ -29,10 +29,10 @@ def main(
     embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")],
     teacher: Annotated[Path, typer.Option(help="Folder to write the teacher to.")],
     backbone: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
-    cache: Annotated[Path, typer.Option(help="Folder of downloads.")] = Path("~/.cache/boxes2pixels"),
+    cache: Annotated[Path, typer.Option(help="Folder to keep downloads in.")] = Path("~/.cache/boxes2pixels"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Write both networks."""
+    """Write the weights of the teacher and of the backbone."""
     values = load_params(Params, params).weights
     install_teacher(values.teacher, embedded, cache_folder(cache), teacher)
     install_backbone(values.backbone, cache_folder(cache), backbone)

@@ -16,7 +16,7 @@ CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
-"""Errors that no server causes."""
+"""Errors of the local disk, not of the server."""
 
 FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
@@ -43,8 +43,8 @@ def copy_folder(source: Path, out: Path) -> None:
 def fetch(url: str, path: Path, sha256: str | None, offline: str) -> Path:
     """Download `url` to `path` unless `path` exists, and return `path`.
 
-    With `sha256` the bytes are checked, also those of an earlier download. `offline` tells the user what to do
-    without a network. Raises UserError when the download fails or the bytes are not the expected ones.
+    With `sha256` the bytes are checked, also those of an earlier download. `offline`: what the error tells the user to
+    do without a network. Raises UserError when the download fails or the bytes are not the expected ones.
     """
     if not path.exists():
         part = path.with_name(f"{path.name}.part")

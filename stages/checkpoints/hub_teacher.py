@@ -29,7 +29,7 @@ HUB = {
     "slimsam": "Zigeng/SlimSAM-uniform-77",
     "edgetam": "yonigozlan/EdgeTAM-hf",
 }
-"""Name in `weights.teacher` -> repository, all Apache-2.0. SAM 3 has a licence of its own: a local folder only."""
+"""Name in `weights.teacher` -> repository, all Apache-2.0. SAM 3 has another licence: it needs a local folder."""
 
 ORIGINAL_SHA256 = {
     "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69": "sam2.1_tiny",
@@ -40,12 +40,12 @@ ORIGINAL_SHA256 = {
     "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343": "sam_hq_vit_l",
     "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35": "sam_hq_vit_h",
 }
-"""Of the authors' own files of these networks, in another layout: sam2_file.py converts those of SAM 2.1; the others
-are never opened."""
+"""SHA-256 of the authors' own files of these networks, which have another layout: sam2_file.py converts those of SAM
+2.1; the others are never opened."""
 
 
 def install_from_hub(name: str, cache: Path, out: Path) -> None:
-    """Write the teacher of this name in HUB to the folder `out`. Raises UserError where it cannot be had."""
+    """Write the teacher of this name in HUB to the folder `out`. Raises UserError where it is not available."""
     repository, folder = HUB[name], cache / name
     offline = (
         f"Without a network: fetch {' and '.join(FILES)} of {URL}/{repository} elsewhere and give their folder as "
@@ -63,7 +63,7 @@ def install_from_hub(name: str, cache: Path, out: Path) -> None:
 
 
 def _pin(repository: str, folder: Path, pinned: Path, offline: str) -> None:
-    """Download the newest revision's files, and record it."""
+    """Download the files of the newest revision, and record the revision and their SHA-256 in `pinned`."""
     listing = fetch(f"{URL}/api/models/{repository}", folder / "listing.json", None, offline)
     try:
         revision = str(json.loads(listing.read_text(encoding="utf-8"))["sha"])

@@ -1,6 +1,6 @@
 """The authors' own files of SAM 2.1, sam2.1_hiera_<size>.pt, in the layout of `transformers`' Sam2Model.
 
-Both have the same tensors under other names. What tracks objects through a video is left out.
+Both have the same tensors under different names. Those that track objects through a video are left out.
 """
 
 import re
@@ -70,7 +70,7 @@ POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def convert_sam2(path: Path, name: str, out: Path) -> None:
-    """Convert an official file, already verified, to a folder of weights. Raises UserError where one is missing."""
+    """Convert an official file, already verified, to a folder of weights. Raises UserError if a tensor is missing."""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["model"]
     weights = {renamed(key): value.contiguous() for key, value in state.items() if re.match(IMAGE_ONLY, key)}
     points = [weights.pop(key) for key in sorted(weights) if key.startswith(POINTS)]
@@ -86,7 +86,7 @@ def convert_sam2(path: Path, name: str, out: Path) -> None:
 
 
 def renamed(key: str) -> str:
-    """By RULES."""
+    """The name in `transformers` of a tensor of the file, by RULES."""
     for pattern, replacement in RULES:
         key = re.sub(pattern, replacement, key)
     return key

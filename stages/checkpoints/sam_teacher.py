@@ -62,13 +62,13 @@ def convert(path: Path, name: str, out: Path) -> None:
 
 
 CLASSIFIER = r"image_encoder\.(norm_)?head\."
-"""Of MobileSAM's TinyViT, which Sam has no use for."""
+"""Keys of the classifier of MobileSAM's TinyViT, which Sam does not use."""
 
 
 def timm_key(key: str) -> str:
-    """Of a tensor in mobile_sam.pt, its key in ours, whose TinyViT is timm's.
+    """The key in our Sam, whose TinyViT is timm's, of a tensor of mobile_sam.pt. Only the encoder's keys differ.
 
-    In timm a stage begins with the reduction that ends the stage before it in the file. Only the encoder's keys differ.
+    A downsampling layer is the end of a stage in the file, but the start of the next stage in timm.
     """
     key = re.sub(r"\.patch_embed\.seq\.([02])\.", lambda found: f".patch_embed.conv{int(found[1]) // 2 + 1}.", key)
     key = re.sub(r"\.layers\.(\d)\.downsample\.", lambda found: f".stages.{int(found[1]) + 1}.downsample.", key)

@@ -22,7 +22,7 @@ TAPS = [1, 2, 4, 7]
 """Blocks of a ViT whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
 
 PYRAMID_PX = 128
-"""Input side that a convolutional backbone is checked with; it takes any."""
+"""Input side with which a convolutional backbone is checked; it accepts any."""
 
 SHA256 = {
     "vit_small_patch14_dinov2.lvd142m": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
@@ -57,7 +57,7 @@ def install_backbone(name: str, cache: Path, out: Path) -> None:
 def convert(path: Path, name: str, out: Path) -> None:
     """Write the checkpoint `path` of the timm network `name` to the folder `out`, in timm's own precision.
 
-    Raises UserError for another file than safetensors, an unknown name, or weights that are not of that network.
+    Raises UserError where the file is not safetensors, the name is unknown, or the weights are of another network.
     """
     try:
         with safe_open(path, "pt"):
@@ -66,10 +66,10 @@ def convert(path: Path, name: str, out: Path) -> None:
         raise UserError(f"{path}: not a safetensors file ({error})") from None
     config = config_of(name, f"sha256 {sha256_file(path)}")
     try:
-        # with the published classifier timm wants every key; without one it would pass over any difference
+        # with the published classifier timm requires every key; without it timm would ignore any difference
         kwargs = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "hf_hub_id": None}}
         network = timm.create_model(name, **kwargs)
-        if config.family == "pyramid":  # whose keys differ from the whole network's
+        if config.family == "pyramid":  # its keys differ from those of the whole network
             network = timm.create_model(name, features_only=True, out_indices=tuple(config.taps), **kwargs)
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not the weights of {name}: {' '.join(str(error).split())[:300]}") from None
@@ -77,7 +77,8 @@ def convert(path: Path, name: str, out: Path) -> None:
 
 
 def config_of(name: str, source: str) -> BackboneConfig:
-    """What rebuilds the timm network `name`. Raises UserError for one that has no four taps to offer."""
+    """The configuration that rebuilds the timm network `name`. Raises UserError for an unknown name, and for a network
+    without four feature maps that the student can read."""
     if not timm.is_model(name):
         raise UserError(
             f"weights.backbone: {name!r} is no name of timm's; a file is called after it, such as "
@@ -113,7 +114,7 @@ def config_of(name: str, source: str) -> BackboneConfig:
 
 
 def write(config: BackboneConfig, weights: dict[str, Tensor], out: Path) -> None:
-    """Write a folder of weights with those that the taps of `config` need; the other ones are left out.
+    """Write a folder of weights with those that the taps of `config` need; all others are left out.
 
     Raises UserError where the network's maps are not what the student's decoder reads.
     """

@@ -1,7 +1,7 @@
 """Jobs as Ray tasks: one per shard, repeated without limit when a worker or a node dies.
 
 A worker process opens the work once. The driver keeps twice as many tasks in flight as the cluster has slots and passes
-on what is finished, in any order. A lost driver loses nothing: finished shards lie in staging.
+results on as they finish, in any order. If the driver dies nothing is lost: finished shards stay in staging.
 """
 
 import os
@@ -21,7 +21,7 @@ LIBRARIES = ("numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch", "tor
 """Distributions that have to be the same on all machines; one that is missing has to be missing everywhere."""
 
 _worker: list[Worker] = []
-"""This process's, one at a time: a model fills a GPU."""
+"""The worker of this process; not more than one, because its model may fill the GPU."""
 
 
 def run_on_ray(
@@ -54,7 +54,7 @@ def run_on_ray(
 
 
 def _do(work: Work, job: Job, driver: dict[str, str], store: ShardStore | None = None) -> Done:
-    """In a worker process."""
+    """Do a job in a worker process. Raises UserError where it has other versions than the driver."""
     here = environment()
     if other := [f"{name} {here[name]} instead of {driver[name]}" for name in driver if here[name] != driver[name]]:
         raise UserError(f"the worker on {os.uname().nodename} has {', '.join(other)}: install the same everywhere")
@@ -85,7 +85,7 @@ def _connected(address: str | None) -> ModuleType:
     if ray.is_initialized():
         return ray
     address = address or os.environ.get("RAY_ADDRESS")
-    # Ray takes another address of the machine for 127.0.0.1, which the network can reach; 127.0.0.2 stays.
+    # Ray replaces 127.0.0.1 by an address that can be reached from the network, but keeps 127.0.0.2
     alone = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.2"}
     try:
         ray.init(**({"address": address} if address else alone), logging_level="warning")

@@ -3,9 +3,9 @@
     STAGING/KEY/*.parquet   what a shard's work wrote
     STAGING/KEY/done.json   names and SHA-256 of these files, written last: the shard is finished
 
-The key of a shard is made of its rows and of all else that its files depend on. So a finished shard is its own
-checkpoint: a run that was killed or that had images it could not use, is resumed by another process or on another
-machine, and after a change of the data set only changed shards are computed.
+The key of a shard covers its rows and all else that its files depend on. So a finished shard is its own checkpoint:
+after a kill, or after images that could not be used, another process or machine can resume the run; and after a change
+of the data set only the changed shards are computed.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SHOWN = 20
 """Failures that are listed one by one."""
 
 Tick = Callable[[int], object]
-"""Told how many more images are done."""
+"""Called with the number of images that have been done since the last call."""
 
 
 class Failure(NamedTuple):
@@ -51,7 +51,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A job's result. `folder`: where its `files` (name: hex SHA-256) lie; none where an image failed."""
+    """A job's result. `rows`: its number of images; `folder`: where its `files` (name to hex SHA-256) lie, which are
+    none where an image failed."""
 
     split: str
     index: int
@@ -65,7 +66,7 @@ class Work(Protocol):
     """What is done with each shard. Picklable.
 
     `staging`: folder of finished shards, reachable from every machine; None: the work's outputs are its own checkpoint.
-    `identity`: hex SHA-256 of all that the files depend on beside a job's rows. `model`: folder that `open` loads.
+    `identity`: hex SHA-256 of all that the files depend on, except a job's rows. `model`: folder that `open` loads.
     """
 
     staging: Path | None
@@ -73,13 +74,13 @@ class Work(Protocol):
     model: Path
 
     def open(self) -> Callable[[Job, Path | None, Tick], list[Failure]]:
-        """Load the model; once per process. The function writes a job's files into a folder, and calls the tick after
-        each image. Raises UserError where the work cannot be done at all."""
+        """Load the model; called once per process. The function that it returns writes a job's files to a folder and
+        calls the tick after each image. Raises UserError where the work cannot be done at all."""
         ...
 
 
 class Worker:
-    """One process's share of a work, which is opened when the first unfinished job comes."""
+    """Does jobs of one work in this process. The work is opened at the first job that is not finished."""
 
     def __init__(self, work: Work, store: ShardStore | None = None) -> None:
         self.work, self.store = work, store
@@ -91,7 +92,7 @@ class Worker:
         if self.work.staging is not None:
             key = key_of(self.work.identity, job.images, job.boxes)
             folder = self.work.staging / key[:2] / key[2:]
-            if (files := self._found(folder)) is not None:
+            if (files := self._finished(folder)) is not None:
                 tick(rows)
                 return Done(job.split, job.index, rows, folder, files, [])
         if self.shard is None:
@@ -107,8 +108,8 @@ class Worker:
             self.store.put(folder, overwrite=True)
         return Done(job.split, job.index, rows, folder, files, [])
 
-    def _found(self, folder: Path) -> dict[str, str] | None:
-        """The files of a shard that is finished here or in the store; then it is in both."""
+    def _finished(self, folder: Path) -> dict[str, str] | None:
+        """The files of a shard that is finished here or in the store, copied to the other one; None where it is not."""
         files = finished_files(folder)
         if self.store and files is not None:
             self.store.put(folder, overwrite=False)
@@ -119,7 +120,8 @@ class Worker:
 
 
 def finished_files(folder: Path) -> dict[str, str] | None:
-    """Names and SHA-256 of the files of a finished shard; None where there is none or, with a line, a damaged one."""
+    """Names and SHA-256 of the files of a finished shard; None where there is none, or a damaged one, which is printed
+    on stderr."""
     try:
         files = json.loads((folder / DONE).read_text(encoding="utf-8"))
         if all(sha256_file(folder / name) == sha256 for name, sha256 in files.items()):
@@ -134,7 +136,7 @@ def finished_files(folder: Path) -> dict[str, str] | None:
 
 
 def key_of(identity: str, *tables: pa.Table | None) -> str:
-    """Hex SHA-256 of the rows that the work called `identity` gets, and of that name."""
+    """Hex SHA-256 of the identity of a work and the rows of a job."""
     rows = [None if table is None else table.to_pylist() for table in tables]
     text = json.dumps([identity, rows], default=lambda data: hashlib.sha256(data).hexdigest())
     return hashlib.sha256(text.encode()).hexdigest()
@@ -148,7 +150,7 @@ def shard_count(rows: int, size: int) -> int:
 def wanted(text: str | None, total: int) -> range:
     """The shards that `--shards` A-B or A asks for, counted from 0 over all splits; B may lie beyond the last one.
 
-    Raises UserError.
+    Raises UserError for any other text, and where A lies beyond the last shard.
     """
     if text is None:
         return range(total)
@@ -174,7 +176,7 @@ def stop_at_failures(failures: list[Failure], images: int) -> None:
 
 
 def bring(done: Done, store: ShardStore) -> None:
-    """Have a finished shard in this machine's staging, which another machine may have made. Raises UserError."""
+    """Download a finished shard that this machine's staging lacks. Raises UserError where it is damaged or lost."""
     if done.files and finished_files(done.folder) is None:
         store.get(done.folder)
         if finished_files(done.folder) != done.files:

@@ -3,8 +3,8 @@
     URL/KEY/*.parquet, URL/KEY/done.json   a finished shard as in staging, done.json written last
     URL/models/SHA-256/                    files of the model, and their names in files.json, written last
 
-Each machine works in its own staging. What is finished there is copied to URL, and what is finished at URL is not done
-again. All methods raise UserError where the storage refuses or does not answer.
+Each machine has a staging folder of its own. Shards finished there are copied to URL, and shards finished at URL are
+not computed again. All methods raise UserError where the storage refuses or does not answer.
 """
 
 import json
@@ -26,14 +26,14 @@ FILES = "files.json"
 
 @dataclass(frozen=True)
 class ShardStore:
-    """`model`: what `files_fingerprint` gives for the folder of the model. A shard's folder in staging ends in its KEY,
-    in two parts."""
+    """`model`: the `files_fingerprint` of the model's folder. A shard's folder in staging ends in its KEY, split into
+    two folder names."""
 
     url: RemotePath
     model: str = ""
 
     def put(self, folder: Path, overwrite: bool) -> None:
-        """Copy a finished shard to URL: with `overwrite`, or unless it is there."""
+        """Copy a finished shard to URL, unless it is there; with `overwrite` in any case."""
         there, done = self.place(folder), (folder / DONE).read_bytes()
         if overwrite or _read(there / DONE) != done:
             for name in (*json.loads(done), DONE):
@@ -63,7 +63,7 @@ class ShardStore:
             (there / FILES).write(listed)
 
     def get_model(self, folder: Path) -> None:
-        """Have the model in `folder`, on a machine that may lack it. Raises UserError where another one is there."""
+        """Download the model to `folder` where it is missing. Raises UserError where `folder` holds another one."""
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             there = self.url / "models" / self.model
@@ -93,7 +93,7 @@ def _read(path: RemotePath) -> bytes | None:
 
 
 def _plain(name: str) -> str:
-    """`name`, a path downwards. Raises ValueError."""
+    """`name`. Raises ValueError unless it is a relative path without `..`."""
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{name!r} is no name of a file")

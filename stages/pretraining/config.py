@@ -8,8 +8,8 @@ from stages.common.params import Section
 class PretrainParams(Section):
     """How the embedded teacher is trained and scored.
 
-    lr: of AdamW, muon_lr: of Muon; snapshot_every: steps between snapshots; held_out: samples that no training sees;
-    threads: of the CPU; workers: processes that draw samples, 0 for none.
+    lr, muon_lr: learning rates of AdamW and of Muon; snapshot_every: steps between snapshots; held_out: number of
+    samples to score, which no training sees; threads: of the CPU; workers: processes that draw samples, 0 for none.
     """
 
     seed: int = Field(ge=0)

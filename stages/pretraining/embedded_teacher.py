@@ -1,6 +1,6 @@
 """The embedded SAM teacher and how it is pre-trained: a small `Sam` that turns a box into a mask.
 
-Its samples are what rasterize shows it, crops around a box and pieces of large boxes, from the procedural world.
+Its samples come from the procedural world and show what rasterize shows: crops around a box, and pieces of large boxes.
 Trained as SAM was (arXiv 2304.02643, appendix A), except that every candidate learns a little.
 """
 
@@ -39,7 +39,8 @@ PIECES = 0.5
 
 
 class Prompts(Dataset):
-    """Prompt i of the procedural world under `seed`: see `Prompt`, the image as float32 (3, S, S) in 0..255."""
+    """Sample i: prompt i of the procedural world for `seed`, as the fields of `Prompt`; the image is float32 (3, S, S)
+    in 0..255, without normalisation and with zeros as padding."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -94,8 +95,9 @@ def loss(sam: Sam, batch: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def held_out(sam: Sam, count: int) -> dict[str, float]:
-    """Metrics on `count` held-out prompts: IoU of the candidate of the highest predicted IoU, clipped to the box, per
-    kind of shape, and the mean over kinds; `spearman`: rank correlation of predicted and true IoU."""
+    """Metrics on `count` held-out prompts: IoU of the candidate (of the last three) with the highest predicted IoU,
+    clipped to the box, per kind of shape and as mean over kinds; `spearman`: rank correlation of predicted and true
+    IoU."""
     sam.eval()
     kinds, chosen_iou, predicted = [], [], []
     for images, sizes_hw, boxes, masks, kind in DataLoader(Prompts(HELD_OUT_SEED), 32, sampler=range(count)):
@@ -122,7 +124,7 @@ def clipped(logits: Tensor, boxes_xyxy: Tensor) -> Tensor:
 
 
 def first_teacher(device: torch.device) -> Sam:
-    """The teacher with its first weights, on `device`."""
+    """The teacher before training, on `device`: ImageNet's weights in its frozen encoder, all others random."""
     sam, imagenet = build_sam(CONFIG), load_weights()
     net = sam.image_encoder.net
     net.load_state_dict({key: imagenet[key] for key in net.state_dict()})

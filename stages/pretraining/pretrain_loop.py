@@ -27,7 +27,7 @@ def pretrain(sam: Sam, params: PretrainParams, snapshot: Path) -> nn.Module:
     """Train `sam` in place on the first steps x batch_size prompts; returns its weight average (EMA).
 
     The file `snapshot` is written every `snapshot_every` steps, after printing the score, and at the end. A later call
-    resumes from it if it is of this very training: from a finished one it returns at once.
+    with the same parameters and code resumes from it, and returns at once if the training is finished.
     """
     average, optimizer = weight_average(sam, params.ema_decay), optimizer_of(sam, params)
     parts = {"network": sam, "average": average.module, "optimizer": optimizer}
@@ -59,7 +59,7 @@ def pretrain(sam: Sam, params: PretrainParams, snapshot: Path) -> nn.Module:
 
 
 def optimizer_of(sam: Sam, params: PretrainParams) -> Muon:
-    """Muon for the weights of all linear maps in the transformer blocks, AdamW for every other parameter."""
+    """Muon for the weights of linear layers in the encoder's blocks and the decoder's transformer, else AdamW."""
     blocks = (sam.image_encoder.blocks, sam.mask_decoder.transformer)
     linear = {id(part.weight) for block in blocks for part in block.modules() if isinstance(part, nn.Linear)}
     parameters = list(sam.parameters())
@@ -73,12 +73,12 @@ def schedule(step: int, params: PretrainParams) -> float:
 
 
 def _identity(params: PretrainParams) -> str:
-    """What a snapshot must have in common with a training that resumes from it: parameters, code, torch."""
+    """What a snapshot and a training that resumes from it must have in common: parameters, code, version of torch."""
     return f"{params.model_dump_json()} {code_fingerprint()} torch {torch.__version__}"
 
 
 def _resume(snapshot: Path, identity: str, parts: dict) -> int:
-    """Load `snapshot` into `parts`; the number of steps done, 0 where there is none of this training."""
+    """Load `snapshot` into `parts`. Returns the number of steps done; 0 where there is no snapshot of this training."""
     state = load_state(snapshot)
     if state is None:
         return 0

@@ -47,14 +47,14 @@ def _band(rng: Rng, surface: np.ndarray) -> np.ndarray:
 
 
 def _edge(rng: Rng, surface: np.ndarray) -> np.ndarray:
-    """Beyond a straight edge begins another material, scenery or empty space."""
+    """A straight edge, beyond which lies another material, scenery or empty space."""
     side = _half_plane(rng, surface.shape[:2])
     other = np.zeros_like(surface) + 0.03 if rng.random() < 0.25 else material(rng, surface.shape[:2], SCENERY)
     return blend(surface, side, other)
 
 
 def _shadow(rng: Rng, surface: np.ndarray) -> np.ndarray:
-    """A soft half in the shade."""
+    """Shade on one side of a straight line, with a soft border."""
     across = _half_plane(rng, surface.shape[:2])
     soft = np.asarray(Image.fromarray(across).resize((9, 9)).resize(surface.shape[1::-1], Image.Resampling.BICUBIC))
     return surface * (1 - rng.uniform(0.1, 0.5) * np.clip(soft, 0, 1)[..., None])
@@ -117,9 +117,9 @@ def _fitting(rng: Rng, surface: np.ndarray) -> np.ndarray:
 def _painted(
     rng: Rng, surface: np.ndarray, paint, turn: float = 0.0, relief: bool = False, least: float = 0.05
 ) -> np.ndarray:
-    """`surface` with what `paint` draws (see `drawn`) in one tone that differs by at least `least`.
+    """`surface` with what `paint` draws (see `drawn`), in a colour that differs from the surface by at least `least`.
 
-    `relief` lights one side of it and shades the other.
+    `turn`: degrees; `relief` lights one side of the drawing and shades the other.
     """
     coverage = drawn(surface.shape[:2], paint, turn)
     result = blend(surface, coverage * rng.uniform(0.25, 1), _tone(rng, surface, least))

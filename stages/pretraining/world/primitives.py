@@ -9,7 +9,7 @@ Rng = np.random.Generator
 Size = tuple[int, int]
 
 SCALE = 3
-"""Supersampling: a pen draws on a canvas this many times finer."""
+"""Supersampling: drawings are made on a canvas this many times finer."""
 
 
 def smooth(rng: Rng, size_hw: Size, cell_yx: tuple[float, float]) -> np.ndarray:
@@ -42,8 +42,8 @@ def rotated(rng: Rng, size_hw: Size, field: Callable[[Rng, Size], np.ndarray], a
 
 
 def drawn(size_hw: Size, paint: Callable[[ImageDraw.ImageDraw], object], turn: float = 0.0) -> np.ndarray:
-    """Coverage, float32 (H, W) in [0, 1], of what `paint(pen)` draws in coordinates of px x SCALE, turned by `turn`
-    degrees about the centre."""
+    """Coverage, float32 (H, W) in [0, 1], of what `paint(pen)` draws, turned by `turn` degrees about the centre. The
+    pen's coordinates are px times SCALE."""
     canvas = Image.new("L", (size_hw[1] * SCALE, size_hw[0] * SCALE))
     paint(ImageDraw.Draw(canvas))
     canvas = canvas.rotate(turn) if turn else canvas

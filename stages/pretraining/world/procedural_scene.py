@@ -40,9 +40,9 @@ def scene(
     wanted: list[tuple[float, tuple[float, float]]],
     kind: str | None = None,
 ) -> Scene:
-    """An image with a defect for each of `wanted`, (long side, centre xy) in px; those too small to show are left out.
+    """An image with a defect for each of `wanted`, (long side, centre xy) in px, except those with too few pixels.
 
-    `kind`: of all defects; None: drawn for each.
+    `kind`: of all defects; None: chosen at random for each.
     """
     surface = clutter(rng, material(rng, size_hw))
     frequencies = np.array(list(FREQUENCIES.values())) / sum(FREQUENCIES.values())

@@ -28,7 +28,7 @@ def stain(rng: Rng, size_hw: Size, long_px: float) -> np.ndarray:
 
 
 def crack(rng: Rng, size_hw: Size, long_px: float) -> np.ndarray:
-    """A thin wandering line of 1.2 to 4 px, sometimes branching or interrupted."""
+    """A thin wandering line of uneven width, sometimes branching or interrupted."""
     width = min(rng.uniform(1.2, 4.5), max(1.2, long_px / 6))
     wander = rng.choice([0.05, 0.15, 0.35])
     lines = [_walk(rng, long_px, wander)]
@@ -92,7 +92,10 @@ KINDS = {
 
 
 def _radial(rng: Rng, size_hw: Size, long_px: float, aspect: float, waviness: float, offset_xy=(0.0, 0.0)):
-    """About the signed distance in px from a wavy ellipse of long axis `long_px`, float32 (H, W), positive inside."""
+    """Approximate signed distance in px from a wavy ellipse, float32 (H, W), positive inside.
+
+    `long_px`: its long axis; `aspect`: its short axis as a share of that; `offset_xy`: from the canvas's centre, px.
+    """
     x0, y0 = _centre(size_hw) + offset_xy
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]].astype(np.float32) + 0.5
     angle = rng.uniform(0, np.pi)
@@ -114,8 +117,8 @@ def _walk(rng: Rng, long_px: float, wander: float, from_start: bool = False) -> 
 
 
 def _strokes(rng: Rng, size_hw: Size, lines: list[np.ndarray], width: float, taper: bool = False) -> np.ndarray:
-    """Coverage of lines of points (P, 2) xy from the canvas's centre, of uneven `width` px, thinner at the ends if
-    `taper`."""
+    """Coverage of `lines`, each points (P, 2) xy relative to the canvas's centre. Their width varies around `width` px,
+    and falls toward the ends if `taper`."""
 
     def paint(pen: ImageDraw.ImageDraw) -> None:
         for line in lines:

@@ -56,13 +56,13 @@ THIN, LARGE = ("crack", "crack", "streak", "pieces"), ("chip", "fray", "stain", 
 """Kinds of shapes that are cut into pieces: mostly cracks, whose boxes are large for the few pixels that they have."""
 
 EMPTY = 0.2
-"""Share of pieces in which there is no defect: most of the box around a long crack is sound surface."""
+"""Share of pieces without a defect: most of the box around a long crack is sound surface."""
 
 
 def piece(rng: Rng, side_px: int) -> Prompt:
-    """A piece of the box of a long defect, in a view around the piece: `mask` ends at the piece, and may be empty.
+    """A piece of the box of a long defect, in a view around the piece: the mask ends at the piece and may be empty.
 
-    The view is seldom scaled: prompting in pieces keeps the scale of the image.
+    Most views are at the scale of the image, as in prompting in pieces.
     """
     side = round(side_px * rng.choice([1.0, 1.0, rng.uniform(0.6, 1.5)]))
     canvas = side + 2 * (side // 4)
