@@ -19,7 +19,7 @@ INVISIBLE_BELOW = 8.0
 """Contrast below which a defect is not drawn at all."""
 
 PLAIN_CONTRAST, SUBTLE_CONTRAST = (34, 130), (10, 20)
-"""Ranges of the contrast that is aimed at; what is drawn may have less where the colours are alike."""
+"""Ranges of the contrast aimed at; a drawn defect may have less where its colour is close to the surface's."""
 
 LENS_PX = 0.65
 """Standard deviation of a typical lens blur."""
@@ -163,8 +163,8 @@ def _window(
 
 
 def _direction(rng: np.random.Generator, part: Part, kind: Kind) -> float:
-    """Angle of a defect's axis, radians from x toward y. Streaks run down, on a blade, which turns, along or across it;
-    erosion follows the leading edge; all other kinds lie at random."""
+    """Angle of a defect's axis, radians from x toward y. Streaks run down, but on a blade, which turns, along or across
+    it; erosion follows the leading edge; all other kinds have a random angle."""
     if kind.name == "erosion":
         return part.angle
     if kind.name == "streak":
@@ -176,7 +176,8 @@ def _direction(rng: np.random.Generator, part: Part, kind: Kind) -> float:
 def _opacity_and_colour(
     rng: np.random.Generator, kind: Kind, cover: np.ndarray, sun: Sun
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Opacity (h, w), uneven, and colour (h, w, 3), lit at the rims of its relief, of a defect of this coverage."""
+    """Uneven opacity (h, w) and colour (h, w, 3) of a defect. `cover`: its coverage (h, w); the rims of its relief are
+    lit or in shade."""
     base = kind.palette[rng.integers(len(kind.palette))]
     base = random_colour(rng, np.multiply(base, 0.7), np.multiply(base, 1.35))
     texture = fractal(rng, cover.shape, 7, 3)
@@ -189,7 +190,8 @@ def _opacity_and_colour(
 
 
 def _hides_others(window: np.ndarray, owner: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether a new defect `mask` would hide over a quarter of an older one, or lie by over 40 % on older ones.
+    """Whether a new defect `mask` would hide more than a quarter of an older one, or have more than 40 % of its pixels
+    on older ones.
 
     `window`: the part of the owner map `owner` where the mask is.
     """
@@ -200,7 +202,7 @@ def _hides_others(window: np.ndarray, owner: np.ndarray, mask: np.ndarray) -> bo
 
 
 def _contrast(sound: np.ndarray, part: Part, where: Slices, mask: np.ndarray) -> float:
-    """Mean difference from the levels `sound` over a defect's pixels behind a typical lens, which halves the contrast
-    of a crack 1 px wide."""
+    """Mean difference, in levels of 255, from the levels `sound` over a defect's pixels, after the blur of a typical
+    lens, which halves the contrast of a crack 1 px wide."""
     change = ndimage.gaussian_filter(tone(part.shaded(where)) - sound, (LENS_PX, LENS_PX, 0))
     return float(np.abs(change)[mask].mean())

@@ -104,9 +104,9 @@ def lightning(rng: np.random.Generator, window: Window, size: float) -> np.ndarr
 
 
 def strokes(window: Window, lines: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Coverage of polylines, each given as points (n, 2) and the widths of its segments (n - 1,), px.
+    """Coverage (h, w) of polylines, from exact distances to their segments.
 
-    From exact distances to the segments.
+    `lines`: per polyline its points (n, 2), along and off, and the widths of its segments (n - 1,), px.
     """
     start = np.concatenate([points[:-1] for points, _ in lines]).astype(np.float32)
     step = np.concatenate([np.diff(points, axis=0) for points, _ in lines]).astype(np.float32)

@@ -13,7 +13,7 @@ WORDS = ("NORDWIND", "AEOLUS", "V-27", "WTG 14", "No 3", "STORMVIK", "A2", "B 07
 
 
 def add_distractors(rng: np.random.Generator, part: Part, sun: Sun) -> None:
-    """Draw a random choice of what this kind of part carries."""
+    """Draw a random selection of the distractors that this kind of part can have."""
     if part.kind == "blade":
         _add_to_blade(rng, part)
     else:
@@ -167,7 +167,7 @@ def broad_shadow(rng: np.random.Generator, part: Part) -> None:
 
 
 def _line(offset: np.ndarray, half_width: float | np.ndarray) -> np.ndarray:
-    """Coverage of a line where `offset` (px) is 0: 1 inside, falling over one pixel at its sides; faint if thin."""
+    """Coverage of a line where `offset` (px) is 0: 1 inside, falling to 0 over one pixel; less than 1 if thin."""
     return np.clip(half_width + 0.5 - np.abs(offset), 0, np.minimum(1, 2 * half_width))
 
 

@@ -43,8 +43,8 @@ class Sample:
 
 
 def make_sample(params: SynthesizeParams, split: str, index: int) -> Sample:
-    """Image number `index` of `split`. It depends on the parameters and these two alone, so that more images or
-    another order change none of the others."""
+    """Image number `index` of `split`. It depends on the parameters and these two alone: with more images, or in
+    another order, the others stay the same."""
     streams = np.random.SeedSequence([params.seed, SPLITS.index(split), index]).spawn(4)
     scene_rng, defect_rng, camera_rng, annotator_rng = (np.random.default_rng(stream) for stream in streams)
     defect_free = defect_rng.random() < params.defect_free
@@ -79,7 +79,7 @@ def render(
 
 
 def _random_parts(rng: np.random.Generator, sun: Sun) -> list[Part]:
-    """One or two parts of the turbine, the nearest last; what is hidden behind it is marked invisible."""
+    """One or two parts of the turbine, the nearest last. What it hides of the other is not in the other's `visible`."""
     chosen = rng.choice(len(COMPOSITIONS), p=[often for _, often in COMPOSITIONS])
     parts = [make(rng, SIZE_HW, sun) for make in COMPOSITIONS[chosen][0]]
     for behind, in_front in pairwise(parts):

@@ -1,6 +1,6 @@
 """COCO instances JSON: one annotation per defect, its mask as compressed RLE, which can have holes.
 
-Read back are run lengths, compressed or not, and polygons, as other tools write them.
+Run lengths, compressed or not, and polygons can be read back, as other tools write them.
 """
 
 import json
@@ -17,7 +17,8 @@ from stages.masks import rle
 
 
 def coco(records: Iterable[Labelled], names: list[str]) -> Iterator[bytes]:
-    """An instances file in parts. Category ids are class id + 1, as in the masks; `score` is the confidence.
+    """The bytes of an instances file, in parts. Category ids are class id + 1, as in the masks; `score` is the
+    confidence.
 
     `names`: of the classes. Memory grows by one line per image.
     """
@@ -49,7 +50,7 @@ def _annotation(number: int, image_id: int, defect: Region, size_hw: tuple[int, 
 
 
 def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
-    """The images of an instances file, those without annotations as background alone.
+    """The images of an instances file; those without annotations are all background.
 
     `values`: of labels, see `correction.values_of`; categories are matched by name.
     """

@@ -19,10 +19,10 @@ from stages.formats.correction import MALFORMED, BadDrawing, check_size, values_
 
 
 class CocoSplit:
-    """The instances file `file`, whose images lie below `folders`. `names`: of its categories, by id."""
+    """A split, from the instances file `file`, whose images lie below `folders`. `names`: its categories, by id."""
 
     def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
-        """Raises UserError where the file is none of COCO instances."""
+        """Raises UserError where `file` is not an instances file of COCO."""
         tree = _tree_of(file)
         self.split, self.file, self.folders, self.images = split, file, folders, tree["images"]
         self.categories = {one["id"]: one["name"] for one in sorted(tree["categories"], key=lambda one: one["id"])}
@@ -33,9 +33,10 @@ class CocoSplit:
         self.drawn = any(annotation.get("segmentation") for annotation in tree["annotations"])
 
     def write(self, out: Path, image: dict, names: Sequence[str]) -> str | None:
-        """Write an image, its boxes and, where there is one, its mask below `out`; or the reason why not.
+        """Write an image, its label file and, where there is one, its mask below `out`.
 
-        `names`: of the data set's classes.
+        `image`: its entry in the instances file; `names`: of the data set's classes. Returns None, or the reason why
+        nothing was written.
         """
         try:
             size_hw, annotations = (image["height"], image["width"]), self.by_image[image["id"]]
@@ -60,7 +61,7 @@ class CocoSplit:
         return None
 
     def _row(self, annotation: dict, size_hw: tuple[int, int], names: Sequence[str]) -> str:
-        """A row of a label file."""
+        """The row of an annotation in a label file. Raises BadDrawing."""
         category = self.categories.get(annotation["category_id"])
         if category not in names:
             allowed = f"allowed are {', '.join(names)}"
@@ -70,7 +71,7 @@ class CocoSplit:
         return f"{names.index(category)} {' '.join(f'{share:.9f}' for share in shares)}\n"
 
     def _mask(self, annotations: list[dict], size_hw: tuple[int, int], names: Sequence[str]) -> np.ndarray | None:
-        """(H, W) uint8 label map; None where nothing was drawn, unless it is one of a test split with segmentations."""
+        """(H, W) uint8 label map. None where the image has no segmentation, except in a test split that has some."""
         certain = [one for one in annotations if one.get("segmentation") and not one.get("iscrowd")]
         if not certain and not (self.drawn and self.split == "test"):
             return None
@@ -83,7 +84,7 @@ class CocoSplit:
         return labels
 
     def _found(self, name: str) -> Path:
-        """The image file `name` in the one of the folders that has it."""
+        """The image file `name` in the folder that has it. Raises BadDrawing unless exactly one of the folders has."""
         paths = [path for folder in self.folders if (path := inside(folder, name)).is_file()]
         if len(paths) != 1:
             raise BadDrawing(f"found in {len(paths)} of the folders {', '.join(map(str, self.folders))} (--images)")
@@ -117,7 +118,7 @@ def _upright_size_hw(path: Path) -> tuple[int, int]:
     """Height and width as the EXIF orientation turns the image. Raises BadDrawing."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            # Pillow gives a TIFF's size as it is when turned
+            # for a TIFF, Pillow gives the size after the turn
             turned = image.format != "TIFF" and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
     except Exception as error:  # decoders raise nearly any exception on hostile bytes

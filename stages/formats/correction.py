@@ -16,7 +16,7 @@ Part = tuple[tuple[slice, slice], np.ndarray, int]
 """Place in an image, (h, w) bool mask in it, and value in a label map."""
 
 UNKNOWN = "unknown"
-"""Label that people give to pixels of which nobody knows the class, where no class has this name."""
+"""Label for pixels whose class is not known, unless a class of the data set has this name."""
 
 FOLDERS = ("images", "labels", "masks")
 """Folders that tell an image's files apart and do not belong to its name."""
@@ -25,9 +25,9 @@ FOLDERS = ("images", "labels", "masks")
 class Correction(NamedTuple):
     """The label map of one image as a file holds it, whether or not it differs from what was exported.
 
-    `path`: of the image, as in the images table. `image_sha256`: as the file says it; None where it says nothing.
+    `path`: of the image, as in the images table. `image_sha256`: as in the file; None where it has none.
     `label_map`: (H, W) uint8 at `size_hw`, 0 = background, class id + 1, 255 = unknown. `source`: the file.
-    `exported_at`: when, as the file says it. `holes`: whether its format can hold masks with holes.
+    `exported_at`: time of the export, as in the file. `holes`: whether its format can hold masks with holes.
     """
 
     path: str
@@ -39,12 +39,12 @@ class Correction(NamedTuple):
     holes: bool = True
 
     def unchanged(self, exported: np.ndarray) -> bool:
-        """Whether this is (H, W) uint8 `exported`, as far as the format can hold it."""
+        """Whether the label map equals `exported`, (H, W) uint8, as far as the format can hold that."""
         return np.array_equal(self.label_map, exported if self.holes else without_holes(exported))
 
 
 class Refused(NamedTuple):
-    """What cannot be taken of one image. `name`: of the image, as the file has it; `reason`: one line."""
+    """A correction that cannot be used. `name`: of the image, as in the file `source`; `reason`: one line."""
 
     name: str
     reason: str
@@ -56,11 +56,11 @@ class BadDrawing(ValueError):
 
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
-"""What reading a file's tree raises where it is not as it should be."""
+"""Errors that are raised where the content of a parsed file is malformed."""
 
 
 def check_size(theirs_hw: tuple[int, int], upright_hw: tuple[int, int]) -> None:
-    """Raises BadDrawing where a file says another size than that of the upright image."""
+    """Raises BadDrawing where the size in a file is not that of the upright image."""
     if theirs_hw != upright_hw:
         there, here = (f"{width} x {height}" for height, width in (theirs_hw, upright_hw))
         raise BadDrawing(f"is {there} pixels there, the upright image {here}")
@@ -87,7 +87,7 @@ def values_of(names: Sequence[str]) -> dict[str, int]:
 
 
 def value_of(label: object, values: Mapping[str, int]) -> int:
-    """Raises BadDrawing for a label that is none of the data set's."""
+    """The value of a label, see `values_of`. Raises BadDrawing for a label that is not in `values`."""
     if label not in values:
         raise BadDrawing(f"label {label!r}, allowed are {', '.join(values)}")
     return values[label]
@@ -96,7 +96,7 @@ def value_of(label: object, values: Mapping[str, int]) -> int:
 def filled_polygon(points_xy: np.ndarray, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
     """The part of an image that a polygon with (N, 2) corners in pixels touches, and its bool mask in that part.
 
-    The pixels are those that pycocotools, datumaro and CVAT give it. Raises BadDrawing for corners far outside.
+    Filled as by pycocotools, datumaro and CVAT. Raises BadDrawing for under 3 corners, or corners far outside.
     """
     height, width = size_hw
     if points_xy.ndim != 2 or points_xy.shape[1] != 2 or len(points_xy) < 3:
@@ -130,7 +130,7 @@ def label_map_of(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def smallest_on_top(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarray:
-    """The same in the order of their areas."""
+    """(H, W) uint8 label map of the parts, smaller ones on top."""
     return label_map_of(sorted(parts, key=lambda part: -int(part[1].sum())), size_hw)
 
 
@@ -147,7 +147,7 @@ class KnownImages:
                 self._by_last[last].append((_own_parts((*path.parts[:-1], last)), text))
 
     def find(self, name: str) -> Mapping:
-        """The row of the image called `name`: its path, with or without suffix, with folders more or fewer in front.
+        """The row of the image called `name`: its path, with or without suffix, with more or fewer folders in front.
 
         Raises BadDrawing where there is none, or where several fit equally well.
         """
@@ -165,6 +165,7 @@ class KnownImages:
 
 
 def _own_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts of a path without FOLDERS."""
     return (*(part for part in parts[:-1] if part not in FOLDERS), *parts[-1:])
 
 

@@ -1,4 +1,4 @@
-"""Corrections in any format, told apart by what a file, a folder or a ZIP archive holds."""
+"""Read corrections in any format, which is recognised by what a file, a folder or a ZIP archive holds."""
 
 import json
 import re
@@ -66,11 +66,11 @@ class _Bundle:
             self._root, self.names = path.parent, [path.name]
 
     def ending(self, suffix: str) -> list[str]:
-        """The names with this suffix, in whatever case."""
+        """The names with this suffix, in upper or lower case."""
         return [name for name in self.names if name.lower().endswith(suffix)]
 
     def read(self, name: str) -> bytes:
-        """Raises UserError for a file that cannot be read or has more than MAX_BYTES."""
+        """The bytes of a file. Raises UserError where it cannot be read or has more than MAX_BYTES."""
         try:
             data = read_file(self._root, name) if self._archive is None else self._unpacked(name)
         except (Unreadable, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
@@ -80,7 +80,7 @@ class _Bundle:
         return data
 
     def source(self, name: str) -> str:
-        """What an error says of a file."""
+        """How messages name a file."""
         return f"{self.path}: {name}" if self._archive else str(self._root / name)
 
     def _unpacked(self, name: str) -> bytes:
@@ -92,7 +92,10 @@ class _Bundle:
 
 
 def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]]:
-    """The images of all files of the first format that the bundle holds, and the file of each."""
+    """The file and the drawing of each image, in the first format of ALLOWED that the bundle holds.
+
+    Raises UserError where there is none, or where a file is not readable.
+    """
     values = values_of(names)
     if annotations := [name for name in bundle.ending(".xml") if b"<annotations" in bundle.read(name)[:4096]]:
         for name in annotations:
@@ -117,7 +120,7 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
 
 
 def _tree(bundle: _Bundle, name: str) -> tuple | None:
-    """File, reader and content of a JSON file of annotations; None for another one."""
+    """File, reader and content of a JSON file of annotations; None for other JSON. Raises UserError."""
     try:
         tree = json.loads(bundle.read(name))
     except (ValueError, RecursionError) as error:
@@ -130,6 +133,6 @@ def _tree(bundle: _Bundle, name: str) -> tuple | None:
 
 
 def _index_png(bundle: _Bundle, name: str, class_count: int) -> Drawing:
-    """As any editor of images saves it: 0 = background, class id + 1, 255 = unknown; called IMAGE.png."""
+    """An index PNG called IMAGE.png, as any image editor saves it: 0 = background, class id + 1, 255 = unknown."""
     form = own_format(class_count)
     return Drawing(name[: -len(".png")], None, lambda size_hw: parse_mask(bundle.read(name), size_hw, form))

@@ -19,8 +19,8 @@ LENGTHS = ("length", "mean_width", "max_width", "diameter")
 NULLABLE = ("orientation_deg", *(f"{name}_px" for name in LENGTHS), *(f"{name}_mm" for name in LENGTHS))
 IN_PX = dict.fromkeys((f"{name}_px" for name in LENGTHS), pa.float64())
 IN_MM = dict.fromkeys(("mm_per_px", "area_mm2", *(f"{name}_mm" for name in LENGTHS)), pa.float64())
-"""The box is [x1, x2) x [y1, y2) in pixels of the upright image; `area_share` is of the whole image. The measurements
-are those of `formats.measurements.Size`."""
+"""Columns and their types. The box is [x1, x2) x [y1, y2) in pixels of the upright image; `area_share` is the area as
+a share of the whole image. The measurements are those of `formats.measurements.Size`."""
 
 
 def schema(in_mm: bool) -> pa.Schema:
@@ -30,7 +30,7 @@ def schema(in_mm: bool) -> pa.Schema:
 
 
 def measured(defect: Defect, mm_per_px: float | None) -> dict[str, float | None]:
-    """The sizes of a defect by column: in pixels and, with `mm_per_px`, in millimetres; None: does not apply."""
+    """The sizes of a defect by column, in pixels and, with `mm_per_px`, in millimetres; None where not applicable."""
     pixels = {name: getattr(defect.size, name) for name in LENGTHS}
     found = {f"{name}_px": value for name, value in pixels.items()}
     if mm_per_px is not None:

@@ -1,6 +1,6 @@
 """CVAT for images 1.1: one <mask> per defect, with its box and the run lengths in it; it can have holes.
 
-To be imported into a task with the same label names and the same image file names. Read back are masks and polygons.
+It is imported into a task with the same label names and image file names. Masks and polygons can be read back.
 """
 
 import io
@@ -18,7 +18,7 @@ from stages.formats.regions import Labelled
 
 
 def cvat(records: Iterable[Labelled], names: list[str]) -> Iterator[bytes]:
-    """`annotations.xml`, image by image."""
+    """The bytes of `annotations.xml`, image by image. `names`: of the classes."""
     root = ElementTree.Element("annotations")
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
@@ -46,7 +46,7 @@ def cvat(records: Iterable[Labelled], names: list[str]) -> Iterator[bytes]:
 
 
 def label_settings(names: list[str]) -> list[dict]:
-    """The labels of a task, as CVAT's `Raw` label editor takes them as JSON."""
+    """The labels of a task, which as JSON can be pasted into CVAT's `Raw` label editor."""
     return [
         {"name": name, "color": hex_of_label(label), "type": "mask", "attributes": []}
         for label, name in enumerate(names, start=1)
@@ -62,7 +62,7 @@ def row_runs(mask: np.ndarray) -> list[int]:
 
 
 def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[Drawing]:
-    """The images of an `annotations.xml`; each has to be drawn before the next is asked for.
+    """The images of an `annotations.xml`; each has to be drawn before the next one is taken.
 
     `values`: of labels, see `correction.values_of`. Raises UserError, which begins with `source`, for another file.
     """

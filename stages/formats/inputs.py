@@ -41,9 +41,9 @@ class Source(NamedTuple):
 def find_images(inputs: list[str], out: Path) -> tuple[list[Source], dict[str, str]]:
     """The images that `inputs` name, sorted by `file`: files, folders with all below them, and glob patterns.
 
-    Folders and patterns give files with the suffix of an image, without hidden files. What else looks like an image
-    there, files of other suffixes and all that is behind links to folders, comes second, as path to reason. Files in
-    `out` are neither. Raises UserError for an input that names no image, and for a folder that cannot be listed.
+    Folders and patterns give the files with an image suffix that are not hidden. The second result, path to reason,
+    holds what is not read there: image formats that are not supported, and links to folders. Files in `out` are in
+    neither. Raises UserError for an input that names no image, and for a folder that cannot be listed.
     """
     found: dict[Path, str | None] = {}
     images: set[Path] = set()
@@ -64,7 +64,7 @@ def find_images(inputs: list[str], out: Path) -> tuple[list[Source], dict[str, s
 
 
 def shared_folder(sources: list[Source]) -> Path:
-    """The folder that all inputs share."""
+    """The folder below which `Source.file` of all sources is a path."""
     return sources[0].path.parents[sources[0].file.count("/")]
 
 
@@ -102,9 +102,9 @@ def open_input(path: Path) -> BinaryIO:
 
 
 def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndarray]:
-    """SHA-256 and upright (H, W, 3) uint8 RGB pixels; `white_level` is that of the model's data set.
+    """SHA-256 and upright (H, W, 3) uint8 RGB pixels of an image; `white_level`: of the model's data set.
 
-    Raises BadImage with the reason when there are none.
+    Raises BadImage, with the reason, where it cannot be used.
     """
     try:
         source.file.encode()
@@ -129,7 +129,7 @@ def _named_by(text: str) -> tuple[dict[Path, str | None], set[Path]]:
     path = _absolute(text)
     if path.exists() and not path.is_dir():
         return {path: None}, {path.parent}
-    # pathlib takes no absolute pattern
+    # pathlib does not accept absolute patterns
     paths = [path] if path.is_dir() else map(_absolute, sorted(glob.glob(text, recursive=True)))  # noqa: PTH207
     found: dict[Path, str | None] = {}
     roots = set()
@@ -155,7 +155,7 @@ def _judged(files: Iterable[Path]) -> dict[Path, str | None]:
 
 
 def _absolute(text: str) -> Path:
-    """Without `..`, but with links as they are: the file behind a link may have another name."""
+    """`text` as absolute path without `..`. Links are not followed: the file behind a link may have another name."""
     return Path(os.path.normpath(Path(text).absolute()))
 
 

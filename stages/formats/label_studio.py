@@ -1,7 +1,7 @@
 """Label Studio's import file: one task per image, with one brush region per defect; it can have holes.
 
-Label Studio encodes a brush as RGBA pixels of the whole image in the bit stream of the `rle-pack` library. Its export
-as JSON is read back: brushes and polygons.
+Label Studio encodes a brush as RGBA pixels of the whole image, in the bit stream of the `rle-pack` library. Brushes
+and polygons of its JSON export can be read back.
 """
 
 import json
@@ -19,6 +19,7 @@ from stages.formats.cvat import row_runs
 from stages.formats.regions import Labelled
 
 LONGEST_RUN = 2**16
+"""Values in a run of a brush at most: the longest of its four widths of run lengths is 16 bits."""
 
 NOT_SHAPES = ("choices", "textarea", "rating", "number", "taxonomy", "relation")
 """Types of results that mark no pixels."""
@@ -119,7 +120,10 @@ def _run_head(length: int) -> str:
 
 
 def read_label_studio(tasks: list[dict], values: Mapping[str, int]) -> Iterator[Drawing]:
-    """The tasks that somebody has submitted. `values`: of labels, see `correction.values_of`."""
+    """The images of the tasks with a submitted annotation; drawing one with several raises BadDrawing.
+
+    `values`: of labels, see `correction.values_of`.
+    """
     for task in tasks:
         submitted = [one for one in task.get("annotations", []) if not one.get("was_cancelled")]
         if submitted:

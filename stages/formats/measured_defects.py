@@ -37,7 +37,7 @@ def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) 
 
 
 def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]:
-    """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W), of each pixel's label."""
+    """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W) probability of each label."""
     return tuple(
         Defect(**about, confidence=round(float(confidence[place][mask].mean(dtype=np.float64)), 4), size=size_of(mask))
         for about, place, mask in parts(labels)

@@ -1,6 +1,6 @@
 """Sizes of one defect, in pixels: length and width of a thin one, diameter of a compact one, orientation.
 
-Errors on drawn lines and discs of known size are held by `tests/test_measurements.py` and stated in docs/predict.md.
+`tests/test_measurements.py` limits the errors on lines and discs of known size; docs/predict.md states them.
 """
 
 import math
@@ -18,20 +18,20 @@ THIN = 3.0
 """Least ratio of length to mean width of a thin defect. A disc has 1.3, a square up to 1.5."""
 
 SMOOTHED_PX = 7
-"""Pixels of the path that are averaged: without, the length of a line depends on its angle, by up to 8 %."""
+"""Length of the moving average over the path's pixels: without it, the length of a line depends on its angle."""
 
 DIRECTED = 1.2
-"""Least elongation of a defect that has an orientation."""
+"""Least elongation from which a defect has an orientation."""
 
 
 class Size(Section):
     """Sizes of a region in pixels. What does not apply is None.
 
-    Thin ones: `length`, from end to end along the skeleton, by the longest way through it, so that branches do not
-    count; `mean_width`, area / length; `max_width`, the largest inscribed circle. Compact ones: `diameter`, of the
-    circle of equal area. `elongation`: ratio of the axes of the ellipse with the region's second moments, at least 1.
-    `orientation_deg`: of its long axis, from -90 (exclusive) to 90, 0 along the rows, counter-clockwise; None where
-    both axes are nearly equal.
+    Of a thin region: `length`, from end to end along the skeleton, by the longest way through it, so that branches do
+    not count; `mean_width`, area / length; `max_width`, diameter of the largest inscribed circle. Of a compact one:
+    `diameter` of the circle of equal area. `elongation`: ratio of the axes of the ellipse with the region's second
+    moments, at least 1. `orientation_deg`: of its long axis, from -90 (exclusive) to 90, 0 along the rows,
+    counter-clockwise; None where both axes are nearly equal.
     """
 
     length: float | None = Field(gt=0)
@@ -43,7 +43,7 @@ class Size(Section):
 
 
 def size_of(mask: np.ndarray) -> Size:
-    """Of an 8-connected (h, w) bool `mask`."""
+    """The sizes of an 8-connected (h, w) bool `mask`."""
     area, (elongation, degrees) = int(mask.sum()), axes_of(mask)
     length, widest = length_and_width(mask)
     thin = length >= THIN * area / length
@@ -73,9 +73,9 @@ def axes_of(mask: np.ndarray) -> tuple[float, float]:
 
 
 def length_and_width(mask: np.ndarray) -> tuple[float, float]:
-    """Length from end to end along the skeleton, and diameter of the largest inscribed circle.
+    """Length from end to end along the skeleton, and diameter of the largest inscribed circle, in pixels.
 
-    The skeleton ends half a width or more before the region does: what is left at both ends is added.
+    The skeleton ends half a width or more before the region does: the missing length at both ends is added.
     """
     padded = np.pad(mask, 1)
     # on a grid of half pixels, so that even widths have a centre; points on the border are outside
@@ -90,7 +90,10 @@ def length_and_width(mask: np.ndarray) -> tuple[float, float]:
 
 
 def beyond(pixels: np.ndarray, path: np.ndarray, widest: float) -> float:
-    """How far the region reaches beyond the start of `path`, in the direction in which the path gets there."""
+    """How far the region extends beyond the start of `path` in the path's direction there, in pixels.
+
+    `pixels`: (M, 2) of the region; `path`: (N, 2); `widest`: diameter of the largest inscribed circle.
+    """
     step = path[0] - path[min(len(path) - 1, max(SMOOTHED_PX, round(widest)))]
     if not step.any():
         return widest / 2
@@ -100,7 +103,7 @@ def beyond(pixels: np.ndarray, path: np.ndarray, widest: float) -> float:
 
 
 def smoothed(path: np.ndarray) -> np.ndarray:
-    """(N, 2) moving average of `path`, over fewer points near its ends, which stay where they are."""
+    """(N, 2) moving average of `path`, over fewer points near its ends. The end points do not move."""
     sums = np.concatenate([np.zeros((1, 2)), path.cumsum(0)])
     place = np.arange(len(path))
     reach = np.minimum(np.minimum(place, place[::-1]), SMOOTHED_PX // 2)

@@ -1,6 +1,6 @@
-"""The output folder of predict: the files of each image. Its record is its checkpoint.
+"""The output folder of predict: the files of each image. An image with a record is not predicted again.
 
-Images already predicted are not predicted again, and no file is overwritten without --force.
+No file is overwritten without --force.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ CHOICE = "use another --out, or --force to overwrite it"
 SHARD_IMAGES = 64
 
 SOURCES = pa.schema([("path", pa.binary()), ("file", pa.binary()), ("name", pa.binary()), ("known", pa.bool_())])
-"""Images to predict; `known`: there is a record of this model, and only files are missing. Bytes, because names need
-not be UTF-8."""
+"""Images to predict; `known`: a record of this model exists, and only other files are missing. Paths are bytes, because
+they need not be UTF-8."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """See `engine.shard_jobs.Work`. `folders`: the subfolders of `out` that get a file per image; `network`: that of
-    `model`, for this process."""
+    """See `engine.shard_jobs.Work`. `folders`: the subfolders of `out` that get a file per image; `network`: the loaded
+    `model`, for use in this process."""
 
     identity: str
     model: Path
@@ -77,14 +77,14 @@ class Predict:
             record = read_record(path)
         else:
             record = record_of(network, source, sha256, image)
-            if self.force:  # files of formats not asked for now are of the old model, and would count as done later
+            if self.force:  # old files of formats not asked for now would count as done in a later run
                 remove_outputs(source.name, self.out)
             write_output(path, record_json(record), self.force)
         write_files(record, image, self.out, self.folders, self.force)
 
 
 def jobs_of(sources: Sequence[Source], known: set[str]) -> Iterator[Job]:
-    """`known`: names of the images that have a record already."""
+    """Jobs of SHARD_IMAGES images each, with the columns of SOURCES. `known`: names of images that have a record."""
     for start in range(0, len(sources), SHARD_IMAGES):
         some = sources[start : start + SHARD_IMAGES]
         texts = [
@@ -100,7 +100,7 @@ def existing_records(
     """Records in `out`, by name, of the images that `model` has already predicted and that have not changed since.
 
     `folders`: the subfolders of `out` that this command writes. Raises UserError, before any work, where a record is
-    of another model or image, or where an output exists without a record; with `force` those are made again.
+    of another model or image, or where an output exists without a record; with `force` these images are left out.
     """
     found = {}
     for source in sources:

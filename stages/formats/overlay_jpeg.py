@@ -17,7 +17,7 @@ RIM_SHARE = 1 / 600
 def overlay(image: np.ndarray, record: Record) -> bytes:
     """JPEG of (H, W, 3) uint8 RGB `image`. Outlines are drawn around the defects, on background pixels only.
 
-    Works defect by defect in windows: a large image needs a copy and one bool per pixel, nothing more.
+    Works on a window per defect, so that a large image needs only a copy and one bool per pixel.
     """
     view, background = image.copy(), record.labels() == 0
     rim_px = max(2, round(max(record.size_hw) * RIM_SHARE))

@@ -1,4 +1,4 @@
-"""Regions of a label map, and the image with them from which every format of annotation tools is made."""
+"""Regions of a label map, and an image with its regions, from which the files for annotation tools are made."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ class Region(Section):
 
 class Labelled(Section):
     """All regions of an image. `file`: its path as annotation tools name it, with `/`; `sha256`: of the image file's
-    bytes; `model`: what has drawn them."""
+    bytes; `model`: what drew them, such as the identity of a network."""
 
     file: str
     sha256: str
@@ -50,7 +50,7 @@ class Labelled(Section):
         return labels
 
     def about(self) -> dict[str, str | int]:
-        """What Label Studio keeps beside the image, and gives back."""
+        """What Label Studio stores with the image and exports again."""
         return {"sha256": self.sha256}
 
 

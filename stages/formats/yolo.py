@@ -22,7 +22,8 @@ Ring = list[tuple[int, int]]
 """Corners (x, y) between pixels, in pixels of the mask; the last is connected to the first."""
 
 CORNER_PX, SPREAD_PX = 0.25, 0.15
-"""Of a corner from the start of its pixel, less or more on opposite sides, so that a single pixel has an area too."""
+"""Distance of a corner from the start of its pixel, and how much less or more it is on opposite sides, so that even a
+single pixel has an area."""
 
 NOT_LABELS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 """Text files beside the labels."""
@@ -54,12 +55,12 @@ def inset(ring: Ring) -> Iterator[tuple[float, float]]:
 
 
 def _in_pixel(edge: int, side: int) -> float:
-    """A coordinate in the pixel after (`side` 1) or before (-1) an edge between pixels."""
+    """A coordinate inside the pixel after (`side` 1) or before (-1) an edge between pixels."""
     return edge + min(side, 0) + CORNER_PX - side * SPREAD_PX
 
 
 def data_yaml(names: list[str]) -> bytes:
-    """The data.yaml of a data set of these labels, for Ultralytics; the images belong into `images/` beside them."""
+    """The data.yaml for Ultralytics of a data set with these labels; its images belong in `images/` next to it."""
     return f"path: .\ntrain: images\nval: images\nnames: {json.dumps(names, ensure_ascii=False)}\n".encode()
 
 
@@ -72,7 +73,8 @@ def outline(mask: np.ndarray) -> Ring:
     """The outer ring of an 8-connected (h, w) bool mask, along the edges of its pixels. Corners between equal steps are
     left out.
 
-    Filled at pixel centres, it is the mask with its holes filled. A corner at which two pixels touch is passed twice.
+    The pixels with their centre inside it are the mask with its holes filled. A corner where only two pixels touch
+    diagonally is passed twice.
     """
     padded, top = np.pad(mask, 1), int(mask.any(axis=1).argmax())
     start = int(mask[top].argmax()), top
@@ -90,7 +92,7 @@ def outline(mask: np.ndarray) -> Ring:
 
 
 def _ahead(padded: np.ndarray, corner: tuple[int, int], step: tuple[int, int], side: tuple[int, int]) -> bool:
-    """Whether the pixel after a corner is of the mask, which is padded by 1: ahead, and on one `side` of the way."""
+    """Whether the pixel ahead of a corner, on one `side` of the direction `step`, is in the mask (padded by 1)."""
     x, y = (at + (forward + aside + 1) // 2 for at, forward, aside in zip(corner, step, side, strict=True))
     return padded[y, x]
 
@@ -98,7 +100,7 @@ def _ahead(padded: np.ndarray, corner: tuple[int, int], step: tuple[int, int], s
 def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str, int]) -> Drawing:
     """The label file `name`, whose class ids are indices of `names`. `values`: see `correction.values_of`.
 
-    Pixels are those that Ultralytics gives the polygons; smaller ones are on top.
+    Polygons are filled as by Ultralytics; smaller ones are on top.
     """
 
     def draw(size_hw: tuple[int, int]) -> np.ndarray:
