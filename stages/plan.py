@@ -1,11 +1,11 @@
-"""Check params.yaml, all of it, and resolve it into one configuration per run, holding only what that run uses.
+"""Check all of params.yaml, and resolve it into one configuration per run with only the parameters that the run uses.
 
     python -m stages.plan --params params.yaml --out data/plan --checked data/checked.txt
 
 Training depends on its own plan, not on params.yaml: changing `selfcorr.tau` rewrites the plans of the runs that
 self-correct, and only those retrain. A plan also holds the SHA-256 of the files of its method and its network, which
-training loads by name. Every other stage depends on the file that says that params.yaml has been checked: it never
-changes, so that this reruns nothing, but a mistake in any section ends `dvc repro` here, before any work.
+training loads by name. The file `--checked` has constant content, and all other stages depend on it, directly or not:
+so a mistake in any section ends `dvc repro` here, before any work, and a valid change reruns nothing by itself.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ from stages.training.config import LoadingParams, Plan, TrainParams
 CHECKED = "every section of params.yaml holds what is allowed\n"
 
 CHOICES = {"network": "architecture", "supervision": "method"}
-"""Sections whose other keys depend on one of them: a run that overrides this one replaces the section."""
+"""Sections whose keys depend on the value of one of them: a run that changes this one replaces the whole section."""
 
 
 class Shared(Section):
@@ -63,7 +63,7 @@ class Params(Shared):
 
 
 def resolve(params: Params, run_name: str) -> Plan:
-    """The shared sections with the overrides of `run_name` on top, less what that run does not use.
+    """The shared sections with the overrides of `run_name` applied, without what that run does not use.
 
     Raises UserError naming run, key and what is allowed.
     """
@@ -101,7 +101,7 @@ def resolve(params: Params, run_name: str) -> Plan:
 
 
 def _supervision(checked: Shared, network: NetworkSection, model: type[Section], where: str) -> dict[str, Any]:
-    """The method's parameters: its own, and of `loss` and `selfcorr` those that its `Params` have a field for."""
+    """The method's parameters: its own, and those of `loss` and `selfcorr` for which its `Params` has a field."""
     loss = checked.loss.model_dump(exclude={"class_weights"})
     if not network.has_binary_head:
         loss |= {"binary": None, "beta": None}
@@ -114,7 +114,7 @@ def _supervision(checked: Shared, network: NetworkSection, model: type[Section],
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for one JSON file per run.")],
-    checked: Annotated[Path, typer.Option(help="File that says that all parameters are allowed.")],
+    checked: Annotated[Path, typer.Option(help="File that is written when all parameters are valid.")],
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Check all parameters and write one resolved configuration per run."""

@@ -1,9 +1,9 @@
-"""Train one run's student on the SAM teacher's pseudo-masks and the masks that people drew, once for one seed.
+"""Train one run's student on the SAM teacher's pseudo-masks and the masks that people drew, with one seed.
 
     python -m stages.train data/plan/RUN.json --seed 0 --out data/students/RUN/0 --curves data/curves/RUN/0 ...
 
-Reads the shards of train and val only: neither a test image nor a mask that scores can reach it. A killed training
-resumes from its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
+Reads the shards of train and val only: no test image and no truth mask can reach it. A killed training resumes from
+its last checkpoint (see stages/common/workdir.py) and ends at the same bytes.
 """
 
 import sys
@@ -35,7 +35,7 @@ from stages.training.validation import Validation
 
 
 class Params(Section):
-    """All that is not in the plan. DVC is not told of it: no byte depends on it."""
+    """The parameters outside the plan. They are not in dvc.yaml, because no output depends on them."""
 
     loading: LoadingParams
 
@@ -44,7 +44,7 @@ def main(
     plan: Annotated[Path, typer.Argument(help="The run's resolved configuration.")],
     out: Annotated[Path, typer.Option(help="Folder for the student.")],
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the samples.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initial weights and of the samples.")],
     dataset: Annotated[Path, typer.Option(help="JSON file with the data set's root and class names.")],
     train: Annotated[Path, typer.Option(help="Pseudo-masks to learn from.")],
     val: Annotated[Path, typer.Option(help="Pseudo-masks to choose the best weights by.")],
@@ -87,16 +87,16 @@ def main(
 
 
 def identity(plan: Plan, seed: int, inputs: list[Path], device: torch.device) -> dict[str, object]:
-    """All that the bits of a training depend on; a checkpoint is resumed where it is the same."""
+    """Everything that a training's result depends on; only a checkpoint with the same identity is resumed."""
     return {
         "plan": plan.model_dump(mode="json"),
         "seed": seed,
         "inputs": files_fingerprint(inputs),
         "code": code_fingerprint(),
         "torch": torch.__version__,
-        "timm": timm.__version__,  # of the optimiser
+        "timm": timm.__version__,  # the optimiser is timm's
         "device": model_of(device),
-        # sums are split among the threads, and their last bits with them
+        # sums are split among the threads, so their last bits depend on how many there are
         "threads": torch.get_num_threads(),
     }
 
@@ -108,7 +108,7 @@ def _write_curves(folder: Path, history: History) -> None:
 
 
 def _write_table(path: Path, rows: list[dict[str, float]], wanted: Callable[[str], bool]) -> None:
-    """Column `epoch` of `rows`, then those whose name is `wanted`."""
+    """Write as CSV the column `epoch` of `rows`, then those for whose name `wanted` is true."""
     columns = ["epoch", *(name for name in rows[0] if name != "epoch" and wanted(name))]
     write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 

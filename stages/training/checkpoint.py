@@ -1,4 +1,4 @@
-"""Checkpoints of a training: its whole state in one file with a checksum, written at a bounded share of its time."""
+"""Checkpoints of a training: its whole state in one file with a checksum, written in a bounded share of the time."""
 
 import io
 import sys
@@ -22,25 +22,25 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def load_state(path: Path) -> dict | None:
-    """What `save_state` wrote, on the CPU; None without a file or, reported on stderr, with a damaged one."""
+    """What `save_state` wrote, on the CPU; None if there is no file, or if it is damaged, which stderr reports."""
     payload = read_cached(path)
     try:
         return None if payload is None else torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, where the payload is no checkpoint
+    except Exception as error:  # torch.load raises many kinds for a payload that is no checkpoint
         if lacks_memory(error):
             raise
-        print(f"{path}: no checkpoint ({type(error).__name__}), trained from the start", file=sys.stderr)
+        print(f"{path}: no checkpoint ({type(error).__name__}): training from the start", file=sys.stderr)
         return None
 
 
 class Pace:
-    """When the next checkpoint is due. The clock decides when one is written, never what is trained."""
+    """Decides when the next checkpoint is due. The clock has no other effect on a training."""
 
     def __init__(self) -> None:
         self.cost, self.since = 0.0, time.monotonic()
 
     def due(self) -> bool:
-        """Whether writing now keeps within SHARE; the first checkpoint is due at once."""
+        """Whether a checkpoint written now keeps the time for writing within SHARE; the first is due at once."""
         return time.monotonic() - self.since >= self.cost / SHARE
 
     def save(self, path: Path, state: dict) -> None:

@@ -10,7 +10,7 @@ from stages.student.config import ViewParams
 
 
 class AugmentParams(Section):
-    """Section `train.augment`: flips, the largest relative changes of colours, and the largest blur (its sigma)."""
+    """Section `train.augment`: random flips, the largest relative changes of colours, the largest sigma of a blur."""
 
     flip: bool
     brightness: float = Field(ge=0, lt=1)
@@ -20,10 +20,11 @@ class AugmentParams(Section):
 
 
 class TrainParams(Section):
-    """Section `train`. A step is on `batch_size` samples, in `micro_batches` parts of the same size.
+    """Section `train`; params.yaml explains each field. A step takes `batch_size` samples, in `micro_batches` parts of
+    the same size.
 
-    Each part is normalised (batch norm) and has its losses for itself; gradients and buffers are averaged in their
-    order. So the processes of a training, which share them out, change no bit of it.
+    Batch norm and losses see one part at a time; gradients and buffers are averaged in the order of the parts. So the
+    result has the same bits for any number of processes that share the parts.
     """
 
     epochs: int = Field(gt=0, le=1_000_000)
@@ -41,22 +42,22 @@ class TrainParams(Section):
     patience: int = Field(gt=0)
 
     @model_validator(mode="after")
-    def _of_one_size(self) -> Self:
+    def _equal_parts(self) -> Self:
         if self.batch_size % self.micro_batches:
             raise ValueError(f"micro_batches = {self.micro_batches} does not divide batch_size = {self.batch_size}")
         return self
 
 
 class LoadingParams(Section):
-    """Section `loading`: `workers` processes load samples. No byte depends on it, so it is part of no plan."""
+    """Section `loading`: `workers` processes load samples. No result depends on it, so it is in no plan."""
 
     workers: int = Field(ge=0, le=1024)
 
 
 class Plan(Section):
-    """One run, resolved: only what it uses. `code` holds the SHA-256 of the files of its method and its network.
+    """The parameters that one run uses. `code` holds the SHA-256 of the files of its method and its network.
 
-    `supervision` and `network` are the `Params` of these two files, which whoever loads them checks.
+    `supervision` and `network` hold the `Params` of these two files; the code that loads a file checks its `Params`.
     """
 
     network: dict[str, Any]

@@ -29,7 +29,7 @@ from stages.training.samples import Samples, class_frequency, collate
 from stages.training.state import Position, Training
 
 FREQUENCY_SAMPLES = 512
-"""Samples whose labels are counted for the class weights and the heads' first bias."""
+"""Samples whose labels are counted for the class weights and the heads' initial bias."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,17 @@ def fit(
 ) -> tuple[Segmenter, History]:
     """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
-    `validate`: from an EMA student in evaluation mode to the columns of a validation's row; `val_miou_anom` is among
-    them, the score, higher is better. `workers` processes load samples; with 0 this one does.
+    `validate` takes the EMA student in evaluation mode and returns the columns of a row of `validations`; among them is
+    the score, `val_miou_anom`, higher is better. `workers` processes load samples; with 0 this one does.
 
-    A killed training resumes from `checkpoint`, which must be of this very training, and ends at the same bits: sample
-    i depends on (seed, i) alone, what a method draws on (seed, step, micro-batch), and what a network draws (dropout,
-    in some baselines) on torch's seed at the call, step and micro-batch. The caller removes the file when the result is
-    safe. All `processes` call this alike, share the micro-batches out, and get the same bits for any number of them;
-    the first one reads and writes `checkpoint`. Raises UserError when the loss is not finite.
+    A killed training resumes from `checkpoint` and ends at the same bits: sample i depends only on (seed, i), the
+    random numbers of a method on (seed, step, micro-batch), and those of a network (dropout, in some baselines) on
+    torch's seed at the call, step and micro-batch. The caller removes the file once the result is saved.
+
+    All `processes` make the same call and share the micro-batches; the result has the same bits for any number of
+    processes. Only the first one reads and writes `checkpoint`.
+
+    Raises UserError when the loss is not finite, or `checkpoint` is of another training.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
     steps = train.epochs * steps_per_epoch
@@ -84,13 +87,13 @@ def fit(
         if first:
             print(f"resuming at step {now.step} ({checkpoint})", file=sys.stderr)
 
-    # one loader for the whole run: sample numbers continue from epoch to epoch, and its workers stay
+    # one loader for the whole run: sample numbers continue from epoch to epoch, and its workers keep running
     size, own = train.batch_size // train.micro_batches, processes.share(train.micro_batches)
-    at = range(own.start * size, own.stop * size)
-    numbers = (step * train.batch_size + i for step in range(now.step, steps) for i in at)
+    own_samples = range(own.start * size, own.stop * size)
+    numbers = (step * train.batch_size + i for step in range(now.step, steps) for i in own_samples)
     batches = iter(DataLoader(samples, size, sampler=numbers, num_workers=workers, collate_fn=collate))
     with (
-        # of several processes all stop at the same step
+        # several processes must all stop at the same step
         held(processes.arrived) if processes.size > 1 else nullcontext(),
         progress((), "train", "step", total=steps, done=now.step, hidden=not first) as bar,
         _saved_when_stopped(checkpoint, training, processes),
@@ -125,7 +128,7 @@ def fit(
 
 
 def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
-    """AdamW as published, or Muon but for the last maps."""
+    """AdamW as published, or Muon, with AdamW for the last layer of each head."""
     parameters = list(student.trainable().values())
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
@@ -133,7 +136,7 @@ def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
 
 
 def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: float) -> None:
-    """One more step is done, at rate `lr`; after the last of an epoch its means become a row."""
+    """Count a step that was done at learning rate `lr`; at the end of an epoch its means become a row."""
     now.step += 1
     now.sums = {key: now.sums.get(key, 0.0) + value for key, value in shown.items()}
     epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
@@ -144,13 +147,13 @@ def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: flo
 
 
 def _is_due(epoch: int, now: Position, train: TrainParams) -> bool:
-    """Whether to validate after `epoch`: not where it was done before the checkpoint was written."""
+    """Whether to validate after `epoch`; False if that was done before the checkpoint was written."""
     done = bool(now.validations) and now.validations[-1]["epoch"] == epoch
     return not done and (epoch % train.validate_every == 0 or epoch == train.epochs)
 
 
 def _judge(epoch: int, scores: dict[str, float], training: Training) -> None:
-    """Take up a validation's scores; the weights of the best are kept, or the last where val does not judge."""
+    """Record a validation, and keep its weights if they score best, or always if the method ignores val's score."""
     now, score = training.now, scores["val_miou_anom"]
     now.validations.append({"epoch": epoch, **scores})
     if score > now.best_score or not training.method.judged_by_masks():
@@ -161,7 +164,7 @@ def _judge(epoch: int, scores: dict[str, float], training: Training) -> None:
 
 @contextmanager
 def _saved_when_stopped(checkpoint: Path | None, training: Training, processes: Processes) -> Iterator[None]:
-    """Ctrl-C and SIGTERM come between steps (see `held`), so the state is one to resume from."""
+    """Save the state on Ctrl-C and SIGTERM: they arrive between steps (see `held`), so it is a state to resume from."""
     try:
         yield
     except Stopped:
@@ -172,16 +175,17 @@ def _saved_when_stopped(checkpoint: Path | None, training: Training, processes: 
 
 
 def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
-    """(K+1,) class weights: the fixed ones, or drawn from the frequency, scaled to a mean of 1 over pixels.
+    """(K+1,) class weights: the fixed ones, or computed from `frequency` (K+1,) and scaled to a mean of 1 over pixels.
 
     Background and defects as a whole weigh 1 / frequency^(1/8): a mild root, because samples around boxes already show
-    more defects than images do. Defect classes share the weight of defects so that each counts as much as any other, or
-    the commonest would be the answer to all.
+    more defects than images do. The defect classes divide the weight of defects so that each counts the same over all
+    pixels; otherwise every defect would be predicted as the most common class. Raises UserError when the number of
+    fixed weights is not K+1.
     """
     if wanted == "frequency":
         defects = frequency[1:].sum()
-        which = defects / (len(frequency) - 1) / frequency[1:]
-        weights = torch.cat([frequency[:1] ** -0.125, defects**-0.125 * which])
+        relative = defects / (len(frequency) - 1) / frequency[1:]
+        weights = torch.cat([frequency[:1] ** -0.125, defects**-0.125 * relative])
         return (weights / (weights * frequency).sum()).float()
     if len(wanted) != len(frequency):
         raise UserError(

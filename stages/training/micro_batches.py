@@ -1,4 +1,4 @@
-"""The gradients of one step, from its micro-batches: the same bits for any number of processes that share them out.
+"""The gradients of one step, from its micro-batches: the same bits for any number of processes that share these.
 
 Each micro-batch starts from the same weights and buffers (of batch norms, and of what the method remembers), and its
 number decides its random numbers. Gradients, buffers and the values for the curves are means, summed in the order of
@@ -29,10 +29,10 @@ def average_gradients(
     device: torch.device,
     processes: Processes,
 ) -> tuple[dict[str, float], int]:
-    """Leave in the student the mean gradients of all micro-batches of a step; `own` are those of this process, with
-    their numbers. `seeds`: torch's, and that of the samples.
+    """Set the student's gradients, and all floating-point buffers, to their means over the micro-batches of a step.
 
-    Returns the values for the curves, and the number of a signal that has arrived in a process, else 0.
+    `own`: number and batch of each micro-batch of this process. `seeds`: torch's, and that of the samples.
+    Returns the values for the curves, and the number of a signal that has arrived in any of the processes, or 0.
     """
     student = training.student
     buffers = [*student.buffers(), *training.method.buffers()]
@@ -60,14 +60,14 @@ def average_gradients(
 def backward(
     training: Training, moment: Moment, seeds: tuple[int, int], number: int, batch: Batch, device: torch.device
 ) -> dict[str, Tensor]:
-    """Add the gradients of micro-batch `number`, which is on the CPU, to the student's on `device`.
+    """Add the gradients of micro-batch `number` to the student's. `batch` is on the CPU, the student on `device`.
 
     Returns the values for the curves.
     """
     method, step, (seed, samples_seed) = training.method, training.now.step, seeds
-    # of micro-batch 0 these are the seeds without it: numpy fills short ones up with zeros
+    # numpy pads short seeds with zeros: micro-batch 0 draws what the seeds without its number would give
     torch.manual_seed(int(np.random.SeedSequence([seed, step, number]).generate_state(1)[0]))
-    # a stream of its own: sample number `step` draws from (seed, step)
+    # the 1 separates this stream from that of sample number `step`, which is seeded with (seed, step)
     draw = np.random.default_rng([samples_seed, step, 1, number])
     batch, ema = method.augment(batch, moment.progress, draw).to(device), None
     logits = logits_of(training.student, batch.image)
@@ -84,7 +84,7 @@ def backward(
 
 
 def mean_in_order(rows: Tensor) -> Tensor:
-    """(n,) mean of (M, n) `rows`, summed from the first to the last; where all are equal it is just that value."""
+    """(n,) mean of (M, n) `rows`, summed from the first to the last; where all are equal it is exactly that value."""
     return torch.where((rows == rows[0]).all(0), rows[0], reduce(torch.add, rows.unbind()) / len(rows))
 
 

@@ -14,11 +14,12 @@ def muon(
     weight_decay: float,
     adamw_lr: float | None = None,
 ) -> Muon:
-    """Muon (Jordan 2024) for matrices, AdamW for all else and for `by_adamw`, a part of `parameters`: the last maps.
+    """Muon (Jordan 2024) for matrices; AdamW for all else and for `by_adamw`, those of `parameters` that give the
+    logits.
 
-    Muon takes the weights of convolutions and linear maps, as matrices (outputs, all else); biases, norms, embeddings
-    and depthwise convolutions go to AdamW (timm decides by shape). Muon's updates have the size of AdamW's (arXiv
-    2502.16982), so that one learning rate suits both; `adamw_lr` is another one for `by_adamw` alone.
+    Muon takes the weights of convolutions and linear layers, reshaped to matrices (outputs, rest); biases, norms,
+    embeddings and depthwise convolutions go to AdamW (timm decides by shape). Muon's updates have the size of AdamW's
+    (arXiv 2502.16982), so that one learning rate suits both. `adamw_lr`: learning rate of `by_adamw`; None: `lr`.
     """
     by_adamw = list(by_adamw)
     chosen = {id(parameter) for parameter in by_adamw}
@@ -30,9 +31,10 @@ def muon(
 
 
 def weight_average(network: nn.Module, decay: float) -> ModelEmaV3:
-    """EMA of the weights of `network`, as it is now; `.module` is a network in evaluation mode that has them.
+    """EMA of the weights of `network`, starting from its present ones; `.module` is a network in evaluation mode with
+    the averaged weights.
 
-    After step n, counted from 0, `.update(network, step=n)`: the decay rises to `decay`, so that the first weights are
-    soon forgotten.
+    Call `.update(network, step=n)` after step n, counted from 0. The decay rises to `decay`, so that the first weights
+    are soon forgotten.
     """
     return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.8)

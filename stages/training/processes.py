@@ -1,10 +1,11 @@
-"""The processes of one training, and what they exchange: always as values in the order of their ranks.
+"""The processes of one training, and how they exchange values: always in the order of their ranks.
 
     torchrun --nproc-per-node 2 -m stages.train data/plan/RUN.json ...
     BOXES2PIXELS_LAUNCHER="torchrun --nproc-per-node 2" dvc repro
 
-The second line starts each training by the first, so that DVC's commands stay as they are. Nothing is summed on the
-way, since sums would depend on who is added first: each process gets the values of all, and adds them in their order.
+With the second line every training restarts itself as in the first, so that the commands in dvc.yaml stay as they are.
+Values are gathered, not reduced, because a sum depends on the order of its terms: each process gets the values of all
+and adds them in the order of the ranks.
 """
 
 import os
@@ -40,12 +41,12 @@ class Processes:
     arrived: list[int] = field(default_factory=list)
 
     def share(self, count: int) -> range:
-        """This process's part of `count` things that `size` divides."""
+        """Numbers of the items of `count` that this process handles; `size` divides `count`."""
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
     def stacked(self, own: Tensor) -> Tensor:
-        """(k, n) of each process to (k * size, n) in the order of the ranks, the same in all."""
+        """`own` (k, n) of all processes, concatenated to (k * size, n) in the order of the ranks; the same in all."""
         if self.size == 1:
             return own
         with _lost_together():
@@ -54,7 +55,7 @@ class Processes:
         return every
 
     def total(self, counts: np.ndarray) -> np.ndarray:
-        """Sum of int64 `counts` over the processes. Raises Stopped in all where a signal has arrived in one."""
+        """Sum of int64 `counts` over the processes. Raises Stopped in all of them if a signal has arrived in one."""
         if self.size == 1:
             return counts
         flat = torch.from_numpy(np.append(counts.reshape(-1), self.stop_flag))
@@ -65,7 +66,7 @@ class Processes:
         return every[:, :-1].sum(0).numpy().reshape(counts.shape)
 
     def of_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, in all of them."""
+        """Call `make` in the first process only, and return its result in all."""
         if self.size == 1:
             return make()
         values = [make() if self.rank == 0 else None]
@@ -84,10 +85,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that torchrun has started, in a group of theirs, and the device of this one: on GPUs each its own.
+    """Join the processes that torchrun has started. Yields them and this one's device: with GPUs, one for each process.
 
-    Without torchrun this process alone, on `device`.
-    Raises UserError where their number does not divide `micro_batches`, or a node has fewer GPUs than processes.
+    Without torchrun it is this process alone, on `device`.
+    Raises UserError if their number does not divide `micro_batches`, or a machine has fewer GPUs than processes.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE, device
@@ -98,7 +99,7 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes
     gpus = torch.cuda.device_count() if device.type == "cuda" else None
     if gpus is not None:
         if (here := int(os.environ["LOCAL_WORLD_SIZE"])) > gpus:
-            raise UserError(f"{here} processes on this machine, which has {gpus} GPUs: one for each")
+            raise UserError(f"{here} processes on this machine, which has {gpus} GPUs: each process needs its own GPU")
         torch.cuda.set_device(local)
     with _lost_together():
         dist.init_process_group("gloo" if gpus is None else "nccl")
@@ -109,7 +110,7 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes
 
 
 def relaunch(module: str, words: Sequence[str]) -> None:
-    """Replace this process by the launcher of `python -m MODULE WORDS`, if one is set and has not started it."""
+    """If LAUNCHER is set and did not start this process, replace it by the launcher with `-m MODULE WORDS`."""
     launcher = shlex.split(os.environ.get(LAUNCHER, ""))
     if not launcher or "TORCHELASTIC_RUN_ID" in os.environ:
         return
@@ -121,7 +122,7 @@ def relaunch(module: str, words: Sequence[str]) -> None:
 
 @contextmanager
 def _lost_together() -> Iterator[None]:
-    """Raises UserError when another process has ended: a training without one of its micro-batches is another."""
+    """Raises UserError when another process has ended: without its micro-batches the result would be another."""
     try:
         yield
     except RuntimeError as error:

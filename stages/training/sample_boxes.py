@@ -1,4 +1,4 @@
-"""The boxes of a training window, with SAM's candidates, out of the shards' table."""
+"""The boxes of a training window, with SAM's candidates, from the candidates table of the shards."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,17 @@ class BoxTable:
     """Rows of the candidates table by image. Masks are decoded when a window needs them."""
 
     def __init__(self, masks: pa.Table, candidates: pa.Table) -> None:
-        """The train shards' tables: images in the order that `window` counts them in."""
+        """The tables of the train split; image `index` of `window` is row `index` of `masks`."""
         self.sizes_hw = np.stack([masks["height"].to_numpy(), masks["width"].to_numpy()], axis=1)
         names = ["box_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area", *SCORES]
         self.rows = CandidatesByImage(masks, candidates, names)
         self.candidates = (pc.max(candidates["cand_idx"]).as_py() if len(candidates) else -1) + 1
 
     def window(self, index: int, view: ViewParams, top: int, left: int) -> Boxes:
-        """The boxes of image `index` of which the window shows a pixel, in its frame; `image_index` is 0.
+        """The boxes of image `index` that overlap the window, in window pixels; their `image_index` is 0.
 
-        With view.scale `native` the window's first pixel is (`top`, `left`); with `stretch` it shows all of it.
+        With view.scale `native` the window starts at image pixel (`top`, `left`); with `stretch` it shows the whole
+        image.
         """
         size, size_hw, scale_yx = view.size_px, tuple(self.sizes_hw[index].tolist()), (1.0, 1.0)
         if view.scale == "stretch":
@@ -47,7 +48,10 @@ class BoxTable:
 
 
 def cut_mask(code: bytes, size_hw: tuple[int, int], view: ViewParams, top: int, left: int) -> Tensor:
-    """(S, S) bool: the mask of `code` in the window that starts at (`top`, `left`); with `stretch`, all of it."""
+    """(S, S) bool: the part of a mask in the window at (`top`, `left`); with `stretch`, the whole mask, resized.
+
+    `code`: the mask as in stages/masks/rle.py; `size_hw`: of its image.
+    """
     size = view.size_px
     if view.scale == "stretch":
         return nearest(torch.from_numpy(rle.decode(code, size_hw)), size)
@@ -59,7 +63,7 @@ def cut_mask(code: bytes, size_hw: tuple[int, int], view: ViewParams, top: int, 
 
 
 def nearest(labels: Tensor, size_px: int) -> Tensor:
-    """(H, W) to (size, size): the label at the centre of each pixel."""
+    """(H, W) labels or mask resized to (size_px, size_px) by nearest neighbour."""
     rows = ((torch.arange(size_px) + 0.5) * labels.shape[0] / size_px).long()
     columns = ((torch.arange(size_px) + 0.5) * labels.shape[1] / size_px).long()
     return labels[rows][:, columns]

@@ -23,30 +23,30 @@ from stages.training.config import AugmentParams, TrainParams
 from stages.training.sample_boxes import BoxTable, cut_mask, flip_boxes, nearest, stack
 
 CACHE_BYTES = 2**30
-"""Images and label maps are cached decoded while all fit in this; of a larger train split each is decoded every
-time."""
+"""Decoded images and label maps are cached if those of the whole train split fit in this; otherwise each is decoded
+every time."""
 
 MIN_BLUR_PX = 0.1
-"""Below it a Gaussian changes nothing that can be seen."""
+"""A Gaussian with a smaller sigma changes nothing that can be seen, and is left out."""
 
 
 class Sample(NamedTuple):
-    """One window: what `Batch` holds of it."""
+    """One window, as `Batch` holds it."""
 
     image: Tensor  # (3, S, S) float in [0, 1]
-    clean: Tensor  # (3, S, S), flipped like `image`, its colours as they were
+    clean: Tensor  # (3, S, S) float in [0, 1], flipped like `image`, otherwise not augmented
     labels: Tensor  # (S, S) int64 in 0..K or IGNORE
     boxes: Boxes | None
-    trusted: Tensor | None = None  # (S, S) bool, a person drew the label; None: no label of the split
+    trusted: Tensor | None = None  # (S, S) bool, a person drew the label; None: no label of the split is trusted
 
 
 class Samples(TorchDataset[Sample]):
     """Endless training samples by number: sample i depends on (seed, i) alone, whichever worker draws it.
 
-    With view.scale `native`, sample i is a square cut out at the image's own scale; a share of the samples,
-    `defect_share`, is placed around a box (class drawn first, then one of its boxes, so that rare classes are seen
-    as often as common ones), the rest anywhere in any image. With `stretch` the whole image is resized. Where some
-    images have trusted labels and others none, a share of the samples, `trusted_share`, is of the former.
+    With view.scale `native`, sample i is a square cut out at the image's own scale; a share `defect_share` of the
+    samples is placed around a box (class drawn first, then one of its boxes, so that rare classes are seen as often
+    as common ones), the rest anywhere in any image. With `stretch` the whole image is resized. If some images have
+    trusted labels and others none, a share `trusted_share` of the samples is of the former.
     """
 
     def __init__(self, split: TrainSplit, train: TrainParams, with_boxes: bool) -> None:
@@ -84,7 +84,7 @@ class Samples(TorchDataset[Sample]):
         return self._labels_in(*self._place(np.random.default_rng([self.seed, number])))
 
     def _seen(self, index: int, top: int, left: int) -> Tensor:
-        """(3, S, S) float in [0, 1]: the window of image `index`; with `stretch` all of it, as predictions see it."""
+        """(3, S, S) float in [0, 1]: the window of image `index`; with `stretch` the whole image, as in predictions."""
         size, decode = self.view.size_px, lambda: read_image(self.source, self.images[index])
         image = self._once(("image", index), decode)
         if self.view.scale == "stretch":
@@ -93,7 +93,7 @@ class Samples(TorchDataset[Sample]):
         return pad_to(cut.float() / 255, size)[0]
 
     def _labels_in(self, index: int, top: int, left: int) -> Tensor:
-        """(S, S) int64: the labels there, IGNORE beyond the image."""
+        """(S, S) int64: the labels of the same window, IGNORE beyond the image."""
         decode = lambda: decode_label_map(self.labels_of[index]["label_map"]["bytes"])  # noqa: E731
         size, labels = self.view.size_px, self._once(("labels", index), decode)
         if self.view.scale == "stretch":
@@ -104,14 +104,14 @@ class Samples(TorchDataset[Sample]):
         return window
 
     def _trusted(self, index: int, top: int, left: int) -> Tensor:
-        """(S, S) bool: trusted labels in the window."""
+        """(S, S) bool: the pixels of the window whose labels are trusted."""
         code, size, size_hw = self.trusted_of[index]["trusted"], self.view.size_px, self._size_hw(index)
         if code is None:
             return torch.zeros(size, size, dtype=torch.bool)
         return cut_mask(code, size_hw, self.view, top, left)
 
     def _once(self, name: tuple[str, int], decode: Callable[[], np.ndarray]) -> Tensor:
-        """What `decode` gives; at most once where all can be cached."""
+        """The result of `decode` as a tensor; if all can be cached, it is called once per `name`."""
         if name not in self.cache:
             decoded = torch.from_numpy(decode())
             if not self.cached_all:
@@ -120,7 +120,7 @@ class Samples(TorchDataset[Sample]):
         return self.cache[name]
 
     def _place(self, draw: np.random.Generator) -> tuple[int, int, int]:
-        """Image, top and left of the window."""
+        """Number of an image, and the window's top and left in its pixels."""
         size, pool = self.view.size_px, self.pools[0]
         if len(self.pools) > 1:
             pool = self.pools[int(draw.random() < self.train.trusted_share)]
@@ -145,7 +145,7 @@ class Samples(TorchDataset[Sample]):
 
 
 def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:
-    """(classes,) float64 share of each label in the first `count` samples, ignored pixels apart; no share is 0."""
+    """(classes,) float64 share of each label in the first `count` samples, without ignored pixels; no share is 0."""
     counts = torch.ones(classes, dtype=torch.float64)  # a class that no sample shows still gets a finite weight
     for number in range(count):
         labels = samples.labels(number)
@@ -161,14 +161,14 @@ class _Boxes(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """Images that samples are drawn from, by number, and their boxes, of each class that has some."""
+    """Numbers of images that samples are drawn from, and the boxes of each class that has any there."""
 
     images: np.ndarray
     boxes_by_class: list[_Boxes]
 
 
 def _pools(is_trusted: np.ndarray, boxes_by_class: list[_Boxes]) -> list[_Pool]:
-    """All images, or, where some have trusted labels and some none, the latter and the former."""
+    """One pool of all images; if only some have trusted labels, two: images without them, then images with them."""
     pools = []
     for wanted in (False, True):
         images = np.flatnonzero(is_trusted == wanted)
@@ -179,7 +179,7 @@ def _pools(is_trusted: np.ndarray, boxes_by_class: list[_Boxes]) -> list[_Pool]:
 
 
 def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[_Boxes]:
-    """Of each class that has boxes."""
+    """The boxes of each class that has any, by class id."""
     first = first_of_boxes(candidates)
     image, class_id = image_of(masks, candidates)[first], candidates["class_id"].to_numpy()[first]
     x1, y1, x2, y2 = (candidates[name].to_numpy()[first] for name in ("x1", "y1", "x2", "y2"))
@@ -188,7 +188,7 @@ def _boxes_by_class(masks: pa.Table, candidates: pa.Table) -> list[_Boxes]:
 
 
 def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) -> Tensor:
-    """`image` (3, S, S) with other colours and less sharp, as far as `augment` allows."""
+    """`image` (3, S, S) in [0, 1] with random changes of colour and a random blur, within the limits of `augment`."""
     brightness = 1 + augment.brightness * draw.uniform(-1, 1)
     contrast = 1 + augment.contrast * draw.uniform(-1, 1)
     mean = image.mean()
@@ -202,7 +202,7 @@ def augmented(draw: np.random.Generator, image: Tensor, augment: AugmentParams) 
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as one batch; its boxes know which image they are of."""
+    """Samples as one batch; `image_index` of a box is the position of its sample."""
     image, clean, labels, boxes, trusted = zip(*samples, strict=True)
     return Batch(
         torch.stack(image),

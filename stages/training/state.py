@@ -15,7 +15,7 @@ from stages.student.segmenter import Segmenter
 class Position:
     """How far a training has come: steps done, sums of the epoch's values so far, rows of the curves, the best so far.
 
-    `best`: what training changes of the average that scored best. `stale`: validations since then.
+    `best`: weights and buffers (see `Training.changing`) of the average that scored best. `stale`: validations since.
     """
 
     step: int = 0
@@ -39,7 +39,7 @@ class Training:
     method: Method
 
     def state(self) -> dict:
-        """Tensors, numbers and containers of them; without frozen parameters, which setting up the training brings."""
+        """Tensors, numbers and containers of them; frozen parameters are left out, because setting up restores them."""
         return {
             "student": self.changing(self.student),
             "average": self.changing(self.average),
@@ -50,7 +50,7 @@ class Training:
         }
 
     def load(self, state: dict) -> None:
-        """Go back to what `state()` gave, in a training set up in the same way."""
+        """Restore what `state()` returned, in a training that was set up in the same way."""
         for network, changed in ((self.student, state["student"]), (self.average, state["average"])):
             network.load_state_dict({**network.state_dict(), **changed})
         self.optimizer.load_state_dict(state["optimizer"])
@@ -59,6 +59,6 @@ class Training:
         self.method.load_state_dict(state["method"])
 
     def changing(self, network: Segmenter) -> dict[str, Tensor]:
-        """Trainable parameters and buffers of the student, or the same of its average (where nothing is trainable)."""
+        """What training changes of `network`, the student or its average: buffers, and what the student trains."""
         frozen = {name for name, parameter in self.student.named_parameters() if not parameter.requires_grad}
         return {key: value for key, value in network.state_dict().items() if key not in frozen}

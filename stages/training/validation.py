@@ -1,5 +1,5 @@
-"""The score by which a training's best weights are chosen: of val, against the SAM teacher's pseudo-masks and, where
-people drew some of val for training, against these. No truth takes part.
+"""The score that chooses a training's best weights: on val, against the SAM teacher's pseudo-masks and, where people
+drew masks of val for training, against these. The truth that scores a finished student is not read.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ from stages.student.segmenter import Segmenter
 from stages.training.processes import Processes
 
 MOST = 2048
-"""Images that are looked at; of a larger val these are spaced evenly, the same each time."""
+"""Largest number of images that are scored; of a larger val, evenly spaced ones, the same each time."""
 
 
 class Validation:
-    """miou_anom of an EMA student in evaluation mode; each of the processes looks at its part of the images."""
+    """miou_anom of an EMA student in evaluation mode; each of the processes predicts its part of the images."""
 
     def __init__(self, source: Dataset, folder: Path, processes: Processes) -> None:
-        """`folder`: val's shards. Their rows that are looked at are held in memory."""
+        """`folder`: val's shards. The rows that are scored are held in memory."""
         self.source, self.folder, self.processes = source, folder, processes
         count = sum(1 for _ in stream_masks(folder, ["image_id"]))
         chosen = {number * count // MOST for number in range(MOST)} if count > MOST else range(count)
@@ -32,10 +32,10 @@ class Validation:
         self.rows = rows[processes.rank :: processes.size]
 
     def __call__(self, student: Segmenter) -> dict[str, float | None]:
-        """By name `val_miou_anom`; where val has trusted pixels also `val_miou_anom_sam` and `val_miou_anom_trusted`,
-        of the pixels that SAM labelled and of the trusted ones, None where it is undefined.
+        """Returns `val_miou_anom`; if val has trusted pixels also `val_miou_anom_sam` and `val_miou_anom_trusted`, over
+        the pixels that SAM labelled and over the trusted ones, each None if undefined.
 
-        Raises UserError when no pseudo-mask has a defect pixel, and Stopped as `Processes.total`.
+        Raises UserError when no pseudo-mask has a defect pixel, and Stopped like `Processes.total`.
         """
         classes = len(self.source.names) + 1
         counts = np.zeros((2, classes, classes), dtype=np.int64)
