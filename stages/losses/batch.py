@@ -1,5 +1,4 @@
-"""What a method of supervision is given: pixels, labels, boxes with the SAM teacher's masks, and what depends on
-time."""
+"""What a method of supervision is given: pixels, labels, boxes with the SAM teacher's masks, and training progress."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,7 +29,7 @@ class Boxes(NamedTuple):
     box_iou: Tensor  # (N, C) float32, of the mask's bounding box with the box
     separation: Tensor  # (N, C) float32, how far the mask differs in brightness from its surroundings
     agreement: Tensor  # (N, C) float32, mean IoU of the mask with all candidates of its box
-    chosen: Tensor  # (N,) int64, the candidate that rasterize labelled
+    chosen: Tensor  # (N,) int64, the candidate that rasterize took for the labels
 
     def of_chosen(self, values: Tensor) -> Tensor:
         """`values` (N, C, ...) of each box's chosen candidate, (N, ...)."""
@@ -44,7 +43,8 @@ class Boxes(NamedTuple):
 def boxes_of(rows: Sequence[Sequence[dict]], xyxy: Tensor, candidates: Tensor) -> Boxes:
     """N boxes of one image, from the C rows of the candidates table that each has.
 
-    `xyxy` (N, 4) and `candidates` (N, C, H, W) bool, the masks of the rows, in whichever frame. N may be 0.
+    `xyxy` (N, 4) float32, and `candidates` (N, C, H, W) bool, the masks of the rows, both in pixels of the image or of
+    a window. N may be 0.
     """
     shape = candidates.shape[:2]
     scores = {
@@ -69,7 +69,7 @@ class Batch(NamedTuple):
     clean: Tensor  # (B, 3, S, S) float32, the same geometry, not augmented: the EMA teacher's, and for colours
     labels: Tensor  # (B, S, S) int64 in 0..K or IGNORE, 0 = background
     boxes: Boxes | None  # None where the method reads none
-    trusted: Tensor | None = None  # (B, S, S) bool, a person drew this label; None: no label of the split
+    trusted: Tensor | None = None  # (B, S, S) bool, a person drew this label; None: no label of the split is trusted
 
     def correctable(self) -> Tensor:
         """(B, S, S) bool: pixels whose label a method may change or leave out."""
@@ -83,7 +83,7 @@ class Batch(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What depends on time, or on the data as a whole."""
+    """What depends on the training's progress, or on the data set as a whole."""
 
     progress: float  # share of the training steps done, in [0, 1]
     class_weights: Tensor  # (K+1,) of the cross-entropy, background first

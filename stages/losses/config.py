@@ -20,9 +20,9 @@ class HeadWeights(Section):
 
 
 class LossParams(HeadWeights):
-    """Section `loss`. `beta` is the asymmetric Dice's: its price of a false positive pixel, against 1 of a false
-    negative.
+    """Section `loss`. `beta`: cost of a false positive pixel in the asymmetric Dice; a false negative costs 1.
 
+    `class_weights`: K+1 numbers, background first, or `frequency`, from the shares of the labels' pixels.
     A run without a binary head needs neither `binary` nor `beta`.
     """
 
@@ -40,6 +40,6 @@ class SelfcorrParams(Section):
 
 
 class SelfcorrSection(SelfcorrParams):
-    """The section with its switch; a run that is switched off depends on nothing else in it."""
+    """The section with its switch; a run with `enabled` false depends on nothing else in it."""
 
     enabled: bool

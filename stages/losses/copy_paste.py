@@ -4,16 +4,16 @@ As released: an image that has a box is given one more instance, of a class that
 the bank; of that image's fitting instances the one with the highest quality. It lands on a box of its class drawn
 at random (not the worst): its left edge uniformly between 0.9 of its width left of the box and 0.1 of its width left
 of the box's right edge, likewise from above; no scaling, flip or blending. What it covers is erased from the other
-instances, whose boxes follow; one stays if no side of its box moved by more than `max_shift_px` or more than
+instances, whose boxes shrink with them; one stays if no side of its box moved by more than `max_shift_px` or more than
 `min_area_px` of its mask are left. Attempts fall from every image to 3 in 10 over the warm-up (the release's
 `rand < 0.7 ramp` means skip). A pasted instance brings its label, its masks and their scores, hence its quality.
 
 Departures: the bank is built offline from the train shards with seeded draws, keeps its images after use and
-is not renewed, so training repeats itself; its qualities are SAM's alone. The batch is pasted before anyone sees it, so
-the EMA teacher looks at the pasted image (the release labels first and pastes then) and colour similarity belongs to it
-(the release takes the colours from before). A box's side moves by as much as its mask's extent there did, since here
-boxes are drawn by people and masks are not as tight. Where an instance is dropped, what is left of it is ignored, not
-called background. A piece is not augmented: `image` and `clean` get the same pixels.
+is not renewed, so training is reproducible; its qualities are those of SAM's masks alone. Pasting comes first, so the
+EMA teacher sees the pasted image, and colour similarity is computed on it (in the release the teacher labels before
+pasting, and the colours are from before it). A side of a box moves as far as that side of its mask's bounding box,
+because boxes drawn by people are not as tight as masks. What is left of a dropped instance is ignored, not made
+background. A piece is not augmented: `image` and `clean` get the same pixels.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ Bank = Sequence[Sequence[Piece]]
 
 
 def at_scale(piece: Piece, scale_yx: tuple[float, float]) -> Piece:
-    """The piece as a window shows it that is stretched by so much; masks by nearest neighbour, never empty."""
+    """The piece resized by `scale_yx`, its masks by nearest neighbour; `mask` is never empty."""
     if scale_yx == (1.0, 1.0):
         return piece
     size_hw = [max(round(side * scale), 1) for side, scale in zip(piece.mask.shape, scale_yx, strict=True)]
@@ -90,7 +90,7 @@ def copy_paste(
 
 
 def place(piece: Piece, target_xyxy: Sequence[float], draw: np.random.Generator) -> tuple[int, int]:
-    """Left and top of the piece, in whole pixels of the window; it may reach beyond."""
+    """Left and top of the piece, in whole pixels of the window; the piece may reach beyond the window."""
     height, width = piece.mask.shape
     left = draw.uniform(*sorted((target_xyxy[0] - 0.9 * width, target_xyxy[2] - 0.1 * width)))
     top = draw.uniform(*sorted((target_xyxy[1] - 0.9 * height, target_xyxy[3] - 0.1 * height)))
@@ -100,7 +100,7 @@ def place(piece: Piece, target_xyxy: Sequence[float], draw: np.random.Generator)
 def paste(
     batch: Batch, image: int, piece: Piece, corner_xy: tuple[int, int], max_shift_px: float, min_area_px: int
 ) -> Batch:
-    """The batch with `piece` in `image`, its top left at `corner_xy`. Padding gets nothing."""
+    """The batch with `piece` in `image`, its top left at `corner_xy`. IGNORE pixels, such as padding, do not change."""
     size_hw = batch.labels.shape[-2:]
     covered = _onto(piece.mask, size_hw, corner_xy) & (batch.labels[image] != IGNORE)
     if not covered.any():
@@ -126,7 +126,7 @@ def paste(
 
 
 def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_area_px: int) -> tuple[Boxes, Tensor]:
-    """Boxes whose masks in `image` lack the pixels of `covered` (S, S), and which of them stay, (N,) bool.
+    """The boxes, with `covered` (S, S) bool erased from the masks in `image`, and which of them stay, (N,) bool.
 
     One stays if no side of its box moved by more than `max_shift_px`, or more than `min_area_px` of its mask are left.
     """
@@ -134,17 +134,17 @@ def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_ar
     candidates = boxes.candidates & ~(covered & here[:, None, None])[:, None]
     old, new = boxes.of_chosen(boxes.candidates), boxes.of_chosen(candidates)
     moved = tight_boxes(new) - tight_boxes(old)
-    left, touched = new.flatten(1).sum(1), (old != new).flatten(1).any(1)
-    moved = torch.where((touched & (left > 0))[:, None], moved, 0.0)
-    near = (moved.abs() <= max_shift_px).all(dim=1) & (left > 0)
-    keep = ~touched | near | (left > min_area_px)
-    # a mask that lies beyond the window is as valid as before
+    remaining, touched = new.flatten(1).sum(1), (old != new).flatten(1).any(1)
+    moved = torch.where((touched & (remaining > 0))[:, None], moved, 0.0)
+    near = (moved.abs() <= max_shift_px).all(dim=1) & (remaining > 0)
+    keep = ~touched | near | (remaining > min_area_px)
+    # a mask that has no pixel in the window is as valid as before
     emptied = boxes.candidates.flatten(2).any(2) & ~candidates.flatten(2).any(2)
     return boxes._replace(candidates=candidates, xyxy=boxes.xyxy + moved, valid=boxes.valid & ~emptied), keep
 
 
 def _onto(part: Tensor, size_hw: tuple[int, int], corner_xy: tuple[int, int]) -> Tensor:
-    """`part` (..., h, w) on an empty window, (..., H, W), cut off at its rim."""
+    """`part` (..., h, w) placed on an empty window, (..., H, W), and cut off at the window's rim."""
     (height, width), (left, top) = size_hw, corner_xy
     window = part.new_zeros(*part.shape[:-2], height, width)
     y1, x1 = max(top, 0), max(left, 0)

@@ -2,20 +2,20 @@
 
 Here the candidates are SAM's and the EMA teacher's mask:
 - box-quality ranking, as released: candidates whose box has an IoU over 0.5 with the annotation and a score over 0.1
-  (the best 20 by that IoU, and there are six at most); without any, the box teaches only as a box;
+  (the release keeps the best 20 by that IoU; here there are at most six); a box without any has no pseudo-mask losses;
 - fusion, `published` (from a summary of the paper): M = sum w_n m_n > 0.5, w_n in proportion to sqrt(score_n * IoU_n),
   over the K best, K linear in the square root of the area between two sizes (the constants were not found);
-  `released`: plain strict majority of the masks at 0.5, no K, a tie is background;
+  `released`: strict majority of the masks B_n thresholded at 0.5, without weights or K; a tie is background;
 - mask-quality scoring, as released: a_n = IoU(B_n, M) * sum(m_n B_n) / max(|M|, 1), Q_n = sqrt((c_n + 1) / 2 * a_n),
-  Q their mean; Q takes the place of BoxTeacher's s. a_n <= 1 always, and 1 also for any sure B_n that contains M: a
-  candidate that is too large costs nothing.
+  Q their mean; Q takes the place of BoxTeacher's s. a_n is at most 1, and it is 1 for any B_n of probability 1 that
+  contains M: a candidate that is too large costs nothing.
 
-Departures: annotations replace detections, so candidates come from SAM (its predicted IoU for the class score) and the
-EMA teacher (mean p for it), a candidate's box is its mask's bounding box, and c_n = sqrt(score_n * IoU_n): the box IoU
-stands in for centre-ness. SAM's soft masks are not stored: m_n is the mean probability on the mask's pixels, 0
-elsewhere, and its vote is the mask itself, since the refined candidate may take pixels of a low probability. SAM's
-three outputs are nested, not independent votes, so a majority tends to the middle. K's constants are
-our choice: 2 up to an area of 32 x 32 px, all from 96 x 96; candidates equal to the K-th best count too, so that their
+Departures: annotations replace detections, so candidates come from SAM, with its predicted IoU as the class score, and
+from the EMA teacher, with its mean p; a candidate's box is its mask's bounding box, and c_n = sqrt(score_n * IoU_n),
+where the box IoU replaces centre-ness. SAM's soft masks are not stored: m_n is the mean probability on the mask's
+pixels, 0 elsewhere, and B_n is the mask itself, because the refined candidate may have pixels of a low probability.
+SAM's three outputs are nested, not independent votes, so a majority tends to the middle one. K's constants are our
+choice: 2 up to an area of 32 x 32 px, all from 96 x 96; candidates equal to the K-th best count too, so that their
 order does not matter. Masks are clipped to the box before fusion.
 """
 
@@ -32,7 +32,7 @@ MIN_IOU, MIN_SCORE = 0.5, 0.1
 """Box-quality ranking: both have to be exceeded, as released."""
 
 FEWEST, SMALL_PX, LARGE_PX = 2, 32.0, 96.0
-"""Candidates fused for small boxes; sides of the squares between which their number rises to all (our choice)."""
+"""K for boxes with an area up to SMALL_PX squared; from LARGE_PX squared it is all candidates (our choice)."""
 
 
 class Peers(NamedTuple):
@@ -40,13 +40,13 @@ class Peers(NamedTuple):
 
     mask: Tensor  # (N, M, H, W) bool, inside the box
     soft: Tensor  # (N, M, H, W) float in [0, 1], inside the box
-    score: Tensor  # (N, M) in [0, 1]
-    iou: Tensor  # (N, M) of the mask's bounding box with the box
+    score: Tensor  # (N, M) in [0, 1], SAM's predicted IoU, or mean p of the EMA teacher's mask
+    iou: Tensor  # (N, M) in [0, 1], of the mask's bounding box with the box
 
 
 @torch.no_grad()
 def peers(boxes: Boxes, inside: Tensor, ema: Logits | None) -> Peers:
-    """SAM's candidates, and the EMA teacher's mask as the last where there is one. `inside` (N, H, W) bool."""
+    """SAM's candidates and, if `ema` is given, the EMA teacher's mask as the last one. `inside` (N, H, W) bool."""
     score = boxes.predicted_iou.clamp(0, 1) * boxes.valid
     masks = boxes.candidates & inside[:, None]
     found = Peers(masks, masks * boxes.mean_prob.clamp(0, 1)[..., None, None], score, boxes.box_iou)
@@ -60,7 +60,7 @@ def peers(boxes: Boxes, inside: Tensor, ema: Logits | None) -> Peers:
 
 @torch.no_grad()
 def judge(found: Peers, inside: Tensor, fusion: str) -> Pseudo:
-    """Rank, fuse, score: one mask per box."""
+    """Rank, fuse and score: one mask per box. `inside` (N, H, W) bool; `fusion`: `published` or `released`."""
     kept = rank(found)
     fused = fuse(found, kept, inside.sum((-2, -1)).float(), fusion)
     return Pseudo(fused, mask_quality(found, kept, fused))
@@ -72,7 +72,7 @@ def rank(found: Peers) -> Tensor:
 
 
 def fuse(found: Peers, kept: Tensor, area: Tensor, fusion: str) -> Tensor:
-    """(N, H, W) bool. `kept` (N, M) bool; `area` (N,) pixels of the box."""
+    """(N, H, W) bool: the fused masks. `kept` (N, M) bool: see `rank`; `area` (N,): pixels of the box."""
     if fusion == "released":
         votes = (found.mask & kept[..., None, None]).sum(1)
         return votes * 2 > kept.sum(1)[:, None, None]
@@ -83,7 +83,7 @@ def fuse(found: Peers, kept: Tensor, area: Tensor, fusion: str) -> Tensor:
 
 
 def how_many(area: Tensor, most: int) -> Tensor:
-    """(N,) K: FEWEST up to SMALL_PX squared, `most` from LARGE_PX squared, rounded in between."""
+    """(N,) K: FEWEST up to SMALL_PX squared, `most` from LARGE_PX squared, in between linear in the root, rounded."""
     share = ((area.sqrt() - SMALL_PX) / (LARGE_PX - SMALL_PX)).clamp(0, 1)
     fewest = min(FEWEST, most)
     return (fewest + share * (most - fewest)).round()

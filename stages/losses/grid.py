@@ -1,7 +1,7 @@
-"""The grid that instance losses work on: cells of `stride` pixels, and what of boxes and masks lies in them.
+"""The grid that instance losses work on, with cells of `stride` pixels; boxes, masks and logits on that grid.
 
-Sides that `stride` does not divide are padded on both ends alike by repeating the rim, so that flipping commutes
-whenever the padding is even (518 at stride 4 is padded by one pixel on each side to 130 cells).
+Sides that `stride` does not divide are padded equally at both ends by repeating the rim, so that flipping commutes with
+pooling whenever the padding is even (518 at stride 4 is padded by one pixel at each end to 130 cells).
 """
 
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from stages.losses.batch import Batch, Boxes
 from stages.student.segmenter import Logits
 
 EDGE_TOLERANCE_PX = 0.01
-"""A cell belongs to a box that covers more of its side than this: normalised label files round their coordinates."""
+"""A cell belongs to a box that covers more of its side than this, because label files round normalised coordinates."""
 
 
 class Head(NamedTuple):
-    """One head on the grid, seen by N boxes."""
+    """The outputs of one head on the grid, for N boxes."""
 
     weight: float  # of this head in every loss
     background: Tensor  # (B, h, w) log probability of background
     logits: Tensor  # (N, h, w) of the box's own class against all others; the sigmoid is that class's probability
-    visible: Tensor  # (N, h, w) bool: False where another box could be answered by the same channel
+    visible: Tensor  # (N, h, w) bool: see `visible_cells`; False inside other boxes that share the channel
 
 
 class Scene(NamedTuple):
@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 
     stride: int
     boxes: Boxes
-    kept: Tensor  # (M,) bool, which boxes of the batch these are
+    kept: Tensor  # (M,) bool, which of the batch's M boxes these are
     known: Tensor  # (B, h, w) bool: some pixel of the cell is image, not padding
     inside: Tensor  # (N, h, w) bool: the box touches the cell
     whole_xy: Tensor  # (N, 2) bool: the box ends inside the window on its x axis, on its y axis
@@ -68,7 +68,7 @@ def drawn_first(on: Scene, masks: Tensor) -> Tensor:
 
 
 def heads(logits: Logits, on: Scene, fine: float, binary: float | None) -> list[Head]:
-    """The heads that take part, with their weights; the binary one only where it is weighted and there."""
+    """The fine head with the weight `fine` and, if the network has one and `binary` is a weight, the binary head."""
     boxes = on.boxes
     log_p = pool_log_probabilities(logits.fine, on.stride)
     same = boxes.class_id[:, None] == boxes.class_id
@@ -130,7 +130,7 @@ def instance_logits(log_p: Tensor, image_index: Tensor, channel: Tensor) -> Tens
 
 
 def box_cells(xyxy: Tensor, size_hw: tuple[int, int], stride: int) -> Tensor:
-    """Cells that a box touches, (N, h, w) bool, by any overlap: a box under one cell has the cell it lies in.
+    """Cells that a box touches, (N, h, w) bool, by any overlap: a box smaller than a cell has the cell it lies in.
 
     `xyxy` (N, 4) pixels of an (H, W) window, half-open; what reaches beyond the window is cut off, so a box outside
     of it has no cell.
@@ -151,10 +151,10 @@ def _touched(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
 
 
 def visible_cells(on: Scene, rivals: Tensor) -> Tensor:
-    """V, (N, h, w) bool: known cells, less those inside another box of the image that `rivals` (N, N) names.
+    """V, (N, h, w) bool: known cells, except those inside another box of the image for which `rivals` (N, N) is true.
 
-    One channel answers for all boxes of a class (the binary head's for all boxes), so what it says inside another
-    box says nothing about this one; the box's own cells always count.
+    All boxes of a class share a channel (in the binary head all boxes do), so its values inside another box are no
+    evidence about this one; the box's own cells always count.
     """
     image = on.boxes.image_index
     other = rivals & (image[:, None] == image) & ~torch.eye(len(image), dtype=torch.bool, device=image.device)

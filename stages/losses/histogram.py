@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 REACH, BINS = 20.0, 160
-"""Bins of probabilities are even in the logit, from -REACH to REACH; what lies beyond is in the last bin."""
+"""Bins of equal width in the logit, from -REACH to REACH; values beyond are counted in the first or last bin."""
 
 
 def bin_edges(device: torch.device) -> Tensor:
-    """(BINS + 1,) probabilities between which the bins lie."""
+    """(BINS + 1,) probabilities at the edges of the bins."""
     return torch.linspace(-REACH, REACH, BINS + 1, device=device).sigmoid()
 
 
@@ -20,7 +20,7 @@ def count_probabilities(p: Tensor) -> Tensor:
 
 
 def quantile(counts: Tensor, edges: Tensor, share: float, empty: float) -> Tensor:
-    """(N,) quantiles of histograms (N, bins), even within a bin; `empty` of one without a count."""
+    """(N,) quantiles at `share`, in [0, 1], of histograms (N, BINS), linear within a bin; `empty` without any count."""
     total, below = counts.sum(-1), counts.cumsum(-1)
     at = (below < share * total[:, None]).sum(-1).clamp(max=counts.shape[1] - 1)
     own = counts.gather(1, at[:, None])[:, 0]

@@ -29,15 +29,15 @@ from stages.losses.terms import (
 
 
 class BoxLossParams(HeadWeights):
-    """What every box-supervised method has.
+    """Base of the `Params` of the box-supervised methods; values in brackets are published unless they are ours.
 
-    `stride`: pixels a cell of the grid that the losses work on (4 in all of these papers; 2 for cracks, 1 for none).
+    `stride`: side in pixels of the grid's cells (4 in all of these papers; ours: 2 for cracks; 1: full resolution).
     `fine`, `binary`: weights of the heads (ours: 0.5 each); `binary` is None for a run without a binary head.
     `projection`, `pairwise`: weights of BoxInst's terms (1 and 1).
-    `colour`: colour similarity from which two neighbours should agree (0.3).
+    `colour`: least colour similarity at which two neighbours should have the same label (0.3).
     `outside`: weight of the background term outside all boxes (ours: 1).
-    `warmup`: over which the pairwise term, and what a teacher adds, rise to their full weight (10,000 of 90,000
-    steps: 0.11).
+    `warmup`: share of the steps over which the pairwise term and the pseudo-mask losses rise to their full weight
+    (10,000 of 90,000 steps: 0.11).
     """
 
     stride: Literal[1, 2, 4]
@@ -57,9 +57,9 @@ def box_losses(seen: list[Head], on: Scene, batch: Batch, params: BoxLossParams,
 def projection_and_pairs(
     seen: list[Head], on: Scene, batch: Batch, params, progress: float, counted: Tensor | None = None
 ) -> Named:
-    """BoxInst's `projection` and `pairwise`; with `counted`, (N,) bool, of these boxes alone, as means over all boxes.
+    """BoxInst's `projection` and `pairwise`; with `counted`, (N,) bool, only of these boxes, times their share of all.
 
-    Colours say nothing about a trusted box, whose pixels are known.
+    A trusted box has no pairwise term, because its pixels are known.
     `params` has `projection`, `pairwise`, `colour` and `warmup`, as in `BoxLossParams`.
     """
     alike, share = similar(on, batch.clean) >= params.colour, 1.0
@@ -74,7 +74,7 @@ def projection_and_pairs(
 
 
 def similar(on: Scene, clean: Tensor) -> Tensor:
-    """(N, 8, h, w) colour similarity of each box's image, which has to be the one not augmented."""
+    """(N, 8, h, w) colour similarity in each box's image. `clean` (B, 3, H, W): the images without augmentation."""
     return colour_similarity(pool_mean(clean, on.stride))[on.boxes.image_index]
 
 
@@ -85,12 +85,12 @@ def projection_loss(head: Head, on: Scene, counted: Tensor | None = None) -> Ten
 
 
 def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:
-    """-log P_same, averaged over the pairs of one colour of all boxes together. `alike` (N, 8, h, w) bool."""
+    """Mean of -log P_same over the pairs of similar colour of all boxes. `alike` (N, 8, h, w) bool: those pairs."""
     return mean_where(-log_same(head.logits), edges(on.inside, head.visible) & alike)
 
 
 def outside_loss(head: Head, on: Scene) -> Tensor:
-    """Mean -log p(background) over the known cells further from every box than pairs reach (our choice)."""
+    """Mean -log p(background) over the known cells further than DILATION from every box (our choice)."""
     of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
     near = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
     return mean_where(-head.background, on.known & ~near)
@@ -99,7 +99,7 @@ def outside_loss(head: Head, on: Scene) -> Tensor:
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
     """Both pseudo-mask losses, times `pixel` and `affinity`, summed over the heads.
 
-    A trusted box has the mask that a person drew, with a score of 1.
+    A trusted box has the mask that a person drew, with a score of 1, or of 0 if that mask is empty.
     """
     masks, score = drawn_first(on, pool_masks(pseudo.mask, on.stride)), pseudo.score
     if on.drawn is not None:
@@ -123,4 +123,5 @@ def affinity_loss(head: Head, on: Scene, masks: Tensor, score: Tensor) -> Tensor
 
 
 def _believed(score: Tensor) -> Tensor:
+    """N_p: the number of boxes with a score above 0, at least 1."""
     return (score > 0).sum().clamp(min=1)

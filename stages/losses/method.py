@@ -32,10 +32,11 @@ class TrainSplit(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of every method, made once per training. Its buffers are its memory: a checkpoint carries them.
+    """Base of every method, made once per training. What it remembers is in its buffers, so that checkpoints hold it.
 
-    `augment` and `losses` see one micro-batch, which starts from the buffers of the step before; the mean of what each
-    leaves is kept. So what a method counts has to mean the same on any scale, as quantiles of a histogram do.
+    `augment` and `losses` see one micro-batch and start from the buffers of the step before; the buffers are then
+    averaged over the micro-batches. So what a method reads from counts must not depend on their scale: quantiles of a
+    histogram do not.
     """
 
     reads_boxes = False
@@ -52,13 +53,15 @@ class Method(nn.Module):
         self.params = params
 
     def augment(self, batch: Batch, progress: float, draw: np.random.Generator) -> Batch:
-        """The batch to learn from, at a share `progress` of the steps, on the CPU as the batch given. Every random
-        number comes from `draw`.
+        """The batch to learn from, after a share `progress` of the steps, on the CPU like `batch`. All random numbers
+        come from `draw`.
         """
         return batch
 
     def judged_by_masks(self) -> bool:
-        """Whether val's pseudo-masks choose the best weights. While not, the last are kept, and nothing stops early."""
+        """Whether val's pseudo-masks choose the best weights. If not, the last ones are kept, at every validation, and
+        training does not stop early.
+        """
         return True
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:

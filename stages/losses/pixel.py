@@ -12,7 +12,7 @@ EPS = 1e-6
 
 
 def asymmetric_dice(p: Tensor, g: Tensor, beta: float) -> Tensor:
-    """Scalar 1 - (<p,g> + eps) / (<p,g> + beta <p,1-g> + <1-p,g> + eps); beta < 1 lowers the price of false positives.
+    """Scalar 1 - (<p,g> + eps) / (<p,g> + beta <p,1-g> + <1-p,g> + eps); beta < 1 lowers the cost of false positives.
 
     `p`: defect probabilities in [0, 1], `g`: 0/1 targets, any one shape; sums run over all elements.
     Where `g` is empty the value is 1 - eps / (beta sum p + eps), whose gradient vanishes: see `binary_loss`.
@@ -30,7 +30,7 @@ def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
     defect = ((labels > 0) & known).to(logits.dtype)
     if not defect.any():
         return (F.softplus(margin) * known).sum() / known.sum().clamp(min=1)
-    # an unknown pixel has no part in any of the three sums
+    # an IGNORE pixel adds nothing to any of the three sums
     return asymmetric_dice(margin.sigmoid() * known, defect, beta)
 
 
@@ -53,7 +53,8 @@ def correct_labels(
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     """Mean over the known pixels of w[label] * -log p[label]. `class_weights` (K+1,).
 
-    The mean is over the pixels, not over their weights, so weights and self-correction change what they say alone.
+    The sum is divided by the number of pixels, not by the sum of their weights, so that correcting one label does not
+    change the weight of all other pixels.
     """
     total = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
@@ -64,8 +65,8 @@ def generalised_cross_entropy(
 ) -> Tensor:
     """Mean over the known pixels of w[label] (1 - p[label]^q) / q (Zhang and Sabuncu, arXiv 1805.07836, equation 6).
 
-    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,); `q` above 0, at most 1:
-    towards 0 it is `weighted_cross_entropy`, and that it is on `trusted` (B, H, W) bool pixels, which are not wrong.
+    `logits` (B, K+1, H, W); `labels` (B, H, W) int64 in 0..K or IGNORE; `class_weights` (K+1,); `q` in (0, 1], near 0
+    it is `weighted_cross_entropy`. That is used on the `trusted` (B, H, W) bool pixels, whose labels are not wrong.
     """
     known = labels != IGNORE
     label = labels.where(known, 0)
@@ -80,7 +81,7 @@ def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:
     """Scalar sum |p - g|^power / (sum p + sum g - sum p g) over the known pixels (arXiv 2407.13157).
 
     `p` (B, H, W): probability of a defect; `labels` (B, H, W) int64 in 0..K or IGNORE; g is 1 at a defect. Without a
-    defect in the batch, mean -log(1 - p): the quotient is then about 1 whatever p, and has no gradient.
+    defect in the batch, mean -log(1 - p), because with power 1 the quotient is then 1 for any p, without a gradient.
     """
     known = labels != IGNORE
     g = ((labels > 0) & known).to(p.dtype)
@@ -92,9 +93,9 @@ def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:
 
 
 def trusted_loss(logits: Logits, batch: Batch, class_weights: Tensor, fine: float, binary: float | None) -> Tensor:
-    """Cross-entropy of both heads on the trusted pixels, times `fine` and `binary`, over all known pixels of the batch.
+    """Cross-entropy of both heads, times `fine` and `binary`: summed over trusted pixels, divided by all known pixels.
 
-    What trusted masks teach in methods that do not learn pixel by pixel; elsewhere it would count them twice.
+    For methods that do not learn pixel by pixel; in the others it would count trusted pixels twice.
     """
     labels = torch.where(batch.trusted, batch.labels, IGNORE)
     known = labels != IGNORE

@@ -74,7 +74,7 @@ def sam_masks(boxes: Boxes, inside: Tensor) -> Pseudo:
 
 
 def ema_masks(teacher: Logits, boxes: Boxes, inside: Tensor) -> tuple[Pseudo, Tensor]:
-    """The EMA student's masks p > 0.5 inside the boxes, and their fit (N,); score sqrt(mean p), 0 for a fit < 0.5."""
+    """The EMA teacher's masks p > 0.5 inside the boxes, and their fit (N,); score sqrt(mean p), 0 for a fit < 0.5."""
     p = class_probability(teacher.fine, boxes)
     mask = (p > 0.5) & inside
     fit = fit_of(mask, inside)
@@ -86,8 +86,8 @@ def choose(source: str, ema: Logits | None, boxes: Boxes, inside: Tensor) -> tup
     """Each box's mask, and whether it is the EMA teacher's, (N,) bool. `inside` (N, S, S) bool: the pixels of the
     boxes.
 
-    `source`: `sam`, `ema`, or `sam_then_ema`: the EMA teacher's from when it counts and sqrt(fit * mean p) is no lower
-    than SAM's score, where fit is the IoU of the bounding boxes.
+    `source`: `sam`, `ema`, or `sam_then_ema`: the EMA teacher's mask if its score is above 0 and sqrt(fit * mean p) is
+    at least SAM's score (fit: see `fit_of`), else SAM's.
     """
     if source == "sam":
         return sam_masks(boxes, inside), torch.zeros_like(boxes.class_id, dtype=torch.bool)

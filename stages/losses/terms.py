@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DILATION = 2
-"""Cells between a cell and its neighbours."""
+"""Distance in cells, along each axis, from a cell to its neighbours."""
 
 OFFSETS_YX = [(dy, dx) for dy in (-DILATION, 0, DILATION) for dx in (-DILATION, 0, DILATION) if dy or dx]
 """The 8 neighbours, row by row."""
@@ -52,10 +52,10 @@ def log_same(logits: Tensor) -> Tensor:
 
 
 def edges(inside: Tensor, visible: Tensor) -> Tensor:
-    """(N, 8, h, w) bool: pairs of a cell of the box and a neighbour on the grid that `visible` lets speak.
+    """(N, 8, h, w) bool: pairs of a cell inside the box and a neighbour on the grid, both `visible`.
 
-    Boxes of a class share a channel: a neighbour in another box of it is no evidence about this one, so the pair is
-    left out (multiplying p by V there, as the projection does, would call the cell itself background).
+    Boxes of a class share a channel: a neighbour in another box of the class is no evidence about this one, so the pair
+    is left out (multiplying p by V there, as the projection does, would pull the cell itself towards background).
     """
     return inside[:, None] & visible[:, None] & neighbours(visible, False)
 
@@ -97,5 +97,5 @@ def grow(cells: Tensor, by: int) -> Tensor:
 
 
 def mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Scalar mean of `values` where `where`; 0, with a gradient of 0, where that is nowhere."""
+    """Scalar mean of `values` where `where` is true; 0, with a gradient of 0, if it is true nowhere."""
     return torch.where(where, values, 0.0).sum() / where.sum().clamp(min=1)

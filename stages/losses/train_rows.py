@@ -1,7 +1,7 @@
-"""The tables of the train split on disk: memory holds the rows that are looked at, however many there are.
+"""The tables of the train split, mapped from disk: memory holds only rows that are in use, however many there are.
 
-Parquet can only be read in groups of rows, so the shards are copied once into Arrow files in the work folder, and
-mapped into memory; all trainings on the same masks share them.
+Parquet can only be read in groups of rows, so the shards are copied once into Arrow files in the work folder, which are
+mapped into memory; all trainings on the same masks share these files.
 """
 
 import os
@@ -39,8 +39,8 @@ def mapped_tables(folder: Path) -> tuple[pa.Table, pa.Table]:
 
 
 class Rows(Sequence[dict]):
-    """Rows of a table by number, as dictionaries of `columns` made when asked for. Chunks are never joined: a joined
-    column holds 2 GiB at most.
+    """Rows of a table by number, each as a dictionary of `columns`, made on access. Chunks are never joined, because a
+    joined column can hold no more than 2 GiB.
     """
 
     def __init__(self, table: pa.Table, columns: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class Rows(Sequence[dict]):
         return self.between(index, index + 1)[0]
 
     def between(self, start: int, stop: int) -> list[dict]:
-        """Rows `start` to `stop`, without the latter."""
+        """Rows `start` to `stop`, without row `stop`."""
         rows: list[dict] = []
         while len(rows) < stop - start:
             at = start + len(rows)
@@ -65,9 +65,9 @@ class Rows(Sequence[dict]):
 
 
 class CandidatesByImage:
-    """Rows of the candidates table, of `columns`, by the number of their image in the masks table.
+    """Rows of the candidates table, with `columns`, by the number of their image in the masks table.
 
-    Raises UserError where they are not in the order of the images.
+    Raises UserError if the rows are not in the order of the images.
     """
 
     def __init__(self, masks: pa.Table, candidates: pa.Table, columns: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ class CandidatesByImage:
 
 
 def image_of(masks: pa.Table, candidates: pa.Table) -> np.ndarray:
-    """(N,) int64: number of each candidate's image in the masks table, ascending. Raises UserError where it is not."""
+    """(N,) int64: number of each candidate's image in the masks table. Raises UserError if they are not ascending."""
     found = pc.index_in(candidates["image_id"], value_set=masks["image_id"])
     numbers = found.fill_null(-1).to_numpy().astype(np.int64)
     if (numbers < 0).any() or (np.diff(numbers) < 0).any():

@@ -29,7 +29,7 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`; for the curves `corrected_share` of the background, where labels are corrected."""
+    """Losses `fine` and `binary`. Curve `corrected_share`, of background pixels, in a run that self-corrects."""
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, targets, shown = self.params, batch.labels, {}

@@ -1,15 +1,16 @@
-"""BoxInst (CVPR 2021): boxes alone, by projections and by neighbours of one colour. Formulas as released.
+"""BoxInst (CVPR 2021): learns from boxes alone, by projections and by neighbours of similar colour. Formulas as
+released.
 
 Departures:
-- There is no detector: box i of class k has the logits of the semantic heads for k (their sigmoid is exactly the
-  softmax's p_k), of the binary head for defect; both heads take part, each with its weight. One prediction per box,
-  where a detector averages over up to 64 locations per image.
-- One channel answers for all boxes of a class: what lies in another one is masked out of the projection and of the
+- There is no detector. The prediction for a box of class k is the fine head's logit of k against all other classes (its
+  sigmoid is exactly the softmax's p_k), and the binary head's logit of defect; each head has its weight. So there is
+  one prediction per box, where a detector averages over up to 64 locations per image.
+- All boxes of a class share one channel: cells in another box of the class are masked out of the projection and of the
   pairs.
-- A box covers every cell that it overlaps, not those whose centre it holds, or defects under 4 px would vanish; no rows
-  at the bottom are ignored (the release leaves out 10 px of COCO's images). Axes that the window cuts are not
-  projected.
-- Windows without a box teach nothing in the paper; here the background outside all boxes is taught (`outside`).
+- A box covers every cell that it overlaps, not only those whose centre it holds, because defects under 4 px would
+  vanish; no rows at the bottom are ignored (the release leaves out 10 px of COCO's images). Where the window cuts a box
+  along x, its rows are not compared; along y, its columns.
+- Windows without a box teach nothing in the paper; here all background outside boxes has a loss (`outside`).
 
 The projection suppresses defects without a box, which is the opposite of what Boxes2Pixels wants.
 """
@@ -29,7 +30,7 @@ class Params(BoxLossParams):
 
 
 class Method(BaseMethod):
-    """`projection`, `pairwise` and `outside`."""
+    """Losses `projection`, `pairwise` and `outside`."""
 
     reads_boxes = True
     reads_labels = False

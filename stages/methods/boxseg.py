@@ -1,12 +1,12 @@
 """BoxSeg (arXiv 2504.05137): BoxTeacher's losses on masks fused from several candidates and scored by their agreement.
 
 The Quality-Aware Module is stages/losses/fusion.py, Peer-assisted Copy-paste stages/losses/copy_paste.py, on a bank of
-instances that is built here. The varifocal loss and NMS-free teacher belong to a detector.
+instances that is built here. The varifocal loss and the NMS-free teacher are left out: they belong to a detector.
 
 The bank, as released: an instance is admitted if its box overlaps no other box of its image by an IoU of `max_box_iou`
 or more, and its quality, score and area exceed their limits. Departures: its quality is that of SAM's candidates alone,
-there being no EMA teacher yet; its score is the chosen candidate's predicted IoU; images are drawn by seed, at most
-`images` of them, instead of one per combination of classes with random eviction.
+because there is no EMA teacher yet; its score is the chosen candidate's predicted IoU; the bank holds up to `images`
+images drawn by seed, where the release holds one per combination of classes, with random eviction.
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,13 @@ from stages.student.segmenter import Logits
 class BankParams(Section):
     """The copy-paste bank, and when an instance survives being pasted over.
 
-    `images`: at most so many in the bank (80). `min_quality`, `min_score`: of an instance to be admitted, its mask's
-    quality and predicted IoU (0.5 and 0.5). `max_box_iou`: with any other box of its image (0.1). `min_area_px`: of its
-    mask, and of what pasting leaves of another (300 on images of 800 px and more; 75 is the same at 518).
-    `max_shift_px`: an instance of which less is left stays too, if no side of its box moved by more (10).
+    Values in brackets are the release's. `images`: most images in the bank (80). An admitted instance has a mask
+    quality above `min_quality` and a predicted IoU above `min_score` (0.5 each), a box IoU below `max_box_iou` with
+    every other box of its image (0.1), and a mask of more than `min_area_px` (300 on images of 800 px and more; 75 is
+    the same at 518).
+
+    An instance that is pasted over stays if more than `min_area_px` of its mask is left, or if no side of its box moved
+    by more than `max_shift_px` (10).
     """
 
     images: int = Field(ge=1)
@@ -53,9 +56,9 @@ class BankParams(Section):
 
 
 class Params(BoxLossParams):
-    """`quality_aware`: its Quality-Aware Module; without it masks are chosen and scored as `boxteacher` does with
-    `sam_then_ema`. `fusion`: of a box's candidates, as in the paper (`published`) or in the authors' code (`released`).
-    `copy_paste`: Peer-assisted Copy-paste, None for none. `pixel`, `affinity`: as in `boxteacher`.
+    """`quality_aware`: whether to use the Quality-Aware Module; if not, masks are chosen and scored as by `boxteacher`
+    with `sam_then_ema`. `fusion`: how a box's candidates are fused, as in the paper (`published`) or in the authors'
+    code (`released`). `copy_paste`: Peer-assisted Copy-paste; None: off. `pixel`, `affinity`: as in `boxteacher`.
     """
 
     method: Literal["boxseg"]
@@ -67,7 +70,7 @@ class Params(BoxLossParams):
 
 
 class Method(BaseMethod):
-    """BoxInst's losses, `pixel` and `affinity`; for the curves `mask_score`, `ranked_share` of boxes."""
+    """BoxInst's losses, `pixel` and `affinity`. Curves: mean `mask_score`, and `ranked_share` of boxes with a mask."""
 
     reads_boxes = True
     reads_labels = False
@@ -101,9 +104,9 @@ class Method(BaseMethod):
 
 
 def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[Piece]]:
-    """The pieces of each image that has some, as a window shows them, in the order of the images' draw by seed.
+    """The pieces of each image that has any, at the scale of a window; images in a random order, by seed.
 
-    Raises UserError when no instance is fit for the bank, and like `read_image`.
+    Raises UserError when no instance is fit for the bank, or an image cannot be read.
     """
     images = Rows(split.masks, ["path", "sha256", "exif_orientation", "height", "width"])
     of_image, bank = CandidatesByImage(split.masks, split.candidates, split.candidates.column_names), []
@@ -127,7 +130,7 @@ def read_bank(split: TrainSplit, params: BankParams, fusion: str) -> list[list[P
 
 
 def _admitted(boxes: list[list[dict]], image: dict, params: BankParams, fusion: str) -> list[list[dict]]:
-    """Those of `boxes`, the candidate rows of each, that may be pasted."""
+    """Those of `boxes` that may be pasted; each box is given as the list of its candidate rows."""
     size_hw = (image["height"], image["width"])
     xyxy = torch.tensor([corners(rows[0]) for rows in boxes]).reshape(-1, 4)
     kept = []
@@ -144,7 +147,7 @@ def _admitted(boxes: list[list[dict]], image: dict, params: BankParams, fusion: 
 
 
 def _fused(rows: Sequence[dict], size_hw: tuple[int, int], fusion: str) -> tuple[Tensor, Tensor, float]:
-    """Candidates (C, H, W) and the fused mask (H, W), on the image, and its quality."""
+    """Candidates (C, H, W) bool and their fused mask (H, W) bool, in image pixels, and its quality in [0, 1]."""
     masks = torch.from_numpy(np.stack([rle.decode(row["rle"], size_hw) for row in rows]))
     window = pixels_of_box(corners(rows[0]), size_hw)
     inside = torch.zeros(size_hw, dtype=torch.bool)

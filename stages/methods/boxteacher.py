@@ -1,21 +1,23 @@
 """BoxTeacher (arXiv 2210.05174): BoxInst, and masks of an EMA teacher weighted by their confidence.
 
-Pseudo-mask losses as released: noise-aware Dice, noise-reduced affinity counted per instance, both weighted by a mask's
-confidence s and divided by the number of masks with s > 0; they rise with the pairwise term, and there is no burn-in of
-its own. The confidence is the paper's s = sqrt(c * mean{p : p > 0.5, x in box}) (recalled, not verified); the release
-takes sqrt(c) under the root and the whole thresholded mask, which is the same at c = 1 inside the box. The student
-alone sees strong photometric augmentation: `batch.image`, where `batch.clean` is the EMA teacher's.
+Pseudo-mask losses as released: noise-aware Dice, and noise-reduced affinity counted per instance, both weighted by a
+mask's confidence s and divided by the number of masks with s > 0. Their weight rises as the pairwise term's does; there
+is no separate burn-in. The confidence is the paper's s = sqrt(c * mean{p : p > 0.5, x in box}) (recalled, not
+verified); the release takes sqrt(c) under the root and the whole thresholded mask, which is the same if c = 1 and the
+mask lies in the box. Only the student sees strong photometric augmentation (`batch.image`); the EMA teacher sees
+`batch.clean`.
 
 Departures:
-- Boxes are annotations, so c = 1 for the EMA teacher's masks. There is no detection to assign to a box: its mask of box
-  i is p_k > 0.5 inside it, and counts if its bounding box has an IoU of 0.5 with the part of the box that the window
-  shows. The release assigns predictions greedily, with an occupancy test that lets the first one's match be stolen,
-  and ignores the class.
-- The fine head's mask serves both heads. Masks are thresholded at native pixels, and a cell of the grid holds its share
-  of mask, so that what is thinner than a cell survives.
-- The EMA teacher runs in evaluation mode with averaged buffers, where the release leaves it in train mode with its own.
-- SAM as the source is our choice: c is then SAM's predicted IoU clamped to [0, 1], no detection score, and p its mean
-  probability. With `sam_then_ema` (see `choose`) the EMA teacher's own c of 1 would win from the start, hence the fit.
+- Boxes are annotations, so c = 1 for the EMA teacher's masks. There is no detection to assign to a box: the teacher's
+  mask of a box of class k is p_k > 0.5 inside the box, and counts if its bounding box has an IoU of at least 0.5 with
+  the part of the box that the window shows. The release assigns predictions greedily, ignores their class, and has an
+  occupancy test by which a later prediction can take the match of the first.
+- The fine head's mask serves both heads. Masks are thresholded at full resolution, and a cell of the grid holds the
+  share of its pixels that are mask, so that a mask thinner than a cell survives.
+- The EMA teacher runs in evaluation mode with averaged buffers; the release leaves it in train mode with its own.
+- SAM as the source is our choice: c is then SAM's predicted IoU clamped to [0, 1], which is no detection score, and p
+  SAM's mean probability. With `sam_then_ema` the EMA teacher's masks, with their c of 1, would win from the start, so
+  the fit of their bounding boxes takes the place of c in that comparison (see `choose`).
 """
 
 from typing import Literal
@@ -31,8 +33,8 @@ from stages.student.segmenter import Logits
 
 
 class Params(BoxLossParams):
-    """`source`: whose masks: the EMA teacher's (`ema`, published), SAM's (`sam`), or SAM's until the EMA teacher's are
-    better (`sam_then_ema`). `pixel`, `affinity`: weights of the pseudo-mask losses (0.5 and 0.1).
+    """`source` of the masks: the EMA teacher (`ema`, published), SAM (`sam`), or SAM until the EMA teacher's mask of
+    the box is better (`sam_then_ema`). `pixel`, `affinity`: weights of the pseudo-mask losses (published: 0.5 and 0.1).
     """
 
     method: Literal["boxteacher"]
@@ -42,9 +44,7 @@ class Params(BoxLossParams):
 
 
 class Method(BaseMethod):
-    """BoxInst's losses, `pixel` and `affinity`; for the curves `mask_score`, a mean over boxes, and `ema_share` of
-    them.
-    """
+    """BoxInst's losses, `pixel` and `affinity`. Curves: mean `mask_score`, `ema_share` of boxes with an EMA mask."""
 
     reads_boxes = True
     reads_labels = False

@@ -2,9 +2,9 @@
 
 The paper's teacher is a structured energy over a self-ensembled network: pairs within a box, and correspondences
 between objects of one class across images; minimising it gives refined masks and correspondences that supervise the
-student (from a summary of the paper). Here there is no correspondence: BoxInst's losses, and a Dice with the EMA
-teacher's mask after a few mean-field steps with a colour kernel inside the box. Steps, coupling and weight are our
-choice.
+student (from a summary of the paper). Here there is no correspondence. The losses are BoxInst's, and a Dice loss
+against the EMA teacher's mask, refined by a few mean-field steps with a colour kernel inside the box. Steps, coupling
+and weight are our choice.
 """
 
 from typing import Literal
@@ -24,9 +24,9 @@ from stages.student.segmenter import Logits
 
 
 class Params(BoxLossParams):
-    """`refined`: weight of the Dice with the refined mask (our choice: 1). `steps`: of mean field (5).
+    """`refined`: weight of the Dice loss against the refined mask (1). `steps`: mean-field steps (5).
 
-    `coupling`: how many units of logit a cell moves when all its neighbours have its colour and agree (4).
+    `coupling`: change of a cell's logit when all its neighbours have its colour and agree (4). All are our choice.
     """
 
     method: Literal["discobox"]
@@ -36,7 +36,7 @@ class Params(BoxLossParams):
 
 
 class Method(BaseMethod):
-    """BoxInst's losses and `refined`; for the curves `refined_share`, of boxes whose refined mask has a cell."""
+    """BoxInst's losses and `refined`. Curve `refined_share`, of boxes whose refined mask is not empty."""
 
     reads_boxes = True
     reads_labels = False
@@ -51,16 +51,17 @@ class Method(BaseMethod):
         masks = drawn_first(on, mean_field(own.logits.detach(), on.inside, pairs, params))
         found = masks.flatten(1).any(dim=1)
         rise = ramp(moment.progress, params.warmup)
-        named["refined"] = rise * params.refined * sum(head.weight * _agreement(head, masks) for head in seen)
+        named["refined"] = rise * params.refined * sum(head.weight * _dice_loss(head, masks) for head in seen)
         return named, {"refined_share": found.sum() / max(len(found), 1)}
 
 
 @torch.no_grad()
 def mean_field(logits: Tensor, inside: Tensor, similarity: Tensor, params: Params) -> Tensor:
-    """(N, h, w) 0/1 masks: q = sigmoid(logits + coupling * mean over neighbours of S (2 q - 1)), some steps, q > 0.5.
+    """(N, h, w) 0/1 masks q > 0.5, after `steps` times q = sigmoid(logits + coupling * mean of S (2 q - 1)).
 
-    `logits` (N, h, w) of the EMA teacher; `similarity` (N, 8, h, w), 0 for pairs that do not count. The mean runs over
-    all 8 places, so a cell with few neighbours of its colour moves little. Outside the box q is 0.
+    `logits` (N, h, w) of the EMA teacher; `inside` (N, h, w) bool, the box; `similarity` S (N, 8, h, w), 0 for pairs
+    that do not count. The mean is over all 8 neighbours, so a cell with few of its colour changes little. Outside the
+    box q is 0.
     """
     q = logits.sigmoid() * inside
     for _ in range(params.steps):
@@ -69,8 +70,8 @@ def mean_field(logits: Tensor, inside: Tensor, similarity: Tensor, params: Param
     return (q > 0.5).float()
 
 
-def _agreement(head: Head, masks: Tensor) -> Tensor:
-    """Mean Dice over the boxes whose refined mask has a cell."""
+def _dice_loss(head: Head, masks: Tensor) -> Tensor:
+    """Mean Dice loss over the boxes whose refined mask is not empty; 0 if there is none."""
     found = masks.flatten(1).any(dim=1)
     p = head.logits.sigmoid() * head.visible
     return (dice(p, masks) * found).sum() / found.sum().clamp(min=1)

@@ -1,7 +1,8 @@
 """Generalised cross-entropy (Zhang and Sabuncu, arXiv 1805.07836) in place of the fine head's cross-entropy.
 
-Its gradient is that of cross-entropy times p[label]^q: pixels whose label the student doubts pull less, the more so the
-larger q. Trusted pixels learn by cross-entropy, the binary head as in Boxes2Pixels; labels are not corrected.
+Its gradient is that of cross-entropy times p[label]^q: a pixel whose label the student finds unlikely counts less, and
+the larger q is, the less it counts. Trusted pixels learn by cross-entropy, the binary head learns as in Boxes2Pixels;
+labels are not corrected.
 """
 
 from typing import Literal
@@ -17,7 +18,7 @@ from stages.student.segmenter import Logits
 
 
 class Params(HeadWeights):
-    """`beta`: of the section `loss`. `q`: towards 0 cross-entropy, 1 the mean absolute error (paper: 0.7)."""
+    """`beta`: of the section `loss`. `q`: near 0 it is cross-entropy, at 1 mean absolute error (paper: 0.7)."""
 
     method: Literal["gce"]
     beta: float | None = Field(ge=0)
@@ -25,7 +26,7 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`."""
+    """Losses `fine` and `binary`."""
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels = self.params, batch.labels

@@ -1,9 +1,9 @@
-"""Noise-correction loss (arXiv 2407.13157): a soft IoU whose errors count squared at first, and as they are later.
+"""Noise-correction loss (arXiv 2407.13157): a soft IoU loss whose errors are squared at first, and not squared later.
 
-Squared, errors on sure pixels weigh most, and the student learns what most labels agree on; with power 1 each pixel of
-the union pulls alike, so that wrong labels are outvoted. It takes the place of cross-entropy in the fine head, where
-the defect classes count together (1 - p[background]), and of the asymmetric Dice in the binary head; which class a
-labelled pixel is, cross-entropy among the defect classes teaches. Labels are not corrected.
+While they are squared, large errors weigh most, and the student learns what most labels agree on; with power 1 every
+pixel of the union has the same influence, so that wrong labels are outvoted. The loss replaces cross-entropy in the
+fine head, where the defect classes are taken together (1 - p[background]), and the asymmetric Dice in the binary head.
+Cross-entropy among the defect classes teaches the class of a labelled pixel. Labels are not corrected.
 """
 
 from typing import Literal
@@ -27,7 +27,7 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine`, `class` and `binary`."""
+    """Losses `fine`, `class` and `binary`."""
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels = self.params, batch.labels

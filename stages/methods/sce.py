@@ -1,7 +1,7 @@
 """Symmetric cross-entropy (Wang et al., arXiv 1908.06112) in place of the fine head's cross-entropy.
 
-The reverse cross-entropy, in which labels and prediction change places, is bounded: a wrong label costs a sure student
-no more than `-floor`. The binary head learns as in Boxes2Pixels; labels are not corrected.
+The reverse cross-entropy, in which label and prediction change places, is bounded: a wrong label costs a confident
+student no more than `-floor`. The binary head learns as in Boxes2Pixels; labels are not corrected.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ from stages.student.segmenter import Logits
 
 class Params(HeadWeights):
     """`beta`: of the section `loss`. `forward`, `reverse`: weights of the two cross-entropies (paper, CIFAR-10: 0.1 and
-    1.0). `floor`: what stands for log 0 (paper: -4)."""
+    1.0). `floor`: value that replaces log 0 (paper: -4)."""
 
     method: Literal["sce"]
     beta: float | None = Field(ge=0)
@@ -28,12 +28,12 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`."""
+    """Losses `fine` and `binary`."""
 
     def losses(self, logits: Logits, batch: Batch, moment: Moment, ema: Logits | None) -> tuple[Named, Named]:
         params, labels, weights = self.params, batch.labels, moment.class_weights
         forward = params.forward * weighted_cross_entropy(logits.fine, labels, weights)
-        # w[label] (-floor) (1 - p[label]), for labels that are certain
+        # for one-hot labels the reverse term is w[label] (-floor) (1 - p[label])
         reverse = -params.floor * generalised_cross_entropy(logits.fine, labels, weights, q=1.0)
         named = {"fine": params.fine * (forward + params.reverse * reverse)}
         if logits.binary is not None:

@@ -1,8 +1,8 @@
 """What perfect labels would give: the losses of Boxes2Pixels on trusted pixels alone; pseudo-masks are not read.
 
-A yardstick, not a method: what lies between such a run and another of the same network is the price of the other's
-labels, what lies above it the network's own. It runs only where images of train have trusted masks (`data.trusted`),
-and the report marks it as not comparable.
+It is for comparison only. The gap from another run of the same network to this one is due to that run's labels; the
+gap from this one to a perfect score is due to the network. It needs images of train with trusted masks
+(`data.trusted`), and the report marks it as not comparable.
 """
 
 from typing import Literal
@@ -22,14 +22,14 @@ from stages.student.segmenter import Logits
 
 
 class Params(HeadWeights):
-    """Of the section `loss`."""
+    """`fine`, `binary` and `beta`: of the section `loss`."""
 
     method: Literal["truth"]
     beta: float | None = Field(ge=0)
 
 
 class Method(BaseMethod):
-    """`fine` and `binary`. Raises UserError where no image of train has a trusted mask."""
+    """Losses `fine` and `binary`. Raises UserError when no image of train has a trusted mask."""
 
     def __init__(self, params: Section, split: TrainSplit) -> None:
         super().__init__(params, split)

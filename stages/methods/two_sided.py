@@ -1,29 +1,29 @@
-"""Two-sided correction, our own: Boxes2Pixels' losses on labels corrected for the SAM teacher's false negatives and
-positives.
+"""Two-sided correction, our own: Boxes2Pixels' losses on labels corrected for SAM's false positives and negatives.
 
-Boxes2Pixels trusts every labelled pixel, and corrects background anywhere above one fixed tau. Here both kinds of error
-are looked for with the same evidence: SAM's candidates, the box that a person drew, and the EMA teacher on the image
-that was not augmented. s is its p(defect) by the fine head times that by the binary head, so that both have to agree.
-After the warm-up:
+Boxes2Pixels trusts every labelled pixel, and corrects background anywhere above one fixed tau. Here the evidence for
+both kinds of error is SAM's candidates, the box that a person drew, and the EMA teacher on the image without
+augmentation: s is its p(defect) by the fine head times that by the binary head, so that both have to agree. Below,
+"agreed" are pixels on which all candidates of the box agree. After the warm-up:
 
-- false positives: a labelled pixel becomes background where s is below the median of s over the background in boxes of
-  its class on which all candidates agree (it looks more like background than background typically does), and below the
-  5 % quantile of s over the pixels labelled with its class on which all agree. The second keeps a class that the
-  student does not know yet from being corrected away: of the pixels on which all agree, 5 % at most are lost.
-- false negatives: outside all boxes confidence alone is no evidence, because defects that people did not box are subtle
-  and what the student is surest of there is clutter. So background outside all boxes becomes the likeliest class only
-  above the lowest s (no lower than tau_k, the 95 % quantile of s over the pixels labelled k on which all candidates
-  agree) at which such pixels are no more numerous than background pixels inside boxes of the class; where clutter
-  outnumbers them at every level, never. The rule opens by itself once the student tells clutter from defects.
-- unknown: background in a box whose mask is empty teaches nothing, because a person saw a defect there.
+- false positives: a labelled pixel becomes background where s is below two limits: the median of s over the agreed
+  background in boxes of its class (it looks more like background than background typically does), and the 5 % quantile
+  of s over the agreed pixels labelled with its class. The second limit protects a class that the student does not know
+  yet: at most 5 % of the agreed pixels are lost.
+- false negatives: outside all boxes a high s alone is no evidence, because defects that people did not box are subtle,
+  and what the student is surest of there is clutter. So each class k has a threshold on s: the lowest value above which
+  background outside all boxes, likeliest of class k, has no more pixels than background inside boxes of k, but at least
+  tau_k, the 95 % quantile of s over the agreed pixels labelled k. Background outside all boxes with s above the
+  threshold becomes k. Without such a value nothing is corrected: the rule waits until the student tells clutter from
+  defects.
+- unknown: background in a box whose mask is empty is ignored, because a person saw a defect there.
 
 On some surfaces most of SAM's masks are wrong. Evidence for a mask is separation times agreement (teacher/evidence.py):
-its pixels differ in brightness from those around, and the candidates agree. While its median over masks is below one
-half, masks with less are doubted: all pixels of such a box are unknown, it teaches by BoxInst's projection and pairwise
-terms alone (CVPR 2021, stages/losses/instance.py), and val's masks, as doubtful, do not choose the weights.
+its pixels differ in brightness from those around, and the candidates agree. While its median over masks is below
+`believed`, masks with less than that are doubted: the pixels of such a box are ignored, it teaches only by BoxInst's
+projection and pairwise terms (CVPR 2021, stages/losses/instance.py), and val's masks do not choose the weights.
 
-Medians and quantiles are of the last hundred steps or so. With `tau` a number, background anywhere is corrected as in
-the paper, by the student's own p_k above tau, and false positives by the rule above.
+Medians and quantiles are over roughly the last hundred steps. If `tau` is a number, background anywhere is corrected as
+in the paper, by the student's own p_k above tau, and false positives by the rule above.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -45,11 +45,11 @@ from stages.losses.pseudo_masks import box_pixels
 from stages.student.segmenter import Logits
 
 DECAY = 0.99
-"""Of the counts before, per step: about the last hundred steps count."""
+"""Factor on the earlier counts at each step, so that roughly the last hundred steps count."""
 
 DOUBTED = 0.05
-"""Share of the labelled pixels on which all candidates agree that may be called a false positive, and that exceeds
-tau."""
+"""Of the labelled pixels on which all candidates agree: the share that may be called false positives, and the share
+above tau_k."""
 
 DEFECT, SOUND, INSIDE, BEYOND = range(4)
 """Kinds of pixels that are counted per class: DEFECT labelled, and all candidates agree; SOUND in a box, background,
@@ -58,8 +58,8 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 class Params(HeadWeights):
     """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence
-    for the typical mask, and then for each (0.5); 0 believes all. The others: of BoxInst's terms, see `BoxLossParams`.
+    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence,
+    in [0, 1], of the median mask, else of each mask (0.5); 0: none is doubted. The others: see `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
@@ -74,7 +74,7 @@ class Params(HeadWeights):
 
 
 class Method(BaseMethod):
-    """For the curves `corrected_share` of background, `dropped_share` of labelled pixels, `doubted_share` of boxes."""
+    """Curves: `corrected_share` of background, `dropped_share` of labelled pixels, `doubted_share` of boxes."""
 
     reads_boxes = True
     reads_ema = True
@@ -97,12 +97,12 @@ class Method(BaseMethod):
         return named, shown | {"doubted_share": doubted.sum() / max(len(doubted), 1)}
 
     def judged_by_masks(self) -> bool:
-        """While there is evidence for the typical mask."""
+        """True while the median evidence for masks is at least `believed`."""
         return self.histograms.typical_evidence().item() >= self.params.believed
 
 
 class Thresholds(NamedTuple):
-    """(K,) of s: a labelled pixel below `labelled` becomes background, one beyond all boxes above `beyond` a defect."""
+    """(K,) limits of s: below `labelled` a labelled pixel becomes background; above `beyond` a BEYOND one a defect."""
 
     labelled: Tensor
     beyond: Tensor
@@ -119,7 +119,7 @@ class Corrected(NamedTuple):
 def losses(
     logits: Logits, batch: Batch, params: Params, moment: Moment, ema: Logits, at: Thresholds
 ) -> tuple[Named, Named]:
-    """See `Method`."""
+    """Losses on the labels corrected by the thresholds `at`, and values for the curves: see `Method`."""
     result = correct(batch, ema, params, moment.progress, at)
     if moment.progress >= params.warmup and params.tau != "typical":
         labels, changed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
@@ -139,7 +139,7 @@ def evidence_for_masks(boxes: Boxes) -> Tensor:
 
 
 def without(batch: Batch, doubted: Tensor) -> Tensor:
-    """(B, S, S) labels, unknown in the boxes that are `doubted` (N,) bool, but where a believed mask labels."""
+    """(B, S, S) labels, IGNORE in the `doubted` (N,) bool boxes, except in believed masks and at trusted pixels."""
     boxes, inside = batch.boxes, box_pixels(batch, batch.boxes)
     masks = boxes.of_chosen(boxes.candidates) & inside
     unknown = _any(inside[doubted], boxes.image_index[doubted], len(batch.labels))
@@ -155,7 +155,7 @@ def defect_probability(ema: Logits) -> Tensor:
 
 @torch.no_grad()
 def observe(batch: Batch, ema: Logits, classes: int) -> Tensor:
-    """(4, K, BINS) counts of this batch by kind of pixel and class. `classes` K."""
+    """(4, K, BINS) histograms of s in this batch, by kind of pixel and class. `classes`: K."""
     boxes, inside, defect = batch.boxes, box_pixels(batch, batch.boxes), defect_probability(ema)
     s, labels = defect[boxes.image_index], batch.labels[boxes.image_index]
     valid = boxes.valid[..., None, None]
@@ -227,15 +227,15 @@ class RunningHistograms(nn.Module):
         self.masks.mul_(DECAY).add_(count_probabilities(evidence))
 
     def typical_evidence(self) -> Tensor:
-        """() median of the evidence for masks; 1 before one was seen."""
+        """Scalar median of the evidence for masks; 1 before any mask was seen."""
         return quantile(self.masks[None], bin_edges(self.masks.device), 0.5, empty=1.0)[0]
 
     def thresholds(self) -> Thresholds:
-        """The thresholds that follow; nothing is corrected for a class that was not seen."""
+        """The thresholds by the counts so far; for a class that was not seen they correct nothing."""
         edges = bin_edges(self.pixels.device)
         typical_background = quantile(self.pixels[SOUND], edges, 0.5, empty=0.0)
-        least_doubted = quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
-        return Thresholds(torch.minimum(typical_background, least_doubted), beyond(self.pixels, self.tau(), edges))
+        low_defect = quantile(self.pixels[DEFECT], edges, DOUBTED, empty=0.0)
+        return Thresholds(torch.minimum(typical_background, low_defect), beyond(self.pixels, self.tau(), edges))
 
     def tau(self) -> Tensor:
         """(K,) in (0, 1]: the 95 % quantile of DEFECT; 1 for a class that was not seen."""
@@ -243,7 +243,7 @@ class RunningHistograms(nn.Module):
 
 
 def beyond(pixels: Tensor, tau: Tensor, edges: Tensor) -> Tensor:
-    """(K,) lowest bin edge, no lower than `tau`, above which BEYOND counts no more pixels than INSIDE; else 1."""
+    """(K,) lowest bin edge, at least `tau`, above which BEYOND has no more pixels than INSIDE; 1 if there is none."""
     above = pixels.flip(-1).cumsum(-1).flip(-1)
     allowed = (above[BEYOND] <= above[INSIDE]) & (above[INSIDE] > 0) & (edges[:-1] >= tau[:, None])
     return torch.where(allowed, edges[:-1], 1.0).amin(dim=1)

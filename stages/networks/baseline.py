@@ -40,7 +40,7 @@ class Params(NetworkSection):
     """`encoder_weights`: None trains the encoder from scratch, `imagenet` downloads its weights (paper); those of
     efficientnet_lite0 are installed.
 
-    `decoder_width`: channels of the decoder, of U-Net's at its deepest (the package's own: 256).
+    `decoder_width`: channels of the decoder; for U-Net, of its deepest level (the package's default: 256).
     """
 
     architecture: Literal["baseline"]
@@ -52,7 +52,7 @@ class Params(NetworkSection):
     @model_validator(mode="after")
     def _dilatable(self) -> Self:
         if self.design == "deeplabv3" and self.encoder.startswith("mit_"):
-            raise ValueError(f"encoder {self.encoder}: deeplabv3 needs one of convolutions")
+            raise ValueError(f"encoder {self.encoder}: deeplabv3 needs a convolutional encoder")
         return self
 
     @property
@@ -62,18 +62,18 @@ class Params(NetworkSection):
 
 
 class Network(Segmenter):
-    """For any H and W. `pretrained` gets the encoder's weights as the parameters ask for."""
+    """For any H and W. `pretrained`: whether to load the weights that `encoder_weights` names."""
 
     def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
         params = Params.model_validate(config.network)
         lite0 = params.encoder == LITE0
         super().__init__(config, MEAN if lite0 else IMAGENET_MEAN, STD if lite0 else IMAGENET_STD)
         self.net = build(params, len(config.names) + 1, pretrained).to(memory_format=torch.channels_last)
-        # U-Net's decoder follows the sizes of its encoder's maps, the others need sides that their strides divide
+        # U-Net's decoder follows the sizes of its encoder's maps; the others need sides that their stride divides
         self.multiple_px = self.net.encoder.output_stride if self.net.requires_divisible_input_shape else 1
 
     def forward(self, images: Tensor, with_binary: bool) -> Logits:
-        """The rim is repeated out to sides that the network can take, and cut off again."""
+        """Pads by repeating the rim to sides that the network accepts, and crops the logits to H and W."""
         height, width = images.shape[-2:]
         below, right = -height % self.multiple_px, -width % self.multiple_px
         images = (images - self.mean) / self.std
@@ -90,7 +90,7 @@ class Network(Segmenter):
 
 
 def untrained(config: NetworkConfig, backbone: Path) -> Network:
-    """The encoder as the parameters ask for, the rest random. A baseline does not read the student's `backbone`."""
+    """The encoder with the weights that the parameters name, the rest random. A baseline does not read `backbone`."""
     return Network(config, pretrained=True)
 
 
@@ -99,7 +99,7 @@ def build(params: Params, classes: int, pretrained: bool) -> nn.Module:
 
     Pre-trained encoders come from the revisions that the package names. Raises UserError when they are not available.
     """
-    # it takes a second to import, which plan and a check of the parameters need not wait for
+    # importing it takes a second, which plan and other checks of the parameters should not wait for
     import segmentation_models_pytorch as smp
 
     lite0, width = params.encoder == LITE0, params.decoder_width
@@ -117,12 +117,12 @@ def build(params: Params, classes: int, pretrained: bool) -> nn.Module:
             net = smp.DeepLabV3(**common, decoder_channels=width, encoder_output_stride=16)
         else:
             net = smp.Segformer(**common, decoder_segmentation_channels=width)
-    except OSError as error:  # those of the download are all OSErrors
+    except OSError as error:  # every download error is one
         raise UserError(
             f"network.encoder_weights = {weights}: the weights of {params.encoder} are not available "
             f"({' '.join(str(error).split())[:200]}); null trains from scratch"
         ) from None
     if lite0 and weights:
-        # the encoder takes the classifier's weights too, and leaves them out
+        # the encoder skips the classifier's weights
         net.encoder.load_state_dict(load_weights())
     return net

@@ -15,7 +15,7 @@ from stages.student.segmenter import Logits, Segmenter
 
 
 class Params(NetworkSection):
-    """`width`: channels of the semantic decoder (paper: 256). `detail`, `binary`: with the branch, with the head."""
+    """`width`: channels of the semantic decoder (paper: 256). `detail`, `binary`: whether it has branch and head."""
 
     architecture: Literal["student"]
     width: int = Field(ge=8, le=4096, multiple_of=8)
@@ -28,7 +28,7 @@ class Params(NetworkSection):
 
 
 class Network(Segmenter):
-    """H = W = view.size_px."""
+    """Takes images of H = W = view.size_px."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config, config.backbone.mean, config.backbone.std)
@@ -40,7 +40,7 @@ class Network(Segmenter):
         self.mixer = conv_bn_relu(mixed, 64)
         self.fine = Head(64, len(config.names) + 1)
         self.binary = Head(64, 2) if params.binary else None
-        # Convolutions at H/4 and H/2 run a good deal faster with channels last.
+        # Convolutions at H/4 and H/2 run much faster with channels last.
         for part in (self.detail, self.mixer, self.fine, self.binary):
             if part is not None:
                 part.to(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ class Network(Segmenter):
 
 
 def untrained(config: NetworkConfig, backbone: Path) -> Network:
-    """Random but for the pre-trained backbone of the folder `backbone`."""
+    """Random weights, except for the pre-trained backbone from the folder `backbone`."""
     pretrained, backbone_config = load_backbone(backbone, config.view.size_px)
     student = Network(config.model_copy(update={"backbone": backbone_config}))
     student.backbone = pretrained

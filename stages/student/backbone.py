@@ -1,7 +1,7 @@
 """Pre-trained backbones and their four taps, shallowest first.
 
 Of a ViT only biases and norms are trained (BitFit), as published; a convolutional network is trained as a whole.
-Blocks behind the deepest tap are not built: nobody reads them.
+Blocks after the deepest tap are left out, because nothing reads them.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 class VitBackbone(nn.Module):
-    """Features after four blocks of any of timm's ViTs: four maps of one resolution, H / patch. Frozen, with BitFit.
+    """Features after four blocks of any of timm's ViTs: four maps of resolution H / patch. Frozen except for BitFit.
 
     The final norm is applied to every tap, as DINOv2's own `get_intermediate_layers` does, and trained with the others.
     """
@@ -81,7 +81,7 @@ Backbone = VitBackbone | PyramidBackbone
 
 
 def build_backbone(config: BackboneConfig, size_px: int) -> Backbone:
-    """Random weights, for those of a trained one to be loaded. Raises UserError for a size that it cannot take."""
+    """A backbone with random weights, to load others into. Raises UserError for a size that it cannot take."""
     return (VitBackbone if config.family == "vit" else PyramidBackbone)(config, size_px)
 
 
@@ -112,7 +112,7 @@ def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]
     wanted = inner.state_dict()
     if missing := sorted(wanted.keys() - weights.keys()):
         raise UserError(f"{path}: {len(missing)} tensors of {config.name} are missing, the first is {missing[0]}")
-    # a full checkpoint also holds what lies behind the deepest tap
+    # a full checkpoint also holds what comes after the deepest tap
     inner.load_state_dict({key: weights[key] for key in wanted})
     backbone.resize_input(size_px)
     return backbone, config

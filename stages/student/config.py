@@ -14,7 +14,7 @@ CONFIG = "student.json"
 
 N = TypeVar("N", int, float)
 Number = Annotated[N, Field(ge=-16_384, le=16_384)]
-"""An argument of a network: whoever wrote it may have meant to fill the memory."""
+"""An argument of a network, bounded because a configuration may come from anyone and must not fill the memory."""
 
 
 class ViewParams(Section):
@@ -43,9 +43,9 @@ class NetworkSection(Section):
 class BackboneConfig(Section):
     """What rebuilds a backbone without a hub, and its input statistics.
 
-    `family`: a `vit` has four taps of one resolution, `taps` being blocks; of a `pyramid` they are feature levels, each
-    of half the resolution of the one before or of the same. `timm_kwargs`: `model_name` and other arguments of timm's
-    `create_model`.
+    `taps`, counted from 0, shallowest first: of a `vit` four blocks, whose maps have one resolution; of a `pyramid`
+    four feature levels, each of the resolution of the one before or half of it. `timm_kwargs`: `model_name` and other
+    arguments of timm's `create_model`.
     """
 
     name: str
@@ -60,7 +60,7 @@ class BackboneConfig(Section):
     @field_validator("timm_kwargs")
     @classmethod
     def _opens_nothing(cls, kwargs: dict) -> dict:
-        """A configuration may come from anyone, and timm opens files and downloads by these."""
+        """Refuse arguments by which timm opens files or downloads: a configuration may come from anyone."""
         if "model_name" not in kwargs:
             raise ValueError("model_name is missing: written by an earlier version, train again (dvc repro)")
         if found := {"pretrained", "checkpoint_path", "cache_dir"} & kwargs.keys():
@@ -70,7 +70,7 @@ class BackboneConfig(Section):
         return kwargs
 
     def parameters(self, size_px: int) -> float:
-        """At least so many a `vit` has for inputs of `size_px`, by its arguments: blocks and positions."""
+        """Lower bound of a `vit`'s parameter count for inputs of `size_px`: its blocks and position embedding."""
         kwargs = {"depth": 1, "embed_dim": 1, "mlp_ratio": 4, "patch_size": 16} | self.timm_kwargs
         dim, patches = kwargs["embed_dim"], size_px / kwargs["patch_size"]
         return kwargs["depth"] * dim**2 * (4 + 2 * kwargs["mlp_ratio"]) + patches**2 * dim
@@ -80,7 +80,7 @@ class NetworkConfig(Section):
     """All that rebuilds and runs a trained network; saved beside its weights as `student.json`.
 
     `network` are the `Params` of `stages/networks/<architecture>.py`. `backbone` is None for a network that needs none.
-    `white_level` is the data set's it was trained on. `plan_sha256` is that of the plan it was trained by.
+    `white_level`: of the data set that it was trained on. `plan_sha256`: of the plan that it was trained by.
     """
 
     names: list[str] = Field(min_length=1, max_length=254)

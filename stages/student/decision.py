@@ -1,4 +1,4 @@
-"""From logits to labels: argmax, or the operating point that was chosen for a student; saved beside its weights."""
+"""From logits to labels: by argmax, or by the operating point chosen for a student, which lies beside its weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from stages.common.params import Section, parse, read_sealed
 from stages.data.boxes import connected
 
 DECISION = "operating_point.json"
-"""Lies beside a student's weights, where `evaluate` has seen it."""
+"""Lies beside the weights of the students that the stage `evaluate` has written."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -34,7 +34,7 @@ ARGMAX = Decision()
 
 
 def read_decision(folder: Path, classes: int) -> Decision:
-    """That of the student in `folder`; argmax where none was chosen. Raises UserError when it cannot be read."""
+    """The decision of the student in `folder`; ARGMAX if the file is absent. Raises UserError if it cannot be read."""
     path = folder / DECISION
     if not path.is_file():
         return ARGMAX
@@ -43,7 +43,7 @@ def read_decision(folder: Path, classes: int) -> Decision:
 
 
 def checked(decision: Decision, classes: int, where: str) -> Decision:
-    """`decision`. Raises UserError when it is for another number of classes."""
+    """`decision`, unchanged. Raises UserError when it is for another number of classes."""
     for name in ("thresholds", "least_area_px"):
         values = getattr(decision, name)
         if values is not None and len(values) != classes:
@@ -60,7 +60,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def decide(logits: np.ndarray, decision: Decision) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (h, w) and confidence in each, from (K+1, h, w) logits, which are overwritten. No region is dropped."""
+    """Labels and their confidence, (h, w) each, from (K+1, h, w) logits, which are overwritten. Keeps small regions."""
     calibrated = None if decision.temperature == 1 else softmax(logits / np.float32(decision.temperature))
     probabilities = softmax(logits)
     if decision.thresholds is None:
@@ -73,7 +73,7 @@ def decide(logits: np.ndarray, decision: Decision) -> tuple[np.ndarray, np.ndarr
 
 
 def drop_small(labels: np.ndarray, decision: Decision) -> None:
-    """Make regions (8-connected) of (H, W) uint8 `labels` that are too small background, in place."""
+    """Turn 8-connected regions of (H, W) uint8 `labels` below `least_area_px` into background, in place."""
     for label, least in enumerate(decision.least_area_px or (), start=1):
         if least > 1:
             regions, count = connected(labels == label)

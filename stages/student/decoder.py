@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution without a bias (the norm behind it would cancel one), batch norm, ReLU."""
+    """Convolution without a bias (the batch norm would cancel it), batch norm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -17,7 +17,7 @@ def conv_bn_relu(channels_in: int, channels_out: int, kernel: int = 3, stride: i
 
 
 class UpShuffle(nn.Module):
-    """One pixel-shuffle step: Conv3 to 4c, shuffle x2, batch norm, ReLU.
+    """One pixel-shuffle step: 3 x 3 convolution to 4c channels, pixel shuffle x2, batch norm, ReLU.
 
     This convolution keeps its bias: four sub-pixel biases share one norm channel, so the norm cancels their mean only.
     """
@@ -50,9 +50,9 @@ class Fusion(nn.Module):
 class SemanticDecoder(nn.Module):
     """Four taps of the backbone, fused from the deepest up, and three pixel-shuffle steps of x2.
 
-    Taps of one resolution, a ViT's, are fused first and upsampled then, as published. Where a tap has twice the
-    resolution of the next deeper one, a step comes between the two, so that each fusion works at its tap's resolution;
-    each step halves the channels.
+    Taps of equal resolution (a ViT's) are first fused and then upsampled, as published. Where a tap has twice the
+    resolution of the next deeper one, a step comes between the two, so that each fusion works at its tap's resolution.
+    Each step halves the channels.
     """
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
@@ -66,8 +66,8 @@ class SemanticDecoder(nn.Module):
         self.channels = width // 8
 
     def forward(self, taps: list[Tensor]) -> Tensor:
-        """Four (B, C_i, h_i, w_i), shallowest first -> (B, width / 8, 8 h, 8 w) of the deepest, or the shallowest's h,
-        w.
+        """Four (B, C_i, h_i, w_i) taps, shallowest first -> (B, width / 8, h, w), about 8 times the deepest's size;
+        with three steps between taps, exactly the shallowest's size.
         """
         *skips, deep = [lateral(tap) for lateral, tap in zip(self.lateral, taps, strict=True)]
         steps = iter(self.upsampling)
@@ -109,7 +109,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def start_at(self, log_prior: Tensor) -> None:
-        """Let the first prediction be the prior: (classes,) log probabilities become the bias."""
+        """Make the first prediction the prior: (classes,) log probabilities become the bias."""
         self.logits.bias.copy_(log_prior)
 
 

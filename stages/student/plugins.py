@@ -1,7 +1,7 @@
 """Methods of supervision and networks: one file each in `stages/methods/` and `stages/networks/`, loaded by name.
 
-A stage that loads one does not depend on its file in dvc.yaml: the file's SHA-256 stands in the plan of each run that
-uses it, so that an edit retrains these runs and no other.
+A stage that loads one does not list its file in dvc.yaml: the file's SHA-256 is in the plan of each run that uses it,
+so that an edit retrains these runs and no other.
 """
 
 from importlib import import_module

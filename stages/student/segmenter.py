@@ -1,4 +1,4 @@
-"""What every network is to the rest of the project: images to logits, trained, saved and loaded alike.
+"""The interface of every network, from images to logits; how trained networks are saved and loaded.
 
 A network is one file, `stages/networks/NAME.py`, chosen by `network.architecture: NAME`. It holds `Params` (a
 `NetworkSection`), `Network` (a `Segmenter`) and `untrained(config, backbone)`, the network before its first step.
@@ -22,7 +22,7 @@ WEIGHTS = "student.safetensors"
 
 
 class Logits(NamedTuple):
-    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W) or None when not asked."""
+    """Full-resolution logits: `fine` (B, K+1, H, W), 0 = background; `binary` (B, 2, H, W), None if not computed."""
 
     fine: Tensor
     binary: Tensor | None
@@ -32,7 +32,7 @@ class Segmenter(nn.Module):
     """Base of every network: RGB in [0, 1], (B, 3, H, W) float, to `Logits`."""
 
     def __init__(self, config: NetworkConfig, mean: list[float], std: list[float]) -> None:
-        """`mean`, `std`: statistics of the three channels that the encoder was trained with."""
+        """`mean`, `std`: of the three input channels in [0, 1], as the encoder was trained with."""
         super().__init__()
         self.config = config
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
         raise NotImplementedError
 
     def last_maps(self) -> list[nn.Parameter]:
-        """The weights that give the logits of each head, which Muon leaves to AdamW."""
+        """The weights of the last layer of each head, which Muon leaves to AdamW."""
         raise NotImplementedError
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -59,7 +59,7 @@ def save_student(student: Segmenter, folder: Path) -> None:
     """Write weights and configuration into `folder`, whole or not at all."""
     with new_folder(folder) as part:
         data = save({key: value.contiguous() for key, value in sorted(student.state_dict().items())})
-        # by Python, so that a full disk is an OSError
+        # written by Python, not by safetensors, so that a full disk raises OSError
         (part / WEIGHTS).write_bytes(data)
         digest = {"weights_sha256": hashlib.sha256(data).hexdigest()}
         write_sealed(part / CONFIG, student.config.model_dump(mode="json") | digest)

@@ -1,4 +1,4 @@
-"""From an image of any size to its label map, in numpy, whatever runs the network.
+"""From an image of any size to its label map, in numpy; independent of what runs the network.
 
 With view.scale `native` the image is cut into overlapping tiles at its own scale, and their logits are blended; with
 `stretch` the whole image is resized to the network's square (as published), and its logits are resized back. Both work
@@ -29,10 +29,10 @@ OVERLAP = 0.25
 """Least share of a tile that its neighbour covers too: predictions near a tile's edge lack context."""
 
 TILES_AT_ONCE = 8
-"""At most; bounds memory whatever the size of the image."""
+"""Most tiles in one call of the network; bounds memory for an image of any size."""
 
 LOGITS_AT_ONCE = 2**26
-"""And no more tiles than have so many logits, 256 MiB, but for a single one: many classes make large tiles."""
+"""Most logits (256 MiB) from one call of the network, unless a single tile has more: they grow with the classes."""
 
 STRIP_PX = 128
 """Rows of a stretched image that are resized back at once."""
@@ -55,8 +55,9 @@ def predict(
 ) -> Prediction:
     """Label map of `image`, (H, W, 3) uint8 RGB, with `classes` classes of defects.
 
-    Takes five bytes per pixel besides the image, one strip of logits, and the tiles that are run at once.
+    Needs five bytes per pixel besides the image, one strip of logits, and the tiles that are run at once.
     `watch` is called with the rows of each strip and its logits (K+1, h, W), which it must not change.
+    Raises UserError when the network's output is not finite.
     """
     height, width = image.shape[:2]
     labels, confidence = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
