@@ -122,6 +122,17 @@ def test_it_stops_when_validation_no_longer_improves(split):
     assert len(history.epochs) == 3
 
 
+@pytest.mark.parametrize(("epochs", "min_steps", "wanted"), [(1, 5, 3), (1, 6, 3), (4, 5, 4), (2, 0, 2)])
+def test_a_small_data_set_gets_more_epochs(split, epochs, min_steps, wanted):
+    """Two steps an epoch: as many epochs more as make at least `min_steps`, and a validation after the last one."""
+    network = student()
+    asked = plan(network, epochs, min_steps=min_steps, validate_every=99)
+    _, history = train(network, samples_of(split), asked, lambda _: 0.5)
+    assert [row["epoch"] for row in history.epochs] == list(range(1, wanted + 1))
+    assert [row["epoch"] for row in history.validations] == [wanted]
+    assert history.epochs[-1]["lr"] < history.epochs[0]["lr"]
+
+
 def test_self_correction_waits_for_its_warm_up(split):
     network = student()
     selfcorr = SelfcorrParams(tau=0.02, warmup=0.5)

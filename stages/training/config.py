@@ -28,6 +28,7 @@ class TrainParams(Section):
     """
 
     epochs: int = Field(gt=0, le=1_000_000)
+    min_steps: int = Field(ge=0, le=1_000_000)
     batch_size: int = Field(gt=0, le=65_536)
     micro_batches: int = Field(gt=0)
     trusted_share: float = Field(ge=0, le=1)

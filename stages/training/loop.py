@@ -66,7 +66,8 @@ def fit(
     Raises UserError when the loss is not finite, or `checkpoint` is of another training.
     """
     train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
-    steps = train.epochs * steps_per_epoch
+    epochs = max(train.epochs, math.ceil(train.min_steps / steps_per_epoch))
+    steps = epochs * steps_per_epoch
     frequency = class_frequency(samples, len(student.config.names) + 1, FREQUENCY_SAMPLES)
     class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.start_at(frequency)
@@ -100,7 +101,7 @@ def fit(
     ):
         while True:
             epoch, steps_into_epoch = divmod(now.step, steps_per_epoch)
-            if now.step and not steps_into_epoch and _is_due(epoch, now, train):
+            if now.step and not steps_into_epoch and _is_due(epoch, epochs, now, train):
                 scores = validate(ema.module.eval())
                 bar.set_postfix(loss=f"{now.epochs[-1]['loss']:.3f}", val_miou_anom=f"{scores['val_miou_anom']:.3f}")
                 with held():
@@ -146,10 +147,10 @@ def _count(shown: dict[str, float], now: Position, steps_per_epoch: int, lr: flo
         now.sums = {}
 
 
-def _is_due(epoch: int, now: Position, train: TrainParams) -> bool:
+def _is_due(epoch: int, epochs: int, now: Position, train: TrainParams) -> bool:
     """Whether to validate after `epoch`; False if that was done before the checkpoint was written."""
     done = bool(now.validations) and now.validations[-1]["epoch"] == epoch
-    return not done and (epoch % train.validate_every == 0 or epoch == train.epochs)
+    return not done and (epoch % train.validate_every == 0 or epoch == epochs)
 
 
 def _judge(epoch: int, scores: dict[str, float], training: Training) -> None:

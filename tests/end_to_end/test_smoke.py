@@ -39,7 +39,8 @@ def repo(tmp_path_factory) -> Path:
     params["view"]["size_px"] = 56
     params["network"]["width"] = 16
     # so that 18 steps predict some defect: without one, all runs have the same scores
-    params["train"] |= {"epochs": 6, "batch_size": 2, "validate_every": 3, "optimizer": "adamw", "lr": 1e-2}
+    params["train"] |= {"epochs": 6, "min_steps": 0, "batch_size": 2, "validate_every": 3}
+    params["train"] |= {"optimizer": "adamw", "lr": 1e-2}
     params["loss"]["class_weights"] = [1.0, 30.0, 30.0]  # so that a run of seconds predicts defects at all
     params["selfcorr"] |= {"tau": 0.9, "warmup": 0.0}
     params["rows"] = list(METRICS)

@@ -64,7 +64,7 @@ def write_params(path: Path, data_root: Path, **train: int) -> None:
     params["synthesize"] |= {"train": 1, "val": 1, "test": 1}
     params["view"]["size_px"] = 56
     params["network"]["width"] = 16
-    params["train"] |= {"epochs": 4, "batch_size": 2, "validate_every": 1} | train
+    params["train"] |= {"epochs": 4, "min_steps": 0, "batch_size": 2, "validate_every": 1} | train
     params["rasterize"] |= {"shard_size": 4}
     params["evaluate"]["bootstrap"]["samples"] = 200
     params["runs"], params["rows"] = {"boxes2pixels": {}}, ["boxes2pixels"]

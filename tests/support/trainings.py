@@ -32,6 +32,7 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
     """A short training of `network`."""
     train = {
         "epochs": epochs,
+        "min_steps": 0,
         "batch_size": 2,
         "micro_batches": 1,
         "trusted_share": 0.5,
