@@ -34,7 +34,7 @@ from benchmarks.training import steps
 from stages.demo.scene import Sample
 from stages.formats.inputs import file_in, find_images, read
 from stages.formats.measured_defects import record_of
-from stages.formats.output_folder import write_files, write_output
+from stages.formats.output_folder import record_json, write_files, write_output
 from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.runtime.parity import compare
@@ -146,8 +146,7 @@ def from_jpeg_to_png(network: Network, folder: Path, out: Path) -> tuple[float, 
     for source in find_images([str(folder)], out)[0]:
         sha256, image = read(source)
         record = record_of(watched, source, sha256, image)
-        text = record.model_dump_json(indent=1) + "\n"
-        write_output(file_in(out / "records", source.name), text.encode(), force=True)
+        write_output(file_in(out / "records", source.name), record_json(record), force=True)
         write_files(record, image, out, ["masks"], force=True)
     return time.perf_counter() - began, spent
 
