@@ -27,10 +27,10 @@ def judged(logits: Logits, labels, class_weights=None, params=PARAMS, tau=None, 
         params = params.model_copy(update={"selfcorr": SelfcorrParams(tau=tau, warmup=warmup)})
     weights = torch.ones(logits.fine.shape[1]) if class_weights is None else class_weights
     nothing = torch.zeros(len(labels), 3, *labels.shape[1:])
-    named, figures = losses_of(
+    named, shown = losses_of(
         boxes2pixels, logits, Batch(nothing, nothing, labels, None), params, Moment(progress, weights), None
     )
-    return named, figures.get("corrected_share")
+    return named, shown.get("corrected_share")
 
 
 def random_case(seed: int, classes: int = 3, size_hw=(3, 5), ignore: bool = False):

@@ -181,15 +181,15 @@ def test_losses_are_near_zero_for_perfect_masks_and_finite_for_awkward_ones(fusi
     corners = (4, 6, 14, 15)
     batch = batch_of(boxes_of([corners], filled(corners), mean_prob=1.0, predicted_iou=1.0, box_iou=1.0))
     logits = sure_of(batch.labels)
-    found, figures = losses(logits, batch, setting, NOW, frozen(logits))
+    found, shown = losses(logits, batch, setting, NOW, frozen(logits))
     assert found["pixel"] < 1e-4
-    assert figures["mask_score"] == pytest.approx(1, abs=1e-4)
+    assert shown["mask_score"] == pytest.approx(1, abs=1e-4)
     for boxed in (random_batch(1, count=6), batch_of(no_boxes(), images=2)):
         logits = random_logits(2)
-        found, figures = losses(logits, boxed, setting, NOW, frozen(random_logits(3)))
+        found, shown = losses(logits, boxed, setting, NOW, frozen(random_logits(3)))
         sum(found.values()).backward()
         assert torch.isfinite(logits.fine.grad).all()
-        assert all(torch.isfinite(value) for value in figures.values())
+        assert all(torch.isfinite(value) for value in shown.values())
     assert (logits.fine.grad[:, 0] < 0).all(), "without boxes it teaches background"
 
 

@@ -142,9 +142,9 @@ def test_the_affinity_loss_is_a_mean_per_box():
 def test_a_perfect_student_of_perfect_masks_has_next_to_no_pixel_loss(source, stride):
     batch = one_box(predicted_iou=1.0, mean_prob=1.0)
     logits = sure_of(batch.labels)
-    found, figures = losses(logits, batch, params(source=source, stride=stride), NOW, frozen(logits))
+    found, shown = losses(logits, batch, params(source=source, stride=stride), NOW, frozen(logits))
     assert found["pixel"] < 1e-4
-    assert figures["mask_score"] == pytest.approx(1.0, abs=1e-4)
+    assert shown["mask_score"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_scores_scale_the_pseudo_losses_and_zero_silences_them():
@@ -162,10 +162,8 @@ def test_scores_scale_the_pseudo_losses_and_zero_silences_them():
 def test_without_boxes_it_teaches_background(source):
     logits = random_logits(6)
     batch = batch_of(no_boxes(), images=2)
-    found, figures = losses_of(
-        boxteacher, logits, batch, params(source=source, stride=4), NOW, frozen(random_logits(7))
-    )
-    assert all(torch.isfinite(value) for value in [*found.values(), *figures.values()])
+    found, shown = losses_of(boxteacher, logits, batch, params(source=source, stride=4), NOW, frozen(random_logits(7)))
+    assert all(torch.isfinite(value) for value in [*found.values(), *shown.values()])
     sum(found.values()).backward()
     assert (logits.fine.grad[:, 0] < 0).all()
 

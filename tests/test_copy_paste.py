@@ -167,9 +167,9 @@ def tables(tmp_path):
             shared |= {"area": (y2 - y1) * (x2 - x1)}
             score = 0.3 if (number, line) == (2, 0) else 0.9
             code = rle.encode(np.ones((y2 - y1, x2 - x1), bool), (x1, y1), size_hw)
-            figures = {"sam_pred_iou": score, "mean_prob_in": 0.9, "box_iou": 0.95, "rle": code}
-            figures |= {"separation": 0.9, "agreement": 0.9}
-            rows += [{**shared, **figures, "cand_idx": index, "chosen": index == 1} for index in range(4)]
+            scores = {"sam_pred_iou": score, "mean_prob_in": 0.9, "box_iou": 0.95, "rle": code}
+            scores |= {"separation": 0.9, "agreement": 0.9}
+            rows += [{**shared, **scores, "cand_idx": index, "chosen": index == 1} for index in range(4)]
     view = ViewParams(scale="native", size_px=112)
     return TrainSplit(Dataset(tmp_path, ("a", "b")), pa.Table.from_pylist(images), pa.Table.from_pylist(rows), view, 0)
 

@@ -70,19 +70,19 @@ def test_a_perfect_teacher_and_student_agree():
     batch = batch_of(boxes_of([corners], filled(corners)))
     batch = batch._replace(clean=filled(corners).float()[:, None].repeat(1, 3, 1, 1))
     logits = sure_of(batch.labels)
-    found, figures = losses(logits, batch, params(), NOW, frozen(logits))
+    found, shown = losses(logits, batch, params(), NOW, frozen(logits))
     assert found["refined"] < 1e-4
-    assert figures["refined_share"] == 1
+    assert shown["refined_share"] == 1
 
 
 def test_a_teacher_that_sees_nothing_teaches_nothing():
     corners = (4, 6, 14, 15)
     batch = batch_of(boxes_of([corners], filled(corners)))
-    found, figures = losses_of(
+    found, shown = losses_of(
         discobox, random_logits(0, images=1), batch, params(), NOW, frozen(sure_of(torch.zeros_like(batch.labels)))
     )
     assert found["refined"] == 0
-    assert figures["refined_share"] == 0
+    assert shown["refined_share"] == 0
 
 
 def test_no_gradient_reaches_the_teacher():
