@@ -31,6 +31,14 @@ def own_work_folder(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def in_float32(monkeypatch):
+    """Networks compute in float32, also on a CPU that multiplies in bfloat16: for comparisons up to last bits."""
+    from stages.compute import device  # here, so that no thread is counted before the number is set
+
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: False)
+
+
+@pytest.fixture
 def split(tmp_path):
     """Three images whose red channel is 100 x their label, so that a window of one can be told from the other."""
     from tests.support.train_split import make_split  # here, so that no thread is counted before the number is set

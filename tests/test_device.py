@@ -9,8 +9,7 @@ from torch import nn
 
 from stages.common.errors import UserError
 from stages.compute import device
-from stages.compute.device import device_of, multiplies_in_bf16, prefer_fast_kernels
-from stages.training import micro_batches
+from stages.compute.device import device_of, model_of, multiplies_in_bf16, prefer_fast_kernels
 from stages.training.micro_batches import logits_of
 from tests.support.tiny_student import student
 
@@ -30,6 +29,7 @@ def test_a_cpu_multiplies_in_bf16_if_it_has_instructions_for_it(has_it, monkeypa
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
     assert multiplies_in_bf16(CPU) is has_it
     assert multiplies_in_bf16(torch.device("cuda"))
+    assert model_of(CPU) == ("cpu, bfloat16" if has_it else "cpu")
 
 
 @pytest.mark.parametrize("has_it", [False, True])
@@ -74,7 +74,7 @@ def test_depthwise_convolutions_multiply_in_float32_beside_bf16_and_keep_their_n
 
 @pytest.mark.parametrize("has_it", [False, True])
 def test_training_s_logits_are_float32_and_near_float32_s(has_it, monkeypatch):
-    monkeypatch.setattr(micro_batches, "multiplies_in_bf16", lambda _: has_it)
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
     network = student().eval()
     seen = []
     convolution = next(part for part in network.modules() if isinstance(part, nn.Conv2d) and part.bias is None)

@@ -17,6 +17,8 @@ from stages.teacher.image_encoders import OFFICIAL, MobileSamConfig
 from stages.teacher.loading import load_teacher
 from stages.teacher.sam import build_sam
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 SMALL = MobileSamConfig(
     name="mobile_sam",
     image_size=64,

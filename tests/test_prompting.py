@@ -16,7 +16,9 @@ from stages.teacher.promptable import Proposals
 from stages.teacher.prompting import Chunks, _stand_out, measure, predict
 from stages.teacher.sam import SamTeacher
 from stages.teacher.windows import InputFrame, View, crop_window, input_size_hw, views_of, whole_window
-from tests.support.tiny_teacher import params_of, tiny_sam
+from tests.support.tiny_teacher import TINY, params_of, tiny_sam
+
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 SIZE_HW = (37, 90)
 BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])
@@ -86,16 +88,19 @@ def test_a_crop_equals_the_official_predictor_on_the_crop(sam, image, batch_size
         assert_same(answer, window, part, sam, box - [window.x1, window.y1, window.x1, window.y1])
 
 
-def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_one_by_one_on_a_cpu(sam, image):
+def test_an_image_is_encoded_once_for_all_its_boxes_and_crops_as_many_pixels_at_once_on_a_cpu(sam, image, monkeypatch):
+    monkeypatch.setattr("stages.teacher.sam.CPU_PIXELS", 2 * TINY.image_size**2)
     sizes = []
     handle = sam.image_encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     list(predict(SamTeacher(sam), image, whole_views(BOXES), Chunks(2)))
     assert sizes == [1]
     sizes.clear()
     windows = [crop_window(tuple(box), SIZE_HW, 1.5, 8) for box in BOXES]
-    list(predict(SamTeacher(sam), image, views(BOXES, windows), Chunks(2)))
+    list(predict(SamTeacher(sam), image, views(BOXES, windows), Chunks(16)))
+    monkeypatch.setattr("stages.teacher.sam.CPU_PIXELS", 1)
+    list(predict(SamTeacher(sam), image, views(BOXES, windows), Chunks(16)))
     handle.remove()
-    assert sizes == [1, 1, 1]
+    assert sizes == [2, 1, 1, 1, 1]
 
 
 def test_mean_probability_is_over_the_mask_and_its_bounding_box_is_tight(sam, image):

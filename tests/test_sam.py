@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,9 +10,10 @@ from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
 from stages.common.errors import UserError
+from stages.compute import device
 from stages.teacher.image_encoders import OFFICIAL
-from stages.teacher.sam import build_sam, load_sam, save_sam
-from tests.support.tiny_teacher import TINY
+from stages.teacher.sam import SamTeacher, build_sam, load_sam, save_sam
+from tests.support.tiny_teacher import TINY, tiny_sam
 
 
 @pytest.fixture
@@ -107,3 +109,17 @@ def test_an_unreadable_teacher_is_a_user_error(sam, tmp_path):
     (folder / "config.json").write_text(json.dumps(TINY.model_dump() | {"colour": 1}), encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: colour = 1"):
         load_sam(folder)
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_images_are_encoded_in_bf16_where_a_cpu_has_it_and_all_else_is_float32(has_it, monkeypatch):
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
+    sam, dtypes = tiny_sam(), {}
+    for name, part in (("image", sam.image_encoder.patch_embed), ("mask", sam.mask_decoder.output_upscaling)):
+        part.register_forward_hook(lambda _, __, out, name=name: dtypes.update({name: out.dtype}))
+    teacher, window = SamTeacher(sam), np.random.default_rng(1).integers(0, 256, (37, 90, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        embedding = teacher.encode([window])
+        found = teacher.decode(embedding, np.array([[5.0, 4.0, 30.5, 20.0]]))
+    assert dtypes == {"image": torch.bfloat16 if has_it else torch.float32, "mask": torch.float32}
+    assert {part.dtype for part in (embedding.image, *found)} == {torch.float32}

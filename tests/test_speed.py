@@ -24,7 +24,6 @@ from stages.networks.student import Network as Student
 from stages.runtime.network import Network
 from stages.student.decision import ARGMAX
 from stages.teacher.sam import save_sam
-from stages.training import micro_batches
 from tests.support.tiny_student import TINY
 from tests.support.tiny_teacher import TINY as TINY_TEACHER
 from tests.support.tiny_teacher import tiny_sam
@@ -62,9 +61,8 @@ def test_the_plain_reference_runs_all_blocks_and_they_change_nothing(fitted):
     assert torch.equal(plain(images).fine, before)
 
 
-def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, monkeypatch):
+def test_a_step_of_both_trains_the_same_parameters_the_same_way(fitted, in_float32):
     # in bfloat16 the two differ in the third digit
-    monkeypatch.setattr(micro_batches, "multiplies_in_bf16", lambda _: False)
     ours = copy.deepcopy(fitted)
     images, labels = batch_of(demo_images(2), SIZE_PX)
     calls = steps(ours, images, labels)
@@ -80,7 +78,7 @@ def test_baselines_give_logits_of_the_image_s_size():
 
 
 @pytest.mark.parametrize("how", ["whole", "crop"])
-def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path):
+def test_the_per_box_loop_finds_the_masks_of_rasterize(how, tmp_path, in_float32):
     """Except for a few pixels at the edge: the order of summation differs."""
     sam, samples = tiny_sam(), demo_images(2)
     save_sam(tmp_path / "teacher", sam, TINY_TEACHER)

@@ -23,6 +23,8 @@ from tests.support.tiny_teacher import TINY, params_of, tiny_sam
 pytest.importorskip("transformers")
 import transformers
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 SIZE_HW = (37, 90)
 BOXES = np.array([[5.0, 4.0, 30.5, 20.0], [40.0, 10.0, 88.0, 36.0], [60.25, 1.0, 70.0, 9.0]])
 DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}

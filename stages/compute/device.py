@@ -21,8 +21,10 @@ def device_of(name: str) -> torch.device:
 
 
 def model_of(device: torch.device) -> str:
-    """Name of the GPU's model, or `cpu`: for keys of results, whose last bits differ from model to model."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """Name of the GPU's model, or the kind of CPU: for keys of results, which differ from model to model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, bfloat16" if multiplies_in_bf16(device) else device.type
 
 
 def make_deterministic() -> None:
@@ -33,11 +35,16 @@ def make_deterministic() -> None:
 
 
 def multiplies_in_bf16(device: torch.device) -> bool:
-    """Whether networks train in bfloat16 there (autocast): on GPUs, and on CPUs with AVX-512-BF16.
+    """Whether bfloat16 is faster there than float32: on GPUs, and on CPUs with AVX-512-BF16.
 
     Other CPUs emulate it, many times slower than float32.
     """
     return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A context in which networks multiply in bfloat16 where that is faster, and in float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_in_bf16(device))
 
 
 class InFloat32:

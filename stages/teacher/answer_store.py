@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.common.workdir import code_fingerprint, files_fingerprint, fingerprint, read_cached, write_cached
-from stages.compute.device import model_of
+from stages.compute import device
 from stages.data import boxes, decoding, images
 from stages.data.boxes import Box
 from stages.masks import rle
@@ -27,6 +27,7 @@ CODE = (
     boxes,
     candidates,
     decoding,
+    device,
     evidence,
     hygiene,
     image_encoders,
@@ -57,7 +58,7 @@ class Store:
                 "params": params.model_dump(mode="json", include=PROMPTING),
                 "code": code_fingerprint([*CODE, sys.modules[type(teacher).__module__]]),
                 "libraries": {name: version(name) for name in (*LIBRARIES, *teacher.libraries)},
-                "device": model_of(teacher.device),
+                "device": device.model_of(teacher.device),
             }
         )
 

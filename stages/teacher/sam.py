@@ -1,7 +1,7 @@
 """SAM as the teacher: `segment_anything`'s own modules, built from a configuration, of official size or embedded.
 
-The proposals equal those of `SamPredictor.predict(box=...)` on the window, box by box. Precision is float32 on a CPU
-and bfloat16 autocast on a GPU (float16 overflows in ViT-H).
+The proposals equal those of `SamPredictor.predict(box=...)` on the window, box by box. Images are encoded
+in bfloat16 where that is faster (float16 overflows in ViT-H); all else is float32, for a box loses its place otherwise.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stages.common.errors import UserError, lacks_memory
 from stages.common.files import write_weights
 from stages.common.params import parse, read_json
+from stages.compute.device import autocast
 from stages.teacher.image_encoders import (
     AnySamConfig,
     Embedding,
@@ -99,6 +100,10 @@ def save_sam(folder: Path, sam: Sam, config: AnySamConfig, dtype: torch.dtype = 
     write_weights(folder, weights, config)
 
 
+CPU_PIXELS = 4 * 192**2
+"""Most pixels of network input that a CPU encodes at once."""
+
+
 class SamTeacher:
     """A Sam as `stages.teacher.promptable.Teacher`."""
 
@@ -113,21 +118,17 @@ class SamTeacher:
         resize = ResizeLongestSide(self.frame.side_px)
         pixels = [torch.as_tensor(resize.apply_image(one), device=self.device).permute(2, 0, 1) for one in windows]
         inputs = torch.stack([self.sam.preprocess(one) for one in pixels])
-        # on a CPU a batch gains nothing: its tensors exceed the cache, and their memory is allocated anew each time
-        parts = inputs.split(1) if self.device.type == "cpu" else [inputs]
-        with self._autocast():
-            found = [embed(self.sam, part) for part in parts]
-        return Embedding(*(None if each[0] is None else torch.cat(each) for each in zip(*found, strict=True)))
+        # on a CPU a batch of large inputs gains nothing, and needs their memory
+        at_once = max(1, CPU_PIXELS // self.frame.side_px**2) if self.device.type == "cpu" else len(inputs)
+        with autocast(self.device):
+            found = [embed(self.sam, part) for part in inputs.split(at_once)]
+        return Embedding(*(None if each[0] is None else torch.cat(each).float() for each in zip(*found, strict=True)))
 
     def decode(self, embeddings: Embedding, boxes_xyxy: np.ndarray) -> Proposals:
         """Proposals for `boxes_xyxy` (N, 4), in pixels of the input. `embeddings`: of N windows, or of one for all."""
         boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=self.device)
-        with self._autocast():
-            logits, predicted_iou = propose(self.sam, embeddings, boxes)
-        return Proposals(logits.float().cpu(), predicted_iou.float().cpu())
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        logits, predicted_iou = propose(self.sam, embeddings, boxes)
+        return Proposals(logits.cpu(), predicted_iou.cpu())
 
 
 def embed(sam: Sam, inputs: Tensor) -> Embedding:

@@ -18,6 +18,7 @@ from torchvision.transforms.functional import resize
 
 from stages.common.errors import UserError
 from stages.common.params import read_json
+from stages.compute.device import autocast
 from stages.data.boxes import Window
 from stages.teacher.promptable import Proposals
 from stages.teacher.windows import InputFrame, input_size_hw
@@ -129,7 +130,7 @@ class TransformersTeacher:
         answers = [self._forward(maps, prompts, many) for many in (False, True)]
         logits = torch.cat([answer.pred_masks for answer in answers], dim=2).flatten(0, 1)
         predicted_iou = torch.cat([answer.iou_scores for answer in answers], dim=2).flatten(0, 1)
-        return Proposals(logits.float().cpu(), predicted_iou.float().cpu())
+        return Proposals(logits.cpu(), predicted_iou.cpu())
 
     def _pixels(self, window: np.ndarray) -> Tensor:
         """(1, 3, S, S): resized, normalised, padded with zeros on the right or below."""
@@ -141,20 +142,17 @@ class TransformersTeacher:
         return nn.functional.pad(inputs, (0, self.frame.side_px - size[1], 0, self.frame.side_px - size[0]))[None]
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
-        with self._autocast():
+        with autocast(self.device):
             found = self.model.get_image_embeddings(pixels)
         if isinstance(found, Tensor):
-            return [found]
+            found = [found]
         # SAM-HQ: the embedding and a tuple of maps from within the encoder; the others: three maps, the finest first
-        return [found[0], *found[1]] if self.family is FAMILIES["sam_hq"] else list(found)
+        maps = [found[0], *found[1]] if self.family is FAMILIES["sam_hq"] else found
+        return [one.float() for one in maps]
 
     def _forward(self, maps: list[Tensor], boxes: Tensor, many: bool):
         if self.family is FAMILIES["sam_hq"]:
             kwargs = {"image_embeddings": maps[0], "intermediate_embeddings": maps[1:]}
         else:
             kwargs = {"image_embeddings": maps[0] if self.family is FAMILIES["sam"] else maps}
-        with self._autocast():
-            return self.model(input_boxes=boxes, multimask_output=many, **kwargs)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return self.model(input_boxes=boxes, multimask_output=many, **kwargs)

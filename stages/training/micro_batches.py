@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.compute.device import multiplies_in_bf16
+from stages.compute.device import autocast
 from stages.losses.batch import Batch, Moment
 from stages.losses.pixel import trusted_loss
 from stages.student.segmenter import Logits, Segmenter
@@ -90,6 +90,6 @@ def mean_in_order(rows: Tensor) -> Tensor:
 
 def logits_of(student: Segmenter, images: Tensor) -> Logits:
     """float32 logits of both heads, computed in bfloat16 where that is faster."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=multiplies_in_bf16(images.device)):
+    with autocast(images.device):
         logits = student(images, with_binary=True)
     return Logits(*(part if part is None else part.float() for part in logits))
