@@ -62,15 +62,28 @@ def test_the_pairwise_term_equals_a_loop_over_boxes_cells_and_neighbours():
     assert found == pytest.approx(total / count, rel=1e-4)
 
 
-def test_the_outside_term_is_the_mean_over_cells_out_of_reach():
+def test_the_outside_term_is_the_mean_over_the_hardest_tenth_of_the_cells_out_of_reach():
     batch = batch_of(boxes_of([(4, 4, 9, 10)], filled((4, 4, 9, 10))))
     labels = batch.labels.clone()
     labels[0, 15:] = IGNORE
     logits = random_logits(2, images=1)
     far = ~grow(filled((4, 4, 9, 10)), 2)[0]
     far[15:] = False
-    wanted = sum(-head.log_softmax(1)[0, 0][far].mean() / 2 for head in (logits.fine, logits.binary))
-    assert named(logits, batch._replace(labels=labels))["outside"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    wanted = 0.0
+    for head in (logits.fine, logits.binary):
+        each = sorted((-head.log_softmax(1)[0, 0][far]).tolist(), reverse=True)
+        hardest = each[: -(-len(each) // 10)]
+        wanted += sum(hardest) / len(hardest) / 2
+    assert named(logits, batch._replace(labels=labels))["outside"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_where_no_cell_is_outside_the_outside_term_is_0_with_a_gradient():
+    batch = batch_of(boxes_of([(0, 0, 24, 20)], filled((0, 0, 24, 20))))
+    logits = random_logits(2, images=1)
+    logits.fine.requires_grad_()
+    outside = named(logits, batch)["outside"]
+    outside.backward()
+    assert outside.item() == 0 and not logits.fine.grad.any()
 
 
 def test_a_student_that_fills_its_boxes_costs_nothing():
@@ -88,8 +101,11 @@ def test_a_batch_without_boxes_teaches_background(stride):
     found = named(logits, batch, stride=stride)
     assert all(torch.isfinite(value) for value in found.values())
     sum(found.values()).backward()
-    assert (logits.fine.grad[:, 0] < 0).all(), "descent raises background everywhere"
-    assert (logits.binary.grad[:, 0] < 0).all()
+    for head in (logits.fine, logits.binary):
+        background = head.grad[:, 0]
+        assert (background <= 0).all(), "descent lowers background nowhere"
+        share = (background < 0).float().mean()
+        assert 0.1 <= share < 0.9, "the hardest tenth of the cells, and the pixels beside them"
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

@@ -165,7 +165,8 @@ def test_without_boxes_it_teaches_background(source):
     found, shown = losses_of(boxteacher, logits, batch, params(source=source, stride=4), NOW, frozen(random_logits(7)))
     assert all(torch.isfinite(value) for value in [*found.values(), *shown.values()])
     sum(found.values()).backward()
-    assert (logits.fine.grad[:, 0] < 0).all()
+    assert (logits.fine.grad[:, 0] <= 0).all()
+    assert (logits.fine.grad[:, 0] < 0).any()
 
 
 @pytest.mark.parametrize("source", SOURCES)
