@@ -24,9 +24,9 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, by which images are found in folders."""
 
 _CAMERAS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".raf", ".raw", ".rw2")
-_PHOTOS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl")
+_COMPRESSED = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl")
 _GRAPHICS = (".dcm", ".exr", ".hdr", ".pgm", ".ppm", ".psd", ".svg", ".tga")
-UNREAD_SUFFIXES = (*_CAMERAS, *_PHOTOS, *_GRAPHICS)
+UNREAD_SUFFIXES = (*_CAMERAS, *_COMPRESSED, *_GRAPHICS)
 """Suffixes of images that are not read; they are reported as lost, so that nobody believes they are used."""
 
 
