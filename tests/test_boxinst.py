@@ -80,7 +80,6 @@ def test_the_outside_term_is_the_mean_over_the_hardest_tenth_of_the_cells_out_of
 def test_where_no_cell_is_outside_the_outside_term_is_0_with_a_gradient():
     batch = batch_of(boxes_of([(0, 0, 24, 20)], filled((0, 0, 24, 20))))
     logits = random_logits(2, images=1)
-    logits.fine.requires_grad_()
     outside = named(logits, batch)["outside"]
     outside.backward()
     assert outside.item() == 0 and not logits.fine.grad.any()
