@@ -99,9 +99,13 @@ def outside_loss(head: Head, on: Scene) -> Tensor:
     are none (our choice)."""
     of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
     near = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
-    each = -head.background[on.known & ~near]
-    count = math.ceil(HARDEST * len(each))
-    return each.topk(count).values.sum() / max(count, 1)
+    counted = on.known & ~near
+    # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
+    each = torch.where(counted, -head.background, 0.0).flatten()
+    hardest = each.topk(math.ceil(HARDEST * each.numel())).values
+    count = (HARDEST * counted.sum()).ceil()
+    rank = torch.arange(len(hardest), device=hardest.device)
+    return torch.where(rank < count, hardest, 0.0).sum() / count.clamp(min=1)
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
