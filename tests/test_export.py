@@ -147,7 +147,7 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypa
     largest = max(model.graph.initializer, key=lambda weight: len(weight.raw_data))
     largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) * 1.5, largest.name))
     monkeypatch.setattr(export, "to_onnx", another)
-    with pytest.raises(UserError, match=r"differs from the student: .*nothing was written"):
+    with pytest.raises(UserError, match="not written: differs from the student"):
         make(work, "refused", Format.onnx)
     assert not (work / "refused").exists()
     assert re.search(r"mask agreement [\d.]+ % of [\d,]+ pixels, .*largest logit difference", capsys.readouterr().out)
