@@ -1,7 +1,8 @@
 """SAM as the teacher: `segment_anything`'s own modules, built from a configuration, of official size or embedded.
 
-The proposals equal those of `SamPredictor.predict(box=...)` on the window, box by box. Images are encoded
-in bfloat16 where that is faster (float16 overflows in ViT-H); all else is float32, for a box loses its place otherwise.
+The proposals are those of `SamPredictor.predict(box=...)` on the window, box by box: equal where images are encoded in
+float32, close where they are in bfloat16, which is faster on some devices (float16 overflows in ViT-H). All else is
+float32, for a box loses its place otherwise.
 """
 
 from collections.abc import Sequence
