@@ -103,9 +103,8 @@ def outside_loss(head: Head, on: Scene) -> Tensor:
     # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
     each = torch.where(counted, -head.background, 0.0).flatten()
     hardest = each.topk(math.ceil(HARDEST * each.numel())).values
-    count = (HARDEST * counted.sum()).ceil()
     rank = torch.arange(len(hardest), device=hardest.device)
-    return torch.where(rank < count, hardest, 0.0).sum() / count.clamp(min=1)
+    return mean_where(hardest, rank < (HARDEST * counted.sum()).ceil())
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
