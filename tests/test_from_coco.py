@@ -11,7 +11,9 @@ from pycocotools.coco import COCO
 
 from stages import from_coco
 from stages.common.errors import UserError
-from stages.data.tables import BOXES, IGNORE, TRUTH, decode_label_map, read_table
+from stages.data.tables import BOXES, IGNORE, IMAGES, TRUTH, decode_label_map, read_table
+from stages.formats.correction import KnownImages
+from stages.formats.corrections_in import read_corrections
 from tests.support.ingesting import ingest
 
 SIZE_HW = (24, 40)
@@ -76,6 +78,22 @@ def test_boxes_masks_and_truth_come_out_and_nothing_goes_in(tmp_path):
     truth = read_table(tmp_path / "out/truth/test.parquet", TRUTH).to_pylist()
     assert [decode_label_map(row["mask_png"]).max() for row in truth] == [2, 0]
     assert not (tmp_path / "set/trusted/val").exists()
+
+
+@pytest.mark.parametrize("folder", ["images", "site/images", "images/masks"])
+def test_a_folder_images_in_file_name_loses_no_label_mask_or_truth(tmp_path, folder):
+    files = {split: write(tmp_path / "coco", split, [[TRIANGLE], [BOX]]) for split in ("train", "val", "test")}
+    for file in files.values():
+        (file.parent / folder).mkdir(parents=True)
+        (file.parent / "p0.png").rename(file.parent / folder / "p0.png")
+        file.write_text(file.read_text().replace("p0.png", f"{folder}/p0.png"))
+    from_coco.main(**files, out=tmp_path / "set")
+    metrics = ingest(tmp_path / "set", strict=True)
+    assert [metrics[split]["boxes"] for split in files] == [2, 2, 2]
+    assert metrics["test"]["truth"] == 2
+    known = KnownImages(read_table(tmp_path / "out/tables/train/images.parquet", IMAGES).to_pylist())
+    (mask,) = read_corrections(tmp_path / "set/trusted/train", known, ["dirt", "damage"])
+    assert Path(mask.path).name == "p0.png" and mask.label_map.any()
 
 
 def test_a_linked_image_keeps_its_mode(tmp_path):

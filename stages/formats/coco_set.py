@@ -15,7 +15,7 @@ from stages.data.decoding import EXIF_ORIENTATION, FORMATS
 from stages.data.root_files import inside
 from stages.data.tables import IGNORE, encode_label_map
 from stages.formats.coco import draw
-from stages.formats.correction import MALFORMED, BadDrawing, check_size, values_of
+from stages.formats.correction import FOLDERS, MALFORMED, BadDrawing, check_size, values_of
 
 
 class CocoSplit:
@@ -44,8 +44,11 @@ class CocoSplit:
             check_size(size_hw, _upright_size_hw(source))
             rows = "".join(self._row(one, size_hw, names) for one in annotations if not one.get("iscrowd"))
             mask = self._mask(annotations, size_hw, names)
-            target = inside(out / "images" / self.split, image["file_name"])
-            stem = target.relative_to((out / "images" / self.split).resolve()).with_suffix("")
+            images = (out / "images" / self.split).resolve()
+            parts = inside(images, image["file_name"]).relative_to(images).parts
+            # readers of labels and masks replace the last folder `images`, which must stay the one written here
+            target = images.joinpath(*(part for part in parts[:-1] if part not in FOLDERS), parts[-1])
+            stem = target.relative_to(images).with_suffix("")
             labels = out / "labels" / self.split / f"{stem}.txt"
             if labels.exists():
                 raise BadDrawing(f"a second image called {stem}, whose label file would have the same name")
