@@ -272,6 +272,7 @@ def test_a_second_mask_of_an_image_is_refused(tmp_path):
         ("a.json", "{", "not readable JSON"),
         ("a.json", "{}", "holds no corrections; allowed are CVAT"),
         ("a.json", '{"images": [{"id": 1}], "annotations": []}', "not a readable file of annotations .KeyError"),
+        ("a.json", json.dumps(instances(image_id="7")), "a.json: annotation None: image_id '7', allowed are .* as 7$"),
         ("a.doc", "", "holds no corrections"),
     ],
 )

@@ -178,3 +178,30 @@ def test_what_is_no_instances_file_is_named(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json: (not readable JSON|no list)"):
         from_coco.main(tmp_path / "x.json", val, tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "own", "reason"),
+    [
+        (
+            "annotations",
+            1,
+            {"image_id": "1"},
+            "annotation 2: image_id '1', allowed are the ids of the images, such as 0",
+        ),
+        ("annotations", 1, {"image_id": 77}, "annotation 2: image_id 77, allowed are the ids of the images, such as 0"),
+        ("annotations", 1, {"image_id": []}, "unhashable"),
+        ("images", 1, {"id": 0}, "images: id 0, allowed are numbers alone or texts alone, each once"),
+        ("categories", 1, {"id": "x"}, "categories: id 7, allowed are numbers alone or texts alone, each once"),
+        ("categories", 1, {"id": None}, "categories: id None, allowed are numbers alone or texts alone, each once"),
+        ("categories", 1, {"id": 7}, "categories: id 7, allowed are numbers alone or texts alone, each once"),
+    ],
+)
+def test_ids_that_do_not_fit_together_are_refused_in_one_line(tmp_path, key, number, own, reason):
+    train, val = write(tmp_path, "train", [[BOX], [BOX]]), write(tmp_path, "val", [[BOX]])
+    tree = json.loads(train.read_text())
+    tree[key][number] |= own
+    train.write_text(json.dumps(tree))
+    with pytest.raises(UserError) as wrong:
+        from_coco.main(train, val, tmp_path / "set")
+    assert str(wrong.value).startswith(f"{train}: {reason}") and "\n" not in str(wrong.value)

@@ -4,7 +4,6 @@ Run lengths, compressed or not, and polygons can be read back, as other tools wr
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -52,15 +51,34 @@ def _annotation(number: int, image_id: int, defect: Region, size_hw: tuple[int, 
 def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
     """The images of an instances file; those without annotations are all background.
 
-    `values`: of labels, see `correction.values_of`; categories are matched by name.
+    `values`: of labels, see `correction.values_of`; categories are matched by name. Raises as `annotations_of`.
     """
-    categories = {one["id"]: one["name"] for one in tree.get("categories", [])}
-    by_image = defaultdict(list)
-    for annotation in tree["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    for image in tree["images"]:
-        drawn = partial(draw, by_image[image["id"]], categories, values)
+    categories = {key: one["name"] for key, one in by_id(tree, "categories").items()}
+    by_image = annotations_of(tree)
+    for key, image in by_id(tree, "images").items():
+        drawn = partial(draw, by_image[key], categories, values)
         yield Drawing(image["file_name"], (image["height"], image["width"]), drawn, image.get("sha256"))
+
+
+def by_id(tree: dict, key: str) -> dict[int | str, dict]:
+    """The entries of the list `key` by their ids. Raises BadDrawing unless all are numbers, or all texts, each once."""
+    found, kind = {}, str if any(isinstance(one.get("id"), str) for one in tree.get(key, [])) else int | float
+    for one in tree.get(key, []):
+        if not isinstance(own := one.get("id"), kind) or own in found:
+            raise BadDrawing(f"{key}: id {own!r}, allowed are numbers alone or texts alone, each once")
+        found[own] = one
+    return found
+
+
+def annotations_of(tree: dict) -> dict[int | str, list[dict]]:
+    """The annotations of each image, by its id. Raises BadDrawing for one of no image, and as `by_id`."""
+    found = {key: [] for key in by_id(tree, "images")}
+    for annotation in tree["annotations"]:
+        if (image_id := annotation.get("image_id")) not in found:
+            allowed = f"allowed are the ids of the images, such as {next(iter(found), None)!r}"
+            raise BadDrawing(f"annotation {annotation.get('id')!r}: image_id {image_id!r}, {allowed}")
+        found[image_id].append(annotation)
+    return found
 
 
 def draw(

@@ -1,7 +1,6 @@
 """A split of a COCO data set, written as images, label files and masks of the layout that ingest reads."""
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from stages.data.boxes import Box, pixels_of_box
 from stages.data.decoding import EXIF_ORIENTATION, FORMATS
 from stages.data.root_files import inside
 from stages.data.tables import IGNORE, encode_label_map
-from stages.formats.coco import draw
+from stages.formats.coco import annotations_of, by_id, draw
 from stages.formats.correction import FOLDERS, MALFORMED, BadDrawing, check_size, values_of
 
 
@@ -22,14 +21,15 @@ class CocoSplit:
     """A split, from the instances file `file`, whose images lie below `folders`. `names`: its categories, by id."""
 
     def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
-        """Raises UserError where `file` is not an instances file of COCO."""
+        """Raises UserError where `file` is not an instances file of COCO, or its ids do not fit together."""
         tree = _tree_of(file)
         self.split, self.file, self.folders, self.images = split, file, folders, tree["images"]
-        self.categories = {one["id"]: one["name"] for one in sorted(tree["categories"], key=lambda one: one["id"])}
+        try:
+            self.categories = {key: one["name"] for key, one in sorted(by_id(tree, "categories").items())}
+            self.by_image = annotations_of(tree)
+        except MALFORMED as error:
+            raise UserError(f"{file}: {error}") from None
         self.names = list(self.categories.values())
-        self.by_image: dict[object, list[dict]] = defaultdict(list)
-        for annotation in tree["annotations"]:
-            self.by_image[annotation.get("image_id")].append(annotation)
         self.drawn = any(annotation.get("segmentation") for annotation in tree["annotations"])
 
     def write(self, out: Path, image: dict, names: Sequence[str]) -> str | None:

@@ -104,6 +104,8 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
         for source, read, tree in trees:
             try:
                 yield from ((source, one) for one in read(tree, values))
+            except BadDrawing as error:
+                raise UserError(f"{source}: {error}") from None
             except MALFORMED as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise UserError(f"{source}: not a readable file of annotations ({reason})") from None
