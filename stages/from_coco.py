@@ -5,8 +5,8 @@
 
 Every annotation becomes a box, except crowds. Images with segmentations (polygons or run lengths, with holes and parts)
 also get a mask, an index PNG: in train and val below OUT/trusted, for use as trusted masks or not; in test as pixel
-truth, there also for images without a defect. In it, pixels of crowds and of boxes without segmentation are unknown.
-Images are linked where the file system can, else copied.
+truth, there also for images without a defect. So do images of train and val that have crowds alone. In it, pixels of
+crowds and of boxes without segmentation are unknown. Images are linked where the file system can, else copied.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
 """

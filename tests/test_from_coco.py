@@ -80,6 +80,14 @@ def test_boxes_masks_and_truth_come_out_and_nothing_goes_in(tmp_path):
     assert not (tmp_path / "set/trusted/val").exists()
 
 
+def test_an_image_with_crowds_alone_is_no_background(tmp_path):
+    train, val = write(tmp_path, "train", [[CROWD], [BOX], []]), write(tmp_path, "val", [[BOX]])
+    from_coco.main(train, val, tmp_path / "set")
+    (path,) = (tmp_path / "set/trusted").rglob("*.png")
+    mask = np.array(Image.open(path))
+    assert path.name == "p0.png" and (mask[18:22, 30:38] == IGNORE).all() and (mask > 0).sum() == 8 * 4
+
+
 @pytest.mark.parametrize("folder", ["images", "site/images", "images/masks"])
 def test_a_folder_images_in_file_name_loses_no_label_mask_or_truth(tmp_path, folder):
     files = {split: write(tmp_path / "coco", split, [[TRIANGLE], [BOX]]) for split in ("train", "val", "test")}

@@ -74,9 +74,11 @@ class CocoSplit:
         return f"{names.index(category)} {' '.join(f'{share:.9f}' for share in shares)}\n"
 
     def _mask(self, annotations: list[dict], size_hw: tuple[int, int], names: Sequence[str]) -> np.ndarray | None:
-        """(H, W) uint8 label map. None where the image has no segmentation, except in a test split that has some."""
+        """(H, W) uint8 label map. None where the image has no segmentation, except in a test split that has some, and
+        in train and val where it has crowds alone: without a mask it would be background."""
         certain = [one for one in annotations if one.get("segmentation") and not one.get("iscrowd")]
-        if not certain and not (self.drawn and self.split == "test"):
+        crowds_alone = annotations and all(one.get("iscrowd") for one in annotations)
+        if not certain and not (self.drawn if self.split == "test" else crowds_alone):
             return None
         labels = draw(certain, self.categories, values_of(names), size_hw)
         for one in annotations:
