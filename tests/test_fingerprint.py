@@ -48,6 +48,16 @@ def test_content_changes_it_and_nothing_else(root, tmp_path):
     assert taken(root, out) == first
 
 
+def test_a_change_is_seen_where_size_time_of_modification_and_inode_are_kept(root, tmp_path):
+    first = taken(root, tmp_path / "fingerprint.json")
+    label = root / "labels/train/p00000.txt"
+    before, data = label.stat(), label.read_bytes()
+    label.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert label.stat().st_ino == before.st_ino
+    assert taken(root, tmp_path / "fingerprint.json") != first
+
+
 def test_a_file_that_has_not_changed_is_not_read_again(root, monkeypatch):
     known = states_of(root, {})
     monkeypatch.setattr(root_states, "open_file", None)

@@ -16,7 +16,7 @@ CHUNK = 4096
 """Files that are given to the threads at once."""
 
 State = list
-"""State of a file: [size in bytes, time of change in ns, inode, SHA-256], or [the reason why it is not read]."""
+"""State of a file: [bytes, times of modification and of change in ns, inode, SHA-256], or [the reason why not read]."""
 
 
 def marks_of(root: Path | RemotePath) -> dict[str, tuple[int, str]]:
@@ -66,7 +66,7 @@ def states_of(root: Path, known: dict[str, State]) -> dict[str, State]:
 
 
 def state_of(root: Path, path: str, known: State | None) -> State:
-    """State of the file `path`; its last state, `known`, if size, time and inode are unchanged, without reading it."""
+    """State of the file `path`; its last state, `known`, if size, times and inode are unchanged, without reading it."""
     try:
         status = (root / path).lstat()
         if known and stat.S_ISREG(status.st_mode) and known[:-1] == _identity(status):
@@ -81,4 +81,5 @@ def state_of(root: Path, path: str, known: State | None) -> State:
 
 
 def _identity(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    # a program can set the time of modification, not that of change
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
