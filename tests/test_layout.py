@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stages.common.errors import UserError
 from stages.ingestion.counterparts import Counterparts, image_id, label_path
 from stages.ingestion.data_yaml import OUTSIDE, class_names
+from stages.ingestion.file_names import HIDDEN
 from stages.ingestion.layout import orphans, read_layout
 
 
@@ -69,12 +70,15 @@ def test_absolute_paths_inside_the_root_are_taken(tmp_path, monkeypatch):
 
 def test_a_list_file_names_images(tmp_path):
     lay(tmp_path, train=["lists/train.txt"])
-    touch(tmp_path, "lists/near.jpg")
-    listing = "\ufeffimages/train/a.jpg\r\n\r\n./near.jpg\nimages/train/a.jpg\n../x.jpg\nmissing.jpg\n"
+    touch(tmp_path, "lists/near.jpg", "images/.more/b.jpg")
+    listing = (
+        "\ufeffimages/train/a.jpg\r\nimages/.more/b.jpg\r\n\r\n./near.jpg\nimages/train/a.jpg\n../x.jpg\nmissing.jpg\n"
+    )
     (tmp_path / "lists/train.txt").write_bytes(listing.encode() + b"images/\xff.jpg\n")
     images = read_layout(tmp_path).splits["train"]
     assert {image.path: image.problem for image in images} == {
         "images/train/a.jpg": None,
+        "images/.more/b.jpg": HIDDEN,
         "lists/near.jpg": None,
         "../x.jpg": OUTSIDE,
         "missing.jpg": None,
@@ -140,6 +144,13 @@ def test_a_wrong_data_yaml_is_refused_by_key_and_value(tmp_path, keys, message):
         read_layout(lay(tmp_path, **keys))
     assert "data.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keys", [{"path": ".data"}, {"train": [".data/images/train"]}, {"val": ".val.txt"}])
+def test_what_the_fingerprint_does_not_see_is_refused(tmp_path, keys):
+    touch(tmp_path, ".data/images/train/a.jpg", ".data/images/val/a.jpg", ".val.txt")
+    with pytest.raises(UserError, match=r"(path|train|val) = '\.[^']*': hidden, and hidden .* are not read; allowed"):
+        read_layout(lay(tmp_path, **keys))
 
 
 @pytest.mark.parametrize("test", ["images/test", "../test/images", "test.txt"])

@@ -98,6 +98,7 @@ def test_a_box_fits_when_one_pixel_of_its_class_is_in_it():
     [
         ({"masks_dir": "m"}, NAMES[1:], "a mask's value is its class id, and no class is called background"),
         ({"masks_dir": "../m"}, NAMES, r"masks_dir = '\.\./m': expected the folder"),
+        ({"masks_dir": ".m"}, NAMES, r"masks_dir = '\.m': expected the folder"),
         ({"masks_dir": "/m"}, NAMES, "masks_dir = '/m': expected the folder"),
         ({"masks_dir": "images"}, NAMES, "masks_dir = 'images': expected the folder"),
         ({"masks_dir": ["m"]}, NAMES, r"masks_dir = \['m'\]: expected the folder"),

@@ -15,6 +15,7 @@ from stages.common.errors import UserError
 from stages.common.params import SHORT
 from stages.data.remote import RemotePath
 from stages.data.root_files import UNWRITABLE, Unreadable, inside, read_file
+from stages.ingestion.file_names import HIDDEN, is_hidden
 
 MAX_CLASSES = 254
 """Label maps hold class id + 1 in a byte, and 255 means ignored."""
@@ -148,6 +149,8 @@ def existing_path(where: Path, base: str, entry: object, key: str) -> str:
     path = relative_path(root, base, entry) or relative_path(root, base, entry.replace("\\", "/").removeprefix("../"))
     if path is None:
         raise UserError(f"{prefix}: {OUTSIDE}")
+    if is_hidden(path):
+        raise UserError(f"{prefix}: {HIDDEN}; allowed are names that start with no dot")
     try:
         target = inside(root, path)
     except UserError as error:

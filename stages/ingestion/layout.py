@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from stages.common.errors import UserError, printable
+from stages.common.errors import UserError
 from stages.common.params import SHORT
-from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, UNWRITABLE, Unreadable, inside, read_file, visible_files
+from stages.data.root_files import SUFFIXES, UNREAD_SUFFIXES, Unreadable, inside, read_file, visible_files
 from stages.data.tables import SPLITS
 from stages.ingestion.counterparts import Counterparts, counterpart, image_id, key_of, label_path
 from stages.ingestion.data_yaml import (
@@ -23,6 +23,7 @@ from stages.ingestion.data_yaml import (
     read_data_yaml,
     relative_path,
 )
+from stages.ingestion.file_names import writable
 from stages.ingestion.labels import count_rows
 from stages.ingestion.pixel_truth import MaskFormat, mask_format
 from stages.ingestion.rejects import Reject
@@ -188,18 +189,18 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
 def _files_below(root: Path, folder: str, linked: Callable = lambda link: None) -> Iterator[tuple[str, str | None]]:
     """Relative path and problem of each visible file below `folder`; `linked` is called with links to folders."""
     for file in visible_files(root / folder, lambda link: linked(os.path.relpath(link, root))):
-        yield _writable(os.path.relpath(file, root))
+        yield writable(os.path.relpath(file, root))
 
 
 def _behind(root: Path, link: str, used: set[str]) -> tuple[Reject, list[str]]:
     """The finding about a link to a folder, which is not followed, and the images behind it that are not `used`. Those
     of a link out of the root are unknown, so `Census.problems` refuses the data set."""
-    path, _ = _writable(link)
+    path, _ = writable(link)
     if not _is_folder_inside(root, link):
         return Reject(path, None, "linked_outside", "link to a folder outside of the data root", "file ignored"), []
     folder = os.path.relpath(inside(root, link), root.resolve())
     names = [name for name, _ in _files_below(root, folder) if is_image(name, UNREAD_SUFFIXES) and name not in used]
-    behind = sorted(_writable(f"{link}/{os.path.relpath(name, folder)}")[0] for name in names)
+    behind = sorted(writable(f"{link}/{os.path.relpath(name, folder)}")[0] for name in names)
     return Reject(path, None, "linked_folder", "link to a folder, not followed", "file ignored"), behind
 
 
@@ -215,18 +216,7 @@ def _listed(root: Path, base: str, target: str) -> Iterator[tuple[str, str | Non
         entry = os.fsdecode(line.strip())
         if entry:
             path = relative_path(root, str(Path(target).parent) if entry.startswith("./") else base, entry)
-            yield (_writable(entry)[0], OUTSIDE) if path is None else _writable(path)
-
-
-def _writable(path: str) -> tuple[str, str | None]:
-    """`path` as tables, XML and terminals can hold it, and a problem if that changed it."""
-    if not UNWRITABLE.search(path):
-        return path, None
-    try:
-        path.encode()
-        return printable(path.replace("\n", "\\n").replace("\r", "\\r")), "file name holds a control character"
-    except UnicodeEncodeError:
-        return printable(path), "file name is not valid UTF-8"
+            yield (writable(entry)[0], OUTSIDE) if path is None else writable(path)
 
 
 def _rows_of(root: Path, path: str) -> int:

@@ -13,6 +13,7 @@ from PIL import Image
 from stages.common.errors import UserError
 from stages.common.params import SHORT
 from stages.data.tables import IGNORE
+from stages.ingestion.file_names import is_hidden
 
 BIT_DEPTH_AT = 24
 """Offset of the bits per sample in a PNG file, whose first chunk is always IHDR."""
@@ -51,7 +52,7 @@ def mask_format(config: dict, names: tuple[str, ...], where: str) -> MaskFormat:
             raise UserError(f"{where}: label_mapping needs masks_dir, the folder of the masks whose values it maps")
         return own_format(len(names))
     path = PurePosixPath(folder) if isinstance(folder, str) else PurePosixPath("/")
-    if path.is_absolute() or ".." in path.parts or path.as_posix() in (".", "images"):
+    if path.is_absolute() or is_hidden(folder) or path.as_posix() in (".", "images"):
         raise UserError(
             f"{where}: masks_dir = {SHORT.repr(folder)}: expected the folder that stands for `images` in the path of a "
             f"mask, such as masks"
