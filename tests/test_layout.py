@@ -93,6 +93,28 @@ def test_two_files_with_one_stem_are_both_refused(tmp_path):
     assert problems["images/train/deep/b.PNG"] is None
 
 
+def test_two_files_with_one_stem_in_two_splits_are_both_refused_and_one_file_in_two_is_not(tmp_path):
+    touch(lay(tmp_path, train="train.txt", val="val.txt"), "images/train/a.png")
+    (tmp_path / "train.txt").write_text("images/train/a.jpg\nimages/val/c.jpeg\n")
+    (tmp_path / "val.txt").write_text("images/train/a.png\nimages/val/c.jpeg\n")
+    problems = [
+        (image.path, image.problem) for images in read_layout(tmp_path).splits.values() for image in images or ()
+    ]
+    shared, both = "2 images share one name stem", ("images/val/c.jpeg", None)
+    assert sorted(problems, key=str) == [("images/train/a.jpg", shared), ("images/train/a.png", shared), both, both]
+
+
+def test_an_id_is_unique_where_a_whole_path_is_what_another_image_has(tmp_path):
+    touch(lay(tmp_path, train=["train", "images/train"]), "train/a.jpg", "images/train/train/a.jpg")
+    images = read_layout(tmp_path).splits["train"]
+    assert {image.path: image.image_id for image in images} == {
+        "train/a.jpg": "train/train/a",
+        "images/train/a.jpg": "train/images/train/a",
+        "images/train/train/a.jpg": "train/images/train/train/a",
+        "images/train/deep/b.PNG": "train/deep/b",
+    }
+
+
 def test_files_that_are_no_images_are_listed_and_hidden_ones_skipped(tmp_path):
     touch(lay(tmp_path), "images/train/d.heic", "images/train/._a.jpg", "images/train/.cache/a.jpg")
     touch(tmp_path, "images/train/a.txt", "elsewhere/z.jpg")

@@ -53,7 +53,7 @@ def split_by_group(layout: Layout, params: SplitParams) -> tuple[Layout, list[Gr
             f"{where}: none of the {len(split_of)} groups falls into {empty[0]}; "
             f"allowed is another ingest.split.seed than {params.seed}, other shares, or a pattern with more groups"
         )
-    splits = {split: with_problems(images.values()) if images else None for split, images in placed.items()}
+    splits = with_problems({split: [*images.values()] for split, images in placed.items()})
     counts = Counter(group_of(path) for images in placed.values() for path in images)
     return replace(layout, splits=splits), [Group(name, split_of[name], counts[name]) for name in sorted(split_of)]
 

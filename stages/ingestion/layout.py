@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -94,8 +94,9 @@ def read_layout(data_root: Path, train_alone: bool = False) -> Layout:
     for link, split in linked.items():
         ignored[link], behind = _behind(where.parent, link, used)
         lost = [ImageFile(split, image_id(split, path), path, BEHIND_LINK) for path in behind]
-        splits[split] = sorted([*(splits[split] or []), *lost], key=lambda image: (image.image_id, image.path)) or None
+        splits[split] = [*(splits[split] or []), *lost]
     names, keypoints = class_names(config, str(where)), keypoint_columns(config, str(where))
+    splits = with_problems(splits)
     return Layout(where.parent, names, splits, [*ignored.values()], mask_format(config, names, str(where)), keypoints)
 
 
@@ -134,25 +135,32 @@ def orphans(layout: Layout) -> list[Reject]:
     return found
 
 
-def with_problems(images: Iterable[ImageFile]) -> list[ImageFile]:
-    """`images` of one split, sorted by id. Those that share a label file get that as their problem; where only the
-    ids are equal, the ids become the whole paths."""
-    images = list(images)
-    labels = Counter(key_of(label_path(image.path)) for image in images)
-    ids = Counter(image.image_id for image in images)
-    made = []
-    for image in images:
-        shared = labels[key_of(label_path(image.path))]
-        if shared > 1:
-            image = replace(image, problem=image.problem or f"{shared} images share one name stem")
-        elif ids[image.image_id] > 1:
-            image = replace(image, image_id=f"{image.split}/{PurePosixPath(image.path).with_suffix('')}")
-        made.append(image)
-    return sorted(made, key=lambda image: (image.image_id, image.path))
+def with_problems(splits: Mapping[str, Sequence[ImageFile] | None]) -> dict[str, list[ImageFile] | None]:
+    """`splits`, sorted by id, None where empty. Images that share a label file, in one split or in two, get that as
+    their problem; where only the ids in a split are equal, the ids become the whole paths."""
+    paths = {image.path for images in splits.values() for image in images or ()}  # two splits may name the same image
+    labels = Counter(key_of(label_path(path)) for path in paths)
+    made: dict[str, list[ImageFile] | None] = {}
+    for split, images in splits.items():
+        ids = Counter(name for image in images or () for name in {image.image_id, _whole_id(image)})
+        found = []
+        for image in images or ():
+            shared = labels[key_of(label_path(image.path))]
+            if shared > 1:
+                image = replace(image, problem=image.problem or f"{shared} images share one name stem")
+            elif ids[image.image_id] > 1:
+                image = replace(image, image_id=_whole_id(image))
+            found.append(image)
+        made[split] = sorted(found, key=lambda image: (image.image_id, image.path)) or None
+    return made
+
+
+def _whole_id(image: ImageFile) -> str:
+    return f"{image.split}/{PurePosixPath(image.path).with_suffix('')}"
 
 
 def _images_of(where: Path, base: str, split: str, entries: object, ignored: dict, linked: dict) -> list[ImageFile]:
-    """Images of one split, sorted by id; other files go into `ignored`, links to folders into `linked`, by path."""
+    """Images of one split; other files go into `ignored`, links to folders into `linked`, by path."""
     root, found, unread = where.parent, {}, {}
     beside = Counterparts(root)
     for entry in entries if isinstance(entries, list) else [entries]:
@@ -180,7 +188,7 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
         if image.image_id in ids:
             reason = "not read; the image of the same name beside it is"
             ignored[path] = Reject(path, None, "not_an_image", reason, "file ignored")
-    images = with_problems([*found.values(), *(image for image in unread.values() if image.image_id not in ids)])
+    images = [*found.values(), *(image for image in unread.values() if image.image_id not in ids)]
     if not images:
         raise Missing(f"{where}: {split} = {SHORT.repr(entries)}: no images found ({' '.join(SUFFIXES)})")
     return images
