@@ -157,6 +157,14 @@ def test_keypoints_without_kpt_shape_are_told_by_their_visibility_or_look_like_c
         assert (row.form, row.keypoints) == ("polygon", 0)
 
 
+def test_a_polygon_with_corners_on_two_borders_is_no_pose():
+    """Every third number after the first four is 1, as if two keypoints were occluded; the second is not in the box."""
+    row = parse_row("1 .6 .6 .5 .5 .8 .4 1 .7 .9 1", SIZE_HW, FOUR)
+    assert (row.form, row.xyxy) == ("polygon", pytest.approx((100, 40, 200, 100)))
+    occluded = parse_row("1 .5 .3 .6 .4 .3 .3 1 .7 .3 1 0 0 0", SIZE_HW, FOUR)
+    assert (occluded.form, occluded.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
+
+
 @pytest.mark.parametrize("row", ["x " * 40, "9" * 79 + " .5 .5 .1 .1", "0 7 7 7 7" + " " * 70, "0 " + ".5 " * 27])
 def test_a_byte_of_labels_costs_a_bounded_number_of_bytes(row):
     """Label files are bounded, so that this bounds memory: 8 MiB, the most that are read, take 100 MB."""

@@ -159,6 +159,7 @@ def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, in
     """What the columns after the class hold, whether the last is a confidence, and `LabelledBox.keypoints`.
 
     Without kpt_shape in data.yaml, keypoints are told from corners by their visibility, if each has one of 0, 1 or 2.
+    Corners on borders have 0 or 1 too: without a 2, which no corner can have, the keypoints must lie in their box.
     """
     if len(numbers) <= 5:
         return ("confidence", True, 0) if len(numbers) == 5 else ("box", False, 0)
@@ -166,12 +167,16 @@ def _form_of(numbers: list[float], keypoints: int | None) -> tuple[str, bool, in
         return "pose", len(numbers) == 5 + keypoints, 0
     (cx, cy, width, height), points = numbers[:4], numbers[4:]
     possible = 0 < width <= min(cx, 1 - cx) * 2 + OVERHANG and 0 < height <= min(cy, 1 - cy) * 2 + OVERHANG
-    if possible and len(points) % 3 == 0 and set(points[2::3]) <= {0, 1, 2}:
+
+    def within(step: int) -> bool:
+        pairs = zip(points[::step], points[1::step], strict=False)
+        return all((x, y) == (0, 0) or (abs(x - cx) * 2 <= width and abs(y - cy) * 2 <= height) for x, y in pairs)
+
+    seen = set(points[2::3])
+    if possible and len(points) % 3 == 0 and seen <= {0, 1, 2} and (2 in seen or within(3)):
         return "pose", False, 0
     has_confidence = len(numbers) % 2 == 1
-    pairs = zip(points[::2], points[1::2], strict=False)
-    within = all((x, y) == (0, 0) or (abs(x - cx) * 2 <= width and abs(y - cy) * 2 <= height) for x, y in pairs)
-    may_be_pose = possible and within and not has_confidence and len(points) >= 6
+    may_be_pose = possible and not has_confidence and len(points) >= 6 and within(2)
     return "polygon", has_confidence, len(numbers) + 1 if may_be_pose else 0
 
 
