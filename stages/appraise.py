@@ -11,14 +11,15 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, pixel_counts, summarise
-from stages.common.errors import run
+from stages.common.errors import UserError, run
 from stages.common.options import Masks, Metrics, Tables, Truth
 from stages.common.params import write_sealed
 from stages.common.progress import progress
-from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_dataset, read_table
+from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_dataset, stream_rows
 from stages.masks.shards import read_shard, shard_indices
 
 BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area_in_box", "mean_prob_in"]
@@ -32,9 +33,9 @@ def main(tables: Tables, masks: Masks, truth: Truth, metrics: Metrics) -> None:
 
 
 def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, object]:
-    """Metrics of one split; read shard by shard, so that memory does not grow with their number."""
-    human = read_table(truth, TRUTH)
-    pngs = dict(zip(human["image_id"].to_pylist(), human["mask_png"], strict=True))
+    """Metrics of one split, read shard by shard. Memory grows by some numbers per box with truth, not by label maps."""
+    human = stream_rows(truth, TRUTH, "ingest", ["image_id", "mask_png"])
+    following = next(human, None)
     totals, boxes = {"images": 0, "boxes": 0, "empty_masks": 0, "images_with_truth": 0}, list[BoxQuality]()
     counts = np.zeros((2, len(names) + 1, len(names) + 1), dtype=np.int64)
     by_class = {name: dict.fromkeys(("boxes", *FALLBACKS), 0) for name in names}
@@ -42,6 +43,10 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
         images, candidates = read_shard(folder, index)
         chosen = candidates.filter(candidates["chosen"])
         asked = {image["image_id"]: image for image in images.to_pylist() if image["trusted"] is None}
+        pngs = {}  # both are sorted by image id
+        for image_id in images["image_id"].to_pylist():
+            if following is not None and following["image_id"] == image_id:
+                pngs[image_id], following = following["mask_png"], next(human, None)
         known = [image for image_id, image in asked.items() if image_id in pngs]
         totals["images"] += len(images)
         totals["boxes"] += len(chosen)
@@ -53,15 +58,18 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
                 why = fallback(own, (image["height"], image["width"]))
                 for key in ("boxes", *([why] if why else [])):
                     by_class[names[own[0]["class_id"]]][key] += 1
-        rows = candidates.filter(pc.is_in(candidates["image_id"], human["image_id"].combine_chunks())).to_pylist()
+        rows = candidates.filter(pc.is_in(candidates["image_id"], pa.array(list(pngs), pa.string()))).to_pylist()
         of_image = by_image(rows)
         for image in known:
-            labels = decode_label_map(pngs[image["image_id"]].as_py())
+            labels = decode_label_map(pngs[image["image_id"]])
             own = groupby(of_image.get(image["image_id"], []), lambda row: row["box_id"])
             found = [box_quality(list(group), labels) for _, group in own]
             counts += pixel_counts(decode_label_map(image["label_map"]["bytes"]), found, labels, len(names) + 1)
             boxes += found
     totals["masks_by_class"] = by_class
+    if following is not None:
+        where = f"{truth}: mask of {following['image_id']}"
+        raise UserError(f"{where}, which {folder} lacks or has elsewhere; run the rasterize stage")
     if totals["images_with_truth"]:
         return totals | summarise(boxes, counts, names)
     reason = "no image has pixel truth" if totals["images"] else "the data set has no such images"

@@ -7,6 +7,7 @@ import pytest
 
 from stages import appraise
 from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, summarise
+from stages.common.errors import UserError
 from stages.data.tables import TRUTH, Dataset, encode_label_map, write_dataset, write_table
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
@@ -157,6 +158,18 @@ def test_metrics_of_a_split_by_hand(folder):
     assert val["pseudo_masks"]["miou_anom"] == pytest.approx((4 / 13 + 4 / 7) / 2, abs=1e-6)
     assert val["filled_boxes"]["recall_bin"] == 1.0
     assert val["filled_boxes"]["precision_bin"] == pytest.approx(15 / 27, abs=1e-6)
+
+
+def test_truth_is_read_beside_the_shards_and_must_be_in_their_order(folder):
+    truth = folder / "truth/val.parquet"
+    rows = [
+        {"image_id": f"val/{name}", "height": 8, "width": 12, "mask_png": encode_label_map(TRUTH_MAP)} for name in "ab"
+    ]
+    write_table(truth, TRUTH, rows)
+    assert appraise.appraise(folder / "masks/val", truth, NAMES)["images_with_truth"] == 2
+    write_table(truth, TRUTH, rows[::-1])
+    with pytest.raises(UserError, match=r"val\.parquet: mask of val/a, which .*masks/val lacks or has elsewhere"):
+        appraise.appraise(folder / "masks/val", truth, NAMES)
 
 
 def test_a_perfect_teacher_is_perfect():
