@@ -97,6 +97,13 @@ def test_with_a_manifest_changes_are_noticed_when_it_is_refreshed(root, tmp_path
     assert ingested(tmp_path / "out", params)
 
 
+def test_a_file_name_that_is_not_utf_8_is_one_line_and_leaves_no_manifest(root, tmp_path):
+    (root / os.fsdecode(b"sch\xe4den.jpg")).touch()
+    with pytest.raises(UserError, match=r"den\.jpg: file name is not valid UTF-8"):
+        listed(str(root), tmp_path / "m.parquet")
+    assert not (tmp_path / "m.parquet").exists()
+
+
 def test_object_storage_gives_the_tables_of_the_same_files_on_disk(root, remote, tmp_path):
     wanted = ingested(tmp_path / "local", params_of(tmp_path, str(root)))
     assert ingested(tmp_path / "remote", params_of(tmp_path, remote)) == wanted

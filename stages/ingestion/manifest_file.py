@@ -30,11 +30,16 @@ ROWS = 65_536
 
 
 def write_manifest(path: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    """Write (size in bytes, mark) by path relative to the root, sorted."""
+    """Write (size in bytes, mark) by path relative to the root, sorted. Raises UserError for a name not in UTF-8."""
     rows = ({"path": name, "size": size, "mark": mark} for name, (size, mark) in sorted(files.items()))
-    with open_table(path, MANIFEST) as table:
-        while some := list(islice(rows, ROWS)):
-            append(table, some)
+    try:
+        with open_table(path, MANIFEST) as table:
+            while some := list(islice(rows, ROWS)):
+                append(table, some)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{error.object}: file name is not valid UTF-8, and a manifest holds no other: rename it"
+        ) from None
 
 
 def read_sizes(path: Path) -> dict[str, int]:
