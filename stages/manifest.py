@@ -7,6 +7,7 @@ For data sets whose files take too long to check: with `data.manifest: manifest.
 manifest. It notices changes to the files only after this command has been run again.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import typer
 from stages.common.errors import run
 from stages.data.remote import data_root
 from stages.ingestion.manifest_file import write_manifest
-from stages.ingestion.root_states import marks_of
+from stages.ingestion.root_states import folder_of, marks_of
 
 
 def main(
@@ -24,6 +25,7 @@ def main(
 ) -> None:
     """List the files of a data set, with their sizes and hashes (on object storage: ETags)."""
     files = marks_of(data_root(root))
+    files.pop(os.path.relpath(out, folder_of(data_root(root))), None)  # it would change its own content
     write_manifest(out, files)
     typer.echo(f"{out}: {len(files):,} files", err=True)
 

@@ -104,6 +104,13 @@ def test_a_file_name_that_is_not_utf_8_is_one_line_and_leaves_no_manifest(root, 
     assert not (tmp_path / "m.parquet").exists()
 
 
+def test_a_manifest_inside_of_the_root_does_not_list_itself(root, tmp_path):
+    out = listed(str(root), root / "manifest.parquet")
+    first = out.read_bytes()
+    assert listed(str(root), out).read_bytes() == first
+    assert ingested(tmp_path / "out", params_of(tmp_path, str(root), out))
+
+
 def test_object_storage_gives_the_tables_of_the_same_files_on_disk(root, remote, tmp_path):
     wanted = ingested(tmp_path / "local", params_of(tmp_path, str(root)))
     assert ingested(tmp_path / "remote", params_of(tmp_path, remote)) == wanted
