@@ -23,6 +23,9 @@ from stages.common.workdir import project_folder, read_cached, work_folder
 LOCKS = ("dvc.lock", "data/dvc.lock")
 """The stages keep a copy of the first; the second is written again each time."""
 
+CONFLICT = b"<<<<<<< "
+"""Begins the line above the first side of a conflict in a file that git merges."""
+
 
 class Params(Section):
     rows: list[str]
@@ -38,10 +41,17 @@ def main() -> None:
 
 
 def mend_lock(project: Path, name: str) -> list[str]:
-    """Restore or remove one of LOCKS if it is not whole; returns lines that say what was done."""
+    """Restore or remove one of LOCKS if it is not whole; returns lines that say what was done.
+
+    Raises UserError where git has left a conflict in it.
+    """
     path = project / name
-    if not path.exists() or whole(path.read_bytes()):
+    if not path.exists() or whole(now := path.read_bytes()):
         return []
+    if now.startswith(CONFLICT) or b"\n" + CONFLICT in now:
+        raise UserError(
+            f"{path}: holds a conflict of git, nothing changed; resolve it, such as by `git checkout --ours {name}`"
+        )
     committed = git(project, "show", f"HEAD:./{name}")
     for source, data in (
         ("the copy kept by the last stage", read_cached(work_folder() / name)),

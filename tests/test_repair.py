@@ -1,8 +1,9 @@
-"""Folders of runs that are not trained now are removed; where `rows` cannot be read nothing is."""
+"""Folders of runs that are not trained now are removed, where `rows` can be read; a conflict of git is left alone."""
 
 import pytest
 
-from stages.repair import remove_other_runs
+from stages.common.errors import UserError
+from stages.repair import mend_lock, remove_other_runs
 
 
 @pytest.fixture
@@ -32,3 +33,13 @@ def test_nothing_is_removed_or_raised_where_rows_cannot_be_read(project, params)
     before = folders(project)
     assert remove_other_runs(project) == []
     assert folders(project) == before
+
+
+@pytest.mark.parametrize("before", ["", "schema: '2.0'\nstages:\n  a:\n    cmd: x\n"])
+def test_a_lock_with_a_conflict_is_left_alone_and_the_conflict_named(tmp_path, before):
+    lock = tmp_path / "dvc.lock"
+    conflict = f"{before}<<<<<<< HEAD\n    outs: [mine]\n=======\n    outs: [theirs]\n>>>>>>> other\n"
+    lock.write_text(conflict)
+    with pytest.raises(UserError, match=r"dvc\.lock: holds a conflict of git, nothing changed; resolve it"):
+        mend_lock(tmp_path, "dvc.lock")
+    assert lock.read_text() == conflict
