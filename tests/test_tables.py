@@ -24,6 +24,7 @@ from stages.data.tables import (
     open_table,
     read_dataset,
     read_table,
+    stream_tables,
     write_dataset,
     write_table,
 )
@@ -43,6 +44,17 @@ def test_a_table_is_appended_to(tmp_path):
         append(writer, ROWS[3:])
         assert not (tmp_path / "a.parquet").exists()
     assert read_table(tmp_path / "a.parquet", TRUTH).to_pylist() == ROWS
+
+
+def test_a_stream_of_tables_never_holds_the_whole_file(tmp_path):
+    """64 groups of 64 KiB that do not compress; Arrow may hold the few that it reads."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 1 << 16), np.uint8)
+    with open_table(tmp_path / "a.parquet", TRUTH) as writer:
+        for index, png in enumerate(noise):
+            append(writer, [{"image_id": f"val/{index:02d}", "height": 3, "width": 5, "mask_png": png.tobytes()}])
+    before = pa.total_allocated_bytes()
+    stream = stream_tables(tmp_path / "a.parquet", TRUTH, "ingest", 1)
+    assert max(pa.total_allocated_bytes() - before for _ in stream) < noise.nbytes / 4
 
 
 def test_no_rows_are_a_table_too(tmp_path):

@@ -180,7 +180,8 @@ def count_rows(path: Path, schema: pa.Schema, made_by: str = "ingest") -> int:
 @contextmanager
 def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # buffered ahead, `iter_batches` would hold the whole file
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(schema):
                 columns = f"columns are {file.schema_arrow.names}, expected {schema.names}"
                 raise UserError(f"{path}: {columns}; run the {made_by} stage")
