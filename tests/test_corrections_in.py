@@ -140,6 +140,13 @@ def test_an_image_is_found_with_folders_more_or_fewer_and_without_its_suffix(nam
     assert KnownImages(ROWS).find(name)["path"] == path
 
 
+@pytest.mark.parametrize("name", ["001", "blade2/001"])
+def test_an_image_beside_a_folder_with_the_same_name_in_it_is_found(name):
+    known = KnownImages({"path": path} for path in ("images/001.jpg", "images/blade2/001.jpg"))
+    for written in (f"{name}.jpg", f"masks/{name}", f"masks/images/{name}"):
+        assert known.find(written)["path"] == f"images/{name}.jpg"
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("a.jpg", "could be any of 2"), ("test/d.jpg", "no image"), ("b", "no image"), ("d.png", "no image"), ("", "no")],

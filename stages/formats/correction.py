@@ -149,7 +149,7 @@ class KnownImages:
     def find(self, name: str) -> Mapping:
         """The row of the image called `name`: its path, with or without suffix, with more or fewer folders in front.
 
-        Raises BadDrawing where there is none, or where several fit equally well.
+        An image without other folders is preferred. Raises BadDrawing where none fits, or several fit equally well.
         """
         if name in self._by_path:
             return self._by_path[name]
@@ -170,6 +170,6 @@ def _own_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _common_tail(first: tuple[str, ...], second: tuple[str, ...]) -> int:
-    """Length of the shorter path where it ends the longer one; 0 where it does not."""
+    """Length of the shorter path where it ends the longer one, 1 more where they are equal; 0 where it does not."""
     length = min(len(first), len(second))
-    return length if first[-length:] == second[-length:] else 0
+    return length + (first == second) if first[-length:] == second[-length:] else 0
