@@ -4,6 +4,7 @@ import contextlib
 import json
 import zipfile
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -145,6 +146,13 @@ def test_an_image_beside_a_folder_with_the_same_name_in_it_is_found(name):
     known = KnownImages({"path": path} for path in ("images/001.jpg", "images/blade2/001.jpg"))
     for written in (f"{name}.jpg", f"masks/{name}", f"masks/images/{name}"):
         assert known.find(written)["path"] == f"images/{name}.jpg"
+
+
+@pytest.mark.parametrize("ours", ["NFC", "NFD"])
+def test_an_image_is_found_by_its_name_as_macs_write_it_and_as_others_do(ours):
+    path = normalize(ours, "images/schäden.jpg")
+    for theirs in ("NFC", "NFD"):
+        assert KnownImages([{"path": path}]).find(normalize(theirs, "masks/schäden"))["path"] == path
 
 
 @pytest.mark.parametrize(

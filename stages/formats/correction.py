@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from pycocotools import mask as coco
@@ -135,14 +136,14 @@ def smallest_on_top(parts: Iterable[Part], size_hw: tuple[int, int]) -> np.ndarr
 
 
 class KnownImages:
-    """The images of a data set, found by the names that annotation tools give them."""
+    """The images of a data set, found by the names that annotation tools give them; compared in Unicode's form NFC."""
 
     def __init__(self, rows: Iterable[Mapping]) -> None:
         """`rows`: path, sha256, height and width of each image, as in the images table."""
         self._by_path = {row["path"]: row for row in rows}
         self._by_last: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for text in self._by_path:
-            path = PurePosixPath(text)
+            path = PurePosixPath(normalize("NFC", text))
             for last in {path.name, path.stem}:
                 self._by_last[last].append((_own_parts((*path.parts[:-1], last)), text))
 
@@ -153,7 +154,7 @@ class KnownImages:
         """
         if name in self._by_path:
             return self._by_path[name]
-        parts = _own_parts(PurePosixPath(name).parts)
+        parts = _own_parts(PurePosixPath(normalize("NFC", name)).parts)
         found = [(_common_tail(parts, each), text) for each, text in self._by_last.get(parts[-1] if parts else "", ())]
         best = max((length for length, _ in found), default=0)
         paths = sorted({text for length, text in found if length == best > 0})
