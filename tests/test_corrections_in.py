@@ -297,6 +297,33 @@ def test_a_file_without_corrections_is_one_error(file, content, reason, tmp_path
         read(tmp_path / file)
 
 
+def test_the_files_that_macos_adds_to_an_archive_are_left_out(tmp_path):
+    for kind in ("coco", "masks"):
+        write(kind, {"train/a.jpg": rich()}, tmp_path / kind)
+        with zipfile.ZipFile(tmp_path / f"{kind}.zip", "w") as archive:
+            for file in (tmp_path / kind).rglob("*.*"):
+                name = file.relative_to(tmp_path / kind)
+                archive.write(file, f"./{name}")
+                archive.writestr(f"__MACOSX/{name.with_name('._' + name.name)}", b"\0\5\x16\7")
+                archive.writestr(f".cache/{name}", b"")
+        (found,) = read(tmp_path / f"{kind}.zip")
+        assert found.unchanged(rich())
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_archive_is_one_error_that_names_it(packed, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        archive.writestr("coco.json", json.dumps(instances()) * 50)
+    whole = path.read_bytes()
+    for start in range(0, len(whole) - 22, 7):  # the last 22 bytes make it a ZIP archive
+        path.write_bytes(whole[:start] + bytes(~byte & 255 for byte in whole[start : start + 7]) + whole[start + 7 :])
+        try:
+            read(path)
+        except UserError as error:
+            assert str(error).startswith(f"{path}: ") and not str(error).endswith(": ")
+
+
 @pytest.mark.parametrize(
     ("file", "content", "names"),
     [

@@ -1,8 +1,10 @@
 """Read corrections in any format, which is recognised by what a file, a folder or a ZIP archive holds."""
 
 import json
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +27,12 @@ from stages.formats.yolo import NOT_LABELS, class_names, read_yolo
 from stages.ingestion.pixel_truth import BadMask, own_format, parse_mask
 
 ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+"""Errors that are raised where a ZIP archive is damaged, encrypted, or packed by an unknown method."""
+
+HIDDEN = re.compile("(^|/)([.][^/]|__MACOSX/)")
+"""In a ZIP archive, files that macOS adds: __MACOSX/._NAME for each file, and .DS_Store."""
 
 
 def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> Iterator[Correction | Refused]:
@@ -52,7 +60,10 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
 
 
 class _Bundle:
-    """The files in a folder or a ZIP archive, or one file. `names`: with `/`, sorted."""
+    """The files in a folder or a ZIP archive, hidden ones left out, or one file. `names`: with `/`, sorted.
+
+    Raises UserError for an archive that cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._archive = path, None
@@ -60,8 +71,12 @@ class _Bundle:
             self._root = path
             self.names = sorted(file.relative_to(path).as_posix() for file in visible_files(path, lambda link: None))
         elif zipfile.is_zipfile(path):
-            self._archive = zipfile.ZipFile(path)
-            self.names = sorted(info.filename for info in self._archive.infolist() if not info.is_dir())
+            try:
+                self._archive = zipfile.ZipFile(path)
+            except DAMAGED as error:
+                raise UserError(f"{path}: not a readable ZIP archive ({error})") from None
+            names = self._archive.namelist()
+            self.names = sorted(name for name in names if not name.endswith("/") and not HIDDEN.search(name))
         else:
             self._root, self.names = path.parent, [path.name]
 
@@ -73,8 +88,8 @@ class _Bundle:
         """The bytes of a file. Raises UserError where it cannot be read or has more than MAX_BYTES."""
         try:
             data = read_file(self._root, name) if self._archive is None else self._unpacked(name)
-        except (Unreadable, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"{self.source(name)}: {error}") from None
+        except (Unreadable, *DAMAGED) as error:
+            raise UserError(f"{self.source(name)}: {str(error) or 'ends too early'}") from None
         if data is None:
             raise UserError(f"{self.source(name)}: does not exist")
         return data
