@@ -40,7 +40,8 @@ def main(
     if drawn is None or drawn.is_dir():
         write_json(trusted, drawn and taken(drawn))
     else:
-        state = state_of(drawn.parent, drawn.name, None)
+        file = drawn.resolve()  # it may be a link
+        state = state_of(file.parent, file.name, None)
         write_json(trusted, {"files": 1, "sha256": fingerprint([drawn.name, state[-1]])})
 
 

@@ -164,6 +164,16 @@ def test_a_name_of_no_image_or_of_several_is_refused(name, reason):
         KnownImages(ROWS).find(name)
 
 
+def test_a_file_that_is_a_link_is_of_the_image_that_the_link_names(tmp_path):
+    link = tmp_path / "here/d.png"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "0f3a")
+    link.resolve().write_bytes(encode_label_map(rich()))
+    (found,) = read(link)
+    assert (found.path, found.source) == ("images/train/d.jpg", str(link))
+    np.testing.assert_array_equal(found.label_map, rich())
+
+
 def test_masks_of_an_editor_are_refused_one_by_one(tmp_path):
     labels = rich()
     labels[5, 6:8] = 255

@@ -191,5 +191,16 @@ def test_the_fingerprint_of_the_drawn_masks_is_apart_from_the_data_sets(made, fo
     assert taken(folder / "train/p00000.png") == file
 
 
+def test_the_fingerprint_of_a_drawn_mask_is_that_of_the_file_behind_a_link(made, folder):
+    link, found = folder / "links/p00000.png", []
+    link.parent.mkdir(parents=True)
+    link.symlink_to(folder / "drawn.png")
+    for value in (1, 2):
+        draw(folder / "drawn.png", value)
+        fingerprint.main(made / "root.json", made / "trusted.json", params_of(made, link))
+        found.append((made / "trusted.json").read_text())
+    assert found[0] != found[1]
+
+
 def test_the_project_trusts_nothing_by_default():
     assert "  trusted: null  " in (ROOT / "params.yaml").read_text()

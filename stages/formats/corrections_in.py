@@ -60,9 +60,9 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
 
 
 class _Bundle:
-    """The files in a folder or a ZIP archive, hidden ones left out, or one file. `names`: with `/`, sorted.
+    """The files in a folder or a ZIP archive, hidden ones left out, or one file, which may be a link.
 
-    Raises UserError for an archive that cannot be opened.
+    `names`: with `/`, sorted. Raises UserError for an archive that cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class _Bundle:
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises UserError where it cannot be read or has more than MAX_BYTES."""
         try:
-            data = read_file(self._root, name) if self._archive is None else self._unpacked(name)
+            data = self._stored(name) if self._archive is None else self._unpacked(name)
         except (Unreadable, *DAMAGED) as error:
             raise UserError(f"{self.source(name)}: {str(error) or 'ends too early'}") from None
         if data is None:
@@ -97,6 +97,10 @@ class _Bundle:
     def source(self, name: str) -> str:
         """How messages name a file."""
         return f"{self.path}: {name}" if self._archive else str(self._root / name)
+
+    def _stored(self, name: str) -> bytes | None:
+        real = self.path.resolve()
+        return read_file(real, name) if real.is_dir() else read_file(real.parent, real.name)
 
     def _unpacked(self, name: str) -> bytes:
         with self._archive.open(name) as file:
