@@ -15,6 +15,7 @@ from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
 from stages.masks.labelmap import row_of
+from stages.trusted.accepted import COLUMNS, PROVENANCE, read_provenance
 from stages.trusted.drawn_masks import TRUSTED
 from tests.support.mask_shards import write_split
 
@@ -156,6 +157,15 @@ def test_holes_that_a_format_cannot_hold_are_said(root, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "1 accepted, 1 no correction"
     assert "images/train/0001.jpg" in said.err and "its format holds no holes" in said.err
+
+
+def test_provenance_that_a_spreadsheet_saved_is_read_or_refused_in_a_line(tmp_path):
+    text = f"{','.join(COLUMNS)}\r\nimages/ä.jpg,x,y,,\r\n"
+    (tmp_path / PROVENANCE).write_bytes(text.encode("utf-8-sig"))
+    assert read_provenance(tmp_path)["images/ä.jpg"]["source"] == "y"
+    (tmp_path / PROVENANCE).write_bytes(text.encode("cp1252"))
+    with pytest.raises(UserError, match=r"provenance\.csv: not readable as CSV in UTF-8"):
+        read_provenance(tmp_path)
 
 
 def test_a_thousand_corrections_take_seconds(tmp_path):

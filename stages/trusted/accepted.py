@@ -65,8 +65,12 @@ def read_provenance(folder: Path) -> dict[str, dict]:
     file = folder / PROVENANCE
     if not file.is_file():
         return {}
-    with file.open(encoding="utf-8", newline="") as text:
-        rows = [{key: _plain(value) for key, value in row.items()} for row in csv.DictReader(text)]
+    try:
+        # utf-8-sig: spreadsheets write a byte order mark
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            rows = [{key: _plain(value) for key, value in row.items()} for row in csv.DictReader(text)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: not readable as CSV in UTF-8 ({error})") from None
     if any(set(row) != set(COLUMNS) for row in rows):
         raise UserError(f"{file}: the columns must be {', '.join(COLUMNS)}")
     return {row["path"]: row for row in rows}
