@@ -38,7 +38,8 @@ def main(
     """Accept corrected masks for training."""
     if missing := [file for file in files if not file.exists()]:
         raise UserError(f"{missing[0]}: no such file or folder")
-    admission, accepted = Admission(tables), AcceptedMasks(out)
+    admission = Admission(tables)
+    accepted = AcceptedMasks(out, admission.names)
     exported_png = exported(masks)
     counts: Counter[str] = Counter()
     try:

@@ -43,7 +43,8 @@ def read_trusted_masks(path: Path, tables: Path, params: str) -> dict[str, list[
     """Rows of TRUSTED by split. Raises UserError after a line for each mask that is refused."""
     if not path.exists():
         raise UserError(f"{params}: data.trusted = {path}: no such file or folder")
-    admission, provenance, refused = Admission(tables), read_provenance(path), 0
+    admission, refused = Admission(tables), 0
+    provenance = read_provenance(path, admission.names)
     rows: dict[str, list[dict]] = {"train": [], "val": []}
     for found in admission.read(path):
         known = provenance.get(found.path, {}) if isinstance(found, Correction) else {}

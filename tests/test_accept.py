@@ -159,13 +159,28 @@ def test_holes_that_a_format_cannot_hold_are_said(root, capsys):
     assert "images/train/0001.jpg" in said.err and "its format holds no holes" in said.err
 
 
+def test_masks_that_were_accepted_under_other_classes_are_not_read_as_those_of_today(root):
+    save(root / "edited/train/0001.png", corrected(12))
+    assert run(root, root / "edited") == 0
+    write_json(root / "params.yaml", {"data": {"root": str(root / "set"), "trusted": str(root / "trusted")}})
+    write_dataset(root / "tables/dataset.json", Dataset(root / "set", ("damage", "dirt")))
+    said = r"classes\.json: the masks are of the classes \['dirt', 'damage'\], the data set has \['damage', 'dirt'\]"
+    with pytest.raises(UserError, match=said):
+        trust.main(root / "tables", root / "out", root / "params.yaml")
+    with pytest.raises(UserError, match=said):
+        run(root, root / "edited")
+    (root / "trusted/classes.json").unlink()  # a folder of masks without it is taken as it is
+    trust.main(root / "tables", root / "out", root / "params.yaml")
+    assert read_table(root / "out/train.parquet", TRUSTED).num_rows == 1
+
+
 def test_provenance_that_a_spreadsheet_saved_is_read_or_refused_in_a_line(tmp_path):
     text = f"{','.join(COLUMNS)}\r\nimages/ä.jpg,x,y,,\r\n"
     (tmp_path / PROVENANCE).write_bytes(text.encode("utf-8-sig"))
-    assert read_provenance(tmp_path)["images/ä.jpg"]["source"] == "y"
+    assert read_provenance(tmp_path, ())["images/ä.jpg"]["source"] == "y"
     (tmp_path / PROVENANCE).write_bytes(text.encode("cp1252"))
     with pytest.raises(UserError, match=r"provenance\.csv: not readable as CSV in UTF-8"):
-        read_provenance(tmp_path)
+        read_provenance(tmp_path, ())
 
 
 def test_a_thousand_corrections_take_seconds(tmp_path):

@@ -2,19 +2,23 @@
 
 masks/<path of the image>.png   0 = background, class id + 1, 255 = unknown
 provenance.csv                  one row per mask
+classes.json                    names of the classes, in the order of their ids
 """
 
 import csv
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stages.common.errors import UserError
-from stages.common.files import FORMULA, new_file, write_csv
+from stages.common.files import FORMULA, new_file, write_csv, write_json
 from stages.data.tables import decode_label_map, encode_label_map
 from stages.formats.correction import Correction, Refused
 
 PROVENANCE = "provenance.csv"
+CLASSES = "classes.json"
 
 COLUMNS = ("path", "image_sha256", "source", "exported_at", "replaces")
 """Of PROVENANCE: the image and its bytes; the file with the correction; when that was exported, if it says so; SHA-256
@@ -24,10 +28,10 @@ Outcome = Literal["accepted", "no correction", "accepted before"]
 
 
 class AcceptedMasks:
-    """The accepted masks in `folder`, which may not exist yet."""
+    """The accepted masks in `folder`, which may not exist yet. `names`: of the data set's classes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.provenance = folder, read_provenance(folder)
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names, self.provenance = folder, list(names), read_provenance(folder, names)
 
     def take(self, found: Correction, image_sha256: str, exported: bytes | None) -> Outcome | Refused:
         """Write a mask, unless it equals `exported` (PNG of the pseudo-mask, or None) or its image has another mask."""
@@ -49,9 +53,10 @@ class AcceptedMasks:
         return "accepted"
 
     def save(self) -> None:
-        """Write provenance.csv, without masks that have been removed; nothing where none was accepted."""
+        """Write CLASSES, and PROVENANCE without masks that have been removed; nothing where none was accepted."""
         if not self.provenance:
             return
+        write_json(self.folder / CLASSES, self.names)
         rows = sorted(self.provenance.values(), key=lambda row: row["path"])
         there = [row for row in rows if self._mask(row["path"]).exists()]
         write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in there))
@@ -60,8 +65,21 @@ class AcceptedMasks:
         return self.folder / "masks" / PurePosixPath(image_path).with_suffix(".png")
 
 
-def read_provenance(folder: Path) -> dict[str, dict]:
-    """Path of an image to its row of PROVENANCE, empty cells as None; empty without such a file. Raises UserError."""
+def read_provenance(folder: Path, names: Sequence[str]) -> dict[str, dict]:
+    """Path of an image to its row of PROVENANCE, empty cells as None; empty without such a file.
+
+    `names`: of the data set's classes. Raises UserError where `folder` has masks of other classes, or damaged files.
+    """
+    file = folder / CLASSES
+    try:
+        theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else list(names)
+    except ValueError as error:
+        raise UserError(f"{file}: not readable JSON ({error})") from None
+    if theirs != list(names):
+        raise UserError(
+            f"{file}: the masks are of the classes {theirs}, the data set has {list(names)}; write these names to the "
+            "file only if the values of the masks mean them"
+        )
     file = folder / PROVENANCE
     if not file.is_file():
         return {}
