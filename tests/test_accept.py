@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from stages import accept, trust
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.data.tables import IGNORE, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
+from stages.formats.correction import Correction
 from stages.masks.labelmap import row_of
-from stages.trusted.accepted import COLUMNS, PROVENANCE, read_provenance
+from stages.trusted.accepted import COLUMNS, PROVENANCE, AcceptedMasks, read_provenance
 from stages.trusted.drawn_masks import TRUSTED
 from tests.support.mask_shards import write_split
 
@@ -172,6 +174,16 @@ def test_masks_that_were_accepted_under_other_classes_are_not_read_as_those_of_t
     (root / "trusted/classes.json").unlink()  # a folder of masks without it is taken as it is
     trust.main(root / "tables", root / "out", root / "params.yaml")
     assert read_table(root / "out/train.parquet", TRUSTED).num_rows == 1
+
+
+def test_masks_that_are_accepted_at_once_all_keep_their_provenance(tmp_path):
+    paths = [f"images/{number:02d}.jpg" for number in range(24)]
+    several = [AcceptedMasks(tmp_path, ("dirt", "damage")) for _ in paths]
+    for accepted, path in zip(several, paths, strict=True):
+        accepted.take(Correction(path, None, SIZE_HW, PSEUDO, "a.xml"), "0" * 64, None)
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(AcceptedMasks.save, several))
+    assert sorted(read_provenance(tmp_path, ("dirt", "damage"))) == paths
 
 
 def test_provenance_that_a_spreadsheet_saved_is_read_or_refused_in_a_line(tmp_path):

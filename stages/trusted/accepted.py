@@ -6,9 +6,12 @@ classes.json                    names of the classes, in the order of their ids
 """
 
 import csv
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -32,6 +35,7 @@ class AcceptedMasks:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names, self.provenance = folder, list(names), read_provenance(folder, names)
+        self.taken: dict[str, dict] = {}
 
     def take(self, found: Correction, image_sha256: str, exported: bytes | None) -> Outcome | Refused:
         """Write a mask, unless it equals `exported` (PNG of the pseudo-mask, or None) or its image has another mask."""
@@ -49,17 +53,26 @@ class AcceptedMasks:
             part.write_bytes(png)
         replaces = None if exported is None else hashlib.sha256(exported).hexdigest()
         values = (found.path, image_sha256, PurePosixPath(found.source).name, found.exported_at, replaces)
-        self.provenance[found.path] = dict(zip(COLUMNS, values, strict=True))
+        self.provenance[found.path] = self.taken[found.path] = dict(zip(COLUMNS, values, strict=True))
         return "accepted"
 
     def save(self) -> None:
-        """Write CLASSES, and PROVENANCE without masks that have been removed; nothing where none was accepted."""
+        """Write CLASSES, and add to PROVENANCE, without masks that have been removed; nothing where none was accepted.
+
+        The folder is locked meanwhile: another process may add to it.
+        """
         if not self.provenance:
             return
-        write_json(self.folder / CLASSES, self.names)
-        rows = sorted(self.provenance.values(), key=lambda row: row["path"])
-        there = [row for row in rows if self._mask(row["path"]).exists()]
-        write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in there))
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            known = read_provenance(self.folder, self.names) | self.taken
+            rows = [row for _, row in sorted(known.items()) if self._mask(row["path"]).exists()]
+            write_json(self.folder / CLASSES, self.names)
+            write_csv(self.folder / PROVENANCE, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+        finally:
+            os.close(handle)
 
     def _mask(self, image_path: str) -> Path:
         return self.folder / "masks" / PurePosixPath(image_path).with_suffix(".png")
