@@ -40,6 +40,19 @@ def test_a_folder_replaces_the_old_one_only_when_complete(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_stays_and_the_folder_behind_it_is_replaced(tmp_path, there):
+    disk = tmp_path / "disk/out"
+    (disk if there else disk.parent).mkdir(parents=True)
+    (tmp_path / "out").symlink_to("disk/out")
+    for name in ("first", "second"):
+        with new_folder(tmp_path / "out") as part:
+            (part / name).touch()
+    assert (tmp_path / "out").is_symlink()
+    assert [path.name for path in disk.iterdir()] == ["second"]
+    assert [path.name for path in disk.parent.iterdir()] == ["out"]
+
+
 LEAVE = """
 import os, sys, time
 from pathlib import Path

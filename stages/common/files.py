@@ -50,7 +50,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it replaces `path` as a whole."""
+    """Yield an empty temporary folder beside `path`; on success it replaces `path` as a whole; a link is followed."""
+    path = path.resolve() if path.is_symlink() else path
     with _part(path, folder=True) as part:
         yield part
         mode = stat.S_IMODE(part.stat().st_mode)
