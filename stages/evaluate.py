@@ -27,7 +27,7 @@ from stages.common.files import new_folder, write_json
 from stages.common.options import Device, Masks, Metrics, ParamsFile, Tables, Truth
 from stages.common.params import Section, load_params, write_sealed
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl
-from stages.engine.shard_jobs import forget
+from stages.engine.shard_jobs import all_there, forget
 from stages.evaluation.card import as_markdown, card_of
 from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
 from stages.evaluation.operating_points import choose
@@ -74,7 +74,11 @@ def main(
     tallies: dict[str, list[Scored]] = {split: [] for split in SPLITS}
     by_hand: list[Scored] = []
     chosen: list[tuple[Decision, list[bool]]] = []
-    with new_folder(predictions) as part, new_folder(models) as models_part:
+    with (
+        new_folder(predictions) as part,
+        new_folder(models) as models_part,
+        all_there(run_of.finished, where.store()),
+    ):
         for seed in seeds:
             for split in SPLITS:
                 decision = chosen[-1][0] if split == "test" and values.operating_point != "argmax" else None

@@ -25,7 +25,7 @@ from stages.common.workdir import files_fingerprint, fingerprint, work_folder
 from stages.data.tables import IMAGES, SPLITS, Dataset, count_rows, read_dataset
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl, run_jobs
 from stages.engine.ray_tasks import environment
-from stages.engine.shard_jobs import Done, forget, shard_count, stop_at_failures, wanted
+from stages.engine.shard_jobs import Done, all_there, forget, shard_count, stop_at_failures, wanted
 from stages.masks.shards import CANDIDATE_ROWS, LABEL_MAPS, Shard, shard_path, write_index
 from stages.teacher.config import RasterizeParams
 from stages.teacher.rasterizing import Rasterize, jobs_of
@@ -62,8 +62,9 @@ def main(
     if shards is not None:
         typer.echo(f"shards {shards} of {total} are done; without --shards the command completes the masks", err=True)
         return
-    for split in SPLITS:
-        put_together(out / split, [done for done in finished if done.split == split])
+    with all_there(finished, where.store()):
+        for split in SPLITS:
+            put_together(out / split, [done for done in finished if done.split == split])
     forget(finished, where.store())
 
 

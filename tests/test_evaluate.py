@@ -26,6 +26,8 @@ from stages.data.tables import (
     write_dataset,
     write_table,
 )
+from stages.engine.engines import run_jobs
+from stages.engine.shard_jobs import Done, forget
 from stages.evaluation import predicting, seed_runs
 from stages.evaluation.card import as_markdown
 from stages.evaluation.predictions import stream_predictions
@@ -450,6 +452,19 @@ def test_shards_of_a_job_array_give_the_scores_of_one_run_and_are_predicted_once
         assert both[0] == both[1]
     with pytest.raises(UserError, match="--shards 10: there are 10 shards, 0 to 9"):
         run(tmp_path, shards="10")
+
+
+def test_where_another_run_removed_a_shard_that_both_use_a_rerun_gives_the_scores(tmp_path, student, monkeypatch):
+    def both(*job) -> list[Done]:
+        finished = run_jobs(*job)
+        forget(finished)  # by the other run, whose scores are complete
+        return finished
+
+    build(tmp_path, exact_truth())
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"has removed the .*: run it again"):
+        patch.setattr(seed_runs, "run_jobs", both)
+        run(tmp_path)
+    assert run(tmp_path)["val"]["iou_bin"] == 1
 
 
 def test_images_that_changed_fail_alone_and_the_rest_is_kept(tmp_path, student, monkeypatch, capsys):

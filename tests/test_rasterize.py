@@ -15,6 +15,8 @@ from stages.common.files import sha256_file
 from stages.common.workdir import work_folder
 from stages.data.boxes import corners
 from stages.data.tables import BOXES, IMAGES, Dataset, decode_label_map, read_table, write_dataset, write_table
+from stages.engine.engines import run_jobs
+from stages.engine.shard_jobs import Done, forget
 from stages.masks import rle
 from stages.masks.labelmap import Chosen, draw_label_map
 from stages.masks.shards import shard_indices
@@ -305,6 +307,18 @@ def test_job_arrays_leave_shards_that_a_run_without_a_range_puts_together(raster
     assert not list((work_folder() / "shards").rglob("*.parquet"))
     with pytest.raises(UserError, match="--shards 5-9: there are 5 shards, 0 to 4"):
         rasterized("some", shards="5-9", shard_size=1)
+
+
+def test_where_another_run_removed_the_shards_that_both_use_a_rerun_writes_the_masks(rasterized, monkeypatch):
+    def both(*job) -> list[Done]:
+        finished = run_jobs(*job)
+        forget(finished)  # by the other run, whose masks are complete
+        return finished
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"has removed the .*: run it again"):
+        patch.setattr(rasterize, "run_jobs", both)
+        rasterized()
+    assert len(read_masks(rasterized() / "train")) == 3
 
 
 def test_the_index_names_what_each_file_has_to_be(rasterized):

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.files import sha256_file, write_json
 from stages.common.progress import progress
 from stages.data.tables import BOXES, IMAGES, write_table
 from stages.engine.engines import Engine, run_jobs
-from stages.engine.shard_jobs import DONE, Done, Job, forget, key_of, stop_at_failures, wanted
+from stages.engine.shard_jobs import DONE, Done, Job, all_there, forget, key_of, stop_at_failures, wanted
 from stages.teacher.rasterizing import jobs_of
 from tests.support.shard_work import Upper, jobs
 
@@ -37,7 +38,7 @@ def test_a_finished_shard_is_not_done_again_and_the_work_not_even_opened(work):
     assert not any(done.folder.exists() for done in first)
 
 
-@pytest.mark.parametrize("spoil", ["truncate", "remove", "list"])
+@pytest.mark.parametrize("spoil", ["truncate", "remove", "list", "no files"])
 def test_a_damaged_shard_is_reported_and_done_again(work, capsys, spoil):
     (done,) = run(work, jobs(["a"]))
     path, before = done.folder / "upper.parquet", (done.folder / "upper.parquet").read_bytes()
@@ -46,7 +47,7 @@ def test_a_damaged_shard_is_reported_and_done_again(work, capsys, spoil):
     elif spoil == "remove":
         path.unlink()
     else:
-        (done.folder / DONE).write_text("[")
+        (done.folder / DONE).write_text("[" if spoil == "list" else "{}")
     assert run(work, jobs(["a"])) == [done]
     assert path.read_bytes() == before
     assert "damaged, computed again" in capsys.readouterr().err
@@ -61,6 +62,20 @@ def test_a_failed_image_is_listed_and_costs_its_shard_alone(work, capsys):
     run(work, jobs(["a"], ["b"], ["c"]))
     assert work.attempts() == {"0": 1, "1": 2, "2": 1, "opened": 2}
     stop_at_failures([], 5)
+
+
+def test_a_shard_that_another_run_removed_is_said_and_done_again(work):
+    kept, lost = run(work, jobs(["a"], ["b"]))
+    forget([lost])
+    # by a run that worked on it: one of its files was removed before it listed them
+    write_json(lost.folder / "other", {})
+    write_json(lost.folder / DONE, {"other": sha256_file(lost.folder / "other")})
+    with pytest.raises(UserError, match=r"another run, .* has removed .*: run it again"), all_there([kept, lost]):
+        (lost.folder / "upper.parquet").read_bytes()
+    assert run(work, jobs(["a"], ["b"])) == [kept, lost]
+    assert work.attempts() == {"0": 1, "1": 2, "opened": 2}
+    with pytest.raises(FileNotFoundError), all_there([kept, lost]):
+        (work.log / "missing").read_bytes()
 
 
 @pytest.mark.parametrize(("text", "numbers"), [(None, (0, 9)), ("0-3", (0, 4)), ("8", (8, 9)), ("7-12", (7, 9))])

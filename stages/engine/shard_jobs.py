@@ -14,7 +14,8 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -124,7 +125,7 @@ def finished_files(folder: Path) -> dict[str, str] | None:
     on stderr."""
     try:
         files = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        if all(sha256_file(folder / name) == sha256 for name, sha256 in files.items()):
+        if files and all(sha256_file(folder / name) == sha256 for name, sha256 in files.items()):
             return files
     except FileNotFoundError:
         if not (folder / DONE).exists():
@@ -181,6 +182,23 @@ def bring(done: Done, store: ShardStore) -> None:
         store.get(done.folder)
         if finished_files(done.folder) != done.files:
             raise UserError(f"{store.place(done.folder)}: damaged or lost; remove it and run it again")
+
+
+@contextmanager
+def all_there(finished: list[Done], store: ShardStore | None = None) -> Iterator[None]:
+    """A context to read finished shards in. Raises UserError where another run has removed one by `forget`.
+
+    The rest of that shard is removed too: a run that worked on it meanwhile may have stored some of its files as all.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        lost = [done for done in finished if done.folder is not None and str(done.folder) in str(error)]
+        if not lost:
+            raise
+        forget(lost, store)
+        where = f"another run, which shares the work folder, has removed the finished shard {lost[0].folder}"
+        raise UserError(f"{where}: run it again") from None
 
 
 def forget(finished: Iterable[Done], store: ShardStore | None = None) -> None:
