@@ -1,10 +1,10 @@
-"""An exported model runs without anything of ours: its metadata, and the program in docs/predict.md that reads it."""
+"""An exported model runs without anything of ours: its metadata, and the script in docs/predict.md that reads it."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnxruntime
 import openvino
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from stages import predict
 from stages.common.errors import UserError
@@ -21,13 +22,13 @@ from stages.data.tables import decode_label_map
 from stages.formats.writers import Format
 from stages.runtime.graphs import embed, to_onnx, to_openvino
 from stages.runtime.metadata import SECTION, Metadata, metadata_of, read_metadata
-from stages.runtime.network import open_network
+from stages.runtime.network import Network, open_network
 from stages.student.decision import ARGMAX, Decision
 from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/predict.md").read_text()
-PROGRAM, FOR_THRESHOLDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+(PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +48,51 @@ def models(tmp_path_factory) -> tuple[Path, Metadata]:
 
 def test_the_program_on_the_page_writes_the_mask_that_predict_writes(models, tmp_path):
     """Isolated: nothing of this project can be imported, and only the packages that the page names are."""
-    assert len([line for line in PROGRAM.splitlines() if line]) <= 20
+    assert len([line for line in PROGRAM.splitlines() if line]) <= 40
     assert set(re.findall(r"(?:^|import |from |, )(numpy|onnxruntime|PIL|stages|torch)\b", PROGRAM)) <= {
         *("numpy", "onnxruntime", "PIL")
     }
-    same_masks(PROGRAM, models[0] / "onnx", tmp_path)
+    same_masks(models[0] / "onnx", tmp_path)
 
 
-def test_with_the_lines_in_the_docs_it_follows_an_operating_point(models, tmp_path):
-    decision = Decision(thresholds=[0.2, 0.7], temperature=2.0)
+def test_it_follows_thresholds_and_least_areas_and_a_fixed_batch(models, tmp_path):
+    decision = Decision(thresholds=[0.6, 0.3], least_area_px=[2, 6], temperature=2.0)
     model = tmp_path / "model/student.onnx"
     model.parent.mkdir()
-    shutil.copy(models[0] / "onnx/student.onnx", model)
-    embed(model, models[1].model_copy(update=decision.model_dump()))
+    to_onnx(decided_student("native"), 3, model)
+    embed(model, models[1].model_copy(update={"batch": 3, **decision.model_dump()}))
     write_digests(model.parent)
-    assert open_network(model.parent, "cpu").decision == decision
-    same_masks("\n".join(PROGRAM.splitlines()[:-1]) + "\n" + FOR_THRESHOLDS, model.parent, tmp_path)
+    network = open_network(model.parent, "cpu")
+    assert network.decision == decision
+    with_small = replace(network, decision=decision.model_copy(update={"least_area_px": None}))
+    dropped = labels_of(with_small) != labels_of(network)
+    assert dropped.any(), "least areas matter"
+    assert (dropped != in_small_regions(labels_of(with_small), decision)).any(), "so do neighbours at a corner"
+    same_masks(model.parent, tmp_path)
 
 
-def same_masks(program: str, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(program)
+def labels_of(network: Network) -> np.ndarray:
+    return network.predict(image_of(SIZES_HW[-1], seed=len(SIZES_HW) - 1))[0]
+
+
+def in_small_regions(labels: np.ndarray, decision: Decision) -> np.ndarray:
+    """(H, W) bool: which pixels least areas would drop if regions were 4-connected."""
+    small = np.zeros(labels.shape, bool)
+    for label, least in enumerate(decision.least_area_px, start=1):
+        index, _ = ndimage.label(labels == label)
+        small |= (index > 0) & (np.bincount(index.ravel())[index] < least)
+    return small
+
+
+def test_it_stops_at_what_it_does_not_cover(models, tmp_path):
+    levels = np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "grey16.png")
+    done = run(models[0] / "onnx", "grey16.png", tmp_path)
+    assert done.returncode == 1 and done.stderr.endswith("for view.scale native and images of 8 bits\n")
+    assert not (tmp_path / "mask.png").exists()
+
+
+def same_masks(model: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for index, size_hw in enumerate(SIZES_HW):
         image = Image.fromarray(image_of(size_hw, seed=index))
@@ -77,14 +103,18 @@ def same_masks(program: str, model: Path, tmp_path: Path) -> None:
         image.save(tmp_path / f"images/{index}.png", exif=exif)
     predict.main([str(tmp_path / "images")], model, tmp_path / "ours", [Format.masks], device="cpu", force=False)
     for index, size_hw in enumerate(SIZES_HW):
-        words = [model / "student.onnx", f"images/{index}.png", f"{index}.png"]
-        done = subprocess.run(
-            [sys.executable, "-I", "program.py", *words], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = run(model, f"images/{index}.png", tmp_path)
         assert done.returncode == 0, done.stderr
         ours = decode_label_map((tmp_path / f"ours/masks/{index}.png").read_bytes())
         assert ours.shape == (size_hw[::-1] if index == 3 else size_hw)
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{index}.png")), ours)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), ours)
+
+
+def run(model: Path, image: str, folder: Path) -> subprocess.CompletedProcess:
+    """The program, on an image in `folder`; its mask is mask.png there."""
+    (folder / "program.py").write_text(PROGRAM)
+    words = [sys.executable, "-I", "program.py", model / "student.onnx", image, "mask.png"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
 def test_both_files_carry_all_that_is_needed(models):
