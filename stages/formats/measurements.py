@@ -28,10 +28,10 @@ class Size(Section):
     """Sizes of a region in pixels. What does not apply is None.
 
     Of a thin region: `length`, from end to end along the skeleton, by the longest way through it, so that branches do
-    not count; `mean_width`, area / length; `max_width`, diameter of the largest inscribed circle. Of a compact one:
-    `diameter` of the circle of equal area. `elongation`: ratio of the axes of the ellipse with the region's second
-    moments, at least 1. `orientation_deg`: of its long axis, from -90 (exclusive) to 90, 0 along the rows,
-    counter-clockwise; None where both axes are nearly equal.
+    not count, and of a closed ring about half of the way round; `mean_width`, area / length; `max_width`, diameter of
+    the largest inscribed circle. Of a compact one: `diameter` of the circle of equal area. `elongation`: ratio of the
+    axes of the ellipse with the region's second moments, at least 1. `orientation_deg`: of its long axis, from -90
+    (exclusive) to 90, 0 along the rows, counter-clockwise; None where both axes are nearly equal.
     """
 
     length: float | None = Field(gt=0)
