@@ -13,6 +13,9 @@ BATCHES = (1, 32)
 PUBLISHED = {"ms": 6.2, "images_a_second": 161}
 """Of the paper's student at 518 px, batch 1, on a GPU that it does not name."""
 
+AIMS = (("aim", 1, "at most 2", "–"), ("aim", 32, "–", "at least 1000"))
+"""What the fastest form should reach at that size."""
+
 
 def rows(student: Student, rounds: int, device: str = "cuda", compiled: bool = False) -> list[dict]:
     """One row per form and batch size; images are on the device already, and logits stay there.
@@ -87,4 +90,4 @@ def _synced(call: Callable[[], Tensor], device: str) -> Callable[[], None]:
 def table(found: list[dict]) -> list[str]:
     """Lines of Markdown."""
     rows = [tuple(row.values()) for row in found]
-    return markdown.table(("GPU", "batch", "ms", "images/s"), [*rows, ("published", 1, *PUBLISHED.values())])
+    return markdown.table(("GPU", "batch", "ms", "images/s"), [*rows, ("published", 1, *PUBLISHED.values()), *AIMS])

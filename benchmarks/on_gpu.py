@@ -1,10 +1,11 @@
 """All measurements that need a GPU, in one call of under twelve minutes that downloads nothing.
 
     python -m benchmarks.on_gpu --data-root /path/to/magnetic_tile --out on_gpu
+    python -m benchmarks.on_gpu --tiny --out on_gpu    # tries all but torch.compile, in a minute, also on a CPU
 
 Latency of the paper's student at 518 px, rasterize with the shapes of SAM's vit_b (random weights), and the runs of
-`rows` on a data set, three seeds each. Parts for which no time is left are skipped and named; each part is written to
-on_gpu.json and on_gpu.md as soon as it is measured. Without network, missing packages are installed from wheels.
+`rows` on a data set, three seeds each. What is left out is named; each part is written to on_gpu.json and on_gpu.md as
+soon as it is measured. How packages reach a machine without network: benchmarks/README.md.
 """
 
 import json
@@ -21,10 +22,12 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import gpu
+from benchmarks.growth import write_images
 from benchmarks.markdown import table
 from benchmarks.material import VIT_S14, demo_images, make_student
 from benchmarks.pipeline_copy import ROOT, command, environment
 from benchmarks.speed import rasterize_rows, rasterize_table
+from benchmarks.tiny import TINY_SAM, TINY_VIT
 from stages.teacher.image_encoders import OFFICIAL, SamConfig
 from stages.teacher.sam import build_sam, save_sam
 
@@ -36,7 +39,7 @@ SCORES = ("iou_bin", "miou_anom", "recall_bin", "precision_bin")
 
 @dataclass
 class Clock:
-    """Seconds that are left of `budget_s`, and what was left out for lack of them."""
+    """Seconds that are left of `budget_s`, and what was left out, for lack of them or for the reason in brackets."""
 
     budget_s: float
     began: float = field(default_factory=time.monotonic)
@@ -48,7 +51,7 @@ class Clock:
     def allows(self, what: str, seconds: float) -> bool:
         if self.left() >= seconds:
             return True
-        self.left_out.append(what)
+        self.left_out.append(f"{what} (no time left)")
         return False
 
 
@@ -112,12 +115,22 @@ def text(results: dict) -> str:
     """Markdown."""
     lines = [f"{results['card']}, torch {torch.__version__}, {results['seconds']} s in all.", ""]
     lines += gpu.table(results.get("latency", []))
-    lines += ["", *rasterize_table("rasterize, vit_b's shapes", results.get("rasterize", []))]
+    lines += ["", *rasterize_table("rasterize, random weights", results.get("rasterize", []))]
     trained = results.get("trainings", {"seeds": [], "runs": {}})
     shown = lambda own: "–" if None in own else "{:.3f} [{:.3f}, {:.3f}]".format(*own)  # noqa: E731
     rows = ((run, *map(shown, scores.values())) for run, scores in trained["runs"].items())
     lines += ["", *table((f"run, seeds {trained['seeds']}", *SCORES), rows)]
-    return "\n".join([*lines, *(f"\nNot measured for lack of time: {name}" for name in results["left_out"])]) + "\n"
+    return "\n".join([*lines, *(f"\nNot measured: {name}" for name in results["left_out"])]) + "\n"
+
+
+def planned(tiny: bool) -> dict:
+    """Parameters of the trainings."""
+    params = YAML().load(ROOT / "params.yaml")
+    params["seeds"] = [0] if tiny else [0, 1, 2]
+    if tiny:
+        params["rows"] = params["rows"][:2]
+        params["train"].update(epochs=1, min_steps=2, batch_size=2)
+    return params
 
 
 def main(
@@ -125,11 +138,15 @@ def main(
     data_root: Annotated[Path | None, typer.Option(help="Data set to train on; without, nothing is trained.")] = None,
     budget_s: Annotated[float, typer.Option(min=60, max=720, help="Seconds in all.")] = 690,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each variant is run; medians are reported.")] = 5,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny networks, noise to train on; a CPU will do.")] = False,
 ) -> None:
     """Measure everything that there is time for."""
-    if not torch.cuda.is_available():
-        raise typer.BadParameter("no GPU here; benchmarks.speed measures CPUs")
-    clock, results = Clock(budget_s), {"card": torch.cuda.get_device_name()}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not tiny:
+        raise typer.BadParameter("no GPU here; --tiny tries the command, benchmarks.speed measures CPUs")
+    card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    clock, results = Clock(budget_s), {"card": f"{card}, tiny sizes" if tiny else card}
+    sizes, teacher = ((TINY_VIT, 56, 16), TINY_SAM) if tiny else ((VIT_S14, 518, 256), OFFICIAL["vit_b"])
 
     def write() -> None:
         results.update(seconds=round(budget_s - clock.left()), left_out=clock.left_out)
@@ -138,20 +155,25 @@ def main(
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results["latency"] = gpu.rows(make_student(VIT_S14, 518, 256), rounds)
+        results["latency"] = gpu.rows(make_student(*sizes), rounds, device)
         write()
-        results["rasterize"] = rasterize(OFFICIAL["vit_b"], 4, max(1, rounds // 2), folder, "cuda")
+        results["rasterize"] = rasterize(teacher, 1 if tiny else 4, max(1, rounds // 2), folder, device)
         write()
+        if tiny and not data_root:
+            data_root = folder / "set"
+            write_images(data_root, 10)
         if data_root:
-            params = YAML().load(ROOT / "params.yaml")
-            params["seeds"] = [0, 1, 2]
             try:
-                results["trainings"] = trainings(data_root, params, folder / "project", clock, "cuda")
+                results["trainings"] = trainings(data_root, planned(tiny), folder / "project", clock, device)
             except subprocess.SubprocessError as error:
                 clock.left_out.append(f"trainings ({error})")
-            write()
-        if clock.allows("torch.compile", 120):
-            results["latency"] += gpu.rows(make_student(VIT_S14, 518, 256), rounds, compiled=True)
+        else:
+            clock.left_out.append("trainings (no --data-root)")
+        write()
+        if tiny:
+            clock.left_out.append("torch.compile (it takes minutes)")
+        elif clock.allows("torch.compile", 120):
+            results["latency"] += gpu.rows(make_student(*sizes), rounds, device, compiled=True)
         write()
     typer.echo(text(results))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from ruamel.yaml import YAML
 
 from benchmarks import gpu, on_gpu, teachers
@@ -129,14 +130,51 @@ def test_benchmarks_run_the_commands_of_dvc_yaml():
 
 def test_what_is_measured_on_a_gpu_runs_on_a_cpu_with_tiny_sizes(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "BATCHES", (1, 2))
-    results = {"card": "none", "seconds": 1, "left_out": ["seed 2"], "latency": gpu.rows(fitted, 1, "cpu")}
+    results = {
+        "card": "none",
+        "seconds": 1,
+        "left_out": ["seed 2 (no time left)"],
+        "latency": gpu.rows(fitted, 1, "cpu"),
+    }
     assert [(row["name"], row["batch"]) for row in results["latency"]] == [
         (f"eager, {kind}, cpu", batch) for batch in (1, 2) for kind in ("float32", "bfloat16")
     ]
     results["rasterize"] = on_gpu.rasterize(TINY_TEACHER, 1, 1, tmp_path, "cpu")
     text = on_gpu.text(results)
-    for said in ("| published | 1 | 6.2 | 161 |", "| whole | 8 | loop, afresh |", "lack of time: seed 2"):
+    for said in (
+        *("| published | 1 | 6.2 | 161 |", "| aim | 1 | at most 2 | – |", "| aim | 32 | – | at least 1000 |"),
+        *("| whole | 8 | loop, afresh |", "Not measured: seed 2 (no time left)"),
+    ):
         assert said in text
+
+
+def test_tiny_sizes_go_through_the_command_without_a_gpu(tmp_path, monkeypatch):
+    """All but the trainings themselves, whose stages take most of a minute."""
+    seen = []
+
+    def trainings(root, params, *_):
+        seen.append((len(list(root.glob("images/*/*.jpg"))), params["seeds"], len(params["rows"])))
+        return {"seeds": [0], "runs": {}}
+
+    monkeypatch.setattr(on_gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
+    monkeypatch.setattr(on_gpu, "trainings", trainings)
+    on_gpu.main(tmp_path / "found", None, 300, 1, tiny=True)
+    assert seen == [(10, [0], 2)]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["card"], len(found["latency"]), len(found["rasterize"])) == ("CPU, tiny sizes", 4, 6)
+    with pytest.raises(typer.BadParameter, match="no GPU here; --tiny tries the command"):
+        on_gpu.main(tmp_path / "found", None, 300, 1, tiny=False)
+
+
+def test_without_a_data_set_the_trainings_are_named_as_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(on_gpu.torch.cuda, "get_device_name", lambda: "a card")
+    for where, name in ((on_gpu, "make_student"), (on_gpu, "rasterize"), (gpu, "rows")):
+        monkeypatch.setattr(where, name, lambda *_: [])
+    on_gpu.main(tmp_path / "found", None, 60, 1, tiny=False)
+    left_out = ["trainings (no --data-root)", "torch.compile (no time left)"]
+    assert json.loads((tmp_path / "found.json").read_text())["left_out"] == left_out
 
 
 def test_trainings_run_the_commands_of_dvc_yaml_seed_by_seed_until_the_time_is_up(tmp_path, monkeypatch):
@@ -163,7 +201,8 @@ def test_trainings_run_the_commands_of_dvc_yaml_seed_by_seed_until_the_time_is_u
     train = [f"train students/{run}/{seed}" for seed in (0, 1) for run in ("boxes2pixels", "two_sided")]
     evaluate = [f"evaluate data/students/{run}" for run in ("boxes2pixels", "two_sided")]
     assert called == ["plan", "weights", "ingest", "trust", "rasterize", *train, *evaluate]
-    assert (found["seeds"], list(found["runs"]), clock.left_out) == ([0, 1], ["boxes2pixels", "two_sided"], ["seed 2"])
+    assert (found["seeds"], list(found["runs"])) == ([0, 1], ["boxes2pixels", "two_sided"])
+    assert clock.left_out == ["seed 2 (no time left)"]
     assert found["runs"]["two_sided"]["iou_bin"] == [0.5, 0.5, 0.5]
 
 
