@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from stages.common.errors import UserError
+from stages.common.params import parse
 from stages.evaluation import operating_points, probabilities
 from stages.evaluation.confidence import BINS, TEMPERATURES, Confidence, confidence_of
-from stages.evaluation.config import Wish
+from stages.evaluation.config import EvaluateParams, Wish
 from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves
 from stages.evaluation.probabilities import decode_shares, encode_shares
 from stages.student.decision import ARGMAX, Decision, decide, drop_small
@@ -129,10 +130,33 @@ def test_a_wish_that_cannot_be_fulfilled_gets_the_best_there_is_and_says_so():
     assert choose(None, "argmax", 1) == (ARGMAX, [True])
 
 
-@pytest.mark.parametrize("values", [{}, {"recall": 0.5, "cost": 2.0}, {"recall": 1.5}, {"cost": 0.0}])
-def test_a_wish_is_exactly_one(values):
-    with pytest.raises(ValueError):
-        Wish(**values)
+ONE = r" = \{.*\}: exactly one of recall, false_positives_per_image and cost is needed$"
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({}, ONE),
+        ({"recall": 0.5, "cost": 2.0}, ONE),
+        ({"recall": None}, ONE),
+        ({"cost": None}, ONE),
+        ({"recall": 1.5}, r"\.recall = 1\.5: Input should be less than or equal to 1$"),
+        ({"cost": 0.0}, r"\.cost = 0\.0: Input should be greater than 0$"),
+        ({"precision": 0.5}, r"\.precision = 0\.5: Extra inputs are not permitted$"),
+        ("recall", r" = 'recall': allowed are argmax, \{recall: R\}, \{false_positives_per_image: F\} and "),
+        (None, r" = None: allowed are argmax, "),
+    ],
+)
+def test_a_wish_is_exactly_one_and_its_error_names_key_value_and_what_is_allowed(point, message):
+    values = {"resolution": "native", "operating_point": point, "bootstrap": {"samples": 100, "seed": 0}}
+    with pytest.raises(UserError, match=f"^p: evaluate.operating_point{message}"):
+        parse(EvaluateParams, values, "p", "evaluate")
+
+
+def test_argmax_and_a_wish_beside_nulls_are_taken():
+    values = {"resolution": "native", "bootstrap": {"samples": 100, "seed": 0}}
+    for point, wanted in (("argmax", "argmax"), ({"recall": 0.5, "cost": None}, Wish(recall=0.5))):
+        assert parse(EvaluateParams, values | {"operating_point": point}, "p").operating_point == wanted
 
 
 def test_the_decision_of_the_strips_is_that_of_the_whole_image():

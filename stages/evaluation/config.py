@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from stages.common.params import Section
 from stages.evaluation.bootstrap import BootstrapParams
@@ -36,12 +36,21 @@ class Wish(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "Wish":
-        if len(self.model_fields_set) != 1:
+        if len(self.model_dump(exclude_none=True)) != 1:
             raise ValueError("exactly one of recall, false_positives_per_image and cost is needed")
         return self
 
 
-OperatingPoint = Literal["argmax"] | Wish
+def _argmax_or_wish(value: object) -> object:
+    # by hand: an error of pydantic's union names its branches, which are no keys of params.yaml
+    if isinstance(value, Wish) or value == "argmax":
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("allowed are argmax, {recall: R}, {false_positives_per_image: F} and {cost: C}")
+    return Wish.model_validate(value)
+
+
+OperatingPoint = Annotated[Literal["argmax"] | Wish, PlainValidator(_argmax_or_wish)]
 
 
 def wish_in_words(wish: str | Mapping[str, float]) -> str:

@@ -48,7 +48,7 @@ def operating_points(
     splits, counts summed over seeds. `tallies`: val and test, one per seed; `decisions`, `fulfilled`: per seed."""
     wish = values.operating_point
     found: dict = {
-        "wish": wish.model_dump(exclude_unset=True) if isinstance(wish, Wish) else wish,
+        "wish": wish.model_dump(exclude_none=True) if isinstance(wish, Wish) else wish,
         "chosen_on": chosen_on,
         "by_seed": [
             decision.model_dump() | {"fulfilled": dict(zip(names, own, strict=True))}
