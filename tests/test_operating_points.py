@@ -66,11 +66,11 @@ def watched(probabilities: np.ndarray, truth: np.ndarray, decision: Decision | N
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """One class. True defects: 2 x 3 px said with 0.85, 1 x 4 px with 0.45. Not true: 2 px with 0.65; 1 px ignored."""
+    """One class. True defects: 2 x 3 px said with 0.86, 1 x 4 px with 0.46. Not true: 2 px with 0.66; 1 px ignored."""
     truth, sure = np.zeros((7, 12), np.uint8), np.full((7, 12), 0.01)
-    truth[1:3, 1:4], sure[1:3, 1:4] = 1, 0.85
-    truth[5, 2:6], sure[5, 2:6] = 1, 0.45
-    sure[3:5, 9] = 0.65
+    truth[1:3, 1:4], sure[1:3, 1:4] = 1, 0.86
+    truth[5, 2:6], sure[5, 2:6] = 1, 0.46
+    sure[3:5, 9] = 0.66
     truth[0, 11], sure[0, 11] = 255, 0.99
     return np.stack([1 - sure, sure]), truth
 
@@ -103,12 +103,12 @@ def test_pixels_and_defects_are_counted_at_every_threshold():
 @pytest.mark.parametrize(
     ("wish", "threshold", "least_area_px", "fulfilled"),
     [
-        ({"recall": 1.0}, 0.4, 2, True),
-        ({"recall": 0.5}, 0.8, 3, True),
+        ({"recall": 1.0}, 0.45, 2, True),
+        ({"recall": 0.5}, 0.85, 3, True),
         ({"false_positives_per_image": 0.0}, 0.7, 3, True),
         ({"false_positives_per_image": 1.0}, 0.02, 2, True),
-        ({"cost": 10.0}, 0.4, 2, True),
-        ({"cost": 0.5}, 0.8, 3, True),
+        ({"cost": 10.0}, 0.45, 2, True),
+        ({"cost": 0.5}, 0.85, 3, True),
     ],
 )
 def test_the_wish_decides(wish, threshold, least_area_px, fulfilled):
@@ -122,7 +122,7 @@ def test_a_wish_that_cannot_be_fulfilled_gets_the_best_there_is_and_says_so():
     truth[6, 9:11] = 1  # nothing is said there
     _, counts = watched(probabilities, truth)
     decision, reached = choose(counts, Wish(recall=0.9), 1)
-    assert (decision.thresholds, reached) == ([0.4], [False])
+    assert (decision.thresholds, reached) == ([0.45], [False])
     _, empty = watched(probabilities, np.zeros_like(truth))
     assert choose(empty, Wish(recall=0.9), 1)[0].thresholds == [0.5]
     with pytest.raises(UserError, match=r"operating_point: no image of val has a mask"):

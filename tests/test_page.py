@@ -175,10 +175,10 @@ def test_the_threshold_draws_the_masks_that_the_decision_gives(page):
         return found
 
     slider.send_keys(Keys.ARROW_RIGHT)
-    assert said.text == "0.6"
+    assert said.text == "0.55"
     assert (canvas.is_displayed(), image.is_displayed()) == (True, False)
     np.testing.assert_array_equal(painted(), predicted)
-    assert "at 0.6: recall 0.8, precision 1, 0 false positives per image" in gives.text
+    assert "at 0.55: recall 0.8, precision 1, 0 false positives per image" in gives.text
     slider.send_keys(Keys.END)
     assert said.text == "0.98"
     assert not painted().any()

@@ -23,7 +23,7 @@ from stages.evaluation.probabilities import STEPS, shares_of
 from stages.metrics.scores import defined, ratio
 from stages.student.decision import ARGMAX, Decision, decide, drop_small, softmax
 
-THRESHOLDS = (0.02, 0.05, *(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.98)
+THRESHOLDS = (0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98)
 REACHED = [round(threshold * STEPS) for threshold in THRESHOLDS]
 """THRESHOLDS in steps of 1 / STEPS, as `probabilities` stores them."""
 
