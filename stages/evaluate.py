@@ -7,7 +7,8 @@ others: each number is against one kind of mask.
         --metrics metrics/RUN.json --predictions data/predictions/RUN --models data/models/RUN
 
 `--models` gets the students as `predict` and `export` use them: with the operating point that was chosen on val, by its
-human masks where there are some, and a model card.
+human masks where there are some, and a model card. With an operating point val is predicted twice: to choose it, and to
+say what it reaches.
 
 Confusion counts are summed over a split at the images' native size. `evaluate.resolution: stretched_518` selects the
 published protocol instead: the image is stretched to 518 x 518 (bilinear) before prediction, and the prediction is
@@ -73,25 +74,22 @@ def main(
     names = run_of.source.names
     tallies: dict[str, list[Scored]] = {split: [] for split in SPLITS}
     by_hand: list[Scored] = []
-    chosen: list[tuple[Decision, list[bool]]] = []
+    decisions: list[Decision] = []
     with (
         new_folder(predictions) as part,
         new_folder(models) as models_part,
         all_there(run_of.finished, where.store()),
     ):
         for seed in seeds:
+            decision = run_of.decision(seed)
             for split in SPLITS:
-                decision = chosen[-1][0] if split == "test" and values.operating_point != "argmax" else None
                 finished, folder = run_of(seed, split, decision), part / str(seed)
-                tallies[split].append(scored := gather(finished, len(names), folder / f"{split}.parquet"))
-                if split == "val":
-                    if run_of.val_drawn:
-                        by_hand.append(gather(finished, len(names), folder / f"{VAL_TRUSTED}.parquet", DRAWN))
-                    if values.operating_point != "argmax":
-                        run_of.stop_at_failures()
-                    chosen.append(choose(scored.counts, values.operating_point, len(names)))
+                tallies[split].append(gather(finished, len(names), folder / f"{split}.parquet"))
+                if split == "val" and run_of.val_drawn:
+                    by_hand.append(gather(finished, len(names), folder / f"{VAL_TRUSTED}.parquet", DRAWN))
+            decisions.append(decision or choose(tallies["val"][-1].counts, "argmax", len(names)))
             shutil.copytree(model / str(seed), models_part / str(seed))
-            write_sealed(models_part / str(seed) / DECISION, chosen[-1][0].model_dump())
+            write_sealed(models_part / str(seed) / DECISION, decisions[-1].model_dump())
         run_of.stop_at_failures()
         result: dict[str, object] = {"resolution": values.resolution, "seeds": seeds}
         for split in SPLITS:
@@ -103,7 +101,7 @@ def main(
             else:
                 result["val"]["images_without_truth"] = 0  # those are scored in VAL_TRUSTED
         by = f"{run_of.judged_by} of val"
-        result["operating_point"], drawn = operating_points(tallies, *zip(*chosen, strict=True), by, names, values)
+        result["operating_point"], drawn = operating_points(tallies, decisions, by, names, values)
         write_sealed(part / "curves.json", drawn)
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.

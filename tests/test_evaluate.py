@@ -406,6 +406,36 @@ def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, stud
     assert "by the SAM teacher vit_b," in card
 
 
+def torn(image: np.ndarray, watch) -> Prediction:
+    """Says dirt with 0.42 and damage with 0.32 where an image is red; damage with 0.22 where it is blue."""
+    said = np.array([(1, 0, 0), (0.26, 0.42, 0.32), (0.76, 0.02, 0.22)])
+    probabilities = said[(image[..., 0] > 128) + 2 * (image[..., 2] > 128)].transpose(2, 0, 1).astype(np.float32)
+    watch(slice(0, len(image)), np.log(probabilities + 1e-6))
+    return Prediction(probabilities.argmax(0).astype(np.uint8), probabilities.max(0))
+
+
+def test_where_classes_compete_the_wish_is_checked_on_the_masks_of_val_and_reported_per_class(tmp_path, student):
+    student.predict = torn
+    build(tmp_path, exact_truth())
+    write_params(tmp_path, "native", point="{recall: 1.0}")
+    metrics = run(tmp_path)
+    (own,) = metrics["operating_point"]["by_seed"]
+    assert own["thresholds"] == [0.4, 0.2]
+    assert own["fulfilled"] == {"dirt": False, "damage": True}
+    assert own["on_val"]["dirt"] == {"recall_defects_iou10": 0, "false_positives_per_image_iou10": 0}
+    assert own["on_val"]["damage"] == {"recall_defects_iou10": 1, "false_positives_per_image_iou10": 1}
+    of_test = metrics["operating_point"]["test"]["defects"]
+    assert of_test["recall_defects_iou10"] == 1, "whatever the class"
+    dirt, damage = of_test["by_class"]["dirt"], of_test["by_class"]["damage"]
+    assert (dirt["true_defects"], dirt["recall_defects_iou10"], dirt["recall_defects_iou10_high"]) == (3, 0, 0)
+    assert (damage["recall_defects_iou10"], damage["false_positives_per_image_iou10_low"]) == (1, 1)
+    assert metrics["test"]["defects"]["by_class"]["dirt"]["recall_defects_iou10"] == 1, "argmax"
+    card = (tmp_path / "out/models/card.md").read_text()
+    assert "together, on val: dirt recall 0.000 and 0.000 false positives per image, damage recall 1.000 and " in card
+    assert "; not reached on val by dirt |" in card
+    assert "| `recall_defects_iou10` of dirt | 1.000 (1.000 to 1.000) | 0.000 (0.000 to 0.000) |" in card
+
+
 def test_a_bar_in_a_name_does_not_end_a_cell_of_the_card():
     result = {"operating_point": {}, "test": None, "test_not_scored": "no images"}
     text = as_markdown("run", {"facts": [["task", "defects: a|b"]], "not_tested": []}, result)
@@ -434,24 +464,26 @@ def test_the_first_seed_keeps_its_probabilities_for_the_report(tmp_path, student
 
 @pytest.mark.parametrize("point", ["argmax", "{recall: 1.0}"])
 def test_shards_of_a_job_array_give_the_scores_of_one_run_and_are_predicted_once(tmp_path, student, monkeypatch, point):
-    """Shards of one image, of each seed 2 of val and 3 of test; test's need val's operating point."""
+    """Shards of one image, of each seed 2 of val and 3 of test. With a wish val's come twice, and all but the first of
+    them need all of these."""
+    count, parts = (10, ("3-7", "0-2", "8-99")) if point == "argmax" else (14, ("5-10", "0-4", "11-99"))
     build(tmp_path, exact_truth())
     write_params(tmp_path, "native", seeds=(4, 5), point=point)
     wanted = run(tmp_path, "whole")
     monkeypatch.setattr(predicting, "SHARD_IMAGES", 1)
     monkeypatch.setattr(seed_runs, "SHARD_IMAGES", 1)
     student.seen_hw.clear()
-    for shards in ("3-7", "0-2", "8-99"):
+    for shards in parts:
         with pytest.raises(FileNotFoundError):  # no metrics yet
             run(tmp_path, shards=shards)
-    assert len(student.seen_hw) == 10
+    assert len(student.seen_hw) == count
     assert run(tmp_path) == wanted
-    assert len(student.seen_hw) == 10
+    assert len(student.seen_hw) == count
     for name in ("4/val.parquet", "5/test.parquet", "scores.json", "curves.json"):
         both = [(tmp_path / out / "predictions" / name).read_bytes() for out in ("whole", "out")]
         assert both[0] == both[1]
-    with pytest.raises(UserError, match="--shards 10: there are 10 shards, 0 to 9"):
-        run(tmp_path, shards="10")
+    with pytest.raises(UserError, match=f"--shards {count}: there are {count} shards, 0 to {count - 1}"):
+        run(tmp_path, shards=str(count))
 
 
 def test_where_another_run_removed_a_shard_that_both_use_a_rerun_gives_the_scores(tmp_path, student, monkeypatch):

@@ -8,7 +8,14 @@ from hypothesis.extra.numpy import arrays
 
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.components import regions
-from stages.evaluation.defect_metrics import counts_of, mean_over_seeds, outcome, summarise_defects
+from stages.evaluation.defect_metrics import (
+    counts_by_class,
+    counts_of,
+    mean_over_seeds,
+    outcome,
+    summarise_by_class,
+    summarise_defects,
+)
 from stages.evaluation.matching import matched_iou, overlaps
 
 TRUTHS = arrays(np.uint8, (7, 11), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
@@ -91,6 +98,26 @@ def test_a_defect_in_two_pieces_is_found_by_the_better_one_and_the_other_is_a_fa
     assert counts_of(found).tolist() == [1, 1, 1, 2, 2, 1]
 
 
+def test_per_class_a_defect_is_detected_by_a_region_of_its_own_class_alone():
+    truth, predicted = np.zeros((2, 6, 20), dtype=np.uint8)
+    truth[0, 0:10], truth[2, 0:10], truth[4, 0:10] = 1, 1, 2
+    predicted[0, 0:9] = 2  # nearly all of the first defect, of the wrong class
+    predicted[2, 0:7], predicted[2, 7:10] = 2, 1  # the better piece is of the wrong class
+    predicted[4, 0:10], predicted[4, 15] = 2, 1
+    found = outcome(truth, predicted)
+    assert counts_of(found).tolist() == [3, 3, 3, 2, 2, 1]
+    assert counts_by_class(found, 3).tolist() == [[2, 1, 1], [1, 1, 2], [0, 0, 0]]
+
+
+@given(truth=TRUTHS, predicted=PREDICTIONS)
+def test_the_counts_of_a_class_are_those_of_its_regions_without_the_others(truth, predicted):
+    counts = counts_by_class(outcome(truth, predicted), 3)
+    for class_id, own in enumerate(counts.tolist()):
+        alone = np.where((truth == class_id + 1) | (truth == 255), truth, 0)
+        true, detected, _, false, *_ = counts_of(outcome(alone, np.where(predicted == class_id + 1, predicted, 0)))
+        assert own == [true, detected, false]
+
+
 def test_an_iou_of_exactly_a_tenth_or_a_half_is_enough():
     truth, predicted = np.zeros((2, 4, 24), dtype=np.uint8)
     truth[0, 0:10], predicted[0, 0] = 1, 1
@@ -142,6 +169,18 @@ def test_recall_is_a_share_of_defects_and_false_positives_are_per_image_over_see
         metrics["false_positives_per_image_no_overlap"],
     ) == (1.0, 1.25, 0.5)
     assert metrics["false_positives_per_image_iou10_low"] <= 1.0 <= metrics["false_positives_per_image_iou10_high"]
+
+
+def test_per_class_recall_and_false_positives_are_means_over_seeds_with_intervals():
+    first = [[[4, 2, 3], [0, 0, 2]], [[4, 4, 0], [0, 0, 0]]]  # by seed and class
+    counts = np.array([first, [[[0, 0, 1], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]]]])
+    dirt, damage = summarise_by_class(counts, ["dirt", "damage"], BOOTSTRAP).values()
+    assert (dirt["true_defects"], dirt["recall_defects_iou10"]) == (4, 0.75)
+    assert dirt["false_positives_per_image_iou10"] == 1
+    assert (dirt["recall_defects_iou10_low"], dirt["recall_defects_iou10_high"]) == (0.5, 1.0)
+    assert dirt["false_positives_per_image_iou10_low"] < 1 < dirt["false_positives_per_image_iou10_high"]
+    assert damage["recall_defects_iou10"] is damage["recall_defects_iou10_low"] is None
+    assert damage["false_positives_per_image_iou10"] == 0.75
 
 
 def test_without_a_defect_recall_is_undefined_and_false_positives_are_not():

@@ -10,7 +10,8 @@ from stages.common.params import parse
 from stages.evaluation import operating_points, probabilities
 from stages.evaluation.confidence import BINS, TEMPERATURES, Confidence, confidence_of
 from stages.evaluation.config import EvaluateParams, Wish
-from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves
+from stages.evaluation.defect_metrics import counts_by_class, outcome
+from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves, reached
 from stages.evaluation.probabilities import decode_shares, encode_shares
 from stages.student.decision import ARGMAX, Decision, decide, drop_small
 from stages.student.inference import tile_runner
@@ -101,33 +102,79 @@ def test_pixels_and_defects_are_counted_at_every_threshold():
 
 
 @pytest.mark.parametrize(
-    ("wish", "threshold", "least_area_px", "fulfilled"),
+    ("wish", "threshold", "least_area_px"),
     [
-        ({"recall": 1.0}, 0.45, 2, True),
-        ({"recall": 0.5}, 0.85, 3, True),
-        ({"false_positives_per_image": 0.0}, 0.7, 3, True),
-        ({"false_positives_per_image": 1.0}, 0.02, 2, True),
-        ({"cost": 10.0}, 0.45, 2, True),
-        ({"cost": 0.5}, 0.85, 3, True),
+        ({"recall": 1.0}, 0.45, 2),
+        ({"recall": 0.5}, 0.85, 3),
+        ({"false_positives_per_image": 0.0}, 0.7, 3),
+        ({"false_positives_per_image": 1.0}, 0.02, 2),
+        ({"cost": 10.0}, 0.45, 2),
+        ({"cost": 0.5}, 0.85, 3),
     ],
 )
-def test_the_wish_decides(wish, threshold, least_area_px, fulfilled):
+def test_the_wish_decides(wish, threshold, least_area_px):
     _, counts = watched(*scene())
-    decision, reached = choose(counts, Wish(**wish), 1)
-    assert (decision.thresholds, decision.least_area_px, reached) == ([threshold], [least_area_px], [fulfilled])
+    decision = choose(counts, Wish(**wish), 1)
+    assert (decision.thresholds, decision.least_area_px) == ([threshold], [least_area_px])
+
+
+def decided(probabilities: np.ndarray, truth: np.ndarray, wish: Wish) -> tuple[Decision, dict]:
+    """The decision chosen on one image, and what it reaches there."""
+    names = NAMES[: len(probabilities) - 1]
+    decision = choose(watched(probabilities, truth)[1], wish, len(names))
+    watch, _ = watched(probabilities, truth, decision)
+    return decision, reached([counts_by_class(outcome(truth, watch.decided()), len(names))], wish, names)
+
+
+def two_that_compete() -> tuple[np.ndarray, np.ndarray]:
+    """A dirt said to be dirt with 0.42 and damage with 0.32; a damage said with 0.22. Both of 2 x 3 px."""
+    truth, probabilities = np.zeros((7, 12), np.uint8), np.zeros((3, 7, 12))
+    probabilities[:] = np.array([0.98, 0.01, 0.01])[:, None, None]
+    for label, columns, said in ((1, slice(1, 4), (0.26, 0.42, 0.32)), (2, slice(7, 10), (0.76, 0.02, 0.22))):
+        truth[1:3, columns] = label
+        probabilities[:, 1:3, columns] = np.array(said)[:, None, None]
+    return probabilities, truth
+
+
+def test_of_classes_that_compete_for_pixels_the_wish_is_fulfilled_for_those_that_get_them():
+    """By itself each class reaches its recall; together 0.32 / 0.2 beats 0.42 / 0.4, and the dirt becomes damage."""
+    decision, found = decided(*two_that_compete(), Wish(recall=1.0))
+    assert decision.thresholds == [0.4, 0.2]
+    assert found["fulfilled"] == {"dirt": False, "damage": True}
+    assert found["on_val"] == {
+        "dirt": {"recall_defects_iou10": 0, "false_positives_per_image_iou10": 0},
+        "damage": {"recall_defects_iou10": 1, "false_positives_per_image_iou10": 1},
+    }
+
+
+def test_false_positives_are_those_that_the_classes_leave_together():
+    """By itself dirt has the damage as false positive at all thresholds up to 0.3; damage, being surer, takes it."""
+    probabilities, truth = two_that_compete()
+    probabilities[:, 1:3, 7:10] = np.array([0.05, 0.32, 0.63])[:, None, None]
+    decision, found = decided(probabilities, truth, Wish(false_positives_per_image=1.0))
+    assert decision.thresholds == [0.02, 0.02]
+    assert found["fulfilled"] == {"dirt": True, "damage": True}
+    assert [own["false_positives_per_image_iou10"] for own in found["on_val"].values()] == [0, 0]
+    classes = [np.array([[1, 1, 2], [0, 0, 1]]), np.array([[0, 0, 1], [0, 0, 0]])]  # of two images
+    found = reached(classes, Wish(false_positives_per_image=0.5), NAMES)
+    assert found["fulfilled"] == {"dirt": False, "damage": True}
+    assert found["on_val"]["damage"] == {"recall_defects_iou10": None, "false_positives_per_image_iou10": 0.5}
+    assert reached(classes, Wish(recall=0.5), NAMES)["fulfilled"] == {"dirt": True, "damage": False}
+    assert reached(classes, Wish(cost=2.0), NAMES)["fulfilled"] == {"dirt": None, "damage": None}
+    assert reached([], "argmax", NAMES) == {"on_val": None, "fulfilled": {"dirt": True, "damage": True}}
 
 
 def test_a_wish_that_cannot_be_fulfilled_gets_the_best_there_is_and_says_so():
     probabilities, truth = scene()
     truth[6, 9:11] = 1  # nothing is said there
-    _, counts = watched(probabilities, truth)
-    decision, reached = choose(counts, Wish(recall=0.9), 1)
-    assert (decision.thresholds, reached) == ([0.45], [False])
+    decision, found = decided(probabilities, truth, Wish(recall=0.9))
+    assert (decision.thresholds, found["fulfilled"]) == ([0.45], {"dirt": False})
+    assert found["on_val"]["dirt"]["recall_defects_iou10"] == pytest.approx(2 / 3, abs=1e-6)
     _, empty = watched(probabilities, np.zeros_like(truth))
-    assert choose(empty, Wish(recall=0.9), 1)[0].thresholds == [0.5]
+    assert choose(empty, Wish(recall=0.9), 1).thresholds == [0.5]
     with pytest.raises(UserError, match=r"operating_point: no image of val has a mask"):
         choose(None, Wish(recall=0.9), 1)
-    assert choose(None, "argmax", 1) == (ARGMAX, [True])
+    assert choose(None, "argmax", 1) == ARGMAX
 
 
 ONE = r" = \{.*\}: exactly one of recall, false_positives_per_image and cost is needed$"

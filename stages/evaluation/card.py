@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, count_rows
 from stages.evaluation.config import wish_in_words
+from stages.evaluation.defect_metrics import OF_A_CLASS
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
@@ -39,8 +40,7 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
     """The card with the scores of `result`."""
     point, test = result["operating_point"], result["test"]
     lines = [f"# Model card: {run}", "", "| | |", "|---|---|"]
-    # names of classes and folders may hold a |, which ends a cell
-    lines += ["| {} | {} |".format(heading, text.replace("|", r"\|")) for heading, text in card["facts"]]
+    lines += [f"| {heading} | {_cell(text)} |" for heading, text in card["facts"]]
     lines += ["", "## Scores", ""]
     if test is None:
         lines.append(f"Not tested: {result['test_not_scored']}.")
@@ -56,7 +56,17 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
             lines.append(f"| `{key}` | " + " | ".join(_interval(own, key) for own in columns) + " |")
         for key in SHOWN_DEFECTS:
             lines.append(f"| `{key}` | " + " | ".join(_interval(own["defects"], key) for own in columns) + " |")
+        by_class = [own["defects"]["by_class"] for own in columns]
+        for name in by_class[0]:
+            for key in OF_A_CLASS:
+                cells = " | ".join(_interval(own[name], key) for own in by_class)
+                lines.append(f"| `{key}` of {_cell(name)} | {cells} |")
     return "\n".join([*lines, "", "## Not tested", "", *(f"- {sentence}" for sentence in card["not_tested"]), ""])
+
+
+def _cell(text: str) -> str:
+    """Names of classes and folders may hold a |, which ends a cell."""
+    return text.replace("|", r"\|")
 
 
 def _backbone(config: NetworkConfig) -> str:
@@ -70,15 +80,27 @@ def _point(point: Mapping) -> str:
     if point["wish"] == "argmax":
         return "argmax"
     each = [f"{own['thresholds']}, at least {own['least_area_px']} px" for own in point["by_seed"]]
-    missed = sorted({name for own in point["by_seed"] for name, reached in own["fulfilled"].items() if not reached})
+    found = [
+        f"{name} recall {_number(on_val[OF_A_CLASS[0]])} and {_number(on_val[OF_A_CLASS[1]])} false positives per image"
+        for own in point["by_seed"]
+        for name, on_val in own["on_val"].items()
+    ]
+    missed = sorted({name for own in point["by_seed"] for name, yes in own["fulfilled"].items() if yes is False})
     unmet = f"; not reached on val by {', '.join(missed)}" if missed else ""
-    return f"{wish_in_words(point['wish'])}, chosen on {point['chosen_on']}: thresholds {'; '.join(each)}{unmet}"
+    return (
+        f"{wish_in_words(point['wish'])}, chosen on {point['chosen_on']}, each class by itself: thresholds "
+        f"{'; '.join(each)}; together, on val: {', '.join(found)}{unmet}"
+    )
 
 
 def _calibration(error: Mapping | None) -> str:
     if error is None or error["before"] is None:
         return "not known"
     return f"{error['before']:.3f}, with the temperature chosen on val {error['after']:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _interval(scores: Mapping, key: str) -> str:

@@ -1,8 +1,9 @@
 """Operating points: per class, what a threshold on its probability finds and costs; the one that fulfils a wish.
 
 Counted per image and class at each of THRESHOLDS, in pixels and in defects (connected regions, detected at an IoU of at
-least 0.1; a predicted region without such a match is a false positive). Each class is counted by itself: where two
-reach their thresholds, `stages.student.decision` decides. Thresholds are chosen on val, and scored on test.
+least 0.1; a predicted region without such a match is a false positive). Each class is counted by itself, and thresholds
+are chosen on val by these counts. Where two classes reach their thresholds, `stages.student.decision` decides, which
+takes pixels from one of them: so val is predicted once more by the chosen decision, and `reached` says what it gives.
 """
 
 import tempfile
@@ -18,7 +19,7 @@ from stages.data.tables import IGNORE
 from stages.evaluation.components import regions
 from stages.evaluation.confidence import Confidence, confidence_of
 from stages.evaluation.config import OperatingPoint, Wish
-from stages.evaluation.defect_metrics import IOUS, outcome
+from stages.evaluation.defect_metrics import IOUS, OF_A_CLASS, outcome
 from stages.evaluation.probabilities import STEPS, shares_of
 from stages.metrics.scores import defined, ratio
 from stages.student.decision import ARGMAX, Decision, decide, drop_small, softmax
@@ -123,8 +124,8 @@ def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray
     return found, len(true), np.where(found[:, 0] > 0, smallest, np.inf)
 
 
-def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[Decision, list[bool]]:
-    """The decision that fulfils `wish` on the counted images, and for which classes it does.
+def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> Decision:
+    """The decision whose thresholds fulfil `wish` on the counted images, each class counted by itself.
 
     recall: the highest threshold with at least that recall, else with the best; false_positives_per_image: the lowest
     with no more than that, else with the fewest; cost: that with the least false negatives * cost + false positives. A
@@ -134,34 +135,55 @@ def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> tuple[D
     if counts is None:
         if isinstance(wish, Wish):
             raise UserError("evaluate.operating_point: no image of val has a mask to choose thresholds on; use argmax")
-        return ARGMAX, [True] * classes
+        return ARGMAX
     temperature = counts.confidence.best_temperature()
     if not isinstance(wish, Wish):
-        return Decision(temperature=temperature), [True] * classes
+        return Decision(temperature=temperature)
     chosen = [_place(counts, class_id, wish) for class_id in range(classes)]
-    smallest = [counts.smallest_px[class_id, place] for class_id, (place, _) in enumerate(chosen)]
-    decision = Decision(
-        thresholds=[THRESHOLDS[place] for place, _ in chosen],
+    smallest = [counts.smallest_px[class_id, place] for class_id, place in enumerate(chosen)]
+    return Decision(
+        thresholds=[THRESHOLDS[place] for place in chosen],
         least_area_px=[max(1, int(area / 2)) if np.isfinite(area) else 1 for area in smallest],
         temperature=temperature,
     )
-    return decision, [reached for _, reached in chosen]
 
 
-def _place(counts: Counts, class_id: int, wish: Wish) -> tuple[int, bool]:
-    """Index in THRESHOLDS, and whether the wish is fulfilled."""
+def _place(counts: Counts, class_id: int, wish: Wish) -> int:
+    """Index in THRESHOLDS."""
     detected, false = counts.defects[class_id].T
     true = counts.true_defects[class_id]
     if not true:
-        return THRESHOLDS.index(0.5), False
+        return THRESHOLDS.index(0.5)
     if wish.recall is not None:
         enough = np.flatnonzero(detected >= wish.recall * true)
-        return (int(enough[-1]), True) if len(enough) else (int(np.flatnonzero(detected == detected.max())[-1]), False)
+        return int(enough[-1] if len(enough) else np.flatnonzero(detected == detected.max())[-1])
     if wish.false_positives_per_image is not None:
         few = np.flatnonzero(false <= wish.false_positives_per_image * counts.images)
-        return (int(few[0]), True) if len(few) else (int(false.argmin()), False)
+        return int(few[0] if len(few) else false.argmin())
     price = (true - detected) * wish.cost + false
-    return int(np.flatnonzero(price == price.min())[-1]), True
+    return int(np.flatnonzero(price == price.min())[-1])
+
+
+def reached(classes: Sequence[np.ndarray], wish: OperatingPoint, names: Sequence[str]) -> dict[str, dict | None]:
+    """For JSON, what the decision's own labels give: `on_val`, per class OF_A_CLASS, and whether that is `fulfilled`.
+
+    `classes`: of each image of val that was judged, (K, 3) of `counts_by_class`. A recall is not fulfilled where val
+    has no defect of the class. None for a cost, which has no bound. argmax is no wish: `on_val` is None, and fulfilled.
+    """
+    if not isinstance(wish, Wish):
+        return {"on_val": None, "fulfilled": dict.fromkeys(names, True)}
+    found: dict[str, dict] = {"on_val": {}, "fulfilled": {}}
+    for name, (true, detected, false) in zip(names, np.sum(classes, axis=0), strict=True):
+        rates = (defined(ratio(detected, true)), defined(ratio(false, len(classes))))
+        found["on_val"][name] = dict(zip(OF_A_CLASS, rates, strict=True))
+        if wish.recall is not None:
+            fulfilled = bool(true > 0 and detected >= wish.recall * true)
+        elif wish.false_positives_per_image is not None:
+            fulfilled = bool(false <= wish.false_positives_per_image * len(classes))
+        else:
+            fulfilled = None
+        found["fulfilled"][name] = fulfilled
+    return found
 
 
 def curves(counts: Counts, names: Sequence[str]) -> dict[str, object]:

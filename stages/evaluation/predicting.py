@@ -27,10 +27,10 @@ from stages.engine.shard_jobs import Failure, Job, Tick
 from stages.evaluation.average_precision import detected
 from stages.evaluation.components import regions
 from stages.evaluation.config import EvaluateParams
-from stages.evaluation.defect_metrics import counts_of, outcome
+from stages.evaluation.defect_metrics import Outcome, counts_by_class, counts_of, outcome
 from stages.evaluation.operating_points import Counts, Watch
 from stages.evaluation.probabilities import encode_shares
-from stages.evaluation.scored_shards import DRAWN, FILE, at_resolution, write_scored
+from stages.evaluation.scored_shards import DRAWN, FILE, POINT, at_resolution, write_scored
 from stages.masks import rle
 from stages.masks.shards import apart, stream_masks
 from stages.metrics.scores import confusion
@@ -94,18 +94,23 @@ class Evaluate:
         for column, prefix in (("reference", ""), ("drawn", DRAWN)):
             if image[column] is not None:
                 truth = at_resolution(decode_label_map(image[column]), self.values)
-                found = outcome(truth, labels)
-                row[f"{prefix}confusion"] = confusion(truth, labels, classes + 1).ravel()
-                row[f"{prefix}defects"] = counts_of(found)
+                found = count(row, prefix, truth, labels, classes)
                 row[f"{prefix}regions"] = json.dumps(detected(found.true, found.predicted, scores))
         if image["judged"] is not None:
             truth = at_resolution(decode_label_map(image["judged"]), self.values)
             counts.append(watch.counts(truth))
             if self.decision is not None:
-                decided = watch.decided()
-                row["point_confusion"] = confusion(truth, decided, classes + 1).ravel()
-                row["point_defects"] = counts_of(outcome(truth, decided))
+                count(row, POINT, truth, watch.decided(), classes)
         return row
+
+
+def count(row: dict, prefix: str, truth: np.ndarray, labels: np.ndarray, classes: int) -> Outcome:
+    """Add the counts of (H, W) `labels` against `truth` to a row of SCORED; returns what the defects became."""
+    found = outcome(truth, labels)
+    row[f"{prefix}confusion"] = confusion(truth, labels, classes + 1).ravel()
+    row[f"{prefix}defects"] = counts_of(found)
+    row[f"{prefix}classes"] = counts_by_class(found, classes).ravel()
+    return found
 
 
 def load(folder: Path, source: Dataset) -> Segmenter:

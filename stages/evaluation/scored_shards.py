@@ -25,31 +25,47 @@ FILE = "scored.parquet"
 PUBLISHED_PX = 518
 COUNTS = b"counts"
 DRAWN = "drawn_"
-COUNTED = ("defects", f"{DRAWN}confusion", f"{DRAWN}defects", "point_confusion", "point_defects")
+POINT = "point_"
+PREFIXES = ("", DRAWN, POINT)
+COUNTED = [f"{prefix}{name}" for prefix in PREFIXES for name in ("confusion", "defects", "classes")]
 
 SCORED = pa.schema(
     [
         *PREDICTIONS,
-        *(pa.field(name, pa.list_(pa.int64())) for name in COUNTED),
+        # a prediction has its confusion already
+        *(pa.field(name, pa.list_(pa.int64())) for name in COUNTED if name not in PREDICTIONS.names),
         *(pa.field(name, pa.string()) for name in ("regions", f"{DRAWN}regions")),
     ]
 )
-"""Columns beside the prediction's: `defects`, see `counts_of`; `regions`, JSON of a `Detected`; with the prefix DRAWN
-the same against what people drew for training; with `point_` those of the labels of the operating point. Null for an
-image without such a label map. The metadata holds the sum of the images' `Counts`."""
+"""Columns beside the prediction's: `defects`, see `counts_of`; `classes`, see `counts_by_class`; `regions`, JSON of a
+`Detected`; with the prefix DRAWN the same against what people drew for training; with POINT those of the labels of the
+operating point. Null for an image without such a label map. The metadata holds the sum of the images' `Counts`."""
 
 
 @dataclass
-class Scored:
-    """One student's counts on a split. `images`: number of all; the lists have one item per image with a label map,
-    `point_` per image that the operating point was scored on; fields as in SCORED."""
+class Tally:
+    """Counts of label maps, one item per image that has one to be compared with; fields as in SCORED."""
 
-    images: int = 0
     confusion: list[np.ndarray] = field(default_factory=list)
     defects: list[np.ndarray] = field(default_factory=list)
+    classes: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, row: dict, prefix: str, classes: int) -> None:
+        """Add the counts of an image, unless it has none."""
+        if row[f"{prefix}confusion"] is not None:
+            self.confusion.append(np.array(row[f"{prefix}confusion"]).reshape(classes + 1, classes + 1))
+            self.defects.append(np.array(row[f"{prefix}defects"]))
+            self.classes.append(np.array(row[f"{prefix}classes"]).reshape(classes, 3))
+
+
+@dataclass
+class Scored(Tally):
+    """One student's counts on a split. `images`: number of all; `detected`: one item per image with a label map;
+    `point`: of the labels of the operating point, if it was scored."""
+
+    images: int = 0
     detected: list[Detected] = field(default_factory=list)
-    point_confusion: list[np.ndarray] = field(default_factory=list)
-    point_defects: list[np.ndarray] = field(default_factory=list)
+    point: Tally = field(default_factory=Tally)
     counts: Counts | None = None
 
 
@@ -79,18 +95,15 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: st
 
     `classes`: K. `prefix`: DRAWN for only the images with pixels that people drew, scored on these pixels.
     """
-    total, shape = Scored(counts=counts_in(finished)), (classes + 1, classes + 1)
+    total = Scored(counts=counts_in(finished))
 
     def added(row: dict) -> Prediction:
         total.images += 1
+        total.add(row, prefix, classes)
+        total.point.add(row, POINT, classes)
         counts = row[f"{prefix}confusion"]
         if counts is not None:
-            total.confusion.append(np.array(counts).reshape(shape))
-            total.defects.append(np.array(row[f"{prefix}defects"]))
             total.detected.append(Detected(*json.loads(row[f"{prefix}regions"])))
-        if row["point_confusion"] is not None:
-            total.point_confusion.append(np.array(row["point_confusion"]).reshape(shape))
-            total.point_defects.append(np.array(row["point_defects"]))
         return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
 
     shards = [done.folder / FILE for done in finished if not done.failures]

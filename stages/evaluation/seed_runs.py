@@ -54,6 +54,17 @@ class SeedRuns:
         self.finished += own
         return own
 
+    def decision(self, seed: int) -> Decision | None:
+        """The operating point of a student, for which val is completed first; None: argmax.
+
+        Raises UserError where an image failed, or nothing can be chosen.
+        """
+        if self.values.operating_point == "argmax":
+            return None
+        val = self(seed, "val", None)
+        self.stop_at_failures()
+        return choose(counts_in(val), self.values.operating_point, len(self.source.names))
+
     def stop_at_failures(self) -> None:
         """List the images that failed so far. Raises UserError where there is one."""
         by_image: dict[str, Failure] = {one.image: one for done in self.finished for one in done.failures}
@@ -62,24 +73,20 @@ class SeedRuns:
     def some_shards(self, text: str) -> None:
         """Do only the shards that `--shards` asks for: of each seed first those of val, then those of test.
 
-        Where test needs an operating point, val is completed first.
+        With an operating point to choose, those of val come twice: first to choose it, then with it.
         """
+        passes = [("val", False), ("test", False)]
+        if self.values.operating_point != "argmax":
+            passes = [("val", False), ("val", True), ("test", True)]
         counts = {split: shard_count(rows, SHARD_IMAGES) for split, rows in self.rows.items()}
-        total = len(self.seeds) * sum(counts.values())
+        total = len(self.seeds) * sum(counts[split] for split, _ in passes)
         asked, start = wanted(text, total), 0
         for seed in self.seeds:
-            for split, count in counts.items():
-                numbers = range(max(0, asked.start - start), min(count, asked.stop - start))
-                start += count
-                if not numbers:
-                    continue
-                decision = None
-                if split == "test" and self.values.operating_point != "argmax":
-                    val = self(seed, "val", None)
-                    self.stop_at_failures()
-                    classes = len(self.source.names)
-                    decision, _ = choose(counts_in(val), self.values.operating_point, classes)
-                self(seed, split, decision, numbers)
+            for split, decided in passes:
+                numbers = range(max(0, asked.start - start), min(counts[split], asked.stop - start))
+                start += counts[split]
+                if numbers:
+                    self(seed, split, self.decision(seed) if decided else None, numbers)
         self.stop_at_failures()
         typer.echo(f"shards {text} of {total} are done; without --shards the command completes the run", err=True)
 

@@ -9,9 +9,9 @@ import numpy as np
 from stages.evaluation.average_precision import average_precision
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.config import EvaluateParams, Wish
-from stages.evaluation.defect_metrics import mean_over_seeds, summarise_defects
-from stages.evaluation.operating_points import curves
-from stages.evaluation.scored_shards import Scored
+from stages.evaluation.defect_metrics import mean_over_seeds, summarise_by_class, summarise_defects
+from stages.evaluation.operating_points import curves, reached
+from stages.evaluation.scored_shards import Scored, Tally
 from stages.evaluation.summary import summarise
 from stages.metrics.scores import defined
 from stages.student.decision import Decision
@@ -23,12 +23,9 @@ def split_metrics(
     """{split: metrics}, or {split: None} and the reason under `<split>_not_scored`. `seeds`: one per student."""
     images, scored = seeds[0].images, len(seeds[0].confusion)
     if scored:
-        counts = np.stack([seed.confusion for seed in seeds], axis=1)
-        found = summarise_defects(np.stack([seed.defects for seed in seeds], axis=1), bootstrap)
-        found |= mean_over_seeds([average_precision(seed.detected, names) for seed in seeds])
-        return {
-            split: summarise(counts, names, bootstrap) | {"images_without_truth": images - scored, "defects": found}
-        }
+        found = _summary(seeds, names, bootstrap)
+        defects = found.pop("defects") | mean_over_seeds([average_precision(seed.detected, names) for seed in seeds])
+        return {split: found | {"images_without_truth": images - scored, "defects": defects}}
     reason = (
         f"none of the {images} {split} images has pixel truth: masks lie in a folder `masks` where their images' "
         "folder `images` is, under the same names, as .png"
@@ -36,23 +33,30 @@ def split_metrics(
     return {split: None, f"{split}_not_scored": reason if images else f"the data set has no {split} images"}
 
 
+def _summary(seeds: Sequence[Tally], names: Sequence[str], bootstrap: BootstrapParams) -> dict[str, object]:
+    confusion, defects, classes = (
+        np.stack([getattr(seed, field) for seed in seeds], axis=1) for field in ("confusion", "defects", "classes")
+    )
+    by_class = {"by_class": summarise_by_class(classes, names, bootstrap)}
+    return summarise(confusion, names, bootstrap) | {"defects": summarise_defects(defects, bootstrap) | by_class}
+
+
 def operating_points(
     tallies: Mapping[str, Sequence[Scored]],
     decisions: Sequence[Decision],
-    fulfilled: Sequence[Sequence[bool]],
     chosen_on: str,
     names: Sequence[str],
     values: EvaluateParams,
 ) -> tuple[dict, dict]:
-    """For the metrics: wish, decisions, calibration errors, scores of test; and for the report: the curves of both
-    splits, counts summed over seeds. `tallies`: val and test, one per seed; `decisions`, `fulfilled`: per seed."""
+    """For the metrics: wish, decisions, what they reach on val, calibration errors, scores of test; and for the report:
+    the curves of both splits, counts summed over seeds. `tallies`: val and test, per seed, as `decisions`."""
     wish = values.operating_point
     found: dict = {
         "wish": wish.model_dump(exclude_none=True) if isinstance(wish, Wish) else wish,
         "chosen_on": chosen_on,
         "by_seed": [
-            decision.model_dump() | {"fulfilled": dict(zip(names, own, strict=True))}
-            for decision, own in zip(decisions, fulfilled, strict=True)
+            decision.model_dump() | reached(val.point.classes, wish, names)
+            for decision, val in zip(decisions, tallies["val"], strict=True)
         ],
     }
     drawn: dict = {}
@@ -71,10 +75,6 @@ def operating_points(
         drawn[split] = curves(reduce(add, known), names) | {
             "calibration": [confidence.curve(decision.temperature) for confidence, decision in seeds]
         }
-    found["test"] = None
-    if tallies["test"][0].point_confusion:
-        pixels = np.stack([tally.point_confusion for tally in tallies["test"]], axis=1)
-        defects = np.stack([tally.point_defects for tally in tallies["test"]], axis=1)
-        of_defects = summarise_defects(defects, values.bootstrap)
-        found["test"] = summarise(pixels, names, values.bootstrap) | {"defects": of_defects}
+    points = [tally.point for tally in tallies["test"]]
+    found["test"] = _summary(points, names, values.bootstrap) if points[0].confusion else None
     return found, drawn
