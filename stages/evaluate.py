@@ -30,7 +30,7 @@ from stages.common.params import Section, load_params, write_sealed
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, ShardsUrl
 from stages.engine.shard_jobs import all_there, forget
 from stages.evaluation.card import as_markdown, card_of
-from stages.evaluation.config import EvaluateParams, Seeds, TeacherName
+from stages.evaluation.config import EvaluateParams, Seeds, WeightsNames
 from stages.evaluation.operating_points import choose
 from stages.evaluation.scored_shards import DRAWN, Scored, gather
 from stages.evaluation.seed_runs import SPLITS, SeedRuns
@@ -45,7 +45,7 @@ STUDENT_FILES = ("student.safetensors", "student.json")
 class Params(Section):
     evaluate: EvaluateParams
     seeds: Seeds
-    weights: TeacherName
+    weights: WeightsNames
 
 
 def main(
@@ -106,7 +106,7 @@ def main(
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.
         first = read_config(model / str(seeds[0]))
-        card = card_of(run_of.source, tables, loaded.weights.teacher, first, result)
+        card = card_of(run_of.source, tables, loaded.weights, first, result)
         (models_part / "card.md").write_text(as_markdown(model.name, card, result), encoding="utf-8")
         hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}
         write_sealed(part / "scores.json", result | {"students": hashes, "card": card})

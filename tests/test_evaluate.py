@@ -404,6 +404,7 @@ def test_an_operating_point_is_chosen_on_val_and_reported_on_test(tmp_path, stud
     assert "| score | argmax | operating point |" in card
     assert "| data set | set: 0 train, 2 val, 3 test images |" in card
     assert "by the SAM teacher vit_b," in card
+    assert "| weights of the SAM teacher | vit_b: licence unknown: yours to say |" in card, "a file of the user's"
 
 
 def torn(image: np.ndarray, watch) -> Prediction:
@@ -436,6 +437,33 @@ def test_where_classes_compete_the_wish_is_checked_on_the_masks_of_val_and_repor
     assert "| `recall_defects_iou10` of dirt | 1.000 (1.000 to 1.000) | 0.000 (0.000 to 0.000) |" in card
 
 
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (None, "test (random): Apache-2.0"),
+        (
+            {"encoder": "efficientnet_lite0", "encoder_weights": "imagenet"},
+            "imagenet of efficientnet_lite0: Apache-2.0",
+        ),
+        ({"encoder": "mit_b0", "encoder_weights": "imagenet"}, "imagenet of mit_b0: licence unknown: yours to say"),
+        ({"encoder": "mit_b0", "encoder_weights": None}, "none: random ones"),
+    ],
+)
+def test_the_card_names_the_licences_of_weights(tmp_path, student, monkeypatch, network, told):
+    if network:
+        config = decided_student("native").config.model_copy(
+            update={"backbone": None, "network": {"architecture": "baseline"} | network}
+        )
+        monkeypatch.setattr(evaluate, "read_config", lambda _: config)
+    build(tmp_path, exact_truth())
+    text = (tmp_path / "params.yaml").read_text().replace("/somewhere/vit_b", "vit_b")
+    (tmp_path / "params.yaml").write_text(text.replace("backbone: embedded", "backbone: efficientnet_lite0"))
+    run(tmp_path)
+    card = (tmp_path / "out/models/card.md").read_text()
+    assert f"| weights it started from | {told} |" in card
+    assert "| weights of the SAM teacher | vit_b: Apache-2.0 |" in card
+
+
 def test_a_bar_in_a_name_does_not_end_a_cell_of_the_card():
     result = {"operating_point": {}, "test": None, "test_not_scored": "no images"}
     text = as_markdown("run", {"facts": [["task", "defects: a|b"]], "not_tested": []}, result)
@@ -448,7 +476,10 @@ def test_without_a_wish_argmax_stays_and_is_scored_once(tmp_path, student):
     assert (point["wish"], point["chosen_on"], point["test"]) == ("argmax", "human masks of val", None)
     assert point["by_seed"][0]["thresholds"] is None
     assert (tmp_path / "out/models/4/student.json").read_text() == "student.json of 4"
-    assert "Not tested" in (tmp_path / "out/models/card.md").read_text()
+    card = (tmp_path / "out/models/card.md").read_text()
+    assert "Not tested" in card
+    assert point["by_seed"][0]["temperature"] == 0.5, "all is right, and said to be a little less sure"
+    assert "| temperature of confidences | 0.5, fitted on human masks of val |" in card
 
 
 def test_the_first_seed_keeps_its_probabilities_for_the_report(tmp_path, student):

@@ -155,6 +155,12 @@ def scores_of(root: Path, run: str) -> dict:
     return json.loads((root / "predictions" / run / "scores.json").read_text())["test"]["defects"]
 
 
+def test_the_temperature_stands_beside_the_masks_that_it_was_fitted_on(tmp_path):
+    build(tmp_path)
+    text = run(tmp_path)[0]
+    assert "without → with the temperature (1, fitted on SAM&#39;s masks of val): 0.500 → 0.375." in text
+
+
 def test_what_runs_make_of_the_teachers_errors_is_counted_against_truth(tmp_path):
     build(tmp_path)
     # The teacher is right but for the first image, where it lacks `damage` and adds four pixels of `dirt`.

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, count_rows
-from stages.evaluation.config import wish_in_words
+from stages.evaluation.config import WeightsNames, wish_in_words
 from stages.evaluation.defect_metrics import OF_A_CLASS
+from stages.evaluation.licences import licence_of
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
@@ -15,22 +16,23 @@ Card = dict[str, list]
 """`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; the scores are stored beside it."""
 
 
-def card_of(source: Dataset, tables: Path, teacher: str, config: NetworkConfig, result: Mapping) -> Card:
-    """`tables`: folder of the data set's tables. `teacher`: `weights.teacher`. `result`: what `evaluate` writes into
-    metrics/RUN.json."""
-    view, point = config.view, result["operating_point"]
+def card_of(source: Dataset, tables: Path, weights: WeightsNames, config: NetworkConfig, result: Mapping) -> Card:
+    """`tables`: folder of the data set's tables. `result`: what `evaluate` writes into metrics/RUN.json."""
+    view, point, teacher = config.view, result["operating_point"], Path(weights.teacher).name
     counts = {split: count_rows(tables / split / "images.parquet", IMAGES) for split in SPLITS}
     boxes = sum(count_rows(tables / split / "boxes.parquet", BOXES) for split in ("train", "val"))
     facts = {
         "task": f"semantic segmentation of defects: {', '.join(config.names)}",
         "network": f"{config.network['architecture']}, input {view.size_px} px, scale {view.scale}",
-        "weights it started from": _backbone(config),
+        "weights it started from": _backbone(config, weights.backbone),
         "data set": f"{source.root.name}: {', '.join(f'{count} {split}' for split, count in counts.items())} images",
         "boxes": f"{boxes} in train and val",
-        "learned from": f"masks of train's boxes by the SAM teacher {Path(teacher).name}, and any that a person drew",
+        "learned from": f"masks of train's boxes by the SAM teacher {teacher}, and any that a person drew",
+        "weights of the SAM teacher": f"{teacher}: {licence_of(weights.teacher)}",
         "plan (SHA-256)": config.plan_sha256,
         "seeds": ", ".join(map(str, result["seeds"])),
         "operating point": _point(point),
+        "temperature of confidences": _temperature(point),
         "calibration error of test": _calibration(point["test_expected_calibration_error"]),
     }
     return {"facts": list(map(list, facts.items())), "not_tested": _limits(config, result)}
@@ -69,11 +71,14 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _backbone(config: NetworkConfig) -> str:
-    backbone = config.backbone
-    if backbone is None:
-        return "see `encoder_weights` of its plan; their licence is that of their publisher"
-    return f"{backbone.name} ({backbone.source}); its licence is that of its publisher"
+def _backbone(config: NetworkConfig, name: str) -> str:
+    """`name`: `weights.backbone`."""
+    if config.backbone is not None:
+        return f"{config.backbone.name} ({config.backbone.source}): {licence_of(name)}"
+    if config.network.get("encoder_weights") is None:
+        return "none: random ones"
+    encoder = config.network["encoder"]
+    return f"{config.network['encoder_weights']} of {encoder}: {licence_of(encoder)}"
 
 
 def _point(point: Mapping) -> str:
@@ -91,6 +96,13 @@ def _point(point: Mapping) -> str:
         f"{wish_in_words(point['wish'])}, chosen on {point['chosen_on']}, each class by itself: thresholds "
         f"{'; '.join(each)}; together, on val: {', '.join(found)}{unmet}"
     )
+
+
+def _temperature(point: Mapping) -> str:
+    values = ", ".join(f"{own['temperature']:.3g}" for own in point["by_seed"])
+    if point["val_expected_calibration_error"] is None:
+        return f"{values}, not fitted: val has no masks"
+    return f"{values}, fitted on {point['chosen_on']}"
 
 
 def _calibration(error: Mapping | None) -> str:

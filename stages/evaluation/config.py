@@ -58,12 +58,13 @@ def wish_in_words(wish: str | Mapping[str, float]) -> str:
     return wish if isinstance(wish, str) else ", ".join(f"{key} {value:g}" for key, value in wish.items())
 
 
-class TeacherName(Section):
-    """The part of section `weights` that a model card names."""
+class WeightsNames(Section):
+    """Section `weights`, for the model card: stages/checkpoints/config.py says what its names mean."""
 
     model_config = ConfigDict(extra="ignore")
 
     teacher: str
+    backbone: str
 
 
 class EvaluateParams(Section):

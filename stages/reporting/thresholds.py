@@ -38,6 +38,7 @@ def thresholds_of(point: Mapping, curves: Mapping[str, dict | None], names: Sequ
         "charts": charts,
         "wish": wish_in_words(point["wish"]),
         "chosen_on": point["chosen_on"],
+        "temperature": ", ".join(f"{seed['temperature']:.3g}" for seed in point["by_seed"]),
         "error": UNDEFINED if error["after"] is None else f"{error['before']:.3f} → {error['after']:.3f}",
         "slider": json.dumps(
             {
