@@ -161,7 +161,7 @@ def main(
         write()
         if tiny and not data_root:
             data_root = folder / "set"
-            write_images(data_root, 10)
+            write_images(data_root, 12)
         if data_root:
             try:
                 results["trainings"] = trainings(data_root, planned(tiny), folder / "project", clock, device)

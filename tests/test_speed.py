@@ -160,7 +160,7 @@ def test_tiny_sizes_go_through_the_command_without_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(on_gpu, "trainings", trainings)
     on_gpu.main(tmp_path / "found", None, 300, 1, tiny=True)
-    assert seen == [(10, [0], 2)]
+    assert seen == [(12, [0], 2)]
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["card"], len(found["latency"]), len(found["rasterize"])) == ("CPU, tiny sizes", 4, 6)
     with pytest.raises(typer.BadParameter, match="no GPU here; --tiny tries the command"):
