@@ -118,6 +118,14 @@ def test_the_wish_decides(wish, threshold, least_area_px):
     assert (decision.thresholds, decision.least_area_px) == ([threshold], [least_area_px])
 
 
+def test_a_threshold_at_which_all_regions_are_one_is_not_chosen_for_its_few_false_positives():
+    truth, sure = np.zeros((9, 60), np.uint8), np.full((9, 60), 0.12)  # up to 0.1 one region, of the whole image
+    truth[3:5, 4::16], sure[3:5, 4::16] = 1, 0.6
+    _, counts = watched(np.stack([1 - sure, sure]), truth)
+    assert counts.defects[0, THRESHOLDS.index(0.1)].tolist() == [0, 1]
+    assert choose(counts, Wish(false_positives_per_image=1.0), 1).thresholds == [0.15]
+
+
 def decided(probabilities: np.ndarray, truth: np.ndarray, wish: Wish) -> tuple[Decision, dict]:
     """The decision chosen on one image, and what it reaches there."""
     names = NAMES[: len(probabilities) - 1]
@@ -148,11 +156,11 @@ def test_of_classes_that_compete_for_pixels_the_wish_is_fulfilled_for_those_that
 
 
 def test_false_positives_are_those_that_the_classes_leave_together():
-    """By itself dirt has the damage as false positive at all thresholds up to 0.3; damage, being surer, takes it."""
+    """By itself dirt has the damage as false positive at all thresholds up to 0.3, and damage the dirt."""
     probabilities, truth = two_that_compete()
     probabilities[:, 1:3, 7:10] = np.array([0.05, 0.32, 0.63])[:, None, None]
     decision, found = decided(probabilities, truth, Wish(false_positives_per_image=1.0))
-    assert decision.thresholds == [0.02, 0.02]
+    assert decision.thresholds == [0.35, 0.35]
     assert found["fulfilled"] == {"dirt": True, "damage": True}
     assert [own["false_positives_per_image_iou10"] for own in found["on_val"].values()] == [0, 0]
     classes = [np.array([[1, 1, 2], [0, 0, 1]]), np.array([[0, 0, 1], [0, 0, 0]])]  # of two images

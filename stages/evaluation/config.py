@@ -74,3 +74,12 @@ class EvaluateParams(Section):
     resolution: Literal["native", "stretched_518"]
     operating_point: OperatingPoint
     bootstrap: BootstrapParams
+
+    @model_validator(mode="after")
+    def _areas_of_the_image(self) -> "EvaluateParams":
+        if self.resolution != "native" and self.operating_point != "argmax":
+            raise ValueError(
+                f"operating_point: its least areas are in pixels of the image, allowed with resolution = "
+                f"{self.resolution} is argmax"
+            )
+        return self

@@ -127,10 +127,11 @@ def _defects(own: np.ndarray, truth: np.ndarray, label: int) -> tuple[np.ndarray
 def choose(counts: Counts | None, wish: OperatingPoint, classes: int) -> Decision:
     """The decision whose thresholds fulfil `wish` on the counted images, each class counted by itself.
 
-    recall: the highest threshold with at least that recall, else with the best; false_positives_per_image: the lowest
-    with no more than that, else with the fewest; cost: that with the least false negatives * cost + false positives. A
-    class without a true defect gets 0.5. Regions of less than half the smallest one that detected a defect are dropped.
-    The temperature: see `Confidence.best_temperature`. Raises UserError for a `Wish` where `counts` is None.
+    recall: the highest threshold with at least that recall, else with the best; false_positives_per_image: of those
+    with no more than that, else with the fewest, the one that detects most, then with the fewest, then the lowest;
+    cost: that with the least false negatives * cost + false positives. A class without a true defect gets 0.5. Regions
+    of less than half the smallest one that detected a defect are dropped. The temperature: see
+    `Confidence.best_temperature`. Raises UserError for a `Wish` where `counts` is None.
     """
     if counts is None:
         if isinstance(wish, Wish):
@@ -158,8 +159,9 @@ def _place(counts: Counts, class_id: int, wish: Wish) -> int:
         enough = np.flatnonzero(detected >= wish.recall * true)
         return int(enough[-1] if len(enough) else np.flatnonzero(detected == detected.max())[-1])
     if wish.false_positives_per_image is not None:
-        few = np.flatnonzero(false <= wish.false_positives_per_image * counts.images)
-        return int(few[0] if len(few) else false.argmin())
+        # where regions merge at a low threshold there are few false positives, and nothing is detected
+        few = np.flatnonzero(false <= max(wish.false_positives_per_image * counts.images, false.min()))
+        return int(max(few, key=lambda place: (detected[place], -false[place], -place)))
     price = (true - detected) * wish.cost + false
     return int(np.flatnonzero(price == price.min())[-1])
 
