@@ -91,6 +91,12 @@ def test_the_whole_window_is_resized_as_by_segment_anything(size_hw):
     np.testing.assert_allclose(to_input(boxes, window, frame), official.apply_boxes(boxes, size_hw))
 
 
+def test_a_strip_keeps_a_row_however_long_it_is():
+    """Where segment_anything's own rule rounds its rows to none."""
+    assert ResizeLongestSide(160).get_preprocess_shape(16, 8192, 160) == (0, 160)
+    assert input_size_hw(Window(5, 7, 8197, 23), InputFrame(160, "pad")) == (1, 160)
+
+
 def test_a_box_grows_and_shrinks_on_each_side_within_the_image():
     assert grown((10.0, 20.0, 30.0, 60.0), (62, 100), 0.1) == (8.0, 16.0, 32.0, 62.0)
     assert grown((10.0, 20.0, 30.0, 60.0), (62, 100), -0.25) == (15.0, 30.0, 25.0, 50.0)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor, resize, to_pil_image
 
 from stages.common.errors import UserError, lacks_memory
 from stages.common.files import write_weights
@@ -30,7 +30,7 @@ from stages.teacher.image_encoders import (
     image_encoder,
 )
 from stages.teacher.promptable import Proposals
-from stages.teacher.windows import InputFrame
+from stages.teacher.windows import InputFrame, input_size_hw, whole_window
 
 
 class EarlyMaskDecoder(MaskDecoder):
@@ -116,9 +116,10 @@ class SamTeacher:
 
     def encode(self, windows: Sequence[np.ndarray]) -> Embedding:
         """The embedding of N windows, each (h, w, 3) uint8 RGB."""
-        resize = ResizeLongestSide(self.frame.side_px)
-        pixels = [torch.as_tensor(resize.apply_image(one), device=self.device).permute(2, 0, 1) for one in windows]
-        inputs = torch.stack([self.sam.preprocess(one) for one in pixels])
+        # as by segment_anything's ResizeLongestSide, but for windows so long that it leaves no row or column
+        sizes_hw = [input_size_hw(whole_window(one.shape[:2]), self.frame) for one in windows]
+        resized = [resize(to_pil_image(one), size_hw) for one, size_hw in zip(windows, sizes_hw, strict=True)]
+        inputs = torch.stack([self.sam.preprocess(pil_to_tensor(one).to(self.device)) for one in resized])
         # on a CPU a batch of large inputs gains nothing, and needs their memory
         at_once = max(1, CPU_PIXELS // self.frame.side_px**2) if self.device.type == "cpu" else len(inputs)
         with autocast(self.device):

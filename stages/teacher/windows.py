@@ -117,7 +117,7 @@ def input_size_hw(window: Window, frame: InputFrame) -> tuple[int, int]:
     if frame.resize == "stretch":
         return frame.side_px, frame.side_px
     scale = frame.side_px / max(window.size_hw)
-    height, width = (int(side * scale + 0.5) for side in window.size_hw)
+    height, width = (max(1, int(side * scale + 0.5)) for side in window.size_hw)  # a long strip would have no row left
     return height, width
 
 
