@@ -252,7 +252,7 @@ def test_mistakes_in_a_csv_are_named_by_line(tmp_path, text, message):
         scales_of(str(path), sources(tmp_path, {}))
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e200"])
 def test_a_scale_that_is_no_length_is_an_error(text):
     with pytest.raises(UserError, match=r"--mm-per-px = .*must be above 0"):
         scales_of(text, [])

@@ -158,6 +158,8 @@ def png(size_wh: tuple[int, int]) -> bytes:
         ("/predict?answer=tiff", b"", 422, "answer = tiff: Input should be 'json', 'mask' or 'overlay'"),
         ("/predict?mm_per_px=0", b"", 422, "mm_per_px = 0: Input should be greater than 0"),
         ("/predict?mm_per_px=inf", b"", 422, "mm_per_px = inf: Input should be a finite number"),
+        ("/predict?mm_per_px=1e200", b"", 422, "mm_per_px = 1e200: Input should be less than or equal to 1000000"),
+        ("/predict?mm_per_pixel=0.1", b"", 422, "mm_per_pixel = 0.1: Extra inputs are not permitted"),
         ("/predict", None, 405, "Method Not Allowed"),
         ("/elsewhere", None, 404, "Not Found"),
     ],

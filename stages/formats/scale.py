@@ -17,6 +17,8 @@ MM_PER_UNIT = {2: 25.4, 3: 10.0}
 """EXIF's ResolutionUnit: inch, centimetre."""
 PLACEHOLDERS = (72, 96)
 """Pixels per inch that cameras and programs write when they know no scale."""
+LARGEST = 1e6
+"""Most millimetres per pixel: a kilometre. Areas of many times more are no numbers."""
 
 
 def scales_of(mm_per_px: str, sources: Sequence[Source]) -> dict[str, float]:
@@ -41,9 +43,9 @@ def scales_of(mm_per_px: str, sources: Sequence[Source]) -> dict[str, float]:
 
 
 def positive(value: float, where: str) -> float:
-    """`value`. Raises UserError unless it is positive and finite."""
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{where} = {value}: millimetres per pixel must be above 0")
+    """`value`. Raises UserError unless it is positive and at most LARGEST."""
+    if not 0 < value <= LARGEST:
+        raise UserError(f"{where} = {value}: millimetres per pixel must be above 0, and at most {LARGEST:,.0f}")
     return value
 
 

@@ -17,12 +17,14 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from stages.common.errors import printable
 from stages.data.decoding import BadImage, TooManyPixels
+from stages.formats.scale import LARGEST
 from stages.runtime.network import Network
 from stages.service.exchange import Counters, Exchange
 from stages.service.inspection import MEDIA_TYPES, Answer, Busy, Inspector, Limits
@@ -39,7 +41,14 @@ STATUSES = {
     TimeoutError: 504,
 }
 
-MmPerPx = Annotated[float | None, Query(gt=0, allow_inf_nan=False)]
+
+class Asked(BaseModel):
+    """The options of a request for a prediction, its query."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    answer: Answer = Answer.json
+    mm_per_px: float | None = Field(None, gt=0, le=LARGEST)
 
 
 def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastAPI:
@@ -59,7 +68,7 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
     page = (Path(__file__).parent / "drop.html").read_text(encoding="utf-8")
 
     @app.post("/predict", response_class=Response)
-    async def predict(request: Request, answer: Answer = Answer.json, mm_per_px: MmPerPx = None) -> Response:
+    async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
         """The body is the image file itself."""
         deadline = time.monotonic() + limits.seconds
         give_back = inspector.take_place()
@@ -71,7 +80,7 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
 
         try:
             data = await body_of(request, limits)
-            future = inspector.submit(data, answer, mm_per_px, deadline)
+            future = inspector.submit(data, asked.answer, asked.mm_per_px, deadline)
         except BaseException:
             done()
             raise
@@ -81,7 +90,7 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
             body, classes = await asyncio.wrap_future(future)
         for name in classes:
             counters.defects.labels(name).inc()
-        return Response(body, media_type=MEDIA_TYPES[answer])
+        return Response(body, media_type=MEDIA_TYPES[asked.answer])
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
