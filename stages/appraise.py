@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.appraisal.quality import FALLBACKS, BoxQuality, box_quality, fallback, pixel_counts, summarise
-from stages.common.errors import UserError, run
+from stages.common.errors import run
 from stages.common.options import Masks, Metrics, Tables, Truth
 from stages.common.params import write_sealed
 from stages.common.progress import progress
-from stages.data.tables import SPLITS, TRUTH, by_image, decode_label_map, read_dataset, stream_rows
+from stages.data.tables import SPLITS, TruthInOrder, by_image, decode_label_map, read_dataset
 from stages.masks.shards import read_shard, shard_indices
 
 BRIEF = ["box_id", "image_id", "class_id", "x1", "y1", "x2", "y2", "chosen", "rle", "area_in_box", "mean_prob_in"]
@@ -34,8 +34,7 @@ def main(tables: Tables, masks: Masks, truth: Truth, metrics: Metrics) -> None:
 
 def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, object]:
     """Metrics of one split, read shard by shard. Memory grows by some numbers per box with truth, not by label maps."""
-    human = stream_rows(truth, TRUTH, "ingest", ["image_id", "mask_png"])
-    following = next(human, None)
+    human = TruthInOrder(truth)
     totals, boxes = {"images": 0, "boxes": 0, "empty_masks": 0, "images_with_truth": 0}, list[BoxQuality]()
     counts = np.zeros((2, len(names) + 1, len(names) + 1), dtype=np.int64)
     by_class = {name: dict.fromkeys(("boxes", *FALLBACKS), 0) for name in names}
@@ -43,10 +42,7 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
         images, candidates = read_shard(folder, index)
         chosen = candidates.filter(candidates["chosen"])
         asked = {image["image_id"]: image for image in images.to_pylist() if image["trusted"] is None}
-        pngs = {}  # both are sorted by image id
-        for image_id in images["image_id"].to_pylist():
-            if following is not None and following["image_id"] == image_id:
-                pngs[image_id], following = following["mask_png"], next(human, None)
+        pngs = {image_id: png for image_id in images["image_id"].to_pylist() if (png := human.of(image_id)) is not None}
         known = [image for image_id, image in asked.items() if image_id in pngs]
         totals["images"] += len(images)
         totals["boxes"] += len(chosen)
@@ -67,9 +63,7 @@ def appraise(folder: Path, truth: Path, names: tuple[str, ...]) -> dict[str, obj
             counts += pixel_counts(decode_label_map(image["label_map"]["bytes"]), found, labels, len(names) + 1)
             boxes += found
     totals["masks_by_class"] = by_class
-    if following is not None:
-        where = f"{truth}: mask of {following['image_id']}"
-        raise UserError(f"{where}, which {folder} lacks or has elsewhere; run the rasterize stage")
+    human.end(folder, "rasterize")
     if totals["images_with_truth"]:
         return totals | summarise(boxes, counts, names)
     reason = "no image has pixel truth" if totals["images"] else "the data set has no such images"

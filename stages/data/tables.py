@@ -193,6 +193,29 @@ def _opened(path: Path, schema: pa.Schema, made_by: str) -> Iterator[pq.ParquetF
         raise UserError(f"{path}: not readable ({reason}); run the {made_by} stage") from None
 
 
+class TruthInOrder:
+    """The human masks of a split, asked for in the order of its images; read as a stream."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: a table of TRUTH. Raises UserError like `read_table`."""
+        self._path, self._rows = path, stream_rows(path, TRUTH, "ingest", ["image_id", "mask_png"])
+        self._next = next(self._rows, None)
+
+    def of(self, image_id: str) -> bytes | None:
+        """The PNG of an image's mask; None where it has none."""
+        if self._next is None or self._next["image_id"] != image_id:
+            return None
+        found, self._next = self._next["mask_png"], next(self._rows, None)
+        return found
+
+    def end(self, images: object, made_by: str) -> None:
+        """Raises UserError where a mask is left over: `images`, which stage `made_by` writes, lacks its image, or has
+        it in another place."""
+        if self._next is not None:
+            where = f"{self._path}: mask of {self._next['image_id']}"
+            raise UserError(f"{where}, which {images} lacks or has elsewhere; run the {made_by} stage")
+
+
 def by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
     """The rows of each image id, in their order."""
     found: dict[str, list[dict]] = {}

@@ -18,6 +18,7 @@ from stages.data.tables import (
     IMAGES,
     TRUTH,
     Dataset,
+    TruthInOrder,
     count_rows,
     decode_label_map,
     encode_label_map,
@@ -138,18 +139,14 @@ def references(split: str, tables: Path, masks: Path, truth: Path, judged_by: st
 
     Raises UserError for human masks that are not in the order of the images.
     """
-    path = truth / f"{split}.parquet"
-    human = stream_rows(path, TRUTH, "ingest", ["image_id", "mask_png"])
-    following = next(human, None)
+    human = TruthInOrder(truth / f"{split}.parquet")
     rows = (
         stream_masks(masks / split)
         if split == "val"
         else stream_rows(tables / split / "images.parquet", IMAGES, "ingest")
     )
     for row in rows:
-        found: dict[str, bytes | None] = dict.fromkeys((HUMAN, DRAWN_BY_HAND, SAM))
-        if following is not None and following["image_id"] == row["image_id"]:
-            found[HUMAN], following = following["mask_png"], next(human, None)
+        found = dict.fromkeys((DRAWN_BY_HAND, SAM)) | {HUMAN: human.of(row["image_id"])}
         if split == "val":
             found |= _apart(row["label_map"]["bytes"], row["trusted"])
         yield row | {
@@ -157,9 +154,7 @@ def references(split: str, tables: Path, masks: Path, truth: Path, judged_by: st
             "drawn": found[DRAWN_BY_HAND],
             "judged": found[judged_by],
         }
-    if following is not None:
-        where = f"{path}: mask of {following['image_id']}"
-        raise UserError(f"{where}, which images.parquet lacks or has elsewhere; run the ingest stage")
+    human.end("images.parquet", "ingest")
 
 
 def val_masks(masks: Path, truth: Path) -> tuple[bool, str]:
