@@ -24,8 +24,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Parquet file for the manifest.")],
 ) -> None:
     """List the files of a data set, with their sizes and hashes (on object storage: ETags)."""
-    files = marks_of(data_root(root))
-    files.pop(os.path.relpath(out, folder_of(data_root(root))), None)  # it would change its own content
+    where = data_root(root)
+    files = marks_of(where)
+    files.pop(os.path.relpath(out, folder_of(where)), None)  # it would change its own content
     write_manifest(out, files)
     typer.echo(f"{out}: {len(files):,} files", err=True)
 

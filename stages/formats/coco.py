@@ -54,9 +54,8 @@ def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
     `values`: of labels, see `correction.values_of`; categories are matched by name. Raises as `annotations_of`.
     """
     categories = {key: one["name"] for key, one in by_id(tree, "categories").items()}
-    by_image = annotations_of(tree)
-    for key, image in by_id(tree, "images").items():
-        drawn = partial(draw, by_image[key], categories, values)
+    for image, annotations in zip(tree["images"], annotations_of(tree).values(), strict=True):
+        drawn = partial(draw, annotations, categories, values)
         yield Drawing(image["file_name"], (image["height"], image["width"]), drawn, image.get("sha256"))
 
 

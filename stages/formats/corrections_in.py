@@ -24,15 +24,13 @@ from stages.formats.correction import (
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
 from stages.formats.yolo import NOT_LABELS, class_names, read_yolo
+from stages.ingestion.file_names import is_hidden
 from stages.ingestion.pixel_truth import BadMask, own_format, parse_mask
 
 ALLOWED = "CVAT for images (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) or index PNGs"
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 """Errors that are raised where a ZIP archive is damaged, encrypted, or packed by an unknown method."""
-
-HIDDEN = re.compile("(^|/)([.][^/]|__MACOSX/)")
-"""In a ZIP archive, files that macOS adds: __MACOSX/._NAME for each file, and .DS_Store."""
 
 
 def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> Iterator[Correction | Refused]:
@@ -76,7 +74,12 @@ class _Bundle:
             except DAMAGED as error:
                 raise UserError(f"{path}: not a readable ZIP archive ({error})") from None
             names = self._archive.namelist()
-            self.names = sorted(name for name in names if not name.endswith("/") and not HIDDEN.search(name))
+            # macOS adds a folder __MACOSX
+            self.names = sorted(
+                name
+                for name in names
+                if not (name.endswith("/") or is_hidden(name) or "__MACOSX" in name.split("/")[:-1])
+            )
         else:
             self._root, self.names = path.parent, [path.name]
 
