@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from skimage.draw import polygon2mask
 
 from stages.common.errors import UserError
 from stages.formats.csv_parquet import measured
 from stages.formats.inputs import Source
 from stages.formats.measured_defects import defects_of
-from stages.formats.measurements import axes_of, length_and_width, size_of
+from stages.formats.measurements import BAND, axes_of, lengths_of, size_of, widest_circle
 from stages.formats.scale import scales_of
 
 
@@ -62,7 +63,7 @@ def test_discs_have_the_diameter_that_they_were_drawn_with(radius):
             size = size_of(mask)
             assert size.diameter == pytest.approx(2 * radius, rel=0.05 if radius >= 4 else 0.1)
             assert (size.length, size.mean_width, size.max_width, size.orientation_deg) == (None,) * 4
-            assert length_and_width(mask)[1] == pytest.approx(2 * radius, abs=2), "the largest circle in it is itself"
+            assert lengths_of(mask)[2] == pytest.approx(2 * radius, abs=2), "the largest circle in it is itself"
 
 
 def turned(points_xy: np.ndarray) -> Iterator[np.ndarray]:
@@ -124,11 +125,11 @@ def test_stains_drawn_as_polygons_have_the_diameter_of_their_area(name):
         assert size_of(mask).length is None
 
 
-def test_the_length_of_a_closed_ring_is_half_of_the_way_round():
+def test_the_length_of_a_closed_ring_is_half_of_the_way_round_and_its_width_is_its_own():
     mask = abs(np.hypot(*grid((140, 150), (70.3, 69.6))) - 50) <= 1.5
     size = size_of(mask)
     assert size.length == pytest.approx(math.pi * 50, rel=0.1)
-    assert size.mean_width == pytest.approx(2 * 3, rel=0.1)
+    assert size.mean_width == pytest.approx(3, rel=0.1)
     assert size.max_width == pytest.approx(3, abs=1)
 
 
@@ -141,8 +142,8 @@ def test_a_thin_arc_has_the_length_of_its_curve():
     assert abs(size.orientation_deg) < 0.5
 
 
-def test_the_widest_place_and_the_longest_way_count():
-    """By hand: a row of 3 x 60 px with a disc of 10 px on it, and a branch that is shorter than either arm."""
+def test_branches_count_for_the_mean_width_and_not_for_the_length():
+    """By hand: a row of 3 x 60 px with a disc of 10 px on it, and a branch of 15 px, shorter than either arm."""
     mask = np.zeros((40, 70), bool)
     mask[20:23, 5:65] = True
     mask[5:20, 20:23] = True
@@ -150,7 +151,39 @@ def test_the_widest_place_and_the_longest_way_count():
     size = size_of(mask)
     assert size.length == pytest.approx(60, abs=2)
     assert size.max_width == pytest.approx(10, abs=1)
-    assert size.mean_width == pytest.approx(mask.sum() / size.length, abs=0.01)
+    assert size.mean_width == pytest.approx(mask.sum() / (60 + 15), abs=0.1)
+
+
+@pytest.mark.parametrize("height", [100, 128, 129, 300, 520])
+def test_wide_regions_are_measured_on_a_coarser_grid_and_keep_their_thin_parts(height):
+    """By hand: a rectangle, and a line of 3 px that leaves the middle of its short side, or no line."""
+    mask = np.zeros((height + 7, 5 * height + 60), bool)
+    mask[3 : 3 + height, 3 : 3 + 3 * height] = True
+    for tail in (0, 2 * height):
+        middle = height // 2 + 3
+        mask[middle - 1 : middle + 2, 3 + 3 * height : 3 + 3 * height + tail] = True
+        size = size_of(mask)
+        assert size.length == pytest.approx(3 * height + tail, rel=0.03)
+        assert size.max_width == pytest.approx(height, rel=0.03)
+
+
+@pytest.mark.parametrize("rows", [BAND - 1, BAND, BAND + 1, 3 * BAND + 40])
+def test_the_largest_circle_is_found_wherever_it_lies_between_bands_of_rows(rows):
+    for centre in {20, rows // 2, BAND - 3, BAND, rows - 20}:
+        mask = np.hypot(*grid((rows, 60), (30, min(centre, rows - 18)))) <= 16
+        mask[1:-1, 29:32] = True
+        whole = np.pad(mask, 1)
+        corners = np.lib.stride_tricks.sliding_window_view(whole.repeat(2, 0).repeat(2, 1), (2, 2)).all((2, 3))
+        assert widest_circle(whole, 40) == ndimage.distance_transform_edt(corners).max()
+
+
+def test_what_is_called_before_each_defect_ends_the_work():
+    labels = np.zeros((20, 50), np.uint8)
+    labels[2:5, 4:44], labels[8:12, 3:9], labels[15:17, 3:9] = 1, 1, 2
+    calls = iter([None, None])
+    with pytest.raises(StopIteration):
+        defects_of(labels, np.ones(labels.shape, np.float32), lambda: next(calls))
+    assert next(calls, "both were used") == "both were used"
 
 
 @pytest.mark.parametrize(("height", "width", "wanted"), [(1, 1, 1), (1, 9, 9), (8, 2, 4), (5, 5, 1)])

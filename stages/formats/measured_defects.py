@@ -1,5 +1,7 @@
 """Defects measured in a predicted label map, and the record of an image from which every output format is made."""
 
+from collections.abc import Callable
+
 import numpy as np
 from pydantic import Field
 
@@ -23,8 +25,11 @@ class Record(Labelled):
     defects: tuple[Defect, ...]
 
 
-def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) -> Record:
-    """The defects that the network finds in (H, W, 3) uint8 RGB `image`."""
+def record_of(
+    network: Network, source: Source, sha256: str, image: np.ndarray, in_time: Callable[[], None] = lambda: None
+) -> Record:
+    """The defects that the network finds in (H, W, 3) uint8 RGB `image`. `in_time`: called before each of them is
+    measured; what it raises ends the work."""
     labels, confidence = network.predict(image)
     return Record(
         file=source.file,
@@ -32,13 +37,18 @@ def record_of(network: Network, source: Source, sha256: str, image: np.ndarray) 
         sha256=sha256,
         model=network.identity,
         size_hw=labels.shape,
-        defects=defects_of(labels, confidence),
+        defects=defects_of(labels, confidence, in_time),
     )
 
 
-def defects_of(labels: np.ndarray, confidence: np.ndarray) -> tuple[Defect, ...]:
-    """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W) probability of each label."""
-    return tuple(
-        Defect(**about, confidence=round(float(confidence[place][mask].mean(dtype=np.float64)), 4), size=size_of(mask))
-        for about, place, mask in parts(labels)
-    )
+def defects_of(
+    labels: np.ndarray, confidence: np.ndarray, in_time: Callable[[], None] = lambda: None
+) -> tuple[Defect, ...]:
+    """Defects of (H, W) uint8 `labels`, by class, then from the top. `confidence`: (H, W) probability of each label;
+    `in_time`: see `record_of`."""
+    defects = []
+    for about, place, mask in parts(labels):
+        in_time()
+        sure = round(float(confidence[place][mask].mean(dtype=np.float64)), 4)
+        defects.append(Defect(**about, confidence=sure, size=size_of(mask)))
+    return tuple(defects)

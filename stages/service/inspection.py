@@ -81,7 +81,7 @@ class Inspector:
 
     def submit(self, data: bytes, kind: Answer, mm_per_px: float | None, deadline: float) -> Future[Inspected]:
         """Answer an image file's bytes. `deadline`: of `time.monotonic`; work beyond it stops at the next batch of
-        tiles and raises TimeoutError. Other results of the future: BadImage, MemoryError."""
+        tiles or the next defect and raises TimeoutError. Other results of the future: BadImage, MemoryError."""
         return self._workers.submit(self._inspect, data, kind, mm_per_px, deadline)
 
     def close(self) -> None:
@@ -90,16 +90,20 @@ class Inspector:
             pool.shutdown(cancel_futures=True)
 
     def _inspect(self, data: bytes, kind: Answer, mm_per_px: float | None, deadline: float) -> Inspected:
-        def run(tiles: np.ndarray) -> np.ndarray:
-            return self._network_thread.submit(in_time, tiles).result()
-
-        def in_time(tiles: np.ndarray) -> np.ndarray:
+        def in_time() -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError
+
+        def on_thread(tiles: np.ndarray) -> np.ndarray:
+            in_time()
             return self.network.run(tiles)
 
+        def run(tiles: np.ndarray) -> np.ndarray:
+            return self._network_thread.submit(on_thread, tiles).result()
+
         image = rgb_of(data, self.network.white_level, self.limits.pixels)
-        record = record_of(replace(self.network, run=run), UPLOAD, hashlib.sha256(data).hexdigest(), image)
+        network = replace(self.network, run=run)
+        record = record_of(network, UPLOAD, hashlib.sha256(data).hexdigest(), image, in_time)
         makers = {
             Answer.json: lambda: as_json(record, self.network.names, mm_per_px),
             Answer.mask: lambda: encode_label_map(record.labels()),
