@@ -36,9 +36,9 @@ def on_disk() -> set[str]:
     return found - {"stages/__init__.py"}
 
 
-def in_the_readme() -> set[str]:
-    """The paths of the README's tree: names with one space between them, then two spaces or more and a remark."""
-    block = re.search(r"## The tree\n+```text\n(.*?)```", README, re.DOTALL).group(1)
+def in_contributing() -> set[str]:
+    """The paths of the tree there: names with one space between them, then two spaces or more and a remark."""
+    block = re.search(r"## The tree\n+```text\n(.*?)```", CONTRIBUTING, re.DOTALL).group(1)
     paths, parent = set(), ""
     for line in block.splitlines():
         names = re.split(r" {2,}", line.strip())[0].split()
@@ -50,8 +50,8 @@ def in_the_readme() -> set[str]:
     return paths
 
 
-def test_the_tree_in_the_readme_is_the_tree_on_disk():
-    assert in_the_readme() == on_disk()
+def test_the_tree_in_contributing_is_the_tree_on_disk():
+    assert in_contributing() == on_disk()
 
 
 def test_every_setting_that_the_readme_and_the_page_on_the_paper_name_exists():

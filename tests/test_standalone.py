@@ -1,4 +1,4 @@
-"""An exported model runs without anything of ours: its metadata, and the script in docs/predict.md that reads it."""
+"""An exported model runs without anything of ours: its metadata, and the program in the README that reads it."""
 
 import json
 import re
@@ -27,8 +27,10 @@ from stages.student.decision import ARGMAX, Decision
 from tests.support.tiny_student import SIZES_HW, decided_student, image_of
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/predict.md").read_text()
-(PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+(PROGRAM,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+(DECIDES,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/predict.md").read_text(), re.DOTALL)
+DECIDING = re.sub(r"assert not .*\nlabels = .*\n", lambda _: DECIDES, PROGRAM)
+"""The program for students with an operating point, put together as docs/predict.md says."""
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,11 @@ def models(tmp_path_factory) -> tuple[Path, Metadata]:
 
 def test_the_program_on_the_page_writes_the_mask_that_predict_writes(models, tmp_path):
     """Isolated: nothing of this project can be imported, and only the packages that the page names are."""
-    assert len([line for line in PROGRAM.splitlines() if line]) <= 40
+    assert len([line for line in PROGRAM.splitlines() if line]) <= 30
     assert set(re.findall(r"(?:^|import |from |, )(numpy|onnxruntime|PIL|stages|torch)\b", PROGRAM)) <= {
         *("numpy", "onnxruntime", "PIL")
     }
-    same_masks(models[0] / "onnx", tmp_path)
+    same_masks(models[0] / "onnx", tmp_path, PROGRAM)
 
 
 def test_it_follows_thresholds_and_least_areas_and_a_fixed_batch(models, tmp_path):
@@ -68,7 +70,11 @@ def test_it_follows_thresholds_and_least_areas_and_a_fixed_batch(models, tmp_pat
     dropped = labels_of(with_small) != labels_of(network)
     assert dropped.any(), "least areas matter"
     assert (dropped != in_small_regions(labels_of(with_small), decision)).any(), "so do neighbours at a corner"
-    same_masks(model.parent, tmp_path)
+    same_masks(model.parent, tmp_path, DECIDING)
+    (tmp_path / "mask.png").unlink()
+    done = run(model.parent, "images/0.png", tmp_path, PROGRAM)
+    assert done.returncode == 1 and done.stderr.endswith("has an operating point: see docs/predict.md\n")
+    assert not (tmp_path / "mask.png").exists()
 
 
 def labels_of(network: Network) -> np.ndarray:
@@ -87,12 +93,12 @@ def in_small_regions(labels: np.ndarray, decision: Decision) -> np.ndarray:
 def test_it_stops_at_what_it_does_not_cover(models, tmp_path):
     levels = np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
     Image.fromarray(levels).save(tmp_path / "grey16.png")
-    done = run(models[0] / "onnx", "grey16.png", tmp_path)
+    done = run(models[0] / "onnx", "grey16.png", tmp_path, PROGRAM)
     assert done.returncode == 1 and done.stderr.endswith("for view.scale native and images of 8 bits\n")
     assert not (tmp_path / "mask.png").exists()
 
 
-def same_masks(model: Path, tmp_path: Path) -> None:
+def same_masks(model: Path, tmp_path: Path, program: str) -> None:
     (tmp_path / "images").mkdir()
     for index, size_hw in enumerate(SIZES_HW):
         image = Image.fromarray(image_of(size_hw, seed=index))
@@ -103,16 +109,16 @@ def same_masks(model: Path, tmp_path: Path) -> None:
         image.save(tmp_path / f"images/{index}.png", exif=exif)
     predict.main([str(tmp_path / "images")], model, tmp_path / "ours", [Format.masks], device="cpu", force=False)
     for index, size_hw in enumerate(SIZES_HW):
-        done = run(model, f"images/{index}.png", tmp_path)
+        done = run(model, f"images/{index}.png", tmp_path, program)
         assert done.returncode == 0, done.stderr
         ours = decode_label_map((tmp_path / f"ours/masks/{index}.png").read_bytes())
         assert ours.shape == (size_hw[::-1] if index == 3 else size_hw)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), ours)
 
 
-def run(model: Path, image: str, folder: Path) -> subprocess.CompletedProcess:
-    """The program, on an image in `folder`; its mask is mask.png there."""
-    (folder / "program.py").write_text(PROGRAM)
+def run(model: Path, image: str, folder: Path, program: str) -> subprocess.CompletedProcess:
+    """The `program`, on an image in `folder`; its mask is mask.png there."""
+    (folder / "program.py").write_text(program)
     words = [sys.executable, "-I", "program.py", model / "student.onnx", image, "mask.png"]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
