@@ -5,12 +5,15 @@
 Training depends on its own plan, not on params.yaml: changing `selfcorr.tau` rewrites the plans of the runs that
 self-correct, and only those retrain. A plan also holds the SHA-256 of the files of its method and its network, which
 training loads by name. The file `--checked` has constant content, and all other stages depend on it, directly or not:
-so a mistake in any section ends `dvc repro` here, before any work, and a valid change reruns nothing by itself.
+so a mistake in any section ends `dvc repro` here, before any work, and a valid change reruns nothing by itself. A data
+set, manifest or trusted masks that do not exist end it here too; what is written never depends on them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from pydantic import Field
 
@@ -19,17 +22,23 @@ from stages.common.errors import UserError, run
 from stages.common.files import new_file, new_folder
 from stages.common.options import ParamsFile
 from stages.common.params import Section, load_params, parse, write_sealed
+from stages.data.remote import data_root
 from stages.demo.config import SynthesizeParams
 from stages.evaluation.config import EvaluateParams, Rows, Seeds
 from stages.ingestion.config import DataParams, IngestParams
+from stages.ingestion.data_yaml import class_names, find_data_yaml, read_data_yaml
 from stages.losses.config import LossParams, SelfcorrSection
 from stages.reporting.config import ReportParams
 from stages.student import plugins
 from stages.student.config import NetworkSection, ViewParams
 from stages.teacher.config import RasterizeParams
 from stages.training.config import LoadingParams, Plan, TrainParams
+from stages.training.loop import weights_of
 
 CHECKED = "every section of params.yaml holds what is allowed\n"
+
+DEMO = Path("data/demo")
+"""The data root that `synthesize` makes, which comes after this stage."""
 
 CHOICES = {"network": "architecture", "supervision": "method"}
 """Sections whose keys depend on the value of one of them: a run that changes this one replaces the whole section."""
@@ -112,6 +121,31 @@ def _supervision(checked: Shared, network: NetworkSection, model: type[Section],
     return parse(model, used | checked.supervision, where, "supervision").model_dump()
 
 
+def check_files(values: Params, plans: Mapping[str, Plan], where: Path) -> None:
+    """Refuse what another stage would refuse minutes later, as far as the files that are there now tell.
+
+    `plans`: of the rows. A root on object storage, and one that a manifest stands for, are not looked at. Raises
+    UserError.
+    """
+    data = values.data
+    for key, path in (("manifest", data.manifest), ("trusted", data.trusted)):
+        if path is not None and not Path(path).exists():
+            raise UserError(f"{where}: data.{key} = {path}: no such file{' or folder' * (key == 'trusted')}")
+    if data.trusted is None and values.ingest.polygons != "trust":
+        for name, plan in plans.items():
+            if plan.supervision["method"] == "truth":
+                needed = "needs trusted masks of train: set data.trusted, or ingest.polygons to trust"
+                raise UserError(f"{where}: rows: {name} (supervision.method = truth) {needed}")
+    root = data_root(data.root)
+    if data.manifest is not None or not isinstance(root, Path) or root == DEMO:
+        return
+    data_yaml = find_data_yaml(root)
+    if fixed := [plan.class_weights for plan in plans.values() if plan.class_weights != "frequency"]:
+        names = class_names(read_data_yaml(data_yaml), str(data_yaml))
+        for weights in fixed:
+            weights_of(weights, torch.ones(len(names) + 1))
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder for one JSON file per run.")],
     checked: Annotated[Path, typer.Option(help="File that is written when all parameters are valid.")],
@@ -122,6 +156,7 @@ def main(
     plans = {name: resolve(values, name) for name in sorted(values.runs)}
     if unknown := [name for name in values.rows if name not in plans]:
         raise UserError(f"{params}: rows: {unknown[0]} is not one of runs: {', '.join(values.runs)}")
+    check_files(values, {name: plans[name] for name in values.rows}, params)
     with new_folder(out) as part:
         for name, plan in plans.items():
             write_sealed(part / f"{name}.json", plan.model_dump(mode="json"))

@@ -10,6 +10,7 @@ from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.plan import Params, main, resolve
 from stages.training.config import Plan
+from tests.support.tiny_project import write_data_set
 
 ROOT = Path(__file__).parent.parent
 
@@ -181,3 +182,47 @@ def test_planning_again_writes_the_same_bytes(tmp_path):
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(f"{name}.json" for name in ALL)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def planned(tmp_path, **changes) -> None:
+    params(tmp_path, **changes)
+    main(tmp_path / "plan", tmp_path / "checked.txt", tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"root": "SET/gone"}}, r"gone/data\.yaml: not found; data\.root must be the folder"),
+        ({"data": {"manifest": "gone.parquet"}}, r"params\.yaml: data\.manifest = gone\.parquet: no such file$"),
+        ({"data": {"root": "SET", "trusted": "gone"}}, r"params\.yaml: data\.trusted = gone: no such file or folder"),
+        (
+            {"data": {"root": "SET"}, "runs": {"boxes2pixels": {"supervision": {"method": "truth"}}}},
+            r"rows: boxes2pixels \(supervision\.method = truth\) needs .*: set data\.trusted",
+        ),
+        (
+            {"data": {"root": "SET"}, "loss": {"class_weights": [1.0, 2.0, 3.0, 4.0]}},
+            r"loss\.class_weights = \[1\.0, 2\.0, 3\.0, 4\.0\]: needs 3 numbers",
+        ),
+    ],
+)
+def test_what_the_files_that_are_there_rule_out_is_refused_before_any_work(tmp_path, changes, message):
+    write_data_set(tmp_path / "set", {"train": 1, "val": 1})
+    root = changes["data"].get("root", "SET").replace("SET", str(tmp_path / "set"))
+    with pytest.raises(UserError, match=message):
+        planned(tmp_path, **changes | {"data": changes["data"] | {"root": root}})
+    assert not (tmp_path / "checked.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"root": "data/demo"}},  # synthesize will make it
+        {"data": {"root": "s3://bucket/none"}},
+        {"data": {"root": "gone", "manifest": __file__}},
+        {"ingest": {"polygons": "trust"}, "runs": {"boxes2pixels": {"supervision": {"method": "truth"}}}},
+    ],
+)
+def test_what_a_later_stage_makes_or_the_network_holds_is_not_looked_for(tmp_path, monkeypatch, changes):
+    monkeypatch.chdir(tmp_path)
+    planned(tmp_path, **changes)
+    assert (tmp_path / "checked.txt").exists()
