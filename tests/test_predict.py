@@ -255,8 +255,11 @@ def test_a_folder_without_a_model_is_one_clear_error(model, images, tmp_path):
     save_student(decided_student("native"), tmp_path / "two/1")
     with pytest.raises(UserError, match=r"holds students of 2 seeds, name one of .*two/0, .*two/1"):
         run(tmp_path / "two", images, tmp_path / "out")
-    with pytest.raises(UserError, match="holds no student"):
-        run(images, images, tmp_path / "out")
+    for folder in (tmp_path, tmp_path / "three"):  # as data/models, and a run's name that is wrong
+        with pytest.raises(UserError, match=rf"{folder}: holds no student; name one of {tmp_path}/two; `dvc repro`"):
+            run(folder, images, tmp_path / "out")
+    with pytest.raises(UserError, match=r"none/RUN: holds no student; .*none has none either; `dvc repro` trains"):
+        run(tmp_path / "none/RUN", images, tmp_path / "out")
     (tmp_path / "half").mkdir()
     (tmp_path / "half/student.json").write_bytes((model / "0/student.json").read_bytes())
     with pytest.raises(UserError, match=r"half/student\.safetensors: does not exist"):

@@ -80,9 +80,17 @@ def student_folder(folder: Path) -> Path:
         return folder
     seeds = sorted(path.parent for path in folder.glob("*/student.json"))
     if len(seeds) != 1:
-        found = f"students of {len(seeds)} seeds, name one of {', '.join(map(str, seeds))}" if seeds else "no student"
+        found = f"students of {len(seeds)} seeds, name one of {', '.join(map(str, seeds))}" if seeds else _none(folder)
         raise UserError(f"{folder}: holds {found}")
     return seeds[0]
+
+
+def _none(folder: Path) -> str:
+    """That `folder` has no student, and which runs in it, or else beside it, have some, as in data/models."""
+    runs = sorted({path.parent.parent for path in folder.glob("*/*/student.json")})
+    runs = runs or sorted({path.parent.parent for path in folder.parent.glob("*/*/student.json")})
+    named = f"name one of {', '.join(map(str, runs))}" if runs else f"{folder.parent} has none either"
+    return f"no student; {named}; `dvc repro` trains the rows of params.yaml into data/models"
 
 
 def identity_of_student(folder: Path) -> str:
