@@ -23,6 +23,7 @@ from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
 from stages.common.options import Force, Tables
 from stages.common.params import write_digests
+from stages.data.tables import read_dataset
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
@@ -54,8 +55,12 @@ def main(
         raise UserError(f"{out}: exists; {'it is not an export' if force else '--force replaces an export'}")
     folder = student_folder(model)
     student = load_student(folder)
-    view = student.config.view
-    decision = read_decision(folder, len(student.config.names))
+    view, names = student.config.view, student.config.names
+    # the comparison below takes any images; the ranges of INT8 have to come from those that the student is for
+    if int8 and (others := list(read_dataset(tables / "dataset.json").names)) != names:
+        told = f"has the classes {others}, the student {names}: --int8 needs the data set that it was trained on"
+        raise UserError(f"{tables}: {told}; --tables names its tables")
+    decision = read_decision(folder, len(names))
     versions = {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)}
     about = metadata_of(student.config, decision, identity_of_student(folder), int8, batch, versions)
     with new_folder(out) as part:

@@ -118,6 +118,14 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2
 
 
+def test_int8_is_not_calibrated_on_another_data_set(work, tmp_path):
+    write_dataset(tmp_path / "tables/dataset.json", Dataset(work / "images", ("dirt", "crack")))
+    told = r"tables: has the classes \['dirt', 'crack'\], the student \['dirt', 'damage'\]: --int8 needs"
+    with pytest.raises(UserError, match=told):
+        export.main(work / "student", tmp_path / "out", Format.onnx, True, None, tmp_path / "tables")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_with_any_number_of_tiles_goes_through_a_fixed_batch(work):
     ours, int8 = (open_network(work / name, "cpu") for name in ("onnx", "openvino8"))
     image = image_of((60, 190), seed=5)
