@@ -5,8 +5,8 @@
 
 Every annotation becomes a box, except crowds. Images with segmentations (polygons or run lengths, with holes and parts)
 also get a mask, an index PNG: in train and val below OUT/trusted, for use as trusted masks or not; in test as pixel
-truth, there also for images without a defect. So do images of train and val that have crowds alone. In it, pixels of
-crowds and of boxes without segmentation are unknown. Images are linked where the file system can, else copied.
+truth, there also for images without a defect. So do images of train and val that have crowds. In it, pixels of crowds
+and of boxes without segmentation are unknown. Images are linked where the file system can, else copied.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
 """
@@ -44,8 +44,14 @@ def main(
         lines = "".join(f"{split}: images/{split}\n" for split in files)
         text = f"path: .\n{lines}names: {json.dumps(names, ensure_ascii=False)}\n"
         (part / "data.yaml").write_text(text, encoding="utf-8")
-    for line in refused:
-        typer.echo(printable(line), err=True)
+        for line in refused:
+            typer.echo(printable(line), err=True)
+        if not any(split.taken["images"] for split in splits):
+            raise UserError(f"{out}: not written: {len(refused)} images are refused, and none is left")
+    for split in splits:
+        typer.echo(f"{split.split}: {', '.join(f'{number} {what}' for what, number in split.taken.items())}")
+    trusted = f" -S data.trusted={out / 'trusted'}" if any(s.taken["masks"] for s in splits[:2]) else ""
+    typer.echo(f"to train on them: dvc exp run -S data.root={out}{trusted}")
     if refused:
         raise typer.Exit(SOME_LEFT_OUT)
 

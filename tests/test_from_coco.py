@@ -88,6 +88,39 @@ def test_an_image_with_crowds_alone_is_no_background(tmp_path):
     assert path.name == "p0.png" and (mask[18:22, 30:38] == IGNORE).all() and (mask > 0).sum() == 8 * 4
 
 
+def test_a_crowd_beside_boxes_without_segmentation_is_no_background(tmp_path):
+    train, val = write(tmp_path, "train", [[CROWD, BOX], [BOX]]), write(tmp_path, "val", [[BOX]])
+    from_coco.main(train, val, tmp_path / "set")
+    (path,) = (tmp_path / "set/trusted").rglob("*.png")
+    mask = np.array(Image.open(path))
+    assert path.name == "p0.png" and (mask[18:22, 30:38] == IGNORE).all() and (mask[3:11, 21:30] == IGNORE).all()
+    assert set(np.unique(mask)) == {0, IGNORE}
+
+
+def test_crowds_alone_are_no_truth_of_a_test_split(tmp_path):
+    files = {split: write(tmp_path, split, [[BOX, CROWD], [BOX]]) for split in ("train", "val", "test")}
+    from_coco.main(**files, out=tmp_path / "set")
+    assert not (tmp_path / "set/masks").exists()
+
+
+def test_it_ends_with_counts_and_the_next_command(tmp_path, capsys):
+    train, val = write(tmp_path, "train", [[TRIANGLE, BOX], [BOX]]), write(tmp_path, "val", [[BOX]])
+    from_coco.main(train, val, tmp_path / "set")
+    *counts, command = capsys.readouterr().out.splitlines()
+    assert counts == ["train: 2 images, 3 boxes, 1 masks", "val: 1 images, 1 boxes, 0 masks"]
+    assert command.endswith(f"dvc exp run -S data.root={tmp_path}/set -S data.trusted={tmp_path}/set/trusted")
+    from_coco.main(val, val, tmp_path / "boxed")
+    assert capsys.readouterr().out.endswith(f"-S data.root={tmp_path}/boxed\n")
+
+
+def test_where_every_image_is_refused_nothing_is_written(tmp_path, capsys):
+    file = write(tmp_path, "train", [[BOX]], size_hw=(1, 1))
+    with pytest.raises(UserError, match="set: not written: 2 images are refused, and none is left"):
+        from_coco.main(file, file, tmp_path / "set")
+    assert capsys.readouterr().err.count("refused p0.png") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
 @pytest.mark.parametrize("folder", ["images", "site/images", "images/masks"])
 def test_a_folder_images_in_file_name_loses_no_label_mask_or_truth(tmp_path, folder):
     files = {split: write(tmp_path / "coco", split, [[TRIANGLE], [BOX]]) for split in ("train", "val", "test")}
@@ -139,7 +172,7 @@ def test_images_of_another_size_or_in_no_folder_are_refused(tmp_path, capsys):
     with pytest.raises(typer.Exit):
         from_coco.main(train, val, tmp_path / "set", images=[tmp_path / "train"])
     (tmp_path / "val/p0.png").unlink()
-    with pytest.raises(typer.Exit):
+    with pytest.raises(UserError, match="none is left"):
         from_coco.main(train, val, tmp_path / "again")
     said = capsys.readouterr().err
     assert "is 24 x 40 pixels there, the upright image 40 x 24" in said

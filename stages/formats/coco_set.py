@@ -1,6 +1,7 @@
 """A split of a COCO data set, written as images, label files and masks of the layout that ingest reads."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from stages.formats.correction import FOLDERS, MALFORMED, BadDrawing, check_size
 
 
 class CocoSplit:
-    """A split, from the instances file `file`, whose images lie below `folders`. `names`: its categories, by id."""
+    """A split, from the instances file `file`, whose images lie below `folders`. `names`: its categories, by id.
+
+    `taken`: number of images, boxes and masks that `write` has written.
+    """
 
     def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
         """Raises UserError where `file` is not an instances file of COCO, or its ids do not fit together."""
@@ -30,7 +34,8 @@ class CocoSplit:
         except MALFORMED as error:
             raise UserError(f"{file}: {error}") from None
         self.names = list(self.categories.values())
-        self.drawn = any(annotation.get("segmentation") for annotation in tree["annotations"])
+        self.drawn = any(one.get("segmentation") and not one.get("iscrowd") for one in tree["annotations"])
+        self.taken = Counter(images=0, boxes=0, masks=0)
 
     def write(self, out: Path, image: dict, names: Sequence[str]) -> str | None:
         """Write an image, its label file and, where there is one, its mask below `out`.
@@ -61,6 +66,7 @@ class CocoSplit:
         if mask is not None:
             folder = out / ("masks/test" if self.split == "test" else f"trusted/{self.split}")
             write_parts(folder / f"{stem}.png", [encode_label_map(mask)])
+        self.taken.update(images=1, boxes=rows.count("\n"), masks=int(mask is not None))
         return None
 
     def _row(self, annotation: dict, size_hw: tuple[int, int], names: Sequence[str]) -> str:
@@ -75,10 +81,10 @@ class CocoSplit:
 
     def _mask(self, annotations: list[dict], size_hw: tuple[int, int], names: Sequence[str]) -> np.ndarray | None:
         """(H, W) uint8 label map. None where the image has no segmentation, except in a test split that has some, and
-        in train and val where it has crowds alone: without a mask it would be background."""
+        in train and val where it has a crowd: without a mask its pixels would be background."""
         certain = [one for one in annotations if one.get("segmentation") and not one.get("iscrowd")]
-        crowds_alone = annotations and all(one.get("iscrowd") for one in annotations)
-        if not certain and not (self.drawn if self.split == "test" else crowds_alone):
+        crowded = any(one.get("iscrowd") for one in annotations)
+        if not certain and not (self.drawn if self.split == "test" else crowded):
             return None
         labels = draw(certain, self.categories, values_of(names), size_hw)
         for one in annotations:
