@@ -95,7 +95,10 @@ def joined(device: torch.device, micro_batches: int) -> Iterator[tuple[Processes
         return
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if micro_batches % size:
-        raise UserError(f"train.micro_batches = {micro_batches}: {size} processes do not divide it")
+        allowed = ", ".join(str(number) for number in range(1, micro_batches + 1) if micro_batches % number == 0)
+        raise UserError(
+            f"train.micro_batches = {micro_batches}: {size} processes do not divide it, allowed are {allowed}"
+        )
     gpus = torch.cuda.device_count() if device.type == "cuda" else None
     if gpus is not None:
         if (here := int(os.environ["LOCAL_WORLD_SIZE"])) > gpus:

@@ -218,7 +218,7 @@ def test_processes_that_do_not_divide_the_micro_batches_are_refused(monkeypatch,
         monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError) as refused, joined(torch.device("cpu"), 4):
         pass
-    assert str(refused.value) == f"train.micro_batches = 4: {size} processes do not divide it"
+    assert str(refused.value) == f"train.micro_batches = 4: {size} processes do not divide it, allowed are 1, 2, 4"
 
 
 def test_a_launcher_starts_the_processes_of_a_command_and_a_signal_ends_them_together(tmp_path):
