@@ -1,4 +1,5 @@
 import getpass
+import importlib.util
 import os
 import signal
 import sys
@@ -7,6 +8,8 @@ import sys
 # From then on stages/common/errors.py takes it. (Python sets argv[0] to the module's path after this import.)
 if sys.argv[:1] == ["-m"]:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if importlib.util.find_spec("typer") is None:
+        sys.exit(f"error: {sys.executable} lacks the project's packages; in its environment: source .venv/bin/activate")
 
 # Libraries that tell their makers about the computer that they run on, and do so unless they are told not to.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime, from the moment it is imported

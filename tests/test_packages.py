@@ -156,6 +156,13 @@ def test_the_commands_that_nothing_imports_are_called_somewhere():
     assert all(re.search(rf"\b{command}\b", callers) for command in ("dvc", "ruff"))
 
 
+def test_without_the_environment_a_command_says_so_in_one_line():
+    """`-S`: without any package that is installed."""
+    done = subprocess.run([sys.executable, "-S", "-m", "stages.plan"], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("lacks the project's packages; in its environment: source .venv/bin/activate\n")
+
+
 def test_it_installs_and_its_commands_run_outside_of_the_repository(tmp_path):
     """By pip, without its dependencies, into an environment that sees those of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
