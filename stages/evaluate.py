@@ -70,7 +70,8 @@ def main(
     folders, where = (tables, masks, truth), Engine(engine, ray_address, gpus_per_task, shards_url)
     run_of = SeedRuns(model.resolve(), seeds, folders, values, device, where)
     if shards is not None:
-        return run_of.some_shards(shards)
+        with all_there(run_of.finished, where.store()):
+            return run_of.some_shards(shards)
     names = run_of.source.names
     tallies: dict[str, list[Scored]] = {split: [] for split in SPLITS}
     by_hand: list[Scored] = []

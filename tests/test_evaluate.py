@@ -524,9 +524,11 @@ def test_where_another_run_removed_a_shard_that_both_use_a_rerun_gives_the_score
         return finished
 
     build(tmp_path, exact_truth())
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"has removed the .*: run it again"):
-        patch.setattr(seed_runs, "run_jobs", both)
-        run(tmp_path)
+    for point, shards in (("argmax", None), ("{recall: 1.0}", "2")):  # the second needs all of val first
+        write_params(tmp_path, "native", point=point)
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=r"has removed the .*: run it again"):
+            patch.setattr(seed_runs, "run_jobs", both)
+            run(tmp_path, shards=shards)
     assert run(tmp_path)["val"]["iou_bin"] == 1
 
 
