@@ -9,6 +9,7 @@ candidate is chosen, as in the pipeline. Nothing is cached, so that the times of
 
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -26,16 +27,20 @@ from stages.common.progress import progress
 from stages.compute.device import device_of
 from stages.data.boxes import corners
 from stages.data.images import read_image
-from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, by_image, decode_label_map, read_dataset, read_table
+from stages.data.tables import Dataset, TruthInOrder, by_image, decode_label_map, read_dataset
 from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
 from stages.masks.shards import SCORES
 from stages.teacher.config import RasterizeParams
 from stages.teacher.loading import load_teacher
 from stages.teacher.promptable import Teacher
 from stages.teacher.prompting import Chunks, prompted
+from stages.teacher.rasterizing import jobs_of
 
 Known = tuple[dict, list[dict], np.ndarray]
 """Image, its boxes in label order, its truth (H, W) uint8."""
+
+IMAGES_AT_ONCE = 256
+"""Rows of the images table, with their boxes, that are held in memory."""
 
 
 class Params(Section):
@@ -57,42 +62,41 @@ def main(
 ) -> None:
     """Write the quality of each teacher's masks as JSON, and print it as a table."""
     values = load_params(Params, params).rasterize
-    source, known = read_dataset(tables / "dataset.json"), images_with_truth(tables, truth, split)
-    results = {}
+    source, results = read_dataset(tables / "dataset.json"), {}
+    images = sum(1 for _ in images_with_truth(tables, truth, split))
+    if not images:
+        raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")
     for name in teachers:
         with tempfile.TemporaryDirectory() as folder:
             install_teacher(name, embedded, cache_folder(cache), Path(folder) / "teacher")
             teacher = load_teacher(Path(folder) / "teacher", device_of(device))
-        results[name] = measure(teacher, known, source, values, name)
+        known = progress(images_with_truth(tables, truth, split), f"compare {name}", "images", total=images)
+        results[name] = measure(teacher, known, source, values)
     write_json(metrics, results)
     typer.echo(table(results, source.names))
 
 
-def images_with_truth(tables: Path, truth: Path, split: str) -> list[Known]:
-    """All images of a split that have boxes and truth. Raises UserError where there is none."""
-    rows = read_table(tables / split / "boxes.parquet", BOXES).to_pylist()
-    rows.sort(key=lambda row: (row["image_id"], row["line"]))
-    boxes = by_image(rows)
-    masks = {row["image_id"]: row["mask_png"] for row in read_table(truth / f"{split}.parquet", TRUTH).to_pylist()}
-    found = []
-    for image in read_table(tables / split / "images.parquet", IMAGES).to_pylist():
-        if (own := boxes.get(image["image_id"])) and image["image_id"] in masks:
-            found.append((image, own, decode_label_map(masks[image["image_id"]])))
-    if not found:
-        raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")
-    return found
+def images_with_truth(tables: Path, truth: Path, split: str) -> Iterator[Known]:
+    """All images of a split that have boxes and truth, in memory that does not grow with their number. Raises UserError
+    where boxes or truth are not in the order of the images."""
+    human = TruthInOrder(truth / f"{split}.parquet")
+    for job in jobs_of(tables, None, split, IMAGES_AT_ONCE):
+        boxes = by_image(sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"])))
+        for image in job.images.to_pylist():
+            png, own = human.of(image["image_id"]), boxes.get(image["image_id"])
+            if own and png is not None:
+                yield image, own, decode_label_map(png)
+    human.end("images.parquet", "ingest")
 
 
-def measure(
-    teacher: Teacher, known: list[Known], source: Dataset, params: RasterizeParams, title: str
-) -> dict[str, object]:
+def measure(teacher: Teacher, known: Iterable[Known], source: Dataset, params: RasterizeParams) -> dict[str, object]:
     """The metrics of `stages.appraise`, rank correlations of the scores, and seconds per image, reading it included."""
-    boxes, classes, seconds = list[BoxQuality](), len(source.names) + 1, 0.0
+    boxes, classes, seconds = list[BoxQuality](), len(source.names) + 1, []
     counts, chunks = np.zeros((2, classes, classes), dtype=np.int64), Chunks(params.batch_size)
-    for image, own, labels in progress(known, f"compare {title}", "images"):
+    for image, own, labels in known:
         start = time.perf_counter()
         asked = prompted(teacher, read_image(source, image), [corners(row) for row in own], params, chunks)
-        seconds += time.perf_counter() - start
+        seconds.append(time.perf_counter() - start)
         rows = candidate_rows(own, asked, params.candidate)
         chosen = [Chosen(row["rle"], row["class_id"], corners(row)) for row in rows if row["chosen"]]
         each = range(0, len(rows), CANDIDATES_PER_BOX)
@@ -101,7 +105,7 @@ def measure(
         boxes += found
     return summarise(boxes, counts, source.names) | {
         "rank_correlation": {score: rank_correlation(boxes, score) for score in SCORES},
-        "seconds_per_image": seconds / len(known),
+        "seconds_per_image": sum(seconds) / len(seconds),
     }
 
 

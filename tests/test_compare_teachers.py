@@ -11,7 +11,7 @@ from PIL import Image
 from stages import compare_teachers
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, write_dataset, write_table
+from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle
 from stages.teacher.prompting import Chunks, prompted
 from stages.teacher.sam import SamTeacher, save_sam
@@ -94,3 +94,16 @@ def test_a_user_without_a_home_folder_can_compare(folder, monkeypatch):
 
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert len(run(folder, "first")) == 1
+
+
+def test_one_truth_at_a_time_is_in_memory(folder, monkeypatch):
+    """Of an image that has boxes: the next one's is decoded after it."""
+    decoded, real = [], compare_teachers.decode_label_map
+    monkeypatch.setattr(compare_teachers, "decode_label_map", lambda png: decoded.append(png) or real(png))
+    for path, schema in (("tables/val/images", IMAGES), ("tables/val/boxes", BOXES), ("truth/val", TRUTH)):
+        (row,) = read_table(folder / f"{path}.parquet", schema).to_pylist()
+        ids = [f"val/{name}" for name in "abc" if (path, name) != ("tables/val/boxes", "b")]
+        write_table(folder / f"{path}.parquet", schema, [row | {"image_id": key} for key in ids])
+    known = compare_teachers.images_with_truth(folder / "tables", folder / "truth", "val")
+    found = [(image["image_id"], len(decoded)) for image, _, _ in known]
+    assert found == [("val/a", 1), ("val/c", 2)]
