@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.evaluation import average_precision as average_precision_file
 from stages.evaluation.average_precision import AP_IOUS, average_precision, detected
 from stages.evaluation.components import regions
 from stages.evaluation.defect_metrics import outcome
@@ -158,6 +159,18 @@ def test_it_is_what_plain_loops_over_sets_of_pixels_give(seed):
     assert metrics["ap10"] == pytest.approx(expected[0].mean(), abs=2e-6)
     assert metrics["ap50"] == pytest.approx(expected[1].mean(), abs=2e-6)
     assert metrics["ap"] == pytest.approx(expected[1:].mean(), abs=2e-6)
+
+
+def test_images_without_any_region_cost_nothing_and_change_nothing(monkeypatch):
+    nothing, seen = (bars(), bars(), []), []
+    images = list(zip(*random_images(7), strict=True))
+    wanted = precision_of(*images)
+    real = average_precision_file._coco
+    monkeypatch.setattr(
+        average_precision_file, "_coco", lambda rows, *rest: seen.append(len(rows)) or real(rows, *rest)
+    )
+    assert precision_of(nothing, images[0], nothing, *images[1:], nothing) == wanted
+    assert seen == [len(images)] * 2
 
 
 @given(seed=st.integers(0, 2**16), score=st.floats(0.01, 0.99))

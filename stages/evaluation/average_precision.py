@@ -9,7 +9,7 @@ recall; mean over classes. The score of a region is the mean probability of its 
     ap50_by_class   null for a class without a true defect; it is left out of the means
 
 Undefined where the truth has no defect at all. The number of regions per image is not limited (COCO's limit is 100).
-Memory grows with the number of regions (their RLE codes are kept), not with the number of images.
+Memory grows with the number of regions (their RLE codes are kept) and of images that have some, times classes.
 """
 
 import contextlib
@@ -52,7 +52,8 @@ def average_precision(detections: Iterable[Detected], names: Sequence[str]) -> d
     true: list[dict] = []
     predicted: list[dict] = []
     most = 1
-    for image_id, one_image in enumerate(detections, start=1):
+    # COCOeval keeps something for each image and class; images without any region change no result
+    for image_id, one_image in enumerate((one for one in detections if one.true or one.predicted), start=1):
         height, width = one_image.size_hw
         images.append({"id": image_id, "height": height, "width": width})
         for found, own in ((true, one_image.true), (predicted, one_image.predicted)):
