@@ -54,6 +54,24 @@ def test_bitfit_trains_exactly_biases_and_norms_of_the_backbone():
     assert {name for name, parameter in backbone.named_parameters() if parameter.requires_grad} == expected
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "of_attention"),
+    [
+        ({"model_name": "vit_small_patch16_dinov3_qkvb"}, {"attn.q_bias", "attn.v_bias", "attn.proj.bias"}),
+        ({"model_name": "beit_base_patch16_224"}, {"attn.q_bias", "attn.v_bias", "attn.proj.bias"}),
+        ({"model_name": "vit_tiny_patch16_224", "norm_layer": "rmsnorm"}, {"attn.qkv.bias", "attn.proj.bias"}),
+    ],
+)
+def test_bitfit_finds_the_biases_and_norms_of_any_vit(kwargs, of_attention):
+    small = {"depth": 8, "embed_dim": 24, "num_heads": 2}
+    backbone = VitBackbone(backbone_config(kwargs | small), size_px=64)
+    block = backbone.vit.blocks[7]
+    norms = {f"{norm}.{name}" for norm in ("norm1", "norm2") for name, _ in getattr(block, norm).named_parameters()}
+    expected = {*norms, *of_attention, "mlp.fc1.bias", "mlp.fc2.bias"}
+    assert {name for name, parameter in block.named_parameters() if parameter.requires_grad} == expected
+    assert all(parameter.requires_grad for parameter in backbone.vit.norm.parameters())
+
+
 def test_freezing_survives_train_mode():
     ours = student()
     before = set(ours.trainable())

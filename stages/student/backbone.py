@@ -16,8 +16,6 @@ from stages.common.errors import UserError
 from stages.common.params import check_digests, parse, read_json
 from stages.student.config import BackboneConfig
 
-NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
-
 
 class VitBackbone(nn.Module):
     """Features after four blocks of any of timm's ViTs: four maps of resolution H / patch. Frozen except for BitFit.
@@ -86,10 +84,12 @@ def build_backbone(config: BackboneConfig, size_px: int) -> Backbone:
 
 
 def freeze_but_bitfit(network: nn.Module) -> None:
-    """Leave trainable what BitFit trains: every bias, and both parameters of every norm."""
-    of_norms = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    """Leave trainable what BitFit trains: every bias, and all parameters of every norm."""
+    # timm's norms have no base class in common, only this part of their names; some biases are called q_bias, v_bias
+    norms = [module for module in network.modules() if "Norm" in type(module).__name__]
+    of_norms = {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
     for name, parameter in network.named_parameters():
-        parameter.requires_grad = name.endswith(".bias") or id(parameter) in of_norms
+        parameter.requires_grad = name.endswith("bias") or id(parameter) in of_norms
 
 
 def read_backbone_config(folder: Path) -> BackboneConfig:
