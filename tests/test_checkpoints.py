@@ -223,17 +223,56 @@ def test_any_vit_of_timm_gives_its_own_features_at_any_size_that_its_patches_div
         build_backbone(config, size_px + 2)
 
 
-@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_atto.d2_in1k"])
-def test_a_convolutional_network_of_timm_gives_four_levels_from_stride_4_on(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "size_px"),
+    [("resnet18.a1_in1k", 70), ("convnext_atto.d2_in1k", 96), ("maxvit_pico_rw_256", 256)],
+)
+def test_a_network_of_several_strides_gives_four_levels_from_stride_4_on(tmp_path, name, size_px):
     model = timm_file(tmp_path, name)
     install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path / "backbone")
-    ours, config = load_backbone(tmp_path / "backbone", 70)
+    ours, config = load_backbone(tmp_path / "backbone", size_px)
     assert (config.family, ours.strides) == ("pyramid", [4, 8, 16, 32])
-    images = torch.randn(1, 3, 70, 100)
+    images = torch.randn(1, 3, size_px, size_px)
     with torch.no_grad():
         expected = model.forward_intermediates(images, intermediates_only=True)[-4:]
         for one, other in zip(ours.eval()(images), expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "size_px", "why"),
+    [
+        (
+            "convnext_atto.d2_in1k",
+            112,
+            r"gives the taps .*\(320, 3, 3\).*, expected .*\(320, 4, 4\).*multiple of 32 px",
+        ),
+        ("hrnet_w18_small", 112, "fails .The size of tensor a"),
+        ("maxvit_pico_rw_256", 112, r"fails .*divisible by window.*, or the size that it was published for, may fit"),
+        ("vit_tiny_patch16_224.augreg_in21k", 120, "needs a multiple of 16"),
+    ],
+)
+def test_a_size_that_the_network_does_not_take_is_refused_before_the_first_step(tmp_path, name, size_px, why):
+    timm_file(tmp_path, name)
+    install_backbone(str(tmp_path / f"{name}.safetensors"), tmp_path, tmp_path / "backbone")
+    with pytest.raises(UserError, match=rf"view\.size_px = {size_px}: the backbone {name} {why}") as error:
+        load_backbone(tmp_path / "backbone", size_px)
+    assert "\n" not in str(error.value)
+
+
+def test_a_vit_with_a_convolutional_stem_has_the_stride_of_both(tmp_path):
+    timm_file(tmp_path, "vit_tiny_r_s16_p8_224")
+    install_backbone(str(tmp_path / "vit_tiny_r_s16_p8_224.safetensors"), tmp_path, tmp_path / "backbone")
+    ours, _ = load_backbone(tmp_path / "backbone", 64)
+    assert ours.strides == [32] * 4
+    assert [tap.shape for tap in ours(torch.rand(1, 3, 64, 64))] == [(1, 192, 2, 2)] * 4
+
+
+def test_maps_with_channels_last_are_turned():
+    config = config_of("swin_tiny_patch4_window7_224.ms_in1k", "nowhere")
+    with torch.device("meta"):
+        taps = build_backbone(config, 224)(torch.zeros(1, 3, 224, 224))
+    assert [tap.shape[1:] for tap in taps] == [(96, 56, 56), (192, 28, 28), (384, 14, 14), (768, 7, 7)]
 
 
 @pytest.mark.parametrize(

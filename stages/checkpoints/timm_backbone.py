@@ -15,14 +15,14 @@ from stages.checkpoints.fetch import copy_folder, fetch
 from stages.common.errors import UserError
 from stages.common.files import sha256_file, write_weights
 from stages.student import efficientnet_lite0
-from stages.student.backbone import build_backbone, load_backbone, read_backbone_config
+from stages.student.backbone import build_backbone, check_taps, load_backbone, read_backbone_config
 from stages.student.config import BackboneConfig
 
 TAPS = [1, 2, 4, 7]
 """Blocks of a ViT whose output the student reads, counted from 0 (as in the Boxes2Pixels paper)."""
 
 PYRAMID_PX = 128
-"""Input side with which a convolutional backbone is checked; it accepts any."""
+"""Input side with which a backbone of several strides is checked, unless it was published for one size alone."""
 
 SHA256 = {
     "vit_small_patch14_dinov2.lvd142m": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
@@ -95,7 +95,8 @@ def config_of(name: str, source: str) -> BackboneConfig:
     else:
         # the first four of those from stride 4 on
         taps = [at for at, stride in zip(levels.out_indices, levels.reduction(), strict=True) if stride >= 4][:4]
-        family, size_px, enough = "pyramid", PYRAMID_PX, len(taps) == 4
+        size_px = published.input_size[-1] if published.fixed_input_size else PYRAMID_PX
+        family, enough = "pyramid", len(taps) == 4
     if not enough:
         raise UserError(
             f"weights.backbone = {name!r}: needed are {max(TAPS) + 1} blocks of a vision transformer, or four feature "
@@ -118,15 +119,10 @@ def write(config: BackboneConfig, weights: dict[str, Tensor], out: Path) -> None
 
     Raises UserError where the network's maps are not what the student's decoder reads.
     """
-    backbone = build_backbone(config, config.img_size).eval()
+    backbone = build_backbone(config, config.img_size)
     (inner,) = backbone.children()
     wanted = inner.state_dict()
     if missing := sorted(wanted.keys() - weights.keys()):
         raise UserError(f"weights.backbone = {config.name!r}: the checkpoint lacks {missing[0]}, which its taps need")
-    with torch.no_grad():
-        found = [tuple(tap.shape[1:]) for tap in backbone(torch.zeros(1, 3, config.img_size, config.img_size))]
-    pairs = zip(backbone.channels, backbone.strides, strict=True)
-    asked = [(channels, *[-(-config.img_size // stride)] * 2) for channels, stride in pairs]
-    if found != asked:
-        raise UserError(f"weights.backbone = {config.name!r}: its taps are {found}, expected {asked}")
+    check_taps(backbone, config.img_size, f"weights.backbone = {config.name!r}")
     write_weights(out, {key: weights[key].contiguous() for key in wanted}, config)

@@ -10,9 +10,10 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import Format
 from torch import Tensor, nn
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, lacks_memory
 from stages.common.params import check_digests, parse, read_json
 from stages.student.config import BackboneConfig
 
@@ -26,12 +27,11 @@ class VitBackbone(nn.Module):
     def __init__(self, config: BackboneConfig, size_px: int) -> None:
         super().__init__()
         self.vit = timm.create_model(**config.timm_kwargs, img_size=size_px, num_classes=0)
-        patch_px = self.vit.patch_embed.patch_size[0]
-        if size_px % patch_px:
-            raise UserError(f"view.size_px = {size_px}: the backbone {config.name} needs a multiple of {patch_px}")
-        self.taps = tuple(config.taps)
+        self.name, self.taps = config.name, tuple(config.taps)
+        # the stride of the patches, together with that of a convolutional stem
+        self.channels, self.strides = [self.vit.embed_dim] * 4, [self.vit.patch_embed.feat_ratio()] * 4
+        self._check_size(size_px)
         self.vit.prune_intermediate_layers(list(self.taps), prune_norm=False)
-        self.channels, self.strides = [self.vit.embed_dim] * 4, [patch_px] * 4
         freeze_but_bitfit(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -41,14 +41,19 @@ class VitBackbone(nn.Module):
         )
 
     def resize_input(self, size_px: int) -> None:
-        """Resample the positional embedding to inputs of `size_px`, once."""
+        """Resample the positional embedding to inputs of `size_px`, once. Raises UserError like the constructor."""
+        self._check_size(size_px)
         with torch.no_grad():
             self.vit.set_input_size(img_size=(size_px, size_px))
         freeze_but_bitfit(self)
 
+    def _check_size(self, size_px: int) -> None:
+        if size_px % self.strides[0]:
+            raise UserError(f"view.size_px = {size_px}: the backbone {self.name} needs a multiple of {self.strides[0]}")
+
 
 class PyramidBackbone(nn.Module):
-    """Feature levels of a convolutional timm network, for inputs of any size. All of it is trained.
+    """Feature levels of a timm network with several, for inputs of the sizes that it takes. All of it is trained.
 
     Its batch norms keep the statistics of their pre-training, also in train mode: batches of a few small windows, half
     of them placed around defects, say little about the images.
@@ -59,10 +64,12 @@ class PyramidBackbone(nn.Module):
         name = str(config.timm_kwargs["model_name"])
         self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(config.taps))
         self.channels, self.strides = self.net.feature_info.channels(), self.net.feature_info.reduction()
+        self.channels_last = getattr(self.net, "output_fmt", Format.NCHW) == Format.NHWC
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised float -> four (B, C_i, ceil(H / s_i), ceil(W / s_i)) maps, shallowest first."""
-        return self.net(images)
+        taps = self.net(images)
+        return [tap.permute(0, 3, 1, 2) for tap in taps] if self.channels_last else taps
 
     def train(self, mode: bool = True) -> "PyramidBackbone":
         super().train(mode)
@@ -92,6 +99,21 @@ def freeze_but_bitfit(network: nn.Module) -> None:
         parameter.requires_grad = name.endswith("bias") or id(parameter) in of_norms
 
 
+def check_taps(backbone: Backbone, size_px: int, where: str) -> None:
+    """Raises UserError, beginning with `where`, if inputs of `size_px` do not give the maps that the decoder reads."""
+    asked = [(c, *[-(-size_px // stride)] * 2) for c, stride in zip(backbone.channels, backbone.strides, strict=True)]
+    fits = f"a multiple of {backbone.strides[-1]} px, or the size that it was published for, may fit"
+    try:
+        with torch.no_grad():
+            found = [tuple(tap.shape[1:]) for tap in backbone.eval()(torch.zeros(1, 3, size_px, size_px))]
+    except (AssertionError, RuntimeError) as error:  # timm's own for a size that its windows do not divide
+        if lacks_memory(error):
+            raise
+        raise UserError(f"{where} fails ({' '.join(str(error).split())[:200]}); {fits}") from None
+    if found != asked:
+        raise UserError(f"{where} gives the taps {found}, expected {asked}; {fits}")
+
+
 def read_backbone_config(folder: Path) -> BackboneConfig:
     """The `config.json` of a folder that the weights stage made."""
     path = folder / "config.json"
@@ -99,7 +121,10 @@ def read_backbone_config(folder: Path) -> BackboneConfig:
 
 
 def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]:
-    """Pre-trained backbone for inputs of `size_px`. Raises UserError for unreadable or missing weights."""
+    """Pre-trained backbone for inputs of `size_px`, in evaluation mode.
+
+    Raises UserError for unreadable or missing weights, and for a size that the network does not take.
+    """
     check_digests(folder, "run the weights stage again")
     config = read_backbone_config(folder)
     path = folder / "model.safetensors"
@@ -115,4 +140,5 @@ def load_backbone(folder: Path, size_px: int) -> tuple[Backbone, BackboneConfig]
     # a full checkpoint also holds what comes after the deepest tap
     inner.load_state_dict({key: weights[key] for key in wanted})
     backbone.resize_input(size_px)
+    check_taps(backbone, size_px, f"view.size_px = {size_px}: the backbone {config.name}")
     return backbone, config
