@@ -170,6 +170,20 @@ def test_every_side_that_a_student_may_have_can_be_exported(work, tmp_path):
     assert exported.predict(image_of((57, 99))).labels.shape == (57, 99)
 
 
+def test_a_network_that_pytorch_cannot_export_is_one_line(tmp_path):
+    """Attention over five axes, as timm's Twins has it."""
+
+    class Attention(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.scaled_dot_product_attention(*[x[None]] * 3)[0]
+
+    ours = student().eval()
+    ours.mixer = torch.nn.Sequential(ours.mixer, Attention())
+    with pytest.raises(UserError, match=r"cannot export this network to ONNX \(AssertionError: only 4D query") as error:
+        graphs.to_onnx(ours, None, tmp_path / "student.onnx")
+    assert "\n" not in str(error.value)
+
+
 def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="--force replaces an export"):
         make(work, "onnx", Format.onnx)

@@ -19,6 +19,7 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from stages.common.errors import UserError
 from stages.runtime.calibration import stacks
 from stages.runtime.metadata import SECTION, Metadata
 from stages.student.inference import TileNetwork
@@ -28,16 +29,25 @@ OPSET = 18
 
 
 def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
-    """Write an ONNX model, weights inside, for `batch` tiles at once (None: any number). Same student, same bytes."""
-    with _quiet():
-        exported = torch.onnx.export(
-            _program(student, batch),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            verbose=False,
-        )
+    """Write an ONNX model, weights inside, for `batch` tiles at once (None: any number). Same student, same bytes.
+
+    Raises UserError for a network with an operation that PyTorch cannot write as ONNX.
+    """
+    try:
+        with _quiet():
+            exported = torch.onnx.export(
+                _program(student, batch),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        while error.__cause__:  # the first says what is missing
+            error = error.__cause__
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"PyTorch cannot export this network to ONNX ({reason})") from None
     model = exported.model_proto
     # PyTorch adds where each node comes from: file names and line numbers of this machine.
     for node in model.graph.node:
