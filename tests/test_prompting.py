@@ -1,5 +1,7 @@
 """Prompting a teacher: the official predictor's own results, batched."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -226,6 +228,21 @@ def test_a_box_in_pieces_equals_the_official_predictor_on_each_of_them(sam, monk
     clear, masks = np.abs(logits) > 1e-3, np.stack([whole(one, whole_window(size_hw)) for one in found])
     assert 0.02 < masks.mean() < 0.98
     assert (masks == (logits > 0))[clear].all()
+
+
+def test_the_whole_image_is_encoded_once_for_all_boxes_that_are_also_cut_into_pieces(sam, monkeypatch):
+    size_hw, boxes = (150, 210), [(20.0, 15.0, 50.0, 40.0), (60.0, 50.0, 190.0, 100.0), (5.0, 90.0, 30.0, 140.0)]
+    image, teacher = np.random.default_rng(2).integers(0, 256, (*size_hw, 3), dtype=np.uint8), SamTeacher(sam)
+    cut = [views_of(box, size_hw, params_of(view="whole", min_scale=1.0), teacher.frame) for box in boxes]
+    assert [len(several) for several in cut] == [2, 9, 3]
+    alone = [next(predict(teacher, image, [several], Chunks(64))) for several in cut]
+    sizes, encode = [], teacher.encode
+    monkeypatch.setattr(teacher, "encode", lambda seen: sizes.extend(one.shape[:2] for one in seen) or encode(seen))
+    found = list(predict(teacher, image, cut, Chunks(4)))
+    assert sizes.count(size_hw) == 1 and len(sizes) == 1 + 1 + 8 + 2
+    for one, other in zip(chain(*found), chain(*alone), strict=True):
+        assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
 
 
 def test_measures_of_a_mask_by_hand():

@@ -92,30 +92,42 @@ def predict(
     pieces, the candidates are those of the joined pieces where `_stand_out` says so, else those of the first view.
     Logits are upsampled to native pixels one mask at a time, so memory does not grow with N.
     """
-    flat = [view for several in views for view in several]
-    windows = [view.window for view in flat]
+    boxes, pieces = [several[0] for several in views], [view for several in views for view in several[1:]]
+    if len(boxes) > 1 and len({view.window for view in boxes}) == 1:  # encoded once, apart from the pieces
+        of_boxes, of_pieces = (proposed(teacher, image, each, chunks) for each in (boxes, pieces))
+    else:
+        of_boxes = of_pieces = proposed(teacher, image, [view for several in views for view in several], chunks)
+    for several in views:
+        (low_res, scores), first = next(of_boxes), several[0].window
+        inside = pixels_of_box(several[0].box_xyxy, image.shape[:2])
+        seen = zip(low_res, scores.tolist(), strict=True)
+        whole = [describe(*one, first, inside, teacher.frame) for one in seen]
+        if len(several) == 1:
+            yield whole
+            continue
+        logits, scores = (torch.stack(part, dim=1) for part in zip(*islice(of_pieces, len(several) - 1), strict=True))
+        seen = zip(logits, scores.tolist(), strict=True)
+        joined = [join(*one, several[1:], inside, teacher.frame) for one in seen]
+        yield joined if _stand_out(joined, whole, image, several[0].box_xyxy) else whole
+
+
+def proposed(
+    teacher: Teacher, image: np.ndarray, views: Sequence[View], chunks: Chunks
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The low-resolution logits (4, h, w) and predicted IoUs (4,) of each view, in order. A window that all of them
+    share is encoded once."""
+    windows = [view.window for view in views]
     cropped = [image[window.y1 : window.y2, window.x1 : window.x2] for window in windows]
     one_for_all = len(set(windows)) == 1
     shared = next(chunks.run(1, lambda _: teacher.encode(cropped[:1]))) if one_for_all else None
 
     def propose(some: slice) -> Proposals:
-        prompts = [to_input(np.array([view.box_xyxy]), view.window, teacher.frame) for view in flat[some]]
+        prompts = [to_input(np.array([view.box_xyxy]), view.window, teacher.frame) for view in views[some]]
         embeddings = shared if one_for_all else teacher.encode(cropped[some])
         return teacher.decode(embeddings, np.concatenate(prompts))
 
-    proposed = (one for some in chunks.run(len(flat), propose) for one in zip(*some, strict=True))
-    for several in views:
-        # (V, 4, h, w) logits and (V, 4) predicted IoU of the box's V views
-        logits, scores = (torch.stack(part) for part in zip(*islice(proposed, len(several)), strict=True))
-        first, inside = several[0].window, pixels_of_box(several[0].box_xyxy, image.shape[:2])
-        seen = zip(logits[0], scores[0].tolist(), strict=True)
-        whole = [describe(*one, first, inside, teacher.frame) for one in seen]
-        if len(several) == 1:
-            yield whole
-            continue
-        pieces = zip(logits[1:].unbind(1), scores[1:].T.tolist(), strict=True)
-        joined = [join(*one, several[1:], inside, teacher.frame) for one in pieces]
-        yield joined if _stand_out(joined, whole, image, several[0].box_xyxy) else whole
+    for some in chunks.run(len(views), propose):
+        yield from zip(*some, strict=True)
 
 
 def _stand_out(joined: Sequence[Candidate], whole: Sequence[Candidate], image: np.ndarray, box_xyxy: Box) -> bool:
