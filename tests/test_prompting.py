@@ -12,10 +12,12 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
-from stages.data.boxes import Window, pixels_of_box
+from stages.data.boxes import Window, centre_line, pixels_of_box
+from stages.masks import rle
 from stages.teacher.candidates import LOGIT_LIMIT, Candidate, describe, join
+from stages.teacher.hygiene import parts_on_line
 from stages.teacher.promptable import Proposals
-from stages.teacher.prompting import Chunks, _stand_out, measure, predict
+from stages.teacher.prompting import Chunks, _stand_out, measure, predict, prompted
 from stages.teacher.sam import SamTeacher
 from stages.teacher.windows import InputFrame, View, crop_window, input_size_hw, views_of, whole_window
 from tests.support.tiny_teacher import TINY, params_of, tiny_sam
@@ -243,6 +245,16 @@ def test_the_whole_image_is_encoded_once_for_all_boxes_that_are_also_cut_into_pi
     for one, other in zip(chain(*found), chain(*alone), strict=True):
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
         np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
+
+
+def test_the_centre_line_is_that_of_the_box_as_it_was_drawn_also_where_it_is_enlarged(sam, image):
+    box = (10.0, 0.0, 70.0, 16.0)  # at the border: enlarged it has its middle in row 12
+    rows = prompted(SamTeacher(sam), image, [box], params_of(grow=0.5, parts="centre"), Chunks(4))
+    masks, line = [rle.decode(row["rle"], SIZE_HW) for row in rows], centre_line(box, whole_window(SIZE_HW))
+    assert line == Window(0, 8, 90, 9)
+    all_parts = [row["rle"] for row in prompted(SamTeacher(sam), image, [box], params_of(grow=0.5), Chunks(4))]
+    assert any((rle.decode(code, SIZE_HW) != mask).any() for code, mask in zip(all_parts, masks, strict=True))
+    assert all((parts_on_line(mask, line) == mask).all() for mask in masks)
 
 
 def test_measures_of_a_mask_by_hand():

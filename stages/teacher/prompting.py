@@ -76,7 +76,7 @@ def prompted(
         place = surroundings(image, several[0].box_xyxy)
         votes, scores = [one.probability for one in candidates], [one.predicted_iou for one in candidates]
         refined = refine(place, votes, scores, params.min_part)
-        found = [clean(one, several[0].box_xyxy, params) for one in (*candidates, refined)]
+        found = [clean(one, box, params) for one in (*candidates, refined)]
         seen = evidence(place.levels, [place.show(one.mask, one.tight[:2]) for one in found])
         rows += [_row(index, one, box, size_hw) | seen[index] for index, one in enumerate(found)]
     return rows
