@@ -246,10 +246,11 @@ def test_a_folder_of_this_project_s_own_is_a_sam(tmp_path):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Serves revision `sha` of one model as the hub does."""
+    """Serves revision `sha` of one model as the hub does; hangs up where weights are shorter than `promised` bytes."""
 
     folder: Path
     sha = "1" * 40
+    promised: int | None = None
     asked: list[str]
 
     def do_GET(self):
@@ -261,7 +262,8 @@ class Hub(BaseHTTPRequestHandler):
         else:
             return self.send_error(404)
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        promised = self.promised if self.path.endswith(".safetensors") else None
+        self.send_header("Content-Length", str(promised or len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -288,10 +290,29 @@ def test_a_name_is_downloaded_once_and_pinned(hub, folder, tmp_path):
     assert len(hub.asked) == 3
     pinned = tmp_path / "cache/edgetam/pinned.json"
     assert json.loads(pinned.read_text())["revision"] == "1" * 40
-    (tmp_path / "cache/edgetam/config.json").write_text("{}")
+    (tmp_path / "cache/edgetam" / ("1" * 40) / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config\.json: SHA-256 is"):
         install_teacher("edgetam", tmp_path, tmp_path / "cache", tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def test_an_interrupted_download_is_not_continued_with_another_revision(hub, folder, tmp_path, monkeypatch):
+    """Of revision 1 arrive config.json and half of the weights."""
+    config, weights = ((folder / file).read_bytes() for file in ("config.json", "model.safetensors"))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/config.json").write_bytes(b"{}")
+    (tmp_path / "1/model.safetensors").write_bytes(b"x" * (len(weights) // 2))
+    monkeypatch.setattr(Hub, "folder", tmp_path / "1")
+    monkeypatch.setattr(Hub, "promised", len(weights))
+    with pytest.raises(UserError, match="closed after"):
+        install_teacher("edgetam", tmp_path, tmp_path / "cache", tmp_path / "first")
+    monkeypatch.setattr(Hub, "promised", None)
+    monkeypatch.setattr(Hub, "folder", folder)
+    monkeypatch.setattr(Hub, "sha", "2" * 40)
+    install_teacher("edgetam", tmp_path, tmp_path / "cache", tmp_path / "second")
+    assert json.loads((tmp_path / "cache/edgetam/pinned.json").read_text())["revision"] == "2" * 40
+    assert (tmp_path / "second/config.json").read_bytes() == config
+    assert (tmp_path / "second/model.safetensors").read_bytes() == weights
 
 
 def test_without_a_network_the_message_says_what_to_fetch(monkeypatch, tmp_path):

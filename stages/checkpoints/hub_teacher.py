@@ -1,7 +1,7 @@
 """Install a teacher from the Hugging Face hub: config.json and model.safetensors of one revision, never a pickle.
 
 No SHA-256 of these files is published. The revision and the SHA-256 are recorded at the first download, in
-`pinned.json` beside the files in the cache; later installations take that revision and refuse other bytes.
+`pinned.json` in the cache; later installations take that revision and refuse other bytes.
 """
 
 import json
@@ -58,8 +58,7 @@ def install_from_hub(name: str, cache: Path, out: Path) -> None:
     revision, digests = map(read_sealed(pinned, f"remove {folder}").get, ("revision", "sha256"))
     with new_folder(out) as part:
         for file in FILES:
-            path = fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, digests[file], offline)
-            shutil.copyfile(path, part / file)
+            shutil.copyfile(_fetched(repository, revision, file, folder, digests[file], offline), part / file)
         load_teacher(part, torch.device("cpu"))
 
 
@@ -72,8 +71,11 @@ def _pin(repository: str, folder: Path, pinned: Path, offline: str) -> None:
         raise UserError(f"{URL}/api/models/{repository}: does not name a revision (sha)") from None
     finally:
         listing.unlink()
-    found = {
-        file: sha256_file(fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / file, None, offline))
-        for file in FILES
-    }
+    found = {file: sha256_file(_fetched(repository, revision, file, folder, None, offline)) for file in FILES}
     write_sealed(pinned, {"repository": repository, "revision": revision, "sha256": found})
+
+
+def _fetched(repository: str, revision: str, file: str, folder: Path, sha256: str | None, offline: str) -> Path:
+    """The file of this revision. Each revision has a folder of its own: a download that was interrupted resumes after
+    the repository has changed, and must not join bytes of two revisions."""
+    return fetch(f"{URL}/{repository}/resolve/{revision}/{file}", folder / revision / file, sha256, offline)
