@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -27,7 +27,7 @@ from stages.common.progress import progress
 from stages.compute.device import device_of
 from stages.data.boxes import corners
 from stages.data.images import read_image
-from stages.data.tables import Dataset, TruthInOrder, by_image, decode_label_map, read_dataset
+from stages.data.tables import SPLITS, Dataset, TruthInOrder, by_image, decode_label_map, read_dataset
 from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
 from stages.masks.shards import SCORES
 from stages.teacher.config import RasterizeParams
@@ -52,7 +52,9 @@ def main(
     tables: Tables,
     truth: Truth,
     metrics: Metrics,
-    split: Annotated[str, typer.Option(help="val to choose a teacher; test to report the chosen one.")] = "val",
+    split: Annotated[
+        Literal[SPLITS], typer.Option(help="val to choose a teacher; test to report the chosen one.")
+    ] = "val",
     embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")] = Path(
         "data/weights/embedded/teacher"
     ),
@@ -66,12 +68,13 @@ def main(
     images = sum(1 for _ in images_with_truth(tables, truth, split))
     if not images:
         raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")
-    for name in teachers:
-        with tempfile.TemporaryDirectory() as folder:
-            install_teacher(name, embedded, cache_folder(cache), Path(folder) / "teacher")
-            teacher = load_teacher(Path(folder) / "teacher", device_of(device))
-        known = progress(images_with_truth(tables, truth, split), f"compare {name}", "images", total=images)
-        results[name] = measure(teacher, known, source, values)
+    with tempfile.TemporaryDirectory() as folder:
+        installed = {name: Path(folder) / str(number) for number, name in enumerate(teachers)}
+        for name, own in installed.items():  # all before the first is measured: one may not be available
+            install_teacher(name, embedded, cache_folder(cache), own)
+        for name, own in installed.items():
+            known = progress(images_with_truth(tables, truth, split), f"compare {name}", "images", total=images)
+            results[name] = measure(load_teacher(own, device_of(device)), known, source, values)
     write_json(metrics, results)
     typer.echo(table(results, source.names))
 

@@ -1,12 +1,15 @@
 """Comparing teachers on the same boxes: two of tiny random weights, on an image whose truth is one of their masks."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from stages import compare_teachers
 from stages.common.errors import UserError
@@ -86,6 +89,21 @@ def test_without_truth_or_with_an_unknown_teacher_it_says_so(folder):
         run(folder, "first", split="test")
     with pytest.raises(UserError, match=r"no such file or folder; allowed are embedded, "):
         run(folder, "third")
+
+
+def test_an_unknown_teacher_is_refused_before_any_other_is_measured(folder, monkeypatch):
+    monkeypatch.setattr(compare_teachers, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match=r"third': no such file or folder"):
+        run(folder, "first", "third")
+
+
+def test_an_unknown_split_is_refused_with_what_is_allowed(folder):
+    app = typer.Typer()
+    app.command()(compare_teachers.main)
+    options = [f"--{name}={folder / name}" for name in ("tables", "truth", "metrics")]
+    found = CliRunner().invoke(app, ["embedded", *options, "--split", "validation"])
+    assert found.exit_code == 2
+    assert re.search(r"validation.*train.*val.*test", found.output, re.DOTALL)
 
 
 def test_a_user_without_a_home_folder_can_compare(folder, monkeypatch):
