@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from stages.checkpoints import hub_teacher
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.common.errors import UserError
+from stages.compute import device
 from stages.teacher.loading import load_teacher
 from stages.teacher.prompting import Chunks, predict
 from stages.teacher.sam import save_sam
@@ -211,6 +212,29 @@ def test_predicted_iou_of_sam_2_is_a_share_and_its_single_mask_is_not_replaced(f
         assert transformers.Sam2Config().mask_decoder_config.dynamic_multimask_via_stability is True
 
 
+@pytest.mark.parametrize("has_it", [False, True])
+def test_images_are_encoded_in_bf16_where_a_cpu_has_it_and_all_else_is_float32(folder, image, monkeypatch, has_it):
+    monkeypatch.setattr(device, "multiplies_in_bf16", lambda _: has_it)
+    teacher, dtypes = load_teacher(folder, torch.device("cpu")), {}
+    first = next(part for part in teacher.model.vision_encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    for name, part in (("image", first), ("mask", teacher.model.mask_decoder.upscale_conv1)):
+        part.register_forward_hook(lambda _, __, out, name=name: dtypes.update({name: out.dtype}))
+    with torch.inference_mode():
+        embeddings = teacher.encode([image])
+        found = teacher.decode(embeddings, BOXES)
+    assert dtypes == {"image": torch.bfloat16 if has_it else torch.float32, "mask": torch.float32}
+    assert {part.dtype for part in (*embeddings[0], *found)} == {torch.float32}
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(folder, tmp_path):
+    stored = {key: value.half() for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float16"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_teacher(tmp_path, torch.device("cpu")).model.state_dict()
+    assert {value.dtype for value in loaded.values() if value.is_floating_point()} == {torch.float32}
+
+
 def test_a_missing_tensor_is_an_error_and_not_a_random_one(folder, tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights[min(key for key in weights if "mask_decoder" in key)]
@@ -227,11 +251,50 @@ def test_a_folder_without_safetensors_is_refused(folder, tmp_path):
         load_teacher(tmp_path, torch.device("cpu"))
 
 
+def video_model(kind: str) -> torch.nn.Module:
+    """A random model of the kind whose file the hub has for an image model."""
+    parts = {"sam2": sam2_config, "edgetam": edgetam_config, "sam3": sam3_config}[kind.split("_")[0]]().to_dict()
+    options = {"prompt_encoder_config": SAM2_PROMPTS, "mask_decoder_config": DECODER, "image_size": 64}
+    name = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo", "sam3_tracker_video": "Sam3TrackerVideo"}[kind]
+    config = getattr(transformers, f"{name}Config")(vision_config=parts["vision_config"], **options)
+    return getattr(transformers, f"{name}Model")(config)
+
+
+@pytest.mark.parametrize("kind", ["sam2_video", "edgetam_video", "sam3_tracker_video"])
+def test_a_file_of_a_video_model_gives_its_image_model(tmp_path, kind):
+    torch.manual_seed(0)
+    model = video_model(kind)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
+    loaded = load_teacher(tmp_path, torch.device("cpu")).model
+    assert type(loaded).__name__ == FAMILIES[kind.split("_")[0]].model
+    found, wanted = loaded.state_dict(), model.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in found.items())
+
+
 @pytest.mark.parametrize("kind", ["sam2_video", "edgetam_video", "sam3_video", "sam3_tracker", "sam3_tracker_video"])
-def test_files_of_video_models_name_their_image_models(tmp_path, kind):
+def test_names_of_video_models_name_their_image_models(tmp_path, kind):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     assert family_of(tmp_path / "config.json") == kind.split("_")[0]
-    assert hasattr(transformers, FAMILIES[kind.split("_")[0]].model)
+
+
+def test_the_file_of_sam_3_gives_its_tracker(tmp_path):
+    """It holds a detector too, whose backbone both share."""
+    torch.manual_seed(0)
+    model = transformers.Sam3TrackerModel(sam3_config())
+
+    def theirs(key: str) -> str:
+        if key.startswith("vision_encoder.neck."):
+            return key.replace("vision_encoder.neck.", "tracker_neck.")
+        return f"{'detector_model' if key.startswith('vision_encoder.') else 'tracker_model'}.{key}"
+
+    stored = {theirs(key): value.clone() for key, value in model.state_dict().items()}
+    stored["detector_model.mask_decoder.mask_embed.weight"] = torch.zeros(2)
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = {"model_type": "sam3_video", "tracker_config": model.config.to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = load_teacher(tmp_path, torch.device("cpu")).model.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in model.state_dict().items())
 
 
 def test_another_model_of_transformers_is_refused(tmp_path):
