@@ -244,6 +244,13 @@ def test_a_missing_tensor_is_an_error_and_not_a_random_one(folder, tmp_path):
         load_teacher(tmp_path, torch.device("cpu"))
 
 
+def test_a_model_of_another_number_of_masks_is_refused(tmp_path):
+    """Its masks would go to the boxes of others."""
+    transformers.SamModel(sam_config(transformers.SamConfig, num_multimask_outputs=2)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: num_multimask_outputs = 2; allowed is 3"):
+        load_teacher(tmp_path, torch.device("cpu"))
+
+
 def test_a_folder_without_safetensors_is_refused(folder, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")

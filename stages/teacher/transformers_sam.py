@@ -63,8 +63,8 @@ def load_transformers(folder: Path, name: str) -> "TransformersTeacher":
     """The teacher of the family `name` in a folder of config.json and model.safetensors: float32, for inference, on
     the CPU.
 
-    Nothing is downloaded and no pickle is opened. Raises UserError where the folder lacks a weight or `transformers` is
-    not installed.
+    Nothing is downloaded and no pickle is opened. Raises UserError where the folder lacks a weight, the model gives
+    another number of masks, or `transformers` is not installed.
     """
     try:
         import transformers  # optional: only these teachers need it
@@ -91,6 +91,8 @@ def load_transformers(folder: Path, name: str) -> "TransformersTeacher":
         raise UserError(
             f"{folder}: {len(lacking)} tensors of {kind} are missing or of another shape, first {lacking[0]}"
         )
+    if (masks := model.config.mask_decoder_config.num_multimask_outputs) != 3:
+        raise UserError(f"{folder / 'config.json'}: num_multimask_outputs = {masks}; allowed is 3")
     return TransformersTeacher(model.eval().requires_grad_(False), FAMILIES[name])
 
 
