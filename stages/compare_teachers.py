@@ -114,7 +114,8 @@ def measure(teacher: Teacher, known: Iterable[Known], source: Dataset, params: R
 
 def table(results: dict[str, dict], names: tuple[str, ...]) -> str:
     """Markdown, one row per teacher."""
-    head = ["teacher", "IoU per box", *names, "filled boxes", "best candidate", "label maps", *SCORES, "s per image"]
+    escaped = (name.replace("|", r"\|") for name in names)
+    head = ["teacher", "IoU per box", *escaped, "filled boxes", "best candidate", "label maps", *SCORES, "s per image"]
     lines = [head, ["---"] * len(head)]
     for name, found in results.items():
         one, each = found["per_box"], found["per_box_by_class"]

@@ -16,6 +16,7 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.data.tables import BOXES, IMAGES, TRUTH, Dataset, encode_label_map, read_table, write_dataset, write_table
 from stages.masks import rle
+from stages.masks.shards import SCORES
 from stages.teacher.prompting import Chunks, prompted
 from stages.teacher.sam import SamTeacher, save_sam
 from tests.support.tiny_teacher import TINY, params_of, tiny_sam
@@ -104,6 +105,15 @@ def test_an_unknown_split_is_refused_with_what_is_allowed(folder):
     found = CliRunner().invoke(app, ["embedded", *options, "--split", "validation"])
     assert found.exit_code == 2
     assert re.search(r"validation.*train.*val.*test", found.output, re.DOTALL)
+
+
+def test_a_class_name_with_a_bar_is_one_column():
+    numbers = {"mask_iou": 0.5, "filled_box_iou": 0.2, "best_candidate_iou": None}
+    found = {"per_box": numbers, "per_box_by_class": {"a|b": numbers}, "pseudo_masks": {"iou_bin": 0.25}}
+    found |= {"rank_correlation": dict.fromkeys(SCORES), "seconds_per_image": 1.0}
+    head, rule, row = compare_teachers.table({"one": found}, ("a|b",)).splitlines()
+    assert r"| a\|b |" in head
+    assert len(re.findall(r"(?<!\\)\|", head)) == rule.count("|") == row.count("|")
 
 
 def test_a_user_without_a_home_folder_can_compare(folder, monkeypatch):
