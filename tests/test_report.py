@@ -123,6 +123,7 @@ def test_differences_from_the_first_run_are_paired_and_corrected_for_their_numbe
         "a run on true masks is marked in every table"
     )
     assert "‡ Learned from masks that people drew" in text
+    assert re.search(r"<text[^>]*>worst ‡</text>", text), "in the chart, too"
     assert "*" not in table_row(text, "Each run minus full", "worse")[0]
 
 

@@ -96,7 +96,7 @@ def render(found: Findings) -> str:
         yardsticks=[(who, score_cell(scores, "iou_bin").text) for who, scores in yardsticks.items()],
         undefined=UNDEFINED,
         gaps=_gaps(found.metrics),
-        scores=scores_chart(found.metrics),
+        scores=scores_chart({f"{run} ‡" if run in found.oracles else run: each for run, each in found.metrics.items()}),
         images={"test": _images(test), "val": _images(val)},
         test=headline_table("Test: every run against pixel truth", test, yardsticks),
         test_classes=class_table("Test, by class", test, found.names) if any(test.values()) else None,
