@@ -8,6 +8,7 @@ import json
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -125,10 +126,13 @@ def read_dataset(path: Path) -> Dataset:
     return Dataset(data_root(values["root"]), tuple(values["names"]), values["white_level"])
 
 
-def write_table(path: Path, schema: pa.Schema, rows: list[dict]) -> None:
-    """Write `rows` as Parquet of exactly `schema`, in the order given."""
+def write_table(path: Path, schema: pa.Schema, rows: Iterable[dict], at_once: int | None = None) -> None:
+    """Write `rows` as Parquet of exactly `schema`, in the order given: as one row group, or `at_once` rows at a time,
+    for rows too many for memory."""
+    rows = iter(rows)
     with open_table(path, schema) as writer:
-        append(writer, rows)
+        while some := list(islice(rows, at_once)):
+            append(writer, some)
 
 
 @contextmanager

@@ -4,14 +4,13 @@ The files are read row by row, because each row holds an encoded label map.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from stages.data.tables import ROWS_AT_ONCE, append, columns, open_table, stream_rows
+from stages.data.tables import ROWS_AT_ONCE, columns, stream_rows, write_table
 
 PREDICTIONS = pa.schema(
     columns(
@@ -38,10 +37,7 @@ class Prediction(NamedTuple):
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write rows as they come; memory does not grow with their number."""
-    with open_table(path, PREDICTIONS) as writer:
-        remaining = iter(predictions)
-        while rows := list(islice(remaining, ROWS_AT_ONCE)):
-            append(writer, [row._asdict() for row in rows])
+    write_table(path, PREDICTIONS, (row._asdict() for row in predictions), ROWS_AT_ONCE)
 
 
 def stream_predictions(path: Path, columns: list[str] | None = None) -> Iterator[dict]:

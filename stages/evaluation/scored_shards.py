@@ -80,7 +80,7 @@ def at_resolution(pixels: np.ndarray, values: EvaluateParams) -> np.ndarray:
 def write_scored(path: Path, rows: Sequence[dict], counts: Sequence[Counts]) -> None:
     """Write the rows of one shard and the counts of its images."""
     total = json.dumps(reduce(add, counts) if counts else None, default=np.ndarray.tolist)
-    write_table(path, SCORED.with_metadata({COUNTS: total}), list(rows))
+    write_table(path, SCORED.with_metadata({COUNTS: total}), rows)
 
 
 def counts_in(finished: Sequence[Done]) -> Counts | None:

@@ -5,7 +5,6 @@ A mark changes with the content: the SHA-256 of a file, or why it is not read; f
 
 import os
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow as pa
 from stages.common.errors import UserError
 from stages.data.remote import Listing, RemotePath, data_root, list_objects
 from stages.data.root_files import visible_files
-from stages.data.tables import append, open_table, stream_rows
+from stages.data.tables import stream_rows, write_table
 from stages.ingestion.config import DataParams
 from stages.ingestion.root_states import folder_of
 
@@ -33,9 +32,7 @@ def write_manifest(path: Path, files: Mapping[str, tuple[int, str]]) -> None:
     """Write (size in bytes, mark) by path relative to the root, sorted. Raises UserError for a name not in UTF-8."""
     rows = ({"path": name, "size": size, "mark": mark} for name, (size, mark) in sorted(files.items()))
     try:
-        with open_table(path, MANIFEST) as table:
-            while some := list(islice(rows, ROWS)):
-                append(table, some)
+        write_table(path, MANIFEST, rows, ROWS)
     except UnicodeEncodeError as error:
         raise UserError(
             f"{error.object}: file name is not valid UTF-8, and a manifest holds no other: rename it"
