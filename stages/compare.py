@@ -13,14 +13,14 @@ from typing import Annotated
 import typer
 
 from stages.common.errors import UserError, run
-from stages.common.options import Tables
+from stages.common.options import Student, Tables
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.network import open_network, student_folder
 from stages.runtime.parity import EXACT, INT8, check, compare
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="Folder of one trained student.")],
+    model: Student,
     exported: Annotated[Path, typer.Option(help="Folder of its export, or of an engine and its export.json.")],
     tables: Tables = Path("data/tables"),
 ) -> None:

@@ -21,7 +21,7 @@ from stages.checkpoints.fetch import cache_folder
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.common.errors import UserError, run
 from stages.common.files import write_json
-from stages.common.options import Device, Metrics, ParamsFile, Tables, Truth
+from stages.common.options import Cache, Device, Embedded, Metrics, ParamsFile, Tables, Truth
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
 from stages.compute.device import device_of
@@ -55,10 +55,8 @@ def main(
     split: Annotated[
         Literal[SPLITS], typer.Option(help="val to choose a teacher; test to report the chosen one.")
     ] = "val",
-    embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")] = Path(
-        "data/weights/embedded/teacher"
-    ),
-    cache: Annotated[Path, typer.Option(help="Folder to keep downloads in.")] = Path("~/.cache/boxes2pixels"),
+    embedded: Embedded = Path("data/weights/embedded/teacher"),
+    cache: Cache = Path("~/.cache/boxes2pixels"),
     params: ParamsFile = Path("params.yaml"),
     device: Device = "auto",
 ) -> None:

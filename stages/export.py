@@ -21,7 +21,7 @@ import typer
 
 from stages.common.errors import UserError, run
 from stages.common.files import new_folder, write_json
-from stages.common.options import Force, Tables
+from stages.common.options import Force, Student, Tables
 from stages.common.params import write_digests
 from stages.data.tables import read_dataset
 from stages.runtime.calibration import sample_tiles
@@ -42,7 +42,7 @@ class Format(StrEnum):
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="Folder of one trained student.")],
+    model: Student,
     out: Annotated[Path, typer.Option(help="Folder for the export.")],
     format: Annotated[Format, typer.Option(help="Runtime to export for.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise for CPUs, calibrated on train.")] = False,

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from stages.common.errors import SOME_LEFT_OUT, printable, run
-from stages.common.options import Device, Force
+from stages.common.options import Device, Force, Model
 from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
 from stages.engine.shard_jobs import shard_count, wanted
@@ -27,12 +27,12 @@ from stages.formats.measured_defects import Record
 from stages.formats.output_folder import SHARD_IMAGES, Predict, existing_records, jobs_of, read_record, write_output
 from stages.formats.scale import scales_of
 from stages.formats.writers import FOLDER_OF, Format, written
-from stages.runtime.network import OperatingPoint, open_network
+from stages.runtime.network import OperatingPoint, PointOption, open_network
 
 
 def main(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, glob patterns.")],
-    model: Annotated[Path, typer.Option(help="Folder of one trained student, or of an exported one.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Output folder.")],
     format: Annotated[list[Format], typer.Option(help="What to write; may be given several times.")] = (
         Format.masks,
@@ -44,9 +44,7 @@ def main(
     mm_per_px: Annotated[
         str | None, typer.Option(help="Adds millimetres to `table`: a number, `exif`, or a CSV: file,mm_per_px.")
     ] = None,
-    operating_point: Annotated[
-        OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
-    ] = OperatingPoint.saved,
+    operating_point: PointOption = OperatingPoint.saved,
     engine: EngineOption = EngineName.local,
     ray_address: Address = None,
     gpus_per_task: Gpus = 0.0,

@@ -10,25 +10,22 @@ neither authentication nor encryption: where others can reach it, put a proxy in
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stages.common.errors import UserError, run
-from stages.common.options import Device
-from stages.runtime.network import OperatingPoint, open_network
+from stages.common.options import Device, Model
+from stages.runtime.network import OperatingPoint, PointOption, open_network
 from stages.service.inspection import Limits
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="Folder of one trained student, or of an exported one.")],
+    model: Model,
     device: Device = "auto",
-    operating_point: Annotated[
-        OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")
-    ] = OperatingPoint.saved,
+    operating_point: PointOption = OperatingPoint.saved,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 64.0,

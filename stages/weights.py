@@ -17,7 +17,7 @@ from stages.checkpoints.fetch import cache_folder
 from stages.checkpoints.sam_teacher import install_teacher
 from stages.checkpoints.timm_backbone import install_backbone
 from stages.common.errors import run
-from stages.common.options import ParamsFile
+from stages.common.options import Cache, Embedded, ParamsFile
 from stages.common.params import Section, load_params, write_digests
 
 
@@ -26,10 +26,10 @@ class Params(Section):
 
 
 def main(
-    embedded: Annotated[Path, typer.Option(help="Folder of the embedded teacher.")],
+    embedded: Embedded,
     teacher: Annotated[Path, typer.Option(help="Folder to write the teacher to.")],
     backbone: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
-    cache: Annotated[Path, typer.Option(help="Folder to keep downloads in.")] = Path("~/.cache/boxes2pixels"),
+    cache: Cache = Path("~/.cache/boxes2pixels"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the weights of the teacher and of the backbone."""

@@ -17,4 +17,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist
 Tables = Annotated[Path, typer.Option("--tables", help="Folder of the data set's tables.")]
 Truth = Annotated[Path, typer.Option("--truth", help="Folder of the human pixel masks (ground truth).")]
 Masks = Annotated[Path, typer.Option("--masks", help="Folder of the pseudo-masks.")]
+Model = Annotated[Path, typer.Option("--model", help="Folder of one trained student, or of an exported one.")]
+Student = Annotated[Path, typer.Option("--model", help="Folder of one trained student.")]
+Embedded = Annotated[Path, typer.Option("--embedded", help="Folder of the embedded teacher.")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder to keep downloads in.")]
 Metrics = Annotated[Path, typer.Option("--metrics", help="JSON file for the metrics.")]

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
@@ -40,6 +42,9 @@ class OperatingPoint(StrEnum):
 
     saved = "saved"
     argmax = "argmax"
+
+
+PointOption = Annotated[OperatingPoint, typer.Option(help="Thresholds chosen for the student, or argmax.")]
 
 
 def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoint.saved) -> Network:
