@@ -22,7 +22,7 @@ from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.options import Masks, Tables
 from stages.data.tables import decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
-from stages.reviewing.exported import exported
+from stages.reviewing.handover import exported
 from stages.trusted.accepted import AcceptedMasks
 from stages.trusted.admission import Admission, described
 

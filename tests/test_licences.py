@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages.checkpoints import timm_backbone
 from stages.checkpoints.hub_teacher import HUB
-from stages.evaluation.licences import LICENCES, UNKNOWN, licence_of
+from stages.evaluation.card import LICENCES, UNKNOWN, licence_of
 from stages.teacher.image_encoders import OFFICIAL
 
 ROOT = Path(__file__).parent.parent

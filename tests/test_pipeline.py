@@ -38,7 +38,6 @@ UNUSED = {
         "stages/evaluation/average_precision.py",
         "stages/evaluation/card.py",
         "stages/evaluation/confidence.py",
-        "stages/evaluation/licences.py",
         "stages/evaluation/operating_points.py",
         "stages/evaluation/predicting.py",
         "stages/evaluation/scored_shards.py",

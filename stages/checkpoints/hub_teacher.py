@@ -30,7 +30,7 @@ HUB = {
     "edgetam": "yonigozlan/EdgeTAM-hf",
 }
 """Name in `weights.teacher` -> repository. SAM 3 is not among them: its licence bars some uses, so it needs a local
-folder. The licences of these stand in stages/evaluation/licences.py."""
+folder. The licences of these stand in stages/evaluation/card.py."""
 
 ORIGINAL_SHA256 = {
     "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69": "sam2.1_tiny",

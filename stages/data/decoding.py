@@ -30,6 +30,9 @@ STRIP_PIXELS = 1 << 20
 FLAT = 3
 """Largest `Decoded.spread` of an image that shows nothing."""
 
+BIT_DEPTH_AT = 24
+"""Offset of the bits per sample in a PNG file, whose first chunk is always IHDR."""
+
 END_OF_JPEG = b"\xff\xd9"
 
 # Pillow's own limit only warns; `decode` compares the size in the header with MAX_PIXELS before it decodes.
@@ -202,7 +205,7 @@ def _white(image: Image.Image, data: bytes, white_level: float | None) -> float 
 
 def _wide_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
-        return data[24] == 16  # bits per sample, in the chunk that is always first
+        return data[BIT_DEPTH_AT] == 16
     return image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8
 
 

@@ -6,11 +6,22 @@ from pathlib import Path
 from stages.data.tables import BOXES, IMAGES, SPLITS, Dataset, count_rows
 from stages.evaluation.config import WeightsNames, wish_in_words
 from stages.evaluation.defect_metrics import OF_A_CLASS
-from stages.evaluation.licences import licence_of
 from stages.student.config import NetworkConfig
 
 SHOWN = ("iou_bin", "miou_anom", "precision_bin", "recall_bin")
 SHOWN_DEFECTS = ("recall_defects_iou10", "recall_defects_iou50", "false_positives_per_image_iou10")
+
+LICENCES = {
+    "embedded": "Apache-2.0 (trained by this project, like its code; its encoder is EfficientNet-Lite0, Apache-2.0)",
+    **dict.fromkeys(("vit_b", "vit_l", "vit_h", "mobile_sam", "slimsam", "edgetam"), "Apache-2.0"),
+    **dict.fromkeys(("sam2.1_tiny", "sam2.1_small", "sam2.1_base_plus", "sam2.1_large"), "Apache-2.0"),
+    **dict.fromkeys(("sam_hq_vit_b", "sam_hq_vit_l", "sam_hq_vit_h"), "Apache-2.0"),
+    "efficientnet_lite0": "Apache-2.0",
+    **dict.fromkeys(("vit_small_patch14_dinov2.lvd142m", "vit_base_patch14_dinov2.lvd142m"), "Apache-2.0"),
+}
+"""Of the weights that section `weights` can name: declared in stages/checkpoints/, on which evaluating does not depend;
+docs/teachers.md lists the teachers."""
+UNKNOWN = "licence unknown: yours to say"
 
 Card = dict[str, list]
 """`facts`: pairs of a heading and a text. `not_tested`: sentences. For JSON; the scores are stored beside it."""
@@ -64,6 +75,11 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
                 cells = " | ".join(_interval(own[name], key) for own in by_class)
                 lines.append(f"| `{key}` of {_cell(name)} | {cells} |")
     return "\n".join([*lines, "", "## Not tested", "", *(f"- {sentence}" for sentence in card["not_tested"]), ""])
+
+
+def licence_of(name: str) -> str:
+    """Of the teacher or the backbone with this name in `weights`; UNKNOWN for a file or folder and for other names."""
+    return LICENCES.get(name, UNKNOWN)
 
 
 def _cell(text: str) -> str:

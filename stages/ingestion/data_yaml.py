@@ -15,6 +15,7 @@ from stages.common.errors import UserError
 from stages.common.params import SHORT
 from stages.data.remote import RemotePath
 from stages.data.root_files import UNWRITABLE, Unreadable, inside, read_file
+from stages.ingestion.counterparts import SPLIT_FOLDERS
 from stages.ingestion.file_names import HIDDEN, is_hidden
 
 MAX_CLASSES = 254
@@ -216,10 +217,9 @@ def _to_write(root: Path) -> str:
     """What to write into a data.yaml that is missing; an empty text where `root` has no folder `images`."""
     if not (root / "images").is_dir():
         return ""
-    splits = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
     lines = {
         split: f"images/{name}"
-        for split, names in splits.items()
+        for split, names in SPLIT_FOLDERS.items()
         for name in names
         if (root / "images" / name).is_dir()
     }

@@ -12,11 +12,9 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.common.params import SHORT
+from stages.data.decoding import BIT_DEPTH_AT
 from stages.data.tables import IGNORE
 from stages.ingestion.file_names import is_hidden
-
-BIT_DEPTH_AT = 24
-"""Offset of the bits per sample in a PNG file, whose first chunk is always IHDR."""
 
 
 class BadMask(ValueError):

@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stages.data.boxes import EDGE_TOLERANCE_PX
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Boxes
 from stages.student.segmenter import Logits
-
-EDGE_TOLERANCE_PX = 0.01
-"""A cell belongs to a box that covers more of its side than this, because label files round normalised coordinates."""
 
 
 class Head(NamedTuple):

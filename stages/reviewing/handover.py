@@ -1,14 +1,15 @@
-"""The chosen images with their pseudo-masks, in the layout of an annotation tool."""
+"""The chosen images with their pseudo-masks, in the layout of an annotation tool; and what was handed over so."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from stages.common.files import write_csv, write_parts
 from stages.data.images import image_bytes, probe_image
-from stages.data.tables import Dataset, decode_label_map, encode_label_map
+from stages.data.tables import Dataset, decode_label_map, encode_label_map, stream_rows
 from stages.formats import yolo
 from stages.formats.correction import FOLDERS, UNKNOWN
 from stages.formats.cvat import label_settings
@@ -16,6 +17,7 @@ from stages.formats.inputs import Source, file_in, named
 from stages.formats.regions import Labelled, Region, parts
 from stages.formats.writers import collections
 from stages.ingestion.duplicates import perceptual_hash
+from stages.masks.shards import LABEL_MAPS, MASKS, shard_indices, shard_path
 from stages.reviewing.ranking import Entry, Ranked
 
 TABLE = ("rank", "file", "path", "sha256", "split", "boxes", "wrong_px", "near_duplicate_of", "reasons")
@@ -105,3 +107,24 @@ def write_for(tool: Tool, records: Iterable[Reviewed], names: list[str], out: Pa
     for name, chunks in collections(tool, records, labels, f"{folder}/images").items():
         write_parts(out / name, chunks)
     return filled
+
+
+def exported(masks: Path) -> Callable[[str], bytes | None]:
+    """A function from the path of an image of train or val to its pseudo-mask as PNG, or None where it has none.
+
+    It holds one shard in memory, which is enough because exports keep the images' order. `masks`: the folder of all
+    splits. Raises UserError where one of the two splits has no pseudo-masks.
+    """
+    files = [
+        shard_path(masks / split, LABEL_MAPS, index)
+        for split in ("train", "val")
+        for index in shard_indices(masks / split)
+    ]
+    file_of = {row["path"]: file for file in files for row in stream_rows(file, MASKS, "rasterize", ["path"])}
+
+    @lru_cache(maxsize=1)
+    def read(file: Path) -> dict[str, bytes]:
+        rows = stream_rows(file, MASKS, "rasterize", ["path", "label_map"])
+        return {row["path"]: row["label_map"]["bytes"] for row in rows}
+
+    return lambda path: read(file_of[path])[path] if path in file_of else None
