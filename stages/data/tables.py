@@ -232,8 +232,12 @@ def encode_label_map(labels: np.ndarray) -> bytes:
     """(H, W) uint8 labels as the bytes of an 8-bit grey PNG; equal labels give equal bytes. Raises ValueError."""
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise ValueError(f"a label map is (H, W) uint8, this is {labels.shape} {labels.dtype}")
-    buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
+    return encoded(Image.fromarray(labels), format="PNG")
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    """The bytes of an image file; `options` are those of Pillow's `save`."""
+    image.save(buffer := io.BytesIO(), **options)
     return buffer.getvalue()
 
 

@@ -1,10 +1,10 @@
 """Probabilities of the defect classes as bytes, so that the report can draw masks at other thresholds."""
 
-import io
 import math
 
 import numpy as np
-from PIL import Image
+
+from stages.data.tables import decode_label_map, encode_label_map
 
 STEPS = 200
 """A probability p is stored as floor(p * STEPS): a step is half a percent, so that every threshold of
@@ -39,11 +39,10 @@ def encode_shares(shares: np.ndarray) -> bytes:
     size_hw = max(1, round(height * scale)), max(1, round(width * scale))
     if scale < 1:  # one class after the other: all of them may lie in a file
         shares = np.concatenate([pooled(own[None], (0, 0, height, width), size_hw) for own in shares])
-    Image.fromarray(shares.reshape(-1, size_hw[1])).save(buffer := io.BytesIO(), format="PNG")
-    return buffer.getvalue()
+    return encode_label_map(shares.reshape(-1, size_hw[1]))
 
 
 def decode_shares(png: bytes, classes: int) -> np.ndarray:
     """(K, h, w) uint8 of `encode_shares`."""
-    image = np.asarray(Image.open(io.BytesIO(png)))
+    image = decode_label_map(png)
     return image.reshape(classes, -1, image.shape[1])

@@ -1,11 +1,10 @@
 """The image with its defects tinted and outlined, as JPEG."""
 
-import io
-
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from stages.data.tables import encoded
 from stages.evaluation.palette import colour_of_class
 from stages.formats.measured_defects import Record
 
@@ -32,6 +31,4 @@ def overlay(image: np.ndarray, record: Record) -> bytes:
         colour = np.array(colour_of_class(defect.class_id))
         part[inside] = ((1 - FILL) * part[inside] + FILL * colour).round()
         part[rim] = colour
-    buffer = io.BytesIO()
-    Image.fromarray(view).save(buffer, format="JPEG", quality=92, subsampling=0)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(view), format="JPEG", quality=92, subsampling=0)

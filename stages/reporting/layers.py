@@ -1,7 +1,6 @@
 """Pictures of the page: an image as JPEG and, to lay over it, a transparent PNG each of teacher, student and truth."""
 
 import base64
-import io
 import math
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from stages.data.boxes import Box, Window, connected
-from stages.data.tables import IGNORE
+from stages.data.tables import IGNORE, encoded
 from stages.evaluation.palette import COLOURS, IGNORE_COLOUR, hex_of_label
 from stages.evaluation.probabilities import encode_shares, pooled
 from stages.reporting.cases import Agreement, Case
@@ -159,7 +158,7 @@ def jpeg_of(rgb: np.ndarray, size_wh: tuple[int, int]) -> bytes:
     image = Image.fromarray(rgb)
     if image.width > size_wh[0]:
         image = image.resize(size_wh, Image.Resampling.LANCZOS)
-    return _encoded(image, format="JPEG", quality=JPEG_QUALITY)
+    return encoded(image, format="JPEG", optimize=True, quality=JPEG_QUALITY)
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -176,13 +175,8 @@ def _png(labels: np.ndarray, size_wh: tuple[int, int]) -> bytes:
     image = Image.fromarray(np.where(rim > 0, place[rim] + uses, place[fill]).astype(np.uint8))
     colours = [channel for colour in (*COLOURS, IGNORE_COLOUR) for channel in colour]
     image.putpalette([0, 0, 0, *colours, *colours])
-    return _encoded(image, format="PNG", transparency=bytes([0, *[FILL_ALPHA] * uses, *[RIM_ALPHA] * uses]))
-
-
-def _encoded(image: Image.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, optimize=True, **options)
-    return buffer.getvalue()
+    alphas = bytes([0, *[FILL_ALPHA] * uses, *[RIM_ALPHA] * uses])
+    return encoded(image, format="PNG", optimize=True, transparency=alphas)
 
 
 def _outline(class_id: int, box_xyxy: Box, window: Window, scale: float) -> Outline:
