@@ -24,6 +24,9 @@ LONGEST_RUN = 2**16
 NOT_SHAPES = ("choices", "textarea", "rating", "number", "taxonomy", "relation")
 """Types of results that mark no pixels."""
 
+STORED = {"sha256", "rank", "reasons"}
+"""Fields of a record, if it has them, that Label Studio stores with an image, sorts its tasks by, and exports again."""
+
 UPLOADED = re.compile("^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
 
@@ -77,7 +80,7 @@ def _task(record: Labelled, names: list[str], folder: str) -> dict:
     ]
     image = f"/data/local-files/?d={quote(folder)}/{quote(record.file)}"
     return {
-        "data": {"image": image} | record.about(),
+        "data": {"image": image} | record.model_dump(include=STORED),
         "predictions": [{"model_version": record.model, "result": regions}],
     }
 

@@ -49,10 +49,6 @@ class Labelled(Section):
             labels[y1:y2, x1:x2][defect.mask(self.size_hw)] = defect.class_id + 1
         return labels
 
-    def about(self) -> dict[str, str | int]:
-        """What Label Studio stores with the image and exports again."""
-        return {"sha256": self.sha256}
-
 
 def parts(labels: np.ndarray) -> Iterator[tuple[dict, tuple[slice, slice], np.ndarray]]:
     """Regions of (H, W) uint8 `labels`, by class, then from the top: the fields of a Region, its place in the image and

@@ -40,10 +40,6 @@ class Reviewed(Labelled):
     rank: int
     reasons: str
 
-    def about(self) -> dict[str, str | int]:
-        """Columns that Label Studio's list of tasks can be sorted by."""
-        return super().about() | {"rank": self.rank, "reasons": self.reasons}
-
 
 def hash_of(source: Dataset, entry: Entry) -> bytes | None:
     """Perceptual hash of an image; None for one without detail."""
