@@ -35,7 +35,7 @@ from stages.evaluation.operating_points import choose
 from stages.evaluation.scored_shards import DRAWN, Scored, gather
 from stages.evaluation.seed_runs import SPLITS, SeedRuns
 from stages.evaluation.tally import operating_points, split_metrics
-from stages.student.config import read_config
+from stages.student.config import read_student
 from stages.student.decision import DECISION, Decision
 
 VAL_TRUSTED = "val_trusted"
@@ -106,7 +106,7 @@ def main(
         write_sealed(part / "curves.json", drawn)
         # A copy for the report, which depends on the folders of all runs. Different students can score alike: their
         # hashes make DVC run the report again.
-        first = read_config(model / str(seeds[0]))
+        first, _ = read_student(model / str(seeds[0]))
         card = card_of(run_of.source, tables, loaded.weights, first, result)
         (models_part / "card.md").write_text(as_markdown(model.name, card, result), encoding="utf-8")
         hashes = {str(seed): student_hash(model / str(seed)) for seed in seeds}

@@ -25,11 +25,10 @@ from stages.common.options import Force, Student, Tables
 from stages.common.params import write_digests
 from stages.data.tables import read_dataset
 from stages.runtime.calibration import sample_tiles
-from stages.runtime.graphs import embed, to_int8, to_onnx, to_openvino
+from stages.runtime.graphs import embed, obstacles, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
 from stages.runtime.network import identity_of_student, open_onnx, open_openvino, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
-from stages.runtime.tensorrt_fit import obstacles
 from stages.student.decision import read_decision
 from stages.student.segmenter import load_student
 

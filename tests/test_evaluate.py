@@ -132,7 +132,7 @@ def student(monkeypatch):
     fake = RedAndBlue()
     monkeypatch.setattr(predicting, "load_student", lambda folder: fake.of_seed(int(folder.name)))
     monkeypatch.setattr(predicting, "predict", lambda student, image, watch: student.predict(image, watch))
-    monkeypatch.setattr(evaluate, "read_config", lambda _: decided_student("native").config)
+    monkeypatch.setattr(evaluate, "read_student", lambda _: (decided_student("native").config, ""))
     return fake
 
 
@@ -454,7 +454,7 @@ def test_the_card_names_the_licences_of_weights(tmp_path, student, monkeypatch, 
         config = decided_student("native").config.model_copy(
             update={"backbone": None, "network": {"architecture": "baseline"} | network}
         )
-        monkeypatch.setattr(evaluate, "read_config", lambda _: config)
+        monkeypatch.setattr(evaluate, "read_student", lambda _: (config, ""))
     build(tmp_path, exact_truth())
     text = (tmp_path / "params.yaml").read_text().replace("/somewhere/vit_b", "vit_b")
     (tmp_path / "params.yaml").write_text(text.replace("backbone: embedded", "backbone: efficientnet_lite0"))

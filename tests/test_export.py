@@ -26,7 +26,6 @@ from stages.runtime import graphs
 from stages.runtime.calibration import sample_tiles, spread
 from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
-from stages.runtime.tensorrt_fit import obstacles
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import TINY, decided_student, image_of, student, tiny_export
@@ -228,7 +227,7 @@ def test_a_graph_of_other_sizes_than_its_metadata_is_refused(tmp_path, name, tol
 
 
 def test_an_export_fits_tensorrt(work):
-    assert obstacles(onnx.load(work / "onnx/student.onnx")) == []
+    assert graphs.obstacles(onnx.load(work / "onnx/student.onnx")) == []
 
 
 def test_what_keeps_tensorrt_from_building_an_engine_is_named():
@@ -246,11 +245,11 @@ def test_what_keeps_tensorrt_from_building_an_engine_is_named():
         helper.make_node("QuantizeLinear", ["images", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["logits"]),
     ]
-    assert obstacles(made(18, plain)) == []
-    assert obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
+    assert graphs.obstacles(made(18, plain)) == []
+    assert graphs.obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
     loose = [f"{name}: sizes other than that of the batch are not fixed" for name in ("images", "logits")]
-    assert obstacles(made(18, plain, side="width")) == loose
-    assert [found.partition(",")[0] for found in obstacles(made(18, quantised, [scale, zero]))] == [
+    assert graphs.obstacles(made(18, plain, side="width")) == loose
+    assert [found.partition(",")[0] for found in graphs.obstacles(made(18, quantised, [scale, zero]))] == [
         "unsigned 8-bit activations"
     ]
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import openvino
 import torch
+from onnx import TensorProto, shape_inference
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -26,6 +27,10 @@ from stages.student.inference import TileNetwork
 from stages.student.segmenter import Segmenter
 
 OPSET = 18
+
+TENSORRT_OPSETS = range(9, 23)
+UNSUPPORTED = frozenset({"Loop", "Scan", "If", "SequenceAt", "SequenceConstruct", "StringNormalizer", "Unique"})
+"""Operators that PyTorch's exporter may write and that TensorRT does not support, or only in part."""
 
 
 def to_onnx(student: Segmenter, batch: int | None, path: Path) -> None:
@@ -109,6 +114,35 @@ def to_openvino(onnx_path: Path, about: Metadata, path: Path) -> None:
     for name, value in about.as_properties().items():
         model.set_rt_info(value, [SECTION, name])
     openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def obstacles(model: onnx.ModelProto) -> list[str]:
+    """What prevents TensorRT from building an engine from `model`, as far as it shows: one sentence per finding.
+
+    Limits are those of the parser of TensorRT 10 (github.com/onnx/onnx-tensorrt, docs/operators.md). Without a finding
+    it is not proven that trtexec builds an engine.
+    """
+    found = []
+    for entry in model.opset_import:
+        if entry.domain not in ("", "ai.onnx"):
+            if any(node.domain == entry.domain for node in model.graph.node):
+                found.append(f"operators of the domain {entry.domain}")
+        elif entry.version not in TENSORRT_OPSETS:
+            found.append(f"opset {entry.version}; it reads {TENSORRT_OPSETS[0]} to {TENSORRT_OPSETS[-1]}")
+    kinds = sorted({node.op_type for node in model.graph.node} & UNSUPPORTED)
+    found += [f"operator {kind}" for kind in kinds]
+    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    for value in (*inferred.input, *inferred.output):
+        loose = [place for place, size in enumerate(value.type.tensor_type.shape.dim) if not size.HasField("dim_value")]
+        if set(loose) - {0} or not value.type.tensor_type.HasField("shape"):
+            found.append(f"{value.name}: sizes other than that of the batch are not fixed")
+    types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    if TensorProto.DOUBLE in types.values():
+        found.append("weights of 64-bit floats")
+    quantised = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if any(types.get(node.input[2]) == TensorProto.UINT8 for node in quantised if len(node.input) > 2):
+        found.append("unsigned 8-bit activations, which are for CPUs; it quantises to signed ones itself")
+    return found
 
 
 class _Tiles(CalibrationDataReader):

@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.common.params import DIGESTS, check_digests
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
-from stages.student.config import ViewParams, read_config
+from stages.student.config import ViewParams, read_student
 from stages.student.decision import ARGMAX, Decision, read_decision
 from stages.student.tiling import Prediction, RunTiles, predict
 
@@ -68,7 +68,7 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
         decision, identity = about.decision, about.identity
     else:
         folder = student_folder(folder)
-        config = read_config(folder)
+        config, _ = read_student(folder)
         decision, identity = read_decision(folder, len(config.names)), identity_of_student(folder)
         names, view, white = config.names, config.view, config.white_level
         run = torch_runner(folder, device)

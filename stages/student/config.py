@@ -91,13 +91,8 @@ class NetworkConfig(Section):
     plan_sha256: str
 
 
-def read_config(folder: Path) -> NetworkConfig:
-    """The configuration of a trained network. Raises UserError for anything else."""
-    return read_student(folder)[0]
-
-
 def read_student(folder: Path) -> tuple[NetworkConfig, str]:
-    """The same, and the SHA-256 of its weights."""
+    """The configuration of a trained network, and the SHA-256 of its weights. Raises UserError for anything else."""
     path = folder / CONFIG
     values = read_sealed(path, "not a trained student; train it again")
     weights = values.pop("weights_sha256", "")

