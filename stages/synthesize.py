@@ -4,6 +4,7 @@ python -m stages.synthesize --out data/demo
 """
 
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -13,15 +14,14 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from stages.common.errors import cancelling, ignore_ctrl_c, run
+from stages.common.errors import cancelling, run
 from stages.common.files import new_folder
 from stages.common.options import ParamsFile, Workers
 from stages.common.params import Section, load_params
 from stages.common.progress import progress
-from stages.demo.annotator import yolo_line
 from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
-from stages.demo.scene import SIZE_HW, SPLITS, make_sample
+from stages.demo.scene import SIZE_HW, SPLITS, make_sample, yolo_line
 
 UNLABELLED_EVERY = 5
 """Of the images without a box, those whose number is a multiple of this get no label file rather than an empty one."""
@@ -58,7 +58,8 @@ def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
         for job in progress(jobs, "synthesize", "images"):
             write(job)
         return
-    with cancelling(ProcessPoolExecutor(workers, get_context("spawn"), initializer=ignore_ctrl_c)) as pool:
+    ignored = signal.SIGINT, signal.SIG_IGN  # Ctrl-C reaches them too, but their parent ends them
+    with cancelling(ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored)) as pool:
         for _ in progress(pool.map(write, jobs, chunksize=4), "synthesize", "images", total=len(jobs)):
             pass
 

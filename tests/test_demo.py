@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.demo.annotator import drawn_box, yolo_line
 from stages.demo.blade_defects import KINDS, SUBTLE_BELOW, Defect, add_defects
 from stages.demo.camera import exposed, tone
 from stages.demo.defect_outlines import Window, strokes
+from stages.demo.scene import drawn_box, yolo_line
 from stages.demo.textures import blend, smoothstep
 from stages.demo.turbine_parts import Sun, tower
 

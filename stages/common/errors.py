@@ -113,11 +113,6 @@ def cancelling(pool: Executor) -> Iterator[Executor]:
             raise
 
 
-def ignore_ctrl_c() -> None:
-    """Initializer of worker processes: Ctrl-C reaches them too, but their parent ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def printable(text: str) -> str:
     """`text` as one line without control characters and lone surrogates: a file's name or content may hold any."""
     return "".join(
