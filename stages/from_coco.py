@@ -11,7 +11,6 @@ and of boxes without segmentation are unknown. Images are linked where the file 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.files import new_folder
 from stages.common.progress import progress
 from stages.formats.coco_set import CocoSplit
+from stages.formats.yolo import data_yaml
 
 
 def main(
@@ -41,16 +41,14 @@ def main(
             for image in progress(split.images, f"from_coco {split.split}", "images"):
                 if reason := split.write(part, image, names):
                     refused.append(f"refused {image.get('file_name')} ({split.file}): {reason}")
-        lines = "".join(f"{split}: images/{split}\n" for split in files)
-        text = f"path: .\n{lines}names: {json.dumps(names, ensure_ascii=False)}\n"
-        (part / "data.yaml").write_text(text, encoding="utf-8")
+        (part / "data.yaml").write_bytes(data_yaml(names, {split: f"images/{split}" for split in files}))
         for line in refused:
             typer.echo(printable(line), err=True)
         if not any(split.taken["images"] for split in splits):
             raise UserError(f"{out}: not written: {len(refused)} images are refused, and none is left")
     for split in splits:
         typer.echo(f"{split.split}: {', '.join(f'{number} {what}' for what, number in split.taken.items())}")
-    trusted = f" -S data.trusted={out / 'trusted'}" if any(s.taken["masks"] for s in splits[:2]) else ""
+    trusted = f" -S data.trusted={out / 'trusted'}" if (out / "trusted").exists() else ""
     typer.echo(f"to train on them: dvc exp run -S data.root={out}{trusted}")
     if refused:
         raise typer.Exit(SOME_LEFT_OUT)

@@ -58,7 +58,7 @@ def write(kind: str, maps: dict[str, np.ndarray], folder) -> None:
             task["annotations"] = [{"result": prediction["result"], "updated_at": "2026-11-26T12:00:00Z"}]
         (folder / "export.json").write_text(json.dumps(tasks))
     elif kind == "yolo":
-        (folder / "data.yaml").write_bytes(data_yaml(NAMES))
+        (folder / "data.yaml").write_bytes(data_yaml(NAMES, {}))
         for one in records:
             path = folder / "labels" / one.file.replace(".jpg", ".txt")
             path.parent.mkdir(parents=True, exist_ok=True)

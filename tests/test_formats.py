@@ -137,7 +137,7 @@ def test_a_single_pixel_lies_in_itself_for_every_reader():
 
 def test_the_labels_come_with_a_data_yaml_that_names_the_classes():
     names = ["dirt: a", 'l\'é "x"']
-    assert YAML(typ="safe").load(yolo.data_yaml(names).decode())["names"] == names
+    assert YAML(typ="safe").load(yolo.data_yaml(names, {}).decode())["names"] == names
 
 
 def test_an_empty_image_has_an_empty_label_file():

@@ -29,11 +29,7 @@ FOLDER_OF = {Format.masks: "masks", Format.overlays: "overlays", Format.yolo: "l
 
 
 def written(
-    records: list[Record],
-    names: list[str],
-    formats: Iterable[Format],
-    scales: Mapping[str, float] | None,
-    folder: str,
+    records: list[Record], names: list[str], formats: Iterable[Format], scales: Mapping[str, float] | None, folder: str
 ) -> dict[str, bytes]:
     """File name to bytes of the outputs with one file for all images. `scales`: see `formats.scale`; `folder`: name of
     the folder that all inputs share."""
@@ -52,7 +48,7 @@ def collections(kind: str, records: Iterable[Labelled], names: list[str], folder
     `kind`: a name in Format; `folder`: name of the folder of all images.
     """
     files = {
-        Format.yolo: {"data.yaml": [yolo.data_yaml(names)]},
+        Format.yolo: {"data.yaml": [yolo.data_yaml(names, dict.fromkeys(("train", "val"), "images"))]},
         Format.coco: {"coco.json": coco(records, names)},
         Format.label_studio: label_studio(records, names, folder),
         Format.cvat: {"cvat.xml": cvat(records, names)},

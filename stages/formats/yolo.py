@@ -59,9 +59,10 @@ def _in_pixel(edge: int, side: int) -> float:
     return edge + min(side, 0) + CORNER_PX - side * SPREAD_PX
 
 
-def data_yaml(names: list[str]) -> bytes:
-    """The data.yaml for Ultralytics of a data set with these labels; its images belong in `images/` next to it."""
-    return f"path: .\ntrain: images\nval: images\nnames: {json.dumps(names, ensure_ascii=False)}\n".encode()
+def data_yaml(names: list[str], folders: Mapping[str, str]) -> bytes:
+    """The data.yaml for Ultralytics of a data set with these class names; `folders`, next to it, by split."""
+    splits = "".join(f"{split}: {folder}\n" for split, folder in folders.items())
+    return f"path: .\n{splits}names: {json.dumps(names, ensure_ascii=False)}\n".encode()
 
 
 def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
