@@ -53,10 +53,7 @@ def mend_lock(project: Path, name: str) -> list[str]:
             f"{path}: holds a conflict of git, nothing changed; resolve it, such as by `git checkout --ours {name}`"
         )
     committed = git(project, "show", f"HEAD:./{name}")
-    for source, data in (
-        ("the copy kept by the last stage", read_cached(work_folder() / name)),
-        ("git", committed),
-    ):
+    for source, data in (("the copy kept by the last stage", read_cached(work_folder() / name)), ("git", committed)):
         if data and whole(data):
             with new_file(path) as part:
                 part.write_bytes(data)

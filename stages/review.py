@@ -43,8 +43,7 @@ def main(
     format: Annotated[Tool, typer.Option(help="Tool or format of the corrections.")],
     first: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
     model: Annotated[
-        Path,
-        typer.Option(help="Folder of a student; auto: that of the first of `rows`, if trained; none: no student."),
+        Path, typer.Option(help="Folder of a student; auto: that of the first of `rows`, if trained; none: no student.")
     ] = AUTO,
     tables: Tables = Path("data/tables"),
     masks: Masks = Path("data/masks"),

@@ -26,8 +26,7 @@ class EngineName(StrEnum):
 
 
 Shards = Annotated[
-    str | None,
-    typer.Option(help="Only shards A-B, counted from 0, as in job arrays; a run without it completes all."),
+    str | None, typer.Option(help="Only shards A-B, counted from 0, as in job arrays; a run without it completes all.")
 ]
 EngineOption = Annotated[EngineName, typer.Option(envvar="BOXES2PIXELS_ENGINE", help="What runs the shards.")]
 Address = Annotated[
@@ -35,8 +34,7 @@ Address = Annotated[
     typer.Option(envvar="BOXES2PIXELS_RAY_ADDRESS", help="Address of a Ray cluster; default: one is started here."),
 ]
 Gpus = Annotated[
-    float,
-    typer.Option(envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="GPUs per Ray task; may be a fraction."),
+    float, typer.Option(envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="GPUs per Ray task; may be a fraction.")
 ]
 ShardsUrl = Annotated[
     str | None,

@@ -18,8 +18,8 @@ from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label
 from stages.formats.cvat import row_runs
 from stages.formats.regions import Labelled
 
-LONGEST_RUN = 2**16
-"""Values in a run of a brush at most: the longest of its four widths of run lengths is 16 bits."""
+WIDTHS = (3, 4, 8, 16)
+"""Of the run lengths of a brush that is written, in bits."""
 
 NOT_SHAPES = ("choices", "textarea", "rating", "number", "taxonomy", "relation")
 """Types of results that mark no pixels."""
@@ -44,10 +44,7 @@ def label_studio(records: Iterable[Labelled], names: list[str], folder: str) -> 
     for name in names:
         ElementTree.SubElement(brush, "Label", value=name)
     ElementTree.indent(view)
-    return {
-        "label_studio.json": _array(tasks),
-        "label_studio.xml": iter([ElementTree.tostring(view) + b"\n"]),
-    }
+    return {"label_studio.json": _array(tasks), "label_studio.xml": iter([ElementTree.tostring(view) + b"\n"])}
 
 
 def _array(items: Iterable[bytes]) -> Iterator[bytes]:
@@ -103,23 +100,17 @@ def brush_code(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int,
         runs[-1] += below
     else:
         runs.append(below)
-    bits = [f"{4 * height * width:032b}", f"{8 - 1:05b}", *(f"{size - 1:04b}" for size in (3, 4, 8, 16))]
+    bits = [f"{4 * height * width:032b}", f"{8 - 1:05b}", *(f"{size - 1:04b}" for size in WIDTHS)]
     for index, run in enumerate(runs):
         length, value = 4 * run, "11111111" if index % 2 else "00000000"
         while length > 0:
-            part = min(length, LONGEST_RUN)
-            bits.append(_run_head(part) + value)
+            part = min(length, 2 ** WIDTHS[-1])
+            width, size = next((width, size) for width, size in enumerate(WIDTHS) if part <= 2**size)
+            bits.append(f"1{width:02b}{part - 1:0{size}b}{value}")
             length -= part
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return int(text, 2).to_bytes(len(text) // 8, "big")
-
-
-def _run_head(length: int) -> str:
-    for index, size in enumerate((3, 4, 8, 16)):
-        if length <= 2**size:
-            return f"1{index:02b}{length - 1:0{size}b}"
-    raise ValueError(f"a run of {length} values is longer than {LONGEST_RUN}")
 
 
 def read_label_studio(tasks: list[dict], values: Mapping[str, int]) -> Iterator[Drawing]:

@@ -53,11 +53,7 @@ class Sample:
 
 
 def read_sample(
-    beside: Counterparts,
-    image_file: ImageFile,
-    format: RowFormat,
-    masks: MaskFormat,
-    white_level: float | None = None,
+    beside: Counterparts, image_file: ImageFile, format: RowFormat, masks: MaskFormat, white_level: float | None = None
 ) -> Sample:
     """Read an image, its labels and its mask. Raises nothing on bad input: that becomes rejects.
 

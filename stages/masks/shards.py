@@ -52,10 +52,7 @@ CANDIDATES = pa.schema(
                 "0: the teacher's single-mask output, 1 to 3: its three others, 4: all of these refined by the image",
             ),
             chosen=(pa.bool_(), "whether the pseudo-mask is this one"),
-            rle=(
-                pa.binary(),
-                "the mask before clipping, as COCO's compressed run-length code of the upright image",
-            ),
+            rle=(pa.binary(), "the mask before clipping, as COCO's compressed run-length code of the upright image"),
             area=(pa.int64(), "pixels of the mask"),
             area_in_box=(pa.int64(), "pixels of the mask on the pixels of the box"),
             box_iou=(pa.float32(), "IoU of the mask's bounding box with the box"),

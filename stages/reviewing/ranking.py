@@ -30,10 +30,7 @@ class Ranked(NamedTuple):
 
 
 def ranked(
-    entries: Iterable[Entry],
-    first: int,
-    hash_of: Callable[[Entry], bytes | None],
-    max_bits: int | None,
+    entries: Iterable[Entry], first: int, hash_of: Callable[[Entry], bytes | None], max_bits: int | None
 ) -> list[Ranked]:
     """The `first` of `entries` that are not checked, by score, then path.
 
