@@ -19,7 +19,7 @@ import numpy as np
 from stages.data.tables import IGNORE
 from stages.evaluation.bootstrap import BootstrapParams, percentile_interval, resampled_means, resampled_sums
 from stages.evaluation.components import Regions, regions
-from stages.evaluation.matching import Overlaps, matched_iou, overlaps
+from stages.evaluation.matching import matched_iou, overlaps
 from stages.metrics.scores import defined, ratio
 
 IOUS = (0.1, 0.5)
@@ -63,8 +63,7 @@ def counts_by_class(found: Outcome, classes: int) -> np.ndarray:
     """(K, 3) int64: true defects, those detected and false positives at IOUS[0], among the regions of each class."""
     pairs = overlaps(found.true, found.predicted)
     same = found.true.class_ids[pairs.first] == found.predicted.class_ids[pairs.second]
-    own = Overlaps(*(each[same] for each in pairs))
-    true_iou, predicted_iou = matched_iou(own, len(found.true), len(found.predicted))
+    true_iou, predicted_iou = matched_iou(pairs.where(same), len(found.true), len(found.predicted))
     of_classes = (
         found.true.class_ids,
         found.true.class_ids[true_iou >= IOUS[0]],

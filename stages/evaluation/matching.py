@@ -20,10 +20,9 @@ class Overlaps(NamedTuple):
     second: np.ndarray
     iou: np.ndarray
 
-    def among(self, first: np.ndarray, second: np.ndarray) -> "Overlaps":
-        """The pairs of regions for which both (R,) bool masks hold."""
-        both = first[self.first] & second[self.second]
-        return Overlaps(self.first[both], self.second[both], self.iou[both])
+    def where(self, keep: np.ndarray) -> "Overlaps":
+        """The pairs selected by `keep`, (P,) bool."""
+        return Overlaps(*(each[keep] for each in self))
 
 
 def overlaps(first: Regions, second: Regions) -> Overlaps:

@@ -38,7 +38,8 @@ def corrected_defects(teacher: Outcome, student: Outcome, shared: Overlaps, iou:
     """(4, 2) int64, as above, in regions. Both outcomes are on one truth; `shared`: of their predicted regions."""
     teacher_hits, hits = teacher.true_iou >= iou, student.true_iou >= iou
     teacher_false, false = teacher.predicted_iou < iou, student.predicted_iou < iou
-    same = (matched_iou(shared.among(teacher_false, false), len(teacher_false), len(false))[0] >= iou).sum()
+    both_false = shared.where(teacher_false[shared.first] & false[shared.second])
+    same = (matched_iou(both_false, len(teacher_false), len(false))[0] >= iou).sum()
     return np.array(
         [
             [(~teacher_hits & hits).sum(), (~teacher_hits).sum()],
