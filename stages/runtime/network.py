@@ -13,7 +13,7 @@ import typer
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.common.params import DIGESTS, check_digests
+from stages.common.params import DIGESTS, check_digests, read_json
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
 from stages.student.config import ViewParams, read_student
 from stages.student.decision import ARGMAX, Decision, read_decision
@@ -183,12 +183,8 @@ def open_tensorrt(folder: Path) -> tuple[Metadata, RunTiles]:
     except ImportError as error:
         raise UserError(f"{folder}: needs the packages tensorrt and torch: {error}") from None
     path, described = folder / "student.engine", folder / "export.json"
-    try:
-        values = json.loads(described.read_text(encoding="utf-8"))
-        properties = {name: json.dumps(value) for name, value in values.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{described}: not readable ({error}); copy that of the ONNX export") from None
-    about = read_metadata(properties, str(described))
+    values = read_json(described, "copy that of the ONNX export")
+    about = read_metadata({name: json.dumps(value) for name, value in values.items()}, str(described))
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise UserError(f"{path}: not an engine for this GPU and this version of TensorRT; build it here by trtexec")
