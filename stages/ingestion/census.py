@@ -17,6 +17,8 @@ FEW = 10
 FORMS = ("confidence", "polygon", "oriented", "pose")
 """Kinds of label rows other than plain boxes: see `LabelledBox.form`."""
 
+NEEDS_BOXES = (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by"))
+
 
 class Census:
     """Counts of a data set. `groups`: those that its splits were made from; None where data.yaml names the splits."""
@@ -180,11 +182,7 @@ class Census:
     def _suspicious(self, params: IngestParams, totals: Counter[str], limit: str, may_lack_boxes: bool) -> list[str]:
         """Reasons that would otherwise show only after hours of training; `may_lack_boxes`: a split without is none."""
         found = []
-        for split, why in (
-            ()
-            if may_lack_boxes
-            else (("train", "there is nothing to learn"), ("val", "there is nothing to choose weights by"))
-        ):
+        for split, why in () if may_lack_boxes else NEEDS_BOXES:
             example = next((image.path for image in self.images if image.split == split), None)
             if example is not None and not self.classes[split]:
                 place = f"the label file of {example} would be {label_path(example)}"

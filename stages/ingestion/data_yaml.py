@@ -112,11 +112,8 @@ def keypoint_columns(config: dict, where: str) -> int | None:
     shape = config.get("kpt_shape")
     if shape is None:
         return None
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 2
-        or not all(re.fullmatch("[1-9][0-9]{0,3}", str(n)) for n in shape)
-    ):
+    whole = isinstance(shape, list) and all(re.fullmatch("[1-9][0-9]{0,3}", str(number)) for number in shape)
+    if not whole or len(shape) != 2:
         raise UserError(f"{where}: kpt_shape = {SHORT.repr(shape)}: expected two whole numbers, such as [17, 3]")
     return int(shape[0]) * int(shape[1])
 
