@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
-from stages.losses.pixel import generalised_cross_entropy, noise_correction, weighted_cross_entropy
+from stages.losses.pixel import generalised_cross_entropy, weighted_cross_entropy
 from stages.methods import gce, nc, sce
 from stages.student.segmenter import Logits
 from tests.support.boxed import losses_of, random_logits
@@ -106,15 +106,15 @@ def test_noise_correction_by_hand():
     p = torch.tensor([[[0.8, 0.5, 0.1, 0.9]]])
     labels = torch.tensor([[[2, 0, 1, IGNORE]]])
     # |p - g| = 0.2, 0.5, 0.9; sum p = 1.4, sum g = 2, sum p g = 0.9
-    assert noise_correction(p, labels, 1).item() == pytest.approx(1.6 / 2.5, abs=1e-5)
-    assert noise_correction(p, labels, 2).item() == pytest.approx((0.04 + 0.25 + 0.81) / 2.5, abs=1e-5)
+    assert nc.noise_correction(p, labels, 1).item() == pytest.approx(1.6 / 2.5, abs=1e-5)
+    assert nc.noise_correction(p, labels, 2).item() == pytest.approx((0.04 + 0.25 + 0.81) / 2.5, abs=1e-5)
 
 
 def test_errors_are_squared_until_the_end_of_the_warm_up():
     logits, labels = random_logits(5, size_hw=SIZE_HW), labels_of(5)
     p = 1 - logits.fine.softmax(1)[:, 0]
     for progress, power in ((0.29, 2), (0.3, 1)):
-        wanted = 0.5 * noise_correction(p, labels, power).item()
+        wanted = 0.5 * nc.noise_correction(p, labels, power).item()
         assert judged(nc, logits, labels, progress)["fine"].item() == pytest.approx(wanted, rel=1e-5)
 
 

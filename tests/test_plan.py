@@ -160,7 +160,7 @@ def test_a_method_is_told_what_it_has_a_use_for_of_the_shared_sections(tmp_path)
             r"supervision\.method = 'boxsnake': allowed are boxes2pixels, boxinst",
         ),
         ({"supervision": {"method": ["a"]}}, r"supervision\.method = \['a'\]: allowed are boxes2pixels"),
-        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.tau is missing"),
+        ({"supervision": {"method": "two_sided", "warmup": 0.3}}, r"supervision\.believed is missing"),
         ({"supervision": {"tau": 0.9}}, r"supervision\.tau = 0\.9: Extra inputs"),
         ({"network": {"architecture": "unit"}}, r"runs\.bad: network\.architecture = 'unit': allowed are baseline, st"),
         ({"network": {**UNET, "encoder": "resnet19"}}, r"network\.encoder = 'resnet19': .*'resnet18'"),

@@ -8,7 +8,7 @@ from stages.losses.batch import Moment
 from stages.losses.grid import heads, scene
 from stages.losses.histogram import BINS, REACH, count_probabilities
 from stages.losses.instance import pairwise_loss, similar
-from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.losses.pixel import binary_loss, weighted_cross_entropy
 from stages.losses.terms import projection
 from stages.methods import two_sided
 from stages.methods.two_sided import (
@@ -50,7 +50,7 @@ def at(labelled=0.1, beyond=1.0, classes=2) -> Thresholds:
 
 
 def params(**changes) -> Params:
-    values = {"fine": 0.5, "binary": 0.5, "beta": 0.4, "tau": "typical", "warmup": 0.3, "believed": 0.5}
+    values = {"fine": 0.5, "binary": 0.5, "beta": 0.4, "warmup": 0.3, "believed": 0.5}
     values |= {"stride": 2, "projection": 1.0, "pairwise": 1.0, "colour": 0.3, **changes}
     return Params(method="two_sided", **values)
 
@@ -158,16 +158,6 @@ def test_before_the_warm_up_nothing_is_corrected():
     assert not result.false_negatives.any()
     assert not result.false_positives.any()
     assert corrected(batch, teacher, moment(progress=0.3, beyond=0.5)).false_negatives.any()
-
-
-def test_a_fixed_tau_is_the_papers_rule():
-    batch, logits, teacher = one_box(), random_logits(2, images=1, spread=3.0), frozen(random_logits(3, images=1))
-    found, shown = losses(logits, batch, params(tau=0.8), moment(labelled=0.0), teacher)
-    labels, changed = correct_labels(logits.fine, batch.labels, 0.8)
-    assert changed.any()
-    assert shown["corrected_share"].item() == pytest.approx((changed.sum() / (batch.labels == 0).sum()).item())
-    wanted = 0.5 * weighted_cross_entropy(logits.fine, labels, moment()[0].class_weights)
-    assert found["fine"].item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
 def test_labels_that_are_not_known_teach_neither_head():

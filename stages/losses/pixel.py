@@ -77,21 +77,6 @@ def generalised_cross_entropy(
     return (each * class_weights[label] * known).sum() / known.sum().clamp(min=1)
 
 
-def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:
-    """Scalar sum |p - g|^power / (sum p + sum g - sum p g) over the known pixels (arXiv 2407.13157).
-
-    `p` (B, H, W): probability of a defect; `labels` (B, H, W) int64 in 0..K or IGNORE; g is 1 at a defect. Without a
-    defect in the batch, mean -log(1 - p), because with power 1 the quotient is then 1 for any p, without a gradient.
-    """
-    known = labels != IGNORE
-    g = ((labels > 0) & known).to(p.dtype)
-    if not g.any():
-        missed = F.binary_cross_entropy(p.clamp(max=1 - EPS), g, reduction="none")
-        return (missed * known).sum() / known.sum().clamp(min=1)
-    p = p * known
-    return ((p - g).abs() ** power).sum() / (p.sum() + g.sum() - (p * g).sum() + EPS)
-
-
 def trusted_loss(logits: Logits, batch: Batch, class_weights: Tensor, fine: float, binary: float | None) -> Tensor:
     """Cross-entropy of both heads, times `fine` and `binary`: summed over trusted pixels, divided by all known pixels.
 

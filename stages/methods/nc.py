@@ -9,13 +9,15 @@ Cross-entropy among the defect classes teaches the class of a labelled pixel. La
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import HeadWeights, Share
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named
-from stages.losses.pixel import noise_correction, weighted_cross_entropy
+from stages.losses.pixel import EPS, weighted_cross_entropy
 from stages.student.segmenter import Logits
 
 
@@ -41,3 +43,18 @@ class Method(BaseMethod):
             margin = logits.binary[:, 1] - logits.binary[:, 0]
             named["binary"] = params.binary * noise_correction(margin.sigmoid(), labels, power)
         return named, {}
+
+
+def noise_correction(p: Tensor, labels: Tensor, power: int) -> Tensor:
+    """Scalar sum |p - g|^power / (sum p + sum g - sum p g) over the known pixels (arXiv 2407.13157).
+
+    `p` (B, H, W): probability of a defect; `labels` (B, H, W) int64 in 0..K or IGNORE; g is 1 at a defect. Without a
+    defect in the batch, mean -log(1 - p), because with power 1 the quotient is then 1 for any p, without a gradient.
+    """
+    known = labels != IGNORE
+    g = ((labels > 0) & known).to(p.dtype)
+    if not g.any():
+        missed = F.binary_cross_entropy(p.clamp(max=1 - EPS), g, reduction="none")
+        return (missed * known).sum() / known.sum().clamp(min=1)
+    p = p * known
+    return ((p - g).abs() ** power).sum() / (p.sum() + g.sum() - (p * g).sum() + EPS)

@@ -22,11 +22,10 @@ its pixels differ in brightness from those around, and the candidates agree. Whi
 `believed`, masks with less than that are doubted: the pixels of such a box are ignored, it teaches only by BoxInst's
 projection and pairwise terms (CVPR 2021, stages/losses/instance.py), and val's masks do not choose the weights.
 
-Medians and quantiles are over roughly the last hundred steps. If `tau` is a number, background anywhere is corrected as
-in the paper, by the student's own p_k above tau, and false positives by the rule above.
+Medians and quantiles are over roughly the last hundred steps.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -40,7 +39,7 @@ from stages.losses.histogram import BINS, bin_edges, count_probabilities, quanti
 from stages.losses.instance import projection_and_pairs
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named, TrainSplit
-from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.losses.pixel import binary_loss, weighted_cross_entropy
 from stages.losses.pseudo_masks import box_pixels
 from stages.student.segmenter import Logits
 
@@ -57,14 +56,13 @@ and all agree; INSIDE in a box, background; BEYOND outside all boxes, background
 
 
 class Params(HeadWeights):
-    """`beta`: as in `loss`. `tau`: `typical`, the rule above, or the paper's fixed threshold (0.9). `warmup`: share of
-    the training steps before labels are corrected, and over which the pairwise term rises. `believed`: least evidence,
-    in [0, 1], of the median mask, else of each mask (0.5); 0: none is doubted. The others: see `BoxLossParams`.
+    """`beta`: as in `loss`. `warmup`: share of the training steps before labels are corrected, and over which the
+    pairwise term rises. `believed`: least evidence, in [0, 1], of the median mask, else of each mask (0.5); 0: none is
+    doubted. The others: see `BoxLossParams`.
     """
 
     method: Literal["two_sided"]
     beta: float | None = Field(ge=0)
-    tau: Literal["typical"] | Annotated[float, Field(gt=0, lt=1)]
     warmup: Share
     believed: Share
     stride: Literal[1, 2, 4]
@@ -121,9 +119,6 @@ def losses(
 ) -> tuple[Named, Named]:
     """Losses on the labels corrected by the thresholds `at`, and values for the curves: see `Method`."""
     result = correct(batch, ema, params, moment.progress, at)
-    if moment.progress >= params.warmup and params.tau != "typical":
-        labels, changed = correct_labels(logits.fine, result.labels, params.tau, batch.correctable())
-        result = result._replace(labels=labels, false_negatives=changed)
     named = {"fine": params.fine * weighted_cross_entropy(logits.fine, result.labels, moment.class_weights)}
     if logits.binary is not None and params.binary is not None:
         named["binary"] = params.binary * binary_loss(logits.binary, result.labels, params.beta)
@@ -187,8 +182,6 @@ def correct(batch: Batch, ema: Logits, params: Params, progress: float, at: Thre
     empty = ~batch.boxes.of_chosen(batch.boxes.valid)
     unknown = (batch.labels == 0) & correctable & _any(inside[empty], batch.boxes.image_index[empty], len(labelled))
     labels = torch.where(false_positives, 0, torch.where(unknown, IGNORE, batch.labels))
-    if params.tau != "typical":
-        return Corrected(labels, nothing, false_positives)
     likeliest = ema.fine[:, 1:].argmax(dim=1)
     false_negatives = far_from_boxes(batch, inside) & (s > at.beyond[likeliest])
     return Corrected(torch.where(false_negatives, likeliest + 1, labels), false_negatives, false_positives)
