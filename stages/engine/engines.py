@@ -26,19 +26,30 @@ class EngineName(StrEnum):
 
 
 Shards = Annotated[
-    str | None, typer.Option(help="Only shards A-B, counted from 0, as in job arrays; a run without it completes all.")
+    str | None,
+    typer.Option("--shards", help="Only shards A-B, counted from 0, as in job arrays; a run without it completes all."),
 ]
-EngineOption = Annotated[EngineName, typer.Option(envvar="BOXES2PIXELS_ENGINE", help="What runs the shards.")]
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", envvar="BOXES2PIXELS_ENGINE", help="What runs the shards.")
+]
 Address = Annotated[
     str | None,
-    typer.Option(envvar="BOXES2PIXELS_RAY_ADDRESS", help="Address of a Ray cluster; default: one is started here."),
+    typer.Option(
+        "--ray-address",
+        envvar="BOXES2PIXELS_RAY_ADDRESS",
+        help="Address of a Ray cluster; default: one is started here.",
+    ),
 ]
 Gpus = Annotated[
-    float, typer.Option(envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="GPUs per Ray task; may be a fraction.")
+    float,
+    typer.Option(
+        "--gpus-per-task", envvar="BOXES2PIXELS_GPUS_PER_TASK", min=0, help="GPUs per Ray task; may be a fraction."
+    ),
 ]
 ShardsUrl = Annotated[
     str | None,
     typer.Option(
+        "--shards-url",
         envvar="BOXES2PIXELS_SHARDS_URL",
         help="Object storage for finished shards, for machines that share no file system.",
     ),
