@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image
 
 from stages import compare as compare_command
@@ -28,7 +28,7 @@ from stages.runtime.network import in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
-from tests.support.tiny_student import TINY, decided_student, image_of, student, tiny_export
+from tests.support.tiny_student import decided_student, image_of, tiny_export
 from tests.support.wall import behind_wall, not_in
 
 ROOT = Path(__file__).parent.parent
@@ -84,30 +84,6 @@ def test_an_exact_export_is_the_student(work):
     assert found["identity"] == open_network(work / "student", "cpu").identity
 
 
-def test_in_int8_the_first_and_the_depthwise_convolutions_stay_in_float32(tmp_path):
-    """One convolution of each kind, first an ordinary one."""
-    kinds = {"first": ((4, 3, 1, 1), 1), "depthwise": ((4, 1, 1, 1), 4), "last": ((3, 4, 1, 1), 1)}
-    rng = np.random.default_rng(0)
-    weights = [numpy_helper.from_array(rng.normal(size=shape).astype("f4"), name) for name, (shape, _) in kinds.items()]
-    nodes, seen = [helper.make_node("Transpose", ["images"], ["x"], perm=[0, 3, 1, 2])], "x"
-    for name, (_, group) in kinds.items():
-        out = "logits" if name == "last" else f"{name}_out"
-        nodes.append(helper.make_node("Conv", [seen, name], [out], name=f"conv_{name}", group=group))
-        seen = out
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("images", [1, 8, 8, 3]), ("logits", [1, 3, 8, 8]))
-    ]
-    graph = helper.make_graph(nodes, "kinds", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "x.onnx")
-    tiles = [rng.uniform(0, 255, (8, 8, 3)).astype(np.float32)]
-    graphs.to_int8(tmp_path / "x.onnx", 1, tiles, tmp_path / "int8.onnx")
-    made = onnx.load(tmp_path / "int8.onnx").graph
-    dequantised = {name for node in made.node if node.op_type == "DequantizeLinear" for name in node.output}
-    convolutions = [node for node in made.node if node.op_type == "Conv"]
-    assert [node.input[1] in dequantised for node in convolutions] == [False, False, True]
-
-
 def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     found = about(work, "openvino8")
     assert found["parity"]["mask_agreement"] >= RANDOM_INT8.agreement
@@ -160,29 +136,6 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypa
     assert re.search(r"mask agreement [\d.]+ % of [\d,]+ pixels, .*largest logit difference", capsys.readouterr().out)
 
 
-def test_every_side_that_a_student_may_have_can_be_exported(work, tmp_path):
-    """With patches of 16 px, or convolutions, it need not be a multiple of 14."""
-    save_student(student(size_px=64, timm_kwargs=TINY | {"patch_size": 16}), tmp_path / "student")
-    export.main(tmp_path / "student", tmp_path / "onnx", Format.onnx, tables=work / "tables")
-    exported = open_network(tmp_path / "onnx", "cpu")
-    assert exported.view.size_px == 64
-    assert exported.predict(image_of((57, 99))).labels.shape == (57, 99)
-
-
-def test_a_network_that_pytorch_cannot_export_is_one_line(tmp_path):
-    """Attention over five axes, as timm's Twins has it."""
-
-    class Attention(torch.nn.Module):
-        def forward(self, x):
-            return torch.nn.functional.scaled_dot_product_attention(*[x[None]] * 3)[0]
-
-    ours = student().eval()
-    ours.mixer = torch.nn.Sequential(ours.mixer, Attention())
-    with pytest.raises(UserError, match=r"cannot export this network to ONNX \(AssertionError: only 4D query") as error:
-        graphs.to_onnx(ours, None, tmp_path / "student.onnx")
-    assert "\n" not in str(error.value)
-
-
 def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="--force replaces an export"):
         make(work, "onnx", Format.onnx)
@@ -228,30 +181,6 @@ def test_a_graph_of_other_sizes_than_its_metadata_is_refused(tmp_path, name, tol
 
 def test_an_export_fits_tensorrt(work):
     assert graphs.obstacles(onnx.load(work / "onnx/student.onnx")) == []
-
-
-def test_what_keeps_tensorrt_from_building_an_engine_is_named():
-    def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-    def made(opset: int, nodes: list, weights: list = (), side: int | str = 4) -> onnx.ModelProto:
-        ends = [[value(name, "batch", side)] for name in ("images", "logits")]
-        graph = helper.make_graph(nodes, "x", *ends, weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-
-    plain = [helper.make_node("Relu", ["images"], ["logits"])]
-    scale, zero = (helper.make_tensor(name, kind, [], [1]) for name, kind in (("s", 1), ("z", TensorProto.UINT8)))
-    quantised = [
-        helper.make_node("QuantizeLinear", ["images", "s", "z"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["logits"]),
-    ]
-    assert graphs.obstacles(made(18, plain)) == []
-    assert graphs.obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
-    loose = [f"{name}: sizes other than that of the batch are not fixed" for name in ("images", "logits")]
-    assert graphs.obstacles(made(18, plain, side="width")) == loose
-    assert [found.partition(",")[0] for found in graphs.obstacles(made(18, quantised, [scale, zero]))] == [
-        "unsigned 8-bit activations"
-    ]
 
 
 def test_an_export_is_compared_with_its_student_again_and_with_another_it_fails(work, tmp_path, capsys):

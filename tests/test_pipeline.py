@@ -1,10 +1,12 @@
 """dvc.yaml tells the truth: each stage's code, parameters and paths are the ones that it really uses."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +91,13 @@ def loaded(name: str) -> dict:
     packages = LOADED_BY_NAME.get(name, ())
     by_name = [f"stages.{package}.{module}" for package in packages for module in plugins.names(package)]
     return probe(module_of(STAGES[name]), *by_name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_loaded():
+    """Every stage is loaded at once, on all cores: importing takes nearly all of the time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(loaded, STAGES))
 
 
 def code_of(name: str) -> list[str]:

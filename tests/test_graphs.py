@@ -1,0 +1,88 @@
+"""Graphs of a student: which become ONNX, what INT8 leaves in float32, and what TensorRT would refuse."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from stages.common.errors import UserError
+from stages.common.params import write_digests
+from stages.runtime import graphs
+from stages.runtime.metadata import metadata_of
+from stages.runtime.network import open_network
+from stages.student.decision import ARGMAX
+from tests.support.tiny_student import TINY, image_of, student
+
+
+def test_in_int8_the_first_and_the_depthwise_convolutions_stay_in_float32(tmp_path):
+    """One convolution of each kind, first an ordinary one."""
+    kinds = {"first": ((4, 3, 1, 1), 1), "depthwise": ((4, 1, 1, 1), 4), "last": ((3, 4, 1, 1), 1)}
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=shape).astype("f4"), name) for name, (shape, _) in kinds.items()]
+    nodes, seen = [helper.make_node("Transpose", ["images"], ["x"], perm=[0, 3, 1, 2])], "x"
+    for name, (_, group) in kinds.items():
+        out = "logits" if name == "last" else f"{name}_out"
+        nodes.append(helper.make_node("Conv", [seen, name], [out], name=f"conv_{name}", group=group))
+        seen = out
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", [1, 8, 8, 3]), ("logits", [1, 3, 8, 8]))
+    ]
+    graph = helper.make_graph(nodes, "kinds", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "x.onnx")
+    tiles = [rng.uniform(0, 255, (8, 8, 3)).astype(np.float32)]
+    graphs.to_int8(tmp_path / "x.onnx", 1, tiles, tmp_path / "int8.onnx")
+    made = onnx.load(tmp_path / "int8.onnx").graph
+    dequantised = {name for node in made.node if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = [node for node in made.node if node.op_type == "Conv"]
+    assert [node.input[1] in dequantised for node in convolutions] == [False, False, True]
+
+
+def test_every_side_that_a_student_may_have_becomes_a_graph(tmp_path):
+    """With patches of 16 px, or convolutions, it need not be a multiple of 14."""
+    ours = student(size_px=64, timm_kwargs=TINY | {"patch_size": 16}).eval()
+    graphs.to_onnx(ours, None, tmp_path / "student.onnx")
+    graphs.embed(tmp_path / "student.onnx", metadata_of(ours.config, ARGMAX, "0123456789ab", False, None, {}))
+    write_digests(tmp_path)
+    exported = open_network(tmp_path, "cpu")
+    assert exported.view.size_px == 64
+    assert exported.predict(image_of((57, 99))).labels.shape == (57, 99)
+
+
+def test_a_network_that_pytorch_cannot_export_is_one_line(tmp_path):
+    """Attention over five axes, as timm's Twins has it."""
+
+    class Attention(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.scaled_dot_product_attention(*[x[None]] * 3)[0]
+
+    ours = student().eval()
+    ours.mixer = torch.nn.Sequential(ours.mixer, Attention())
+    with pytest.raises(UserError, match=r"cannot export this network to ONNX \(AssertionError: only 4D query") as error:
+        graphs.to_onnx(ours, None, tmp_path / "student.onnx")
+    assert "\n" not in str(error.value)
+
+
+def test_what_keeps_tensorrt_from_building_an_engine_is_named():
+    def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def made(opset: int, nodes: list, weights: list = (), side: int | str = 4) -> onnx.ModelProto:
+        ends = [[value(name, "batch", side)] for name in ("images", "logits")]
+        graph = helper.make_graph(nodes, "x", *ends, weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+    plain = [helper.make_node("Relu", ["images"], ["logits"])]
+    scale, zero = (helper.make_tensor(name, kind, [], [1]) for name, kind in (("s", 1), ("z", TensorProto.UINT8)))
+    quantised = [
+        helper.make_node("QuantizeLinear", ["images", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["logits"]),
+    ]
+    assert graphs.obstacles(made(18, plain)) == []
+    assert graphs.obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
+    loose = [f"{name}: sizes other than that of the batch are not fixed" for name in ("images", "logits")]
+    assert graphs.obstacles(made(18, plain, side="width")) == loose
+    assert [found.partition(",")[0] for found in graphs.obstacles(made(18, quantised, [scale, zero]))] == [
+        "unsigned 8-bit activations"
+    ]
