@@ -32,8 +32,8 @@ from stages.reporting.config import ReportParams
 from stages.student import plugins
 from stages.student.config import NetworkSection, ViewParams
 from stages.teacher.config import RasterizeParams
+from stages.training.class_weights import weights_of
 from stages.training.config import LoadingParams, Plan, TrainParams
-from stages.training.loop import weights_of
 
 CHECKED = "every section of params.yaml holds what is allowed\n"
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import SelfcorrParams
-from stages.losses.pixel import EPS, asymmetric_dice, binary_loss, correct_labels, weighted_cross_entropy
+from stages.losses.pixel import EPS, asymmetric_dice, binary_loss, weighted_cross_entropy
 from stages.methods import boxes2pixels
+from stages.methods.boxes2pixels import correct_labels
 from stages.student.segmenter import Logits
 from tests.support.boxed import losses_of
 

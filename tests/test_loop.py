@@ -12,7 +12,6 @@ from stages.data.tables import IGNORE
 from stages.losses.config import SelfcorrParams
 from stages.losses.method import Method
 from stages.training import loop
-from stages.training.loop import weights_of
 from tests.support.tiny_student import student
 from tests.support.train_split import PLAIN, samples_of
 from tests.support.trainings import NEVER, Watched, few_frequency_samples, plan, stopped_at, train  # noqa: F401  a fixture among them
@@ -148,24 +147,6 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(split):
         network.mixer[0].weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss is nan at step 0"):
         train(network, samples_of(split), plan(network), lambda _: 0.0)
-
-
-def test_class_weights_by_frequency_by_hand():
-    # background 0.81^-1/8 = 1.0267; defects as a whole 0.19^-1/8 = 1.2307, shared out so that both classes count alike:
-    # 0.095 / 0.16 and 0.095 / 0.03 of it; then scaled so that the mean over pixels is 1
-    frequency = torch.tensor([0.81, 0.16, 0.03], dtype=torch.float64)
-    raw = torch.tensor([1.0267, 1.2307 * 0.59375, 1.2307 * 3.16667])
-    found = weights_of("frequency", frequency)
-    torch.testing.assert_close(found, raw / (0.81 * raw[0] + 0.16 * raw[1] + 0.03 * raw[2]), rtol=1e-3, atol=1e-3)
-    assert (found * frequency).sum().item() == pytest.approx(1)
-    assert 0.16 * found[1].item() == pytest.approx(0.03 * found[2].item())
-
-
-def test_the_papers_fixed_class_weights_stay_available_and_are_counted():
-    fixed = [0.4, 4.0, 4.0]
-    assert weights_of(fixed, torch.ones(3) / 3).tolist() == pytest.approx([0.4, 4.0, 4.0])
-    with pytest.raises(UserError, match="needs 5 numbers"):
-        weights_of(fixed, torch.ones(5) / 5)
 
 
 def test_muon_takes_the_matrices_and_adamw_the_rest():

@@ -12,7 +12,7 @@ from stages.masks import rle
 from stages.student.inference import predict
 from stages.training import samples as module
 from stages.training.config import AugmentParams
-from stages.training.samples import augmented, class_frequency, collate
+from stages.training.samples import augmented, collate
 from tests.support.tiny_student import student
 from tests.support.train_split import PLAIN, SIZES_HW, candidate_mask, samples_of
 
@@ -134,15 +134,6 @@ def test_labels_can_be_counted_without_reading_images(split):
     samples = samples_of(split)
     for number in range(10):
         assert torch.equal(samples.labels(number), samples[number].labels)
-
-
-def test_class_frequency_is_the_share_of_known_pixels(split):
-    samples = samples_of(split)
-    counts = torch.ones(3, dtype=torch.float64)
-    for number in range(20):
-        for label in range(3):
-            counts[label] += (samples.labels(number) == label).sum()
-    torch.testing.assert_close(class_frequency(samples, 3, 20), counts / counts.sum())
 
 
 def test_photometric_augmentation_moves_the_image_and_not_the_labels(split):

@@ -12,9 +12,10 @@ from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.grid import heads, scene
 from stages.losses.instance import pseudo_losses
-from stages.losses.pixel import correct_labels, trusted_loss
+from stages.losses.pixel import trusted_loss
 from stages.losses.pseudo_masks import Pseudo
 from stages.methods import two_sided
+from stages.methods.boxes2pixels import correct_labels
 from stages.plan import Params, resolve
 from stages.student import plugins
 from stages.student.segmenter import Logits

@@ -1,4 +1,4 @@
-"""Per-pixel losses of the two heads, and one-sided self-correction: Boxes2Pixels (arXiv 2604.11162)."""
+"""Per-pixel losses of the two heads: Boxes2Pixels (arXiv 2604.11162)."""
 
 import torch
 import torch.nn.functional as F
@@ -32,22 +32,6 @@ def binary_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
         return (F.softplus(margin) * known).sum() / known.sum().clamp(min=1)
     # an IGNORE pixel adds nothing to any of the three sums
     return asymmetric_dice(margin.sigmoid() * known, defect, beta)
-
-
-@torch.no_grad()
-def correct_labels(
-    logits: Tensor, labels: Tensor, tau: float, correctable: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """One-sided self-correction: background where a defect class has probability above `tau` becomes that class.
-
-    `logits` (B, K+1, H, W); `labels` (B, H, W). Returns the corrected labels and the (B, H, W) bool map of what
-    changed. Labels other than background never change, nor do those outside of `correctable` (B, H, W) bool.
-    """
-    confidence, best = logits.softmax(dim=1)[:, 1:].max(dim=1)
-    changed = (labels == 0) & (confidence > tau)
-    if correctable is not None:
-        changed &= correctable
-    return torch.where(changed, best + 1, labels), changed
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from stages.losses.batch import Batch, Moment
 from stages.losses.config import HeadWeights, SelfcorrParams
 from stages.losses.method import Method as BaseMethod
 from stages.losses.method import Named
-from stages.losses.pixel import binary_loss, correct_labels, weighted_cross_entropy
+from stages.losses.pixel import binary_loss, weighted_cross_entropy
 from stages.student.segmenter import Logits
 
 
@@ -42,3 +43,19 @@ class Method(BaseMethod):
         if logits.binary is not None:
             named["binary"] = params.binary * binary_loss(logits.binary, batch.labels, params.beta)
         return named, shown
+
+
+@torch.no_grad()
+def correct_labels(
+    logits: Tensor, labels: Tensor, tau: float, correctable: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One-sided self-correction: background where a defect class has probability above `tau` becomes that class.
+
+    `logits` (B, K+1, H, W); `labels` (B, H, W). Returns the corrected labels and the (B, H, W) bool map of what
+    changed. Labels other than background never change, nor do those outside of `correctable` (B, H, W) bool.
+    """
+    confidence, best = logits.softmax(dim=1)[:, 1:].max(dim=1)
+    changed = (labels == 0) & (confidence > tau)
+    if correctable is not None:
+        changed &= correctable
+    return torch.where(changed, best + 1, labels), changed

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -17,19 +16,16 @@ from stages.common.errors import Stopped, UserError, held
 from stages.common.progress import progress
 from stages.compute.device import prefer_fast_kernels
 from stages.losses.batch import Moment
-from stages.losses.config import ClassWeights
 from stages.losses.method import Method
 from stages.student.segmenter import Segmenter
 from stages.training.checkpoint import Pace, load_state, save_state
+from stages.training.class_weights import class_frequency, weights_of
 from stages.training.config import Plan, TrainParams
 from stages.training.micro_batches import average_gradients
 from stages.training.optimizer import muon, weight_average
 from stages.training.processes import ALONE, Processes
-from stages.training.samples import Samples, class_frequency, collate
+from stages.training.samples import Samples, collate
 from stages.training.state import Position, Training
-
-FREQUENCY_SAMPLES = 512
-"""Samples whose labels are counted for the class weights and the heads' initial bias."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def fit(
     train, steps_per_epoch = plan.train, math.ceil(len(samples.images) / plan.train.batch_size)
     epochs = max(train.epochs, math.ceil(train.min_steps / steps_per_epoch))
     steps = epochs * steps_per_epoch
-    frequency = class_frequency(samples, len(student.config.names) + 1, FREQUENCY_SAMPLES)
+    frequency = class_frequency(samples, len(student.config.names) + 1)
     class_weights = weights_of(plan.class_weights, frequency).to(device)
     student.start_at(frequency)
     student = student.to(device).train()
@@ -173,24 +169,3 @@ def _saved_when_stopped(checkpoint: Path | None, training: Training, processes: 
             with held():
                 processes.of_first(lambda: save_state(checkpoint, training.state()))
         raise
-
-
-def weights_of(wanted: ClassWeights, frequency: Tensor) -> Tensor:
-    """(K+1,) class weights: the fixed ones, or computed from `frequency` (K+1,) and scaled to a mean of 1 over pixels.
-
-    Background and defects as a whole weigh 1 / frequency^(1/8): a mild root, because samples around boxes already show
-    more defects than images do. The defect classes divide the weight of defects so that each counts the same over all
-    pixels; otherwise every defect would be predicted as the most common class. Raises UserError when the number of
-    fixed weights is not K+1.
-    """
-    if wanted == "frequency":
-        defects = frequency[1:].sum()
-        relative = defects / (len(frequency) - 1) / frequency[1:]
-        weights = torch.cat([frequency[:1] ** -0.125, defects**-0.125 * relative])
-        return (weights / (weights * frequency).sum()).float()
-    if len(wanted) != len(frequency):
-        raise UserError(
-            f"loss.class_weights = {wanted}: needs {len(frequency)} numbers "
-            f"(background and {len(frequency) - 1} classes), or `frequency`"
-        )
-    return torch.tensor(wanted)

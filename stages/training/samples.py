@@ -144,15 +144,6 @@ class Samples(TorchDataset[Sample]):
         return height, width
 
 
-def class_frequency(samples: Samples, classes: int, count: int) -> Tensor:
-    """(classes,) float64 share of each label in the first `count` samples, without ignored pixels; no share is 0."""
-    counts = torch.ones(classes, dtype=torch.float64)  # a class that no sample shows still gets a finite weight
-    for number in range(count):
-        labels = samples.labels(number)
-        counts += torch.bincount(labels[labels != IGNORE], minlength=classes)
-    return counts / counts.sum()
-
-
 class _Boxes(NamedTuple):
     """Boxes of one class, in table order."""
 

@@ -16,7 +16,7 @@ import torch
 from stages.common.errors import Stopped, UserError
 from stages.student import plugins
 from stages.student.config import NetworkConfig
-from stages.training import loop
+from stages.training import class_weights, loop
 from stages.training.micro_batches import mean_in_order
 from stages.training.processes import ALONE, LAUNCHER, joined, relaunch
 from tests.support import exchanging
@@ -37,7 +37,7 @@ CASES = [
 @pytest.fixture(scope="module", autouse=True)
 def few_frequency_samples():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "FREQUENCY_SAMPLES", 16)
+        patch.setattr(class_weights, "FREQUENCY_SAMPLES", 16)
         yield
 
 

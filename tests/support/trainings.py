@@ -11,7 +11,7 @@ from stages.common.errors import Stopped
 from stages.losses.method import Method, TrainSplit
 from stages.student import plugins
 from stages.student.segmenter import Segmenter
-from stages.training import loop
+from stages.training import class_weights, loop
 from stages.training.config import AugmentParams, Plan, TrainParams
 from stages.training.loop import fit
 from stages.training.processes import ALONE
@@ -25,7 +25,7 @@ LOSS = {"method": "boxes2pixels", "fine": 0.5, "binary": 0.5, "beta": 0.4}
 @pytest.fixture(autouse=True)
 def few_frequency_samples(monkeypatch):
     """For the modules that import it: class frequencies of 16 samples."""
-    monkeypatch.setattr(loop, "FREQUENCY_SAMPLES", 16)
+    monkeypatch.setattr(class_weights, "FREQUENCY_SAMPLES", 16)
 
 
 def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **changes) -> Plan:
