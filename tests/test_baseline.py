@@ -90,7 +90,7 @@ def test_a_side_that_the_stride_does_not_divide_is_the_image_with_its_rim_repeat
     ("design", "theirs"),
     [
         ("unet", lambda: smp.Unet("mobilenet_v2", encoder_weights=None, classes=3)),
-        ("deeplabv3", lambda: smp.DeepLabV3("mobilenet_v2", encoder_weights=None, classes=3, encoder_output_stride=16)),
+        ("deeplabv3", lambda: smp.DeepLabV3("mobilenet_v2", encoder_weights=None, classes=3, encoder_output_stride=8)),
         ("segformer", lambda: smp.Segformer("mit_b0", encoder_weights=None, classes=3)),
     ],
 )
