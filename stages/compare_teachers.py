@@ -63,7 +63,7 @@ def main(
     """Write the quality of each teacher's masks as JSON, and print it as a table."""
     values = load_params(Params, params).rasterize
     source, results = read_dataset(tables / "dataset.json"), {}
-    images = sum(1 for _ in images_with_truth(tables, truth, split))
+    images = sum(1 for _ in encoded_truth(tables, truth, split))
     if not images:
         raise UserError(f"{truth / f'{split}.parquet'}: no image of {split} has both boxes and pixel truth")
     with tempfile.TemporaryDirectory() as folder:
@@ -80,13 +80,18 @@ def main(
 def images_with_truth(tables: Path, truth: Path, split: str) -> Iterator[Known]:
     """All images of a split that have boxes and truth, in memory that does not grow with their number. Raises UserError
     where boxes or truth are not in the order of the images."""
+    return ((image, own, decode_label_map(png)) for image, own, png in encoded_truth(tables, truth, split))
+
+
+def encoded_truth(tables: Path, truth: Path, split: str) -> Iterator[tuple[dict, list[dict], bytes]]:
+    """`images_with_truth` with the truth as PNG: they can be counted without decoding it."""
     human = TruthInOrder(truth / f"{split}.parquet")
     for job in jobs_of(tables, None, split, IMAGES_AT_ONCE):
         boxes = by_image(sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"])))
         for image in job.images.to_pylist():
             png, own = human.of(image["image_id"]), boxes.get(image["image_id"])
             if own and png is not None:
-                yield image, own, decode_label_map(png)
+                yield image, own, png
     human.end("images.parquet", "ingest")
 
 
