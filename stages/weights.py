@@ -3,6 +3,8 @@
     python -m stages.weights --embedded data/weights/embedded/teacher --teacher data/weights/teacher \\
         --backbone data/weights/backbone
 
+A backbone that does not take the input size `view.size_px` is refused here, before any mask is made.
+
 The defaults need no download. Others are downloaded once into a cache outside the project (for a user without a home
 folder: in the work folder). An official checkpoint that is a pickle is opened only after its SHA-256 is verified.
 """
@@ -19,10 +21,13 @@ from stages.checkpoints.timm_backbone import install_backbone
 from stages.common.errors import run
 from stages.common.options import Cache, Embedded, ParamsFile
 from stages.common.params import Section, load_params, write_digests
+from stages.student.backbone import load_backbone
+from stages.student.config import ViewParams
 
 
 class Params(Section):
     weights: WeightsParams
+    view: ViewParams
 
 
 def main(
@@ -33,11 +38,12 @@ def main(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the weights of the teacher and of the backbone."""
-    values = load_params(Params, params).weights
-    install_teacher(values.teacher, embedded, cache_folder(cache), teacher)
-    install_backbone(values.backbone, cache_folder(cache), backbone)
+    values = load_params(Params, params)
+    install_teacher(values.weights.teacher, embedded, cache_folder(cache), teacher)
+    install_backbone(values.weights.backbone, cache_folder(cache), backbone)
     for folder in (teacher, backbone):
         write_digests(folder)
+    load_backbone(backbone, values.view.size_px)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,10 @@ def embedded(tmp_path_factory) -> Path:
     return folder
 
 
-def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str | None = None) -> None:
+def run(embedded: Path, out: Path, teacher: str = "embedded", backbone: str | None = None, size_px: int = 64) -> None:
     params = out / "params.yaml"
-    params.write_text(f"weights:\n  teacher: {teacher}\n  backbone: {backbone or embedded / 'backbone'}\n")
+    view = f"view: {{scale: native, size_px: {size_px}}}\n"
+    params.write_text(f"weights:\n  teacher: {teacher}\n  backbone: {backbone or embedded / 'backbone'}\n{view}")
     weights.main(embedded / "teacher", out / "teacher", out / "backbone", out / "cache", params)
 
 
@@ -83,3 +84,9 @@ def test_a_wrong_name_leaves_what_was_there(embedded, tmp_path):
     with pytest.raises(UserError, match=r"weights\.teacher = 'vit_hh'"):
         run(embedded, tmp_path, teacher="vit_hh")
     assert load_sam(tmp_path / "teacher")[1] == TINY
+
+
+def test_a_size_that_the_backbone_does_not_take_is_refused_before_any_mask_is_made(embedded, tmp_path):
+    refused = r"^view\.size_px = 72: the backbone vit_tiny_patch16_224\.augreg_in21k needs a multiple of 16$"
+    with pytest.raises(UserError, match=refused):
+        run(embedded, tmp_path, size_px=72)
