@@ -87,7 +87,7 @@ def encoded_truth(tables: Path, truth: Path, split: str) -> Iterator[tuple[dict,
     """`images_with_truth` with the truth as PNG: they can be counted without decoding it."""
     human = TruthInOrder(truth / f"{split}.parquet")
     for job in jobs_of(tables, None, split, IMAGES_AT_ONCE):
-        boxes = by_image(sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"])))
+        boxes = by_image(job.boxes.to_pylist())
         for image in job.images.to_pylist():
             png, own = human.of(image["image_id"]), boxes.get(image["image_id"])
             if own and png is not None:

