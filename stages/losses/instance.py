@@ -3,7 +3,6 @@
 BoxInst (CVPR 2021) and BoxTeacher (arXiv 2210.05174), on the logits of semantic heads: see stages/losses/grid.py.
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -28,9 +27,11 @@ from stages.losses.terms import (
     projection,
 )
 
-HARDEST = 0.1
-"""Share of the cells outside all boxes that has a loss: those where it is highest. Most of a surface is easy, and in a
-mean over all of it false positives would hardly count (our choice, after Shrivastava et al. 2016)."""
+PER_BOX_CELL, LEAST = 0.25, 0.02
+"""Cells outside all boxes that have a loss, those where it is highest: so many per cell inside a box, at least this
+share of those outside. Most of a surface is easy, and in a mean over all of it false positives would hardly count;
+where boxes cover much, the hardest of the rest are defects without a box (our choice, after Shrivastava et al.
+2016)."""
 
 
 class BoxLossParams(HeadWeights):
@@ -95,16 +96,16 @@ def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:
 
 
 def outside_loss(head: Head, on: Scene) -> Tensor:
-    """Mean -log p(background) over the HARDEST of the known cells further than DILATION from every box; 0 where there
-    are none (our choice)."""
+    """Mean -log p(background) over the hardest of the known cells further than DILATION from every box: PER_BOX_CELL of
+    the batch's known cells in boxes, at least LEAST of those outside; 0 where there are none (our choice)."""
     of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
-    near = torch.einsum("nb,nhw->bhw", of_image, grow(on.inside, DILATION).float()) > 0
-    counted = on.known & ~near
+    boxed = torch.einsum("nb,nhw->bhw", of_image, on.inside.float()) > 0
+    counted = on.known & ~grow(boxed, DILATION)
     # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
-    each = torch.where(counted, -head.background, 0.0).flatten()
-    hardest = each.topk(math.ceil(HARDEST * each.numel())).values
+    hardest = torch.where(counted, -head.background, 0.0).flatten().sort(descending=True).values
+    wanted = torch.maximum(PER_BOX_CELL * (on.known & boxed).sum(), LEAST * counted.sum()).ceil()
     rank = torch.arange(len(hardest), device=hardest.device)
-    return mean_where(hardest, rank < (HARDEST * counted.sum()).ceil())
+    return mean_where(hardest, rank < torch.minimum(wanted, counted.sum()))
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:

@@ -10,8 +10,8 @@ Departures:
 - A box covers every cell that it overlaps, not only those whose centre it holds, because defects under 4 px would
   vanish; no rows at the bottom are ignored (the release leaves out 10 px of COCO's images). Where the window cuts a box
   along x, its rows are not compared; along y, its columns.
-- Windows without a box teach nothing in the paper; here the hardest tenth of the background outside boxes has a loss
-  (`outside`).
+- Windows without a box teach nothing in the paper; here the hardest of the background outside boxes has a loss
+  (`outside`), a quarter as many cells as boxes cover.
 
 The projection suppresses defects without a box, which is the opposite of what Boxes2Pixels wants.
 """
