@@ -33,6 +33,9 @@ def main(
     """Write data.yaml, images, labels and masks of a COCO data set."""
     if out.exists():
         raise UserError(f"{out}: exists; use another --out")
+    for folder in images or []:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}: no such folder")
     files = {"train": train, "val": val} | ({} if test is None else {"test": test})
     splits = [CocoSplit(split, file, images or [file.parent]) for split, file in files.items()]
     names, refused = splits[0].names, []

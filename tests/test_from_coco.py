@@ -179,6 +179,13 @@ def test_images_of_another_size_or_in_no_folder_are_refused(tmp_path, capsys):
     assert f"found in 0 of the folders {tmp_path / 'val'} (--images)" in said
 
 
+def test_a_folder_of_images_that_is_not_there_is_one_line(tmp_path, capsys):
+    train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]])
+    with pytest.raises(UserError, match=f"^--images {tmp_path}/image: no such folder$"):
+        from_coco.main(train, val, tmp_path / "set", images=[tmp_path / "train", tmp_path / "image"])
+    assert not capsys.readouterr().err and not (tmp_path / "set").exists()
+
+
 @pytest.mark.parametrize("form", ["tiff", "jpeg"])
 def test_a_turned_image_has_its_upright_size(tmp_path, form, capsys):
     """Pillow turns a TIFF's size itself."""
