@@ -136,6 +136,12 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypa
     assert re.search(r"mask agreement [\d.]+ % of [\d,]+ pixels, .*largest logit difference", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino8"])
+def test_an_export_is_not_exported_again(work, tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name}: holds an export, student\.\w+; needed is its student"):
+        export.main(work / name, tmp_path / "out", Format.onnx, tables=work / "tables")
+
+
 def test_nothing_is_overwritten_but_an_export_by_force(work):
     with pytest.raises(UserError, match="--force replaces an export"):
         make(work, "onnx", Format.onnx)

@@ -19,6 +19,9 @@ from stages.student.config import ViewParams, read_student
 from stages.student.decision import ARGMAX, Decision, read_decision
 from stages.student.tiling import Prediction, RunTiles, predict
 
+EXPORTED = ("student.onnx", "student.xml", "student.engine")
+"""The file of an export, by its runtime: ONNX Runtime, OpenVINO, TensorRT."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -53,7 +56,7 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
 
     `device` is for PyTorch: auto, cpu or cuda. TensorRT uses the GPU, the others the CPU.
     """
-    openers = {"student.onnx": open_onnx, "student.xml": open_openvino, "student.engine": open_tensorrt}
+    openers = dict(zip(EXPORTED, (open_onnx, open_openvino, open_tensorrt), strict=True))
     exported = [name for name in (*openers, "student.safetensors") if (folder / name).is_file()]
     if len(exported) > 1:
         raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
@@ -80,9 +83,13 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
 
 
 def student_folder(folder: Path) -> Path:
-    """`folder` itself, or the only student below it. Raises UserError where it holds several seeds, or none."""
+    """`folder` itself, or the only student below it. Raises UserError where it holds several seeds, an export,
+    or none."""
     if (folder / "student.json").is_file():
         return folder
+    for exported in EXPORTED:
+        if (folder / exported).is_file():
+            raise UserError(f"{folder}: holds an export, {exported}; needed is its student, such as data/models/RUN")
     seeds = sorted(path.parent for path in folder.glob("*/student.json"))
     if len(seeds) != 1:
         found = f"students of {len(seeds)} seeds, name one of {', '.join(map(str, seeds))}" if seeds else _none(folder)
