@@ -10,6 +10,7 @@ refused with a line of its own. Nothing is overwritten: to replace an accepted m
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for masks that are refused.
 """
 
+import shlex
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ def main(
         accepted.save()
     typer.echo(", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or NOTHING)
     if counts["accepted"]:
-        typer.echo(f"to train on them: dvc exp run -S data.trusted={out}")
+        typer.echo(f"to train on them: dvc exp run -S {shlex.quote(f'data.trusted={out}')}")
     if counts["refused"]:
         raise typer.Exit(SOME_LEFT_OUT)
 

@@ -11,6 +11,7 @@ and of boxes without segmentation are unknown. Images are linked where the file 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for what is refused, one line each.
 """
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -51,8 +52,8 @@ def main(
             raise UserError(f"{out}: not written: {len(refused)} images are refused, and none is left")
     for split in splits:
         typer.echo(f"{split.split}: {', '.join(f'{number} {what}' for what, number in split.taken.items())}")
-    trusted = f" -S data.trusted={out / 'trusted'}" if (out / "trusted").exists() else ""
-    typer.echo(f"to train on them: dvc exp run -S data.root={out}{trusted}")
+    settings = [f"data.root={out}", *([f"data.trusted={out / 'trusted'}"] if (out / "trusted").exists() else [])]
+    typer.echo(f"to train on them: dvc exp run {' '.join(f'-S {shlex.quote(setting)}' for setting in settings)}")
     if refused:
         raise typer.Exit(SOME_LEFT_OUT)
 

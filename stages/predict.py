@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from stages.common.errors import SOME_LEFT_OUT, printable, run
+from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.options import Device, Force, Model
 from stages.common.progress import progress
 from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpus, Shards, run_jobs
@@ -51,6 +51,8 @@ def main(
     shards: Shards = None,
 ) -> None:
     """Predict the masks of images of any size, and write them in the formats of annotation tools."""
+    if mm_per_px is not None and Format.table not in format:
+        raise UserError("--mm-per-px adds columns to the table: add --format table")
     sources, skipped = find_images(inputs, out)
     scales = None if mm_per_px is None else scales_of(mm_per_px, sources)
     network = open_network(model, device, operating_point)

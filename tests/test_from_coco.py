@@ -109,8 +109,8 @@ def test_it_ends_with_counts_and_the_next_command(tmp_path, capsys):
     *counts, command = capsys.readouterr().out.splitlines()
     assert counts == ["train: 2 images, 3 boxes, 1 masks", "val: 1 images, 1 boxes, 0 masks"]
     assert command.endswith(f"dvc exp run -S data.root={tmp_path}/set -S data.trusted={tmp_path}/set/trusted")
-    from_coco.main(val, val, tmp_path / "boxed")
-    assert capsys.readouterr().out.endswith(f"-S data.root={tmp_path}/boxed\n")
+    from_coco.main(val, val, tmp_path / "boxed set")
+    assert capsys.readouterr().out.endswith(f"-S 'data.root={tmp_path}/boxed set'\n")
 
 
 def test_where_every_image_is_refused_nothing_is_written(tmp_path, capsys):

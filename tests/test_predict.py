@@ -335,6 +335,12 @@ def test_an_image_without_a_scale_is_an_error_before_any_work(model, images, tmp
     assert runs == []
 
 
+def test_a_scale_without_the_table_that_it_is_for_is_refused(model, images, tmp_path, runs):
+    with pytest.raises(UserError, match=r"^--mm-per-px adds columns to the table: add --format table$"):
+        run(model, images, tmp_path / "out", Format.masks, mm_per_px="0.5")
+    assert runs == []
+
+
 def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_for(model, images, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     decision = Decision(thresholds=[0.3, 0.98], least_area_px=[40, 1], temperature=2.0)
