@@ -93,6 +93,20 @@ def test_a_hit_under_another_classes_name_is_none():
     assert metrics["ap50"] == pytest.approx(0.25)
 
 
+def test_a_false_positive_in_an_image_without_a_defect_counts():
+    found = (bars((1, 0, 10, 1)), bars((1, 0, 10, 1)), [0.5])
+    assert precision_of((bars(), bars((1, 0, 3, 1)), [0.9]), found)["ap50"] == 0.5
+
+
+def test_a_region_within_the_bounding_box_of_another_is_no_part_of_it():
+    """A bent bar of 13 pixels around one of 20, both found but for their last pixels."""
+    truth, predicted = bars((1, 0, 10, 1)), bars((1, 0, 10, 1))
+    truth[2:5, 0] = predicted[2:4, 0] = 1
+    truth[3:5, 2:12] = predicted[3:5, 2:11] = 2
+    metrics = precision_of((truth, predicted, [0.9, 0.8]))
+    assert metrics["ap"] == pytest.approx((0.9 + 0.9) / 2)
+
+
 def test_a_class_without_a_true_defect_is_undefined_and_left_out_of_the_mean():
     metrics = precision_of((bars((1, 0, 10, 2)), bars((1, 0, 10, 2), (5, 0, 4, 1)), [0.5, 0.9]))
     assert metrics["ap50_by_class"] == {"dirt": None, "damage": 1.0}

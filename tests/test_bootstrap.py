@@ -92,12 +92,17 @@ def test_runs_stacked_together_share_their_draws():
     np.testing.assert_array_equal(totals[:, 0], totals[:, 1])
 
 
-def test_drawing_in_small_portions_resamples_as_many_images(monkeypatch):
-    monkeypatch.setattr(bootstrap, "COUNTS_AT_ONCE", 30)
+@pytest.mark.parametrize("at_once", [30, 3], ids=["four at a time", "fewer than there are images"])
+def test_drawing_in_small_portions_resamples_as_many_images(monkeypatch, at_once):
+    monkeypatch.setattr(bootstrap, "COUNTS_AT_ONCE", at_once)
     counts = np.ones((7, 1, 1), dtype=np.int64)
     totals = resampled_sums(counts, PARAMS)
     assert totals.shape == (400, 1, 1)
     assert (totals == 7).all()
+
+
+def test_an_interval_leaves_out_a_fortieth_at_either_end():
+    assert percentile_interval(np.random.default_rng(0).permutation(1001).astype(float)) == pytest.approx((25, 975))
 
 
 def test_undefined_resamples_are_left_out():

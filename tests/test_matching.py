@@ -124,6 +124,7 @@ def test_an_iou_of_exactly_a_tenth_or_a_half_is_enough():
     truth[2, 0:6], predicted[2, 2:8] = 1, 2
     assert outcome(truth, predicted).true_iou.tolist() == [0.1, 0.5]
     assert counts_of(outcome(truth, predicted)).tolist() == [2, 2, 1, 0, 1, 0]
+    assert counts_by_class(outcome(truth, predicted), 2).tolist() == [[2, 1, 0], [0, 0, 1]]
 
 
 def test_a_region_across_ignored_pixels_stays_one_and_counts_outside_them_alone():

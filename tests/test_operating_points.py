@@ -13,6 +13,8 @@ from stages.evaluation.config import EvaluateParams, Wish
 from stages.evaluation.defect_metrics import counts_by_class, outcome
 from stages.evaluation.operating_points import THRESHOLDS, Counts, Watch, choose, curves, reached
 from stages.evaluation.probabilities import decode_shares, encode_shares
+from stages.evaluation.scored_shards import Scored
+from stages.evaluation.tally import operating_points as tallied
 from stages.student.decision import ARGMAX, Decision, decide, drop_small
 from stages.student.inference import tile_runner
 from stages.student.tiling import predict
@@ -96,6 +98,8 @@ def test_pixels_and_defects_are_counted_at_every_threshold():
     drawn = curves(counts + counts, ["dirt"])
     assert drawn["images"] == 2
     assert drawn["classes"]["dirt"]["precision_px"][by[0.5]] == 0.75
+    assert drawn["classes"]["dirt"]["recall_px"][by[0.5]] == 0.6
+    assert drawn["classes"]["dirt"]["precision_defects"][by[0.4]] == pytest.approx(2 / 3, abs=1e-6)
     assert drawn["classes"]["dirt"]["recall_defects"][by[0.5]] == 0.5
     assert drawn["classes"]["dirt"]["false_positives_per_image"][by[0.5]] == 1
     assert drawn["classes"]["dirt"]["precision_px"][by[0.9]] is None
@@ -109,13 +113,31 @@ def test_pixels_and_defects_are_counted_at_every_threshold():
         ({"false_positives_per_image": 0.0}, 0.7, 3),
         ({"false_positives_per_image": 1.0}, 0.02, 2),
         ({"cost": 10.0}, 0.45, 2),
-        ({"cost": 0.5}, 0.85, 3),
+        ({"cost": 0.75}, 0.85, 3),
     ],
 )
 def test_the_wish_decides(wish, threshold, least_area_px):
     _, counts = watched(*scene())
-    decision = choose(counts, Wish(**wish), 1)
-    assert (decision.thresholds, decision.least_area_px) == ([threshold], [least_area_px])
+    for several in (counts, counts + counts):
+        decision = choose(several, Wish(**wish), 1)
+        assert (decision.thresholds, decision.least_area_px) == ([threshold], [least_area_px])
+
+
+def test_a_defect_of_an_iou_of_exactly_a_tenth_is_detected_and_one_said_nowhere_is_counted():
+    truth, sure = np.zeros((7, 12), np.uint8), np.full((7, 12), 0.01)
+    truth[1, 1:11], sure[1, 4], truth[6, 2:5] = 1, 0.8, 1
+    _, counts = watched(np.stack([1 - sure, sure]), truth)
+    assert counts.true_defects.tolist() == [2]
+    assert counts.defects[0, THRESHOLDS.index(0.5)].tolist() == [1, 0]
+
+
+def test_where_every_threshold_has_too_many_false_positives_the_fewest_are_taken():
+    truth, sure = np.zeros((7, 12), np.uint8), np.full((7, 12), 0.01)
+    truth[1:3, 1:4], sure[1:3, 1:4] = 1, 0.86
+    sure[5, 2:6] = 0.999
+    sure[4, 10] = 0.32
+    _, counts = watched(np.stack([1 - sure, sure]), truth)
+    assert choose(counts, Wish(false_positives_per_image=0.0), 1).thresholds == [0.35]
 
 
 def test_a_threshold_at_which_all_regions_are_one_is_not_chosen_for_its_few_false_positives():
@@ -179,7 +201,8 @@ def test_a_wish_that_cannot_be_fulfilled_gets_the_best_there_is_and_says_so():
     assert (decision.thresholds, found["fulfilled"]) == ([0.45], {"dirt": False})
     assert found["on_val"]["dirt"]["recall_defects_iou10"] == pytest.approx(2 / 3, abs=1e-6)
     _, empty = watched(probabilities, np.zeros_like(truth))
-    assert choose(empty, Wish(recall=0.9), 1).thresholds == [0.5]
+    decision = choose(empty, Wish(recall=0.9), 1)
+    assert (decision.thresholds, decision.least_area_px) == ([0.5], [1])
     with pytest.raises(UserError, match=r"operating_point: no image of val has a mask"):
         choose(None, Wish(recall=0.9), 1)
     assert choose(None, "argmax", 1) == ARGMAX
@@ -265,6 +288,41 @@ def test_calibration_is_counted_by_hand_on_predicted_defects():
     assert (found + found).error(1.0) == pytest.approx(0.15)
 
 
+def test_the_calibration_error_is_that_of_each_tenth_of_the_confidence():
+    """Four defect pixels in three bins: 0.62 and 0.68 of which one is right, 0.75 right, 0.85 wrong."""
+    sure = np.array([0.62, 0.68, 0.75, 0.85])
+    found = confidence_of(np.log(np.stack([1 - sure, sure]))[:, None], np.array([[0, 1, 1, 0]], np.uint8))
+    curve = found.curve(1.0)
+    assert curve["confidence"] == [None] * 6 + [0.65, 0.75, 0.85, None]
+    assert curve["correct"] == [None] * 6 + [0.5, 1.0, 0.0, None]
+    assert curve["expected_calibration_error"] == pytest.approx((2 * 0.15 + 0.25 + 0.85) / 4)
+
+
+def test_calibration_is_computed_on_every_nth_pixel_of_the_whole_image(monkeypatch):
+    """In strips whose rows are no multiple of the step, and whose logits the caller overwrites."""
+    monkeypatch.setattr(operating_points, "SAMPLED_PX", 21)  # of 11 x 15: every third row and column
+    generator = np.random.default_rng(0)
+    logits, truth = generator.normal(0, 2, (3, 11, 15)).astype(np.float32), generator.integers(0, 3, (11, 15), np.uint8)
+    watch, given = Watch(truth.shape, 2), logits.copy()
+    for rows in (slice(0, 4), slice(4, 9), slice(9, 11)):
+        watch(rows, given[:, rows])
+        given[:, rows] = 0
+    found, wanted = watch.counts(truth).confidence, confidence_of(logits[:, ::3, ::3], truth[::3, ::3])
+    np.testing.assert_allclose(found.likelihood, wanted.likelihood)
+    np.testing.assert_allclose(found.bins, wanted.bins)
+
+
+@pytest.mark.parametrize("factor", [0.5, 4.0])
+def test_temperatures_from_a_half_to_four_are_tried(factor):
+    sure = np.linspace(0.55, 0.9, 8)  # as many of a hundred are right
+    truth = np.concatenate([np.arange(100) < round(100 * share) for share in sure])[None].astype(np.uint8)
+    margin = np.log(sure / (1 - sure)).repeat(100)[None] * factor
+    watch = Watch(truth.shape, 1)
+    watch(slice(0, 1), np.stack([0 * margin, margin]))
+    for wish in ("argmax", Wish(cost=1.0)):
+        assert choose(watch.counts(truth), wish, 1).temperature == factor
+
+
 def test_the_temperature_that_made_the_logits_too_sure_is_found():
     generator = np.random.default_rng(0)
     honest = generator.normal(0, 2, (3, 200, 150))
@@ -281,3 +339,20 @@ def test_no_predicted_defect_leaves_the_temperature_alone():
     assert isinstance(found, Confidence)
     assert np.isnan(found.error(1.0))
     assert found.best_temperature() == 1.0
+
+
+def test_of_several_students_errors_are_means_at_their_own_temperatures_and_counts_are_summed():
+    probabilities, truth = scene()
+    one, other = watched(probabilities, truth)[1], watched(probabilities, np.where(truth == 1, 0, truth))[1]
+    tallies = {"val": [Scored(counts=one), Scored(counts=other)], "test": [Scored(), Scored()]}
+    values = {"resolution": "native", "operating_point": "argmax", "bootstrap": {"samples": 100, "seed": 0}}
+    decisions = [Decision(temperature=2.0), Decision()]
+    found, drawn = tallied(tallies, decisions, "val", ["dirt"], parse(EvaluateParams, values, "p"))
+    one, other = one.confidence, other.confidence
+    assert found["val_expected_calibration_error"] == {
+        "before": pytest.approx((one.error(1.0) + other.error(1.0)) / 2, abs=1e-6),
+        "after": pytest.approx((one.error(2.0) + other.error(1.0)) / 2, abs=1e-6),
+    }
+    assert drawn["val"]["images"] == 2
+    assert drawn["val"]["classes"]["dirt"]["precision_px"][THRESHOLDS.index(0.5)] == 6 / 16
+    assert (found["test_expected_calibration_error"], found["test"], drawn["test"]) == (None, None, None)

@@ -25,6 +25,9 @@ def test_they_are_read_as_they_were_written_and_large_ones_keep_their_peaks():
     assert small.shape == (2, 3, LONGEST_PX)
     assert np.argwhere(small).tolist() == [[1, 2, 500]]
     assert small.max() == 150
+    tall = large.swapaxes(1, 2)
+    np.testing.assert_array_equal(decode_shares(encode_shares(tall), 2), small.swapaxes(1, 2))
+    assert decode_shares(encode_shares(large[:, 5:6]), 2)[1, 0, 500] == 150, "a row is not lost"
 
 
 @given(arrays(np.uint8, (1, 9, 13)), st.integers(1, 9), st.integers(1, 13))

@@ -43,6 +43,11 @@ def test_a_wholly_ignored_image_counts_nothing():
     assert confusion(truth, np.ones((3, 5), dtype=np.uint8), 2).sum() == 0
 
 
+def test_the_label_before_the_ignored_one_counts():
+    counts = confusion(np.array([[254, IGNORE]], np.uint8), np.array([[254, 0]], np.uint8), 255)
+    assert counts[254, 254] == counts.sum() == 1
+
+
 def test_an_absent_class_still_has_its_row_and_column():
     zeros = np.zeros((2, 3), dtype=np.uint8)
     np.testing.assert_array_equal(confusion(zeros, zeros, 3), [[6, 0, 0], [0, 0, 0], [0, 0, 0]])
