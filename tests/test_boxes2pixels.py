@@ -155,6 +155,13 @@ def test_defect_free_images_teach_the_binary_head_background(others_have_defects
     assert (defect_gradient > 1e-4).all(), "descent lowers the defect logit on every pixel of the empty image"
 
 
+def test_without_a_defect_the_binary_loss_is_the_mean_over_the_known_pixels():
+    logits, labels = random_case(7, classes=2)[0], torch.zeros(2, 3, 5, dtype=torch.long)
+    labels[:, 1] = IGNORE
+    wanted = -logits.log_softmax(1)[:, 0][labels == 0].mean().item()
+    assert binary_loss(logits, labels, beta=0.4).item() == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_perfect_student_has_no_loss():
     labels = random_case(3)[1]
     fine = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2) * 40.0

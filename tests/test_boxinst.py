@@ -66,6 +66,7 @@ def test_the_pairwise_term_equals_a_loop_over_boxes_cells_and_neighbours():
     ("corners", "count"),
     [
         ((4, 4, 9, 10), 8),  # a quarter of the box's 30 cells, rounded up
+        ((4, 4, 9, 18), 14),  # a quarter of its 55 known cells
         ((4, 4, 6, 5), 7),  # a fiftieth of the 330 cells out of reach, rounded up
         ((0, 0, 20, 14), 30),  # all that are out of reach: a quarter of the box are 70
     ],
@@ -159,6 +160,14 @@ def test_the_pairwise_term_rises_over_the_warm_up():
     ]
     assert values == pytest.approx([0.0, values[3] / 2, values[3], values[3]])
     assert values[3] > 0
+
+
+def test_each_weight_scales_its_own_loss():
+    batch, logits = random_batch(12), random_logits(12)
+    batch = batch._replace(clean=torch.full_like(batch.clean, 0.5))
+    once, weighted = named(logits, batch), named(logits, batch, projection=2.0, pairwise=3.0, outside=4.0)
+    for name, weight in {"projection": 2, "pairwise": 3, "outside": 4}.items():
+        assert 0 < weighted[name].item() == pytest.approx(weight * once[name].item(), rel=1e-5)
 
 
 def test_a_run_without_a_binary_head_learns_by_the_fine_one():

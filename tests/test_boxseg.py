@@ -52,6 +52,22 @@ def test_ranking_needs_extent_and_score():
     assert rank(found).tolist() == [[False, False, True, True]]
 
 
+def test_candidates_are_cut_to_the_box_and_the_teachers_own_comes_last():
+    """The teacher is sure with 0.8 left of x = 9, outside the box too: half of the box, which is 10 x 9."""
+    inside, mask = filled((4, 6, 14, 15)), filled((2, 6, 14, 12))
+    boxes = boxes_of([(4, 6, 14, 15)], mask, candidates=mask[:, None].repeat(1, 2, 1, 1), mean_prob=0.7, box_iou=0.6)
+    boxes = boxes._replace(predicted_iou=torch.tensor([[1.2, -0.1]]))
+    p = torch.full((20, 24), 0.3)
+    p[:, :9] = 0.8
+    fine = torch.stack([(1 - p).log(), p.log(), torch.full_like(p, -30.0)])[None]
+    found = peers(boxes, inside, random_logits(0, images=1)._replace(fine=fine))
+    cut, half = filled((4, 6, 14, 12))[0], filled((4, 6, 9, 15))[0]
+    assert torch.equal(found.mask[0], torch.stack([cut, cut, half]))
+    torch.testing.assert_close(found.soft[0], torch.stack([0.7 * cut, 0.7 * cut, p * inside[0]]))
+    torch.testing.assert_close(found.score[0], torch.tensor([1.0, 0.0, 0.8]))
+    torch.testing.assert_close(found.iou[0], torch.tensor([0.6, 0.6, 0.5]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_published_fusion_equals_a_loop(seed):

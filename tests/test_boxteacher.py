@@ -6,10 +6,19 @@ from functools import partial
 import pytest
 import torch
 
+from stages.data.tables import IGNORE
 from stages.losses.batch import Moment
 from stages.losses.grid import heads, pool_masks, scene
 from stages.losses.instance import affinity_loss, pixel_loss
-from stages.losses.pseudo_masks import box_pixels, choose, ema_masks, fit_of, sam_masks, tight_boxes
+from stages.losses.pseudo_masks import (
+    box_pixels,
+    choose,
+    ema_masks,
+    fit_of,
+    pairwise_box_iou,
+    sam_masks,
+    tight_boxes,
+)
 from stages.losses.terms import OFFSETS_YX, mask_similarity
 from stages.methods import boxteacher
 from tests.support.boxed import (
@@ -49,15 +58,29 @@ def test_tight_boxes_by_hand():
     assert tight_boxes(masks).tolist() == [[3, 1, 8, 5], [0, 0, 0, 0]]
 
 
+def test_box_iou_by_hand():
+    first = torch.tensor([[0, 0, 4, 2], [0, 0, 4, 2], [0, 0, 4, 2], [1, 1, 1, 1]]).float()
+    second = torch.tensor([[2, 1, 6, 5], [5, 0, 6, 2], [5, 3, 7, 5], [1, 1, 1, 1]]).float()
+    assert pairwise_box_iou(first, second).tolist() == pytest.approx([2 / (8 + 16 - 2), 0, 0, 0])
+
+
+def test_the_pixels_of_a_box_are_the_images_own():
+    batch = one_box()
+    labels = batch.labels.clone()
+    labels[0, :, 12:] = IGNORE
+    assert torch.equal(box_pixels(batch._replace(labels=labels), batch.boxes), filled((4, 6, 12, 15)))
+
+
 def test_the_confidence_of_the_teachers_mask_is_the_root_of_its_mean_probability():
     batch = one_box()
     fine = torch.zeros(1, 3, 20, 24)
     fine[0, 1, 5:16, 3:15] = 2.0  # p = e^2 / (e^2 + 2)
     fine[0, 1, 8, 8] = 5.0
+    fine[0, 1, 9, 9] = 0.6  # p = 0.48: no pixel of the mask
     pseudo, fit = ema_masks(random_logits(0, images=1)._replace(fine=fine), batch.boxes, box_pixels(batch, batch.boxes))
     low, high = (math.exp(z) / (math.exp(z) + 2) for z in (2, 5))
-    assert torch.equal(pseudo.mask, filled(CORNERS)), "cut to the box"
-    assert pseudo.score.item() == pytest.approx(math.sqrt((89 * low + high) / 90), abs=1e-6)
+    assert torch.equal(pseudo.mask, filled(CORNERS) & ~filled((9, 9, 10, 10))), "cut to the box"
+    assert pseudo.score.item() == pytest.approx(math.sqrt((88 * low + high) / 89), abs=1e-6)
     assert fit.item() == 1
 
 
@@ -68,6 +91,10 @@ def test_a_mask_that_does_not_reach_its_box_does_not_count():
     pseudo, fit = ema_masks(frozen(sure_of(labels)), batch.boxes, box_pixels(batch, batch.boxes))
     assert fit.item() == pytest.approx(40 / 90)
     assert pseudo.score.item() == 0
+    labels[0] = filled((4, 6, 9, 15))[0]  # 9 x 5, just half
+    pseudo, fit = ema_masks(frozen(sure_of(labels)), batch.boxes, box_pixels(batch, batch.boxes))
+    assert fit.item() == 0.5
+    assert pseudo.score.item() == pytest.approx(1)
 
 
 def test_a_box_that_the_window_cuts_is_compared_by_what_shows_of_it():
@@ -93,7 +120,16 @@ def test_sam_until_the_teachers_are_better():
     # sure, and of the box's size in one direction alone: it counts, but is no better than SAM's
     labels = torch.zeros_like(batch.labels)
     labels[0, 6:15, 4:10] = 1
-    assert not choose("sam_then_ema", frozen(sure_of(labels)), batch.boxes, inside)[1].item()
+    pseudo, from_ema = choose("sam_then_ema", frozen(sure_of(labels)), batch.boxes, inside)
+    assert not from_ema.item()
+    assert pseudo.score.item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_box_without_any_mask_has_none_of_the_teachers(source):
+    batch = batch_of(boxes_of([CORNERS], torch.zeros(1, 20, 24, dtype=torch.bool)))
+    pseudo, from_ema = choose(source, frozen(sure_of(batch.labels)), batch.boxes, filled(CORNERS))
+    assert (pseudo.score.item(), from_ema.item()) == (0, False)
 
 
 def test_the_pixel_loss_equals_a_loop():

@@ -1,10 +1,12 @@
 """The losses' grid: boxes by any overlap, probabilities pooled as probabilities, boxes that hide each other."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.data.tables import IGNORE
 from stages.losses.grid import box_cells, heads, instance_logits, pad, pool_log_probabilities, pool_masks, scene
 from tests.support.boxed import batch_of, boxes_of, filled, random_batch, random_logits
 
@@ -48,6 +50,12 @@ def test_no_box_in_the_window_vanishes_and_one_outside_has_no_cell(stride):
     assert not box_cells(away, SIZE_HW, stride).any()
 
 
+def test_a_tiny_box_around_an_edge_between_cells_has_the_cell_right_of_it_and_below():
+    reach = torch.tensor([-(2**-8), -(2**-9), 2**-8, 2**-9])
+    found = box_cells(torch.tensor([[8.0, 4.0, 8.0, 4.0]]) + reach, (16, 24), 4)[0]
+    assert found.nonzero().tolist() == [[1, 2]]
+
+
 def test_whole_corners_touch_no_cell_beyond():
     found = box_cells(torch.tensor([[4.0, 0.0, 12.0, 8.0]]), (16, 24), 4)[0]
     assert found.nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
@@ -57,6 +65,12 @@ def test_padding_is_even_so_that_flipping_commutes():
     maps = torch.rand(1, 1, 10, 518)
     assert pad(maps, 4).shape == (1, 1, 12, 520)
     assert torch.equal(pad(maps.flip(-1), 4), pad(maps, 4).flip(-1))
+
+
+def test_the_rim_is_repeated_and_the_odd_pixel_is_below_and_right():
+    maps = torch.rand(2, 1, 5, 6)
+    wanted = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 2), (1, 1)), mode="edge")
+    assert np.array_equal(pad(maps, 4).numpy(), wanted)
 
 
 def test_pooled_log_probabilities_are_those_of_the_mean_probability():
@@ -89,6 +103,37 @@ def test_other_boxes_hide_what_the_same_channel_says_there():
     assert torch.equal(fine[0], ~(masks[1] & ~masks[0])), "its own pixels stay visible, also in the overlap"
     assert fine[2].all(), "no other box of its class"
     assert torch.equal(binary[2], ~((masks[0] | masks[1]) & ~masks[2]))
+
+
+def test_boxes_of_another_image_hide_nothing():
+    corners = [(2, 2, 10, 10), (8, 8, 16, 16)]
+    boxes = boxes_of(corners, torch.cat([filled(corner) for corner in corners]), image_index=[0, 1])
+    on = scene(batch_of(boxes, images=2), 1)
+    assert all(head.visible.all() for head in heads(random_logits(0), on, 0.5, 0.5))
+
+
+def test_a_box_has_no_cell_on_padding():
+    batch = batch_of(boxes_of([(4, 4, 20, 12), (17, 2, 23, 9)], torch.cat([filled((4, 4, 20, 12))] * 2)))
+    labels = batch.labels.clone()
+    labels[0, :, 16:] = IGNORE
+    on = scene(batch._replace(labels=labels), 4)
+    assert on.kept.tolist() == [True, False]
+    assert on.inside[0].nonzero().tolist() == [[row, column] for row in (1, 2) for column in (1, 2, 3)]
+
+
+def test_a_box_ends_inside_the_window_up_to_rounding():
+    """By axis: the window is 24 wide and 20 high."""
+    cases = {
+        (0.0, 0.0, 24.0, 20.0): [True, True],
+        (-0.005, -0.005, 24.005, 20.005): [True, True],
+        (-0.02, 1.0, 9.0, 9.0): [False, True],
+        (1.0, -0.02, 9.0, 9.0): [True, False],
+        (1.0, 1.0, 24.02, 9.0): [False, True],
+        (1.0, 1.0, 9.0, 20.02): [True, False],
+        (1.0, 1.0, 22.0, 22.0): [True, False],
+    }
+    masks = torch.cat([filled((2, 2, 8, 8))] * len(cases))
+    assert scene(batch_of(boxes_of(list(cases), masks)), 1).whole_xy.tolist() == list(cases.values())
 
 
 @settings(max_examples=20, deadline=None)

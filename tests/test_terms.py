@@ -144,6 +144,8 @@ def test_pairs_with_hidden_neighbours_are_left_out():
         ((1, 0, 0), (53.24, 80.09, 67.20)),
         ((0, 1, 0), (87.73, -86.18, 83.18)),
         ((0, 0, 1), (32.30, 79.19, -107.86)),
+        ((0.5, 0.5, 0.5), (53.39, 0, 0)),
+        ((0.01, 0.01, 0.01), (0.70, 0, 0)),
     ],
 )
 def test_lab_of_known_colours(rgb, lab):
@@ -153,6 +155,7 @@ def test_lab_of_known_colours(rgb, lab):
 
 def test_colour_similarity_equals_a_loop():
     rgb = torch.rand(2, 3, *SIZE_HW, generator=drawn(2)) * 0.1 + 0.5
+    rgb[:, :, 0, 0] = 0  # black, as what is beyond the image might be taken for
     lab, found = rgb_to_lab(rgb), colour_similarity(rgb)
     for image in range(2):
         for (y, x), number, other in pairs():
@@ -185,6 +188,14 @@ def test_mask_similarity_equals_a_loop(seed):
     for (y, x), number, other in pairs():
         wanted = 0.0 if other is None else g[y, x] * g[other] + (1 - g[y, x]) * (1 - g[other])
         assert found[0, number, y, x].item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_cell_grows_by_so_many_cells_to_each_side():
+    cells = torch.zeros(2, 9, 12, dtype=torch.bool)
+    cells[0, 4, 6] = cells[1, 0, 11] = True
+    wanted = torch.zeros_like(cells)
+    wanted[0, 2:7, 4:9] = wanted[1, :3, 9:] = True
+    assert torch.equal(grow(cells, 2), wanted)
 
 
 def test_the_mean_of_nothing_is_zero_and_has_a_gradient():

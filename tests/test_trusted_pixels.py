@@ -11,7 +11,7 @@ from stages.common.params import load_params
 from stages.data.tables import IGNORE
 from stages.losses.batch import Batch, Moment
 from stages.losses.grid import heads, scene
-from stages.losses.instance import pseudo_losses
+from stages.losses.instance import pixel_loss, projection_and_pairs, pseudo_losses
 from stages.losses.pixel import trusted_loss
 from stages.losses.pseudo_masks import Pseudo
 from stages.methods import two_sided
@@ -104,6 +104,33 @@ def test_a_trusted_box_has_the_mask_that_was_drawn_with_weight_1():
     for said, expected in ((DRAWN, 0.0), (OTHER, 1.0)):
         seen = heads(sure_of(said.long()), on, 1.0, None)
         assert pseudo_losses(seen, on, pseudo, 1.0, 0.0)["pixel"].item() == pytest.approx(expected, abs=1e-3)
+
+
+def beside_a_trusted_box() -> Batch:
+    """A trusted box of which nobody drew a pixel, and beside it another, which teaches as ever; colours are alike."""
+    corners = [[6.0, 5.0, 18.0, 15.0], [2.0, 16.0, 8.0, 19.0]]
+    batch = batch_of(boxes_of(corners, torch.cat([OTHER, filled((2, 16, 8, 19))]), class_id=[0, 1]))
+    batch = batch._replace(labels=torch.zeros_like(batch.labels), clean=torch.full_like(batch.clean, 0.5))
+    return batch._replace(trusted=filled((0, 0, 24, 15)))
+
+
+def test_a_trusted_box_without_a_drawn_pixel_has_no_mask_to_teach():
+    batch = beside_a_trusted_box()
+    on, masks = scene(batch, 1), batch.boxes.candidates[:, 0]
+    seen = heads(random_logits(0, images=1), on, 1.0, None)
+    found = pseudo_losses(seen, on, Pseudo(masks, torch.tensor([0.9, 0.5])), 1.0, 0.0)["pixel"]
+    wanted = pixel_loss(seen[0], masks.float(), torch.tensor([0.0, 0.5]))
+    assert found.item() == pytest.approx(wanted.item())
+
+
+def test_the_pairs_of_a_trusted_box_teach_nothing():
+    batch, (_, params) = beside_a_trusted_box(), method_params("boxinst", stride=1, warmup=0.0)
+    alone, costs = batch._replace(boxes=batch.boxes.where(torch.tensor([False, True]))), []
+    for one in (batch, alone):
+        on = scene(one, 1)
+        seen = heads(random_logits(0, images=1), on, 1.0, None)
+        costs.append(projection_and_pairs(seen, on, one, params, 1.0)["pairwise"].item())
+    assert 0 < costs[0] == pytest.approx(costs[1])
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,12 @@ def test_what_is_counted_of_a_batch():
     assert torch.equal(seen[DEFECT, 0], count_probabilities(torch.full((64,), 0.8)))
 
 
+def test_probabilities_of_0_and_1_are_counted_at_the_ends():
+    edges = torch.linspace(-REACH, REACH, BINS + 1).sigmoid()
+    counts = count_probabilities(torch.tensor([[0.0, 1.0], [0.5, 1.0]]))
+    assert (counts[0], counts[BINS // 2], counts[edges[:-1] > 0.9999].sum(), counts.sum()) == (1, 1, 2, 4)
+
+
 def test_thresholds_are_running_medians():
     typical = RunningHistograms(2)
     start = typical.thresholds()
@@ -349,6 +355,7 @@ def trained_by(batch, logits, seen=(0.1,), **changes):
 
 def test_doubted_boxes_teach_by_their_sides_and_colours_and_believed_ones_by_their_masks():
     batch, logits = doubtful(), random_logits(3, images=1)
+    batch = batch._replace(clean=torch.full_like(batch.clean, 0.5))
     named, shown = trained_by(batch, logits)
     assert shown["doubted_share"] == 0.5
     on = scene(batch, 2)
@@ -360,7 +367,7 @@ def test_doubted_boxes_teach_by_their_sides_and_colours_and_believed_ones_by_the
     )
     assert named["projection"].item() == pytest.approx(of_first.item(), rel=1e-5)
     pairs = sum(head.weight * pairwise_loss(head, on, alike & first[:, None, None, None]) for head in seen)
-    assert named["pairwise"].item() == pytest.approx(0.5 * pairs.item(), rel=1e-5)
+    assert 0 < named["pairwise"].item() == pytest.approx(0.5 * pairs.item(), rel=1e-5)
 
 
 def test_where_all_masks_are_believed_boxes_add_nothing():
