@@ -137,6 +137,23 @@ def test_no_gradient_flows_through_the_corrected_label():
     assert not corrected.requires_grad
 
 
+def test_a_probability_of_just_tau_corrects_nothing():
+    assert not correct_labels(torch.zeros(1, 2, 1, 3), torch.zeros(1, 1, 3, dtype=torch.long), 0.5)[1].any()
+
+
+def test_the_binary_head_learns_the_labels_as_they_were_and_trusted_background_stays():
+    logits, labels = random_case(8)
+    batch = Batch(*[torch.zeros(2, 3, 3, 5)] * 2, labels, None, labels == 0)
+    binary = random_case(9, classes=2)[0]
+    params = PARAMS.model_copy(update={"selfcorr": SelfcorrParams(tau=0.01, warmup=0.0)})
+    named, shown = losses_of(boxes2pixels, Logits(logits, binary), batch, params, Moment(0.5, torch.ones(3)), None)
+    assert shown["corrected_share"] == 0
+    found, shown = judged(Logits(logits, binary), labels, tau=0.01)
+    assert shown > 0.5
+    assert found["binary"] == named["binary"]
+    assert named["binary"].item() == pytest.approx(PARAMS.binary * binary_loss(binary, labels, PARAMS.beta).item())
+
+
 def test_the_corrected_share_counts_background_pixels_only():
     fine = torch.zeros(1, 3, 1, 4)
     fine[0, 2, 0, 0] = fine[0, 2, 0, 1] = 20.0  # sure of class 2 on two pixels, one of them labelled class 1

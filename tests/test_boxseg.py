@@ -219,3 +219,31 @@ def test_flipping_everything_changes_nothing():
     assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
         {k: v.item() for k, v in found.items()}, rel=1e-4
     )
+
+
+def test_the_mask_losses_rise_over_the_warm_up_each_by_its_weight():
+    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
+
+    def at(progress: float, **changes) -> tuple[float, float]:
+        setting = params(**{"warmup": 0.2, **changes})
+        found, _ = losses(logits, batch, setting, Moment(progress, torch.ones(3)), teacher)
+        return found["pixel"].item(), found["affinity"].item()
+
+    pixel, affinity = at(1.0)
+    assert pixel > 0 < affinity
+    assert at(0.0) == (0, 0)
+    assert at(0.1) == pytest.approx((pixel / 2, affinity / 2))
+    assert at(0.1, pixel=1.0) == pytest.approx((pixel, affinity / 2))
+    assert at(0.1, affinity=0.3) == pytest.approx((pixel / 2, affinity * 1.5))
+
+
+@pytest.mark.parametrize("quality_aware", [True, False])
+def test_shares_are_of_all_boxes(quality_aware):
+    """Two boxes, of which neither SAM nor the teacher has a mask in the second."""
+    corners = [(2, 2, 10, 10), (12, 8, 20, 18)]
+    masks = torch.cat([filled(corners[0]), torch.zeros(1, 20, 24, dtype=torch.bool)])
+    batch = batch_of(boxes_of(corners, masks))
+    teacher = frozen(sure_of(batch.labels))
+    _, shown = losses(random_logits(0, images=1), batch, params(quality_aware=quality_aware), NOW, teacher)
+    assert shown["ranked_share"] == 0.5
+    assert 0.4 < shown["mask_score"] <= 0.5

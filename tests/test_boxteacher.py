@@ -224,3 +224,29 @@ def test_flipping_everything_changes_nothing():
     assert {k: v.item() for k, v in mirrored.items()} == pytest.approx(
         {k: v.item() for k, v in found.items()}, rel=1e-4
     )
+
+
+def test_the_mask_losses_rise_over_the_warm_up_each_by_its_weight():
+    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
+
+    def at(progress: float, **changes) -> tuple[float, float]:
+        setting = params(source="sam", **{"warmup": 0.2, **changes})
+        found, _ = losses(logits, batch, setting, Moment(progress, torch.ones(3)), teacher)
+        return found["pixel"].item(), found["affinity"].item()
+
+    pixel, affinity = at(1.0)
+    assert pixel > 0 < affinity
+    assert at(0.0) == (0, 0)
+    assert at(0.1) == pytest.approx((pixel / 2, affinity / 2))
+    assert at(0.1, pixel=1.0) == pytest.approx((pixel, affinity / 2))
+    assert at(0.1, affinity=0.3) == pytest.approx((pixel / 2, affinity * 1.5))
+
+
+def test_shares_are_of_all_boxes():
+    """Two boxes, of which the teacher sees the first."""
+    corners = [(2, 2, 10, 10), (12, 8, 20, 18)]
+    batch = batch_of(boxes_of(corners, torch.cat([filled(corner) for corner in corners])))
+    teacher = frozen(sure_of(filled(corners[0]).long()))
+    _, shown = losses(random_logits(0, images=1), batch, params(), NOW, teacher)
+    assert shown["ema_share"] == 0.5
+    assert shown["mask_score"] == pytest.approx(0.5)

@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from stages.common.errors import UserError
 from stages.data.tables import IGNORE, Dataset
 from stages.losses.batch import SCORES
 from stages.losses.copy_paste import Piece, at_scale, copy_paste, paste, place
 from stages.losses.method import TrainSplit
 from stages.masks import rle
-from stages.methods.boxseg import BankParams, read_bank
+from stages.methods.boxseg import BankParams, Method, Params, read_bank
 from stages.student.config import ViewParams
-from tests.support.boxed import batch_of, boxes_of, filled, no_boxes, random_batch
+from tests.support.boxed import BOX_LOSS, batch_of, boxes_of, filled, no_boxes, random_batch
 
 
 def params(**changes) -> BankParams:
@@ -247,6 +248,54 @@ def test_the_bank_admits_by_its_rules(tables, fusion):
     image = np.array(Image.open(tables.source.root / "0.png"))
     assert torch.equal((second.rgb * 255).round().byte().permute(1, 2, 0), torch.from_numpy(image[10:30, 30:50]))
     assert first.chosen == 1
+
+
+def test_the_limits_of_the_bank_have_to_be_exceeded(tables):
+    """Masks of 225 and 400, 225 and 196, 225 and 9 pixels; the second two overlap by an IoU of 144 / 277."""
+    loose = {"min_area_px": 1, "max_box_iou": 1.0, "min_score": 0.0}
+    quality = max(one.quality for pieces in read_bank(tables, params(**loose), "released") for one in pieces)
+
+    def areas(**changes) -> list[tuple[int, ...]]:
+        bank = read_bank(tables, params(**(loose | changes)), "released")
+        return sorted(tuple(int(one.mask.sum()) for one in pieces) for pieces in bank)
+
+    assert areas() == [(225, 9), (225, 196), (225, 400)]
+    assert areas(min_area_px=225) == [(400,)]
+    assert areas(max_box_iou=144 / 277) == [(225, 9), (225, 400)]
+    for nothing in ({"min_score": 0.9}, {"min_quality": quality}):
+        with pytest.raises(UserError, match="no instance of the train split is fit for the copy-paste bank"):
+            areas(**nothing)
+
+
+def test_the_score_is_that_of_the_chosen_candidate_and_candidates_are_cut_to_the_fused_mask(tables):
+    """Of the first box all but one candidate lack a corner, and the first candidate has a low score; of the others, the
+    chosen one has.
+    """
+    rows, corner = tables.candidates.to_pylist(), np.ones((15, 15), bool)
+    corner[:4, :4] = False
+    for row in rows:
+        if row["box_id"] == "0:0":
+            row["rle"] = rle.encode(corner, (5, 5), (40, 60)) if row["cand_idx"] != 3 else row["rle"]
+        row["sam_pred_iou"] = 0.2 if row["cand_idx"] == (0 if row["box_id"] == "0:0" else 1) else 0.9
+    ((only,),) = read_bank(tables._replace(candidates=pa.Table.from_pylist(rows)), params(), "released")
+    assert only.mask.tolist() == corner.tolist()
+    assert torch.equal(only.candidates, only.mask.expand(4, 15, 15))
+
+
+def test_pieces_of_a_stretched_view_have_its_scale_along_each_axis(tables):
+    """Images of 40 x 60 pixels become 112 x 112."""
+    view = ViewParams(scale="stretch", size_px=112)
+    ((first, _),) = read_bank(tables._replace(view=view), params(min_area_px=20), "released")
+    assert first.mask.shape == (42, 28)
+
+
+def test_the_share_of_attempts_falls_over_the_warm_up(tables):
+    values = {**BOX_LOSS, "warmup": 0.2, "quality_aware": True, "fusion": "released", "pixel": 0.5, "affinity": 0.1}
+    method = Method(Params(method="boxseg", **values, copy_paste=params(min_area_px=20)), tables)
+    batch = batch_of(boxes_of([(2, 2, 18, 18)], filled((2, 2, 18, 18))))
+    for progress, skipped in ((0.0, 0.0), (0.1, 0.35), (0.9, 0.7)):
+        tries = [method.augment(batch, progress, drawn(seed)) is not batch for seed in range(50)]
+        assert tries == [drawn(seed).random() >= skipped for seed in range(50)]
 
 
 def test_the_bank_is_drawn_by_seed_and_bounded(tables):

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from stages.losses.batch import Moment
+from stages.losses.batch import Batch, Moment
 from stages.losses.terms import OFFSETS_YX
 from stages.methods import discobox
 from stages.methods.discobox import mean_field
@@ -73,6 +73,46 @@ def test_a_perfect_teacher_and_student_agree():
     found, shown = losses(logits, batch, params(), NOW, frozen(logits))
     assert found["refined"] < 1e-4
     assert shown["refined_share"] == 1
+
+
+def adjoining() -> Batch:
+    """Two boxes of one class side by side, filled by their masks, in an image of one colour."""
+    corners = [(2, 2, 10, 12), (10, 2, 18, 12)]
+    batch = batch_of(boxes_of(corners, torch.cat([filled(corner) for corner in corners])))
+    return batch._replace(clean=torch.full_like(batch.clean, 0.5))
+
+
+def test_what_lies_in_another_box_of_the_class_is_no_evidence():
+    """A doubtful cell beside the other box is filled by its five neighbours in its own, and the student, who fills both
+    boxes, pays for neither.
+    """
+    batch = adjoining()
+    teacher = frozen(sure_of(batch.labels, logit=3.0))
+    teacher.fine[0, 1, 6, 9] = -0.3
+    found, _ = losses(sure_of(batch.labels), batch, params(), NOW, teacher)
+    assert found["refined"] < 1e-4
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_colours_are_those_of_the_image_without_augmentation(alike):
+    """A hole in the teacher's mask is filled where all is of one colour, and not where each pixel is of another."""
+    batch = adjoining()
+    noise = torch.rand(batch.image.shape, generator=torch.Generator().manual_seed(0))
+    batch = batch._replace(image=noise if alike else batch.clean, clean=batch.clean if alike else noise)
+    teacher = frozen(sure_of(batch.labels, logit=3.0))
+    teacher.fine[0, 1, 6, 6] = -0.3
+    found, _ = losses(sure_of(batch.labels), batch, params(), NOW, teacher)
+    assert (found["refined"] < 1e-4) == alike
+
+
+def test_the_refined_term_rises_over_the_warm_up():
+    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
+    values = [
+        losses(logits, batch, params(warmup=0.2), Moment(progress, torch.ones(3)), teacher)[0]["refined"].item()
+        for progress in (0.0, 0.1, 1.0)
+    ]
+    assert values == pytest.approx([0, values[2] / 2, values[2]])
+    assert values[2] > 0
 
 
 def test_a_teacher_that_sees_nothing_teaches_nothing():

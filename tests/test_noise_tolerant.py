@@ -110,6 +110,20 @@ def test_noise_correction_by_hand():
     assert nc.noise_correction(p, labels, 2).item() == pytest.approx((0.04 + 0.25 + 0.81) / 2.5, abs=1e-5)
 
 
+def test_noise_correction_of_a_defect_where_there_is_none_is_bounded():
+    labels = torch.tensor([[[0, 0, IGNORE]]])
+    found = nc.noise_correction(torch.tensor([[[1.0, 0.5, 1.0]]]), labels, 1).item()
+    assert found == pytest.approx((6 * math.log(10) + math.log(2)) / 2, rel=0.01)
+
+
+def test_the_method_learns_trusted_pixels_by_cross_entropy_times_its_weight():
+    logits, labels, trusted = random_logits(4, size_hw=SIZE_HW), labels_of(4), labels_of(5) == 1
+    batch = Batch(*[torch.zeros(2, 3, *SIZE_HW)] * 2, labels, None, trusted)
+    named, _ = losses_of(gce, logits, batch, PARAMS[gce], Moment(0.5, WEIGHTS), None)
+    wanted = 0.5 * generalised_cross_entropy(logits.fine, labels, WEIGHTS, 0.7, trusted).item()
+    assert named["fine"].item() == pytest.approx(wanted)
+
+
 def test_errors_are_squared_until_the_end_of_the_warm_up():
     logits, labels = random_logits(5, size_hw=SIZE_HW), labels_of(5)
     p = 1 - logits.fine.softmax(1)[:, 0]

@@ -1,6 +1,8 @@
 """Rows of the train split's tables by number, whatever their chunks and however large they are together."""
 
 import gc
+import os
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.workdir import work_folder
 from stages.losses.train_rows import CandidatesByImage, Rows, first_of_boxes, image_of, mapped_tables
 from tests.support.mask_shards import read_candidates, read_masks, write_split
 from tests.test_shards import candidate, mask
@@ -72,7 +75,11 @@ def test_mapped_tables_are_the_shards_and_take_no_memory(tmp_path):
     assert candidates.equals(read_candidates(tmp_path))
     del masks, candidates
     gc.collect()  # tables of earlier tests, held by cycles, would be freed in between
+    for path in (work_folder() / "training").iterdir():
+        os.utime(path, (0, 0))
     before = pa.total_allocated_bytes()
     again = mapped_tables(tmp_path)
     assert pa.total_allocated_bytes() == before
     assert again[0].nbytes > 0
+    ages = [time.time() - path.stat().st_mtime for path in (work_folder() / "training").iterdir()]
+    assert len(ages) == 2 and max(ages) < 3600, "what is used is not taken for old"

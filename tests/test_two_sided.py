@@ -1,5 +1,7 @@
 """Two-sided correction: its rules by hand, what it makes of corrupted masks, and what is left to Boxes2Pixels."""
 
+import math
+
 import pytest
 import torch
 
@@ -150,6 +152,45 @@ def test_background_becomes_a_defect_and_painted_pixels_background_only_where_th
         assert ((labels[result.false_positives] > 0) & (labels[result.false_positives] != IGNORE)).all()
         same = ~(result.false_negatives | result.false_positives)
         assert torch.equal(result.labels[same], labels[same])
+
+
+def test_thresholds_of_a_class_that_was_not_seen_change_nothing_however_sure_the_teacher_is():
+    """s is exactly 0 and exactly 1."""
+    batch = one_box()
+    teacher = frozen(sure_of((batch.labels == 0).long(), logit=200.0))
+    assert set(two_sided.defect_probability(teacher).unique().tolist()) == {0.0, 1.0}
+    result = corrected(batch, teacher, moment(labelled=0.0, beyond=1.0))
+    assert torch.equal(result.labels, batch.labels)
+
+
+def test_a_defect_is_as_probable_as_both_heads_say_together():
+    s = torch.tensor([[[0.9, 0.5, 0.1]]])
+    doubtful = opinion(s)._replace(binary=torch.tensor([0.0, -math.log(3)]).reshape(1, 2, 1, 1).expand(1, 2, 1, 3))
+    torch.testing.assert_close(two_sided.defect_probability(doubtful), s / 4)
+    torch.testing.assert_close(two_sided.defect_probability(doubtful._replace(binary=None)), s)
+
+
+def test_shares_are_of_background_and_of_labelled_pixels():
+    """16 pixels become background, 10 a defect; 8 x 8 are labelled."""
+    batch, s = one_box(), filled(MASK).float() * 0.6 + 0.1
+    s[0, 6:8, 6:14], s[0, 17:19, 18:23] = 0.01, 0.9
+    _, shown = losses(random_logits(0, images=1), batch, params(), moment(labelled=0.05, beyond=0.8), opinion(s))
+    assert shown["corrected_share"].item() == pytest.approx(10 / (480 - 64))
+    assert shown["dropped_share"].item() == pytest.approx(16 / 64)
+
+
+def test_what_another_mask_labels_in_a_box_without_a_mask_stays():
+    masks = torch.cat([torch.zeros(1, 20, 24, dtype=torch.bool), filled((2, 6, 10, 9))])
+    batch = batch_of(boxes_of([CORNERS, (2, 6, 10, 9)], masks, class_id=[0, 1]))
+    labels = corrected(batch, opinion(torch.full((1, 20, 24), 0.2))).labels
+    assert torch.equal(labels == 2, filled((2, 6, 10, 9)))
+    assert torch.equal(labels == IGNORE, filled(CORNERS) & ~filled((2, 6, 10, 9)))
+
+
+def test_background_in_a_box_without_a_mask_is_agreed_on_by_nobody():
+    batch = batch_of(boxes_of([CORNERS], torch.zeros(1, 20, 24, dtype=torch.bool)))
+    counts = observe(batch, opinion(torch.full((1, 20, 24), 0.3)), 2).sum(-1)[:, 0]
+    assert (counts[SOUND], counts[INSIDE]) == (0, 144)
 
 
 def test_before_the_warm_up_nothing_is_corrected():
@@ -316,6 +357,12 @@ def test_masks_without_evidence_are_doubted_where_the_typical_mask_has_none(seen
     assert shown["doubted_share"] == doubted
 
 
+def test_evidence_of_just_what_is_believed_is_enough():
+    _, shown = trained_by(doubtful((0.5, 0.4), agreement=1.0), random_logits(3, images=1))
+    assert shown["doubted_share"] == 0.5
+    assert two_sided.Method(params(believed=1.0), UNREAD).judged_by_masks(), "before a mask was seen"
+
+
 def test_val_judges_the_weights_while_the_typical_mask_is_believed():
     method = two_sided.Method(params(), UNREAD)
     assert method.judged_by_masks()
@@ -368,6 +415,34 @@ def test_doubted_boxes_teach_by_their_sides_and_colours_and_believed_ones_by_the
     assert named["projection"].item() == pytest.approx(of_first.item(), rel=1e-5)
     pairs = sum(head.weight * pairwise_loss(head, on, alike & first[:, None, None, None]) for head in seen)
     assert 0 < named["pairwise"].item() == pytest.approx(0.5 * pairs.item(), rel=1e-5)
+
+
+def test_a_box_beyond_the_window_shifts_no_doubt_to_another():
+    batch, logits = doubtful(), random_logits(3, images=1)
+    boxes = batch.boxes.where(torch.tensor([1, 0, 1]))
+    boxes.xyxy[0] = torch.tensor([30.0, 4.0, 40.0, 16.0])
+    named, _ = trained_by(batch._replace(boxes=boxes), logits)
+    wanted, _ = trained_by(batch, logits)
+    assert 0 < named["projection"].item() == pytest.approx(wanted["projection"].item())
+
+
+def test_pixels_of_a_doubted_box_are_not_counted_and_of_a_believed_mask_only_those_in_its_box():
+    """In the doubted box, at the left, some background is trusted; the believed mask reaches into it."""
+    batch, method = doubtful(), two_sided.Method(params(), UNREAD)
+    method.histograms.update(torch.zeros(4, 2, BINS), torch.tensor([0.1]))
+    method.losses(
+        random_logits(3, images=1),
+        batch._replace(trusted=filled((2, 4, 4, 6))),
+        moment(0.5)[0],
+        frozen(random_logits(9, images=1)),
+    )
+    assert method.histograms.pixels[INSIDE, 0].sum() == 9 * 12 - 5 * 8
+    spilling = batch.boxes.candidates.clone()
+    spilling[1] |= filled((8, 6, 15, 14))[0]
+    labels = two_sided.without(
+        batch._replace(boxes=batch.boxes._replace(candidates=spilling)), torch.tensor([True, False])
+    )
+    assert torch.equal(labels == IGNORE, filled((2, 4, 10, 16)))
 
 
 def test_where_all_masks_are_believed_boxes_add_nothing():
