@@ -85,6 +85,20 @@ def test_a_drawn_box_lies_above_the_teachers_masks_and_its_background_is_known_b
     np.testing.assert_array_equal(rle.decode(mask["trusted"], SIZE_HW), expected)
     plain = mask_row(IMAGE, rows, 0.0)
     assert plain["trusted"] is None
+    # with a margin of half its sides the other box may label x 3-11, y 0-7
+    wider = (pixels(2, 1, 6, 5) & ~pixels(3, 0, 11, 7)) | drawn
+    np.testing.assert_array_equal(rle.decode(mask_row(IMAGE, rows, 0.5, {"train/a:1"})["trusted"], SIZE_HW), wider)
+
+
+def test_background_of_a_drawn_box_that_another_boxs_mask_labels_is_not_known():
+    """The mask of the box at x 9-12 is not clipped, and spills into rows 1 and 2 of the drawn box, x 2-6, y 1-5."""
+    drawn = pixels(2, 3, 6, 5) | pixels(2, 1, 3, 5)
+    boxes = [box(1, 0, 2.0, 1.0, 6.0, 5.0, mask=drawn), box(2, 1, 9.0, 1.0, 12.0, 5.0)]
+    rows = with_drawn(boxes, answer(pixels(4, 1, 12, 3)), SIZE_HW, "best")
+    mask = mask_row(IMAGE, rows, None, {"train/a:1"})
+    expected = pixels(2, 1, 6, 5) & ~pixels(4, 1, 6, 3)
+    np.testing.assert_array_equal(rle.decode(mask["trusted"], SIZE_HW), expected)
+    np.testing.assert_array_equal(decode_label_map(mask["label_map"]["bytes"]) == 2, pixels(4, 1, 12, 3))
 
 
 def test_labels_come_apart_into_those_that_were_drawn_and_the_others():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stages.masks import rle
-from stages.masks.labelmap import Chosen, choose, draw_label_map, fill_boxes
+from stages.masks.labelmap import Chosen, candidate_rows, choose, draw_label_map, fill_boxes
 
 SIZE_HW = (12, 20)
 EVERYWHERE = (0.0, 0.0, 20.0, 12.0)
@@ -22,6 +22,17 @@ def test_best_leaves_the_single_output_aside():
     assert choose(np.array([0.1, 0.2, 0.5, 0.5]), "single") == 0
     assert choose(np.array([0.1, 0.2, 0.5, 0.5, 0.9]), "best") == 2, "the refined mask is not the teacher's own"
     assert choose(np.array([0.1, 0.2, 0.5, 0.5, 0.1]), "refined") == 4
+
+
+def test_each_box_gets_the_next_five_candidates_and_one_of_them_is_chosen():
+    keys = ("box_id", "image_id", "class_id", "x1", "y1", "x2", "y2")
+    boxes = [dict.fromkeys(keys, number) | {"mask": None} for number in range(2)]
+    found = [{"cand_idx": index, "sam_pred_iou": score} for index, score in enumerate([0.9, 0.2, 0.5, 0.1, 0.9] * 2)]
+    rows = candidate_rows(boxes, found, "best")
+    assert [row["box_id"] for row in rows] == [0] * 5 + [1] * 5
+    assert [row["cand_idx"] for row in rows] == list(range(10))
+    assert [index for index, row in enumerate(rows) if row["chosen"]] == [2, 7]
+    assert set(rows[0]) == {*keys, "cand_idx", "sam_pred_iou", "chosen"}
 
 
 def test_masks_are_clipped_to_the_box_and_its_margin():

@@ -40,6 +40,7 @@ def test_long_runs_of_a_large_image_are_decoded():
         np.testing.assert_array_equal(found, whole[part.y1 : part.y2, part.x1 : part.x2])
 
 
-def test_a_part_that_does_not_fit_is_refused():
+@pytest.mark.parametrize("origin_xy", [(18, 0), (0, 10), (-1, 0), (0, -1)])
+def test_a_part_that_does_not_fit_is_refused(origin_xy):
     with pytest.raises(ValueError, match="does not fit"):
-        rle.encode(np.ones((3, 3), bool), (18, 0), (12, 20))
+        rle.encode(np.ones((3, 3), bool), origin_xy, (12, 20))

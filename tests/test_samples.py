@@ -12,6 +12,7 @@ from stages.masks import rle
 from stages.student.inference import predict
 from stages.training import samples as module
 from stages.training.config import AugmentParams
+from stages.training.sample_boxes import nearest
 from stages.training.samples import augmented, collate
 from tests.support.tiny_student import student
 from tests.support.train_split import PLAIN, SIZES_HW, candidate_mask, samples_of
@@ -68,6 +69,40 @@ def test_samples_anywhere_show_every_image(split):
     assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
 
 
+def places(samples, count: int) -> list[tuple[int, int, int]]:
+    return [samples._place(np.random.default_rng([0, number])) for number in range(count)]
+
+
+def test_a_window_anywhere_is_at_every_place_of_the_image_as_often(split):
+    samples = samples_of(split, defect_share=0.0)
+    samples.sizes_hw = np.array([[57, 58]] * 3)  # two places down, three across
+    found = [(top, left) for _, top, left in places(samples, 1200)]
+    each, counts = np.unique(found, axis=0, return_counts=True)
+    assert each.tolist() == [[top, left] for top in range(2) for left in range(3)]
+    assert counts == pytest.approx([200] * 6, abs=40)
+
+
+def test_a_box_lies_from_a_tenth_to_nine_tenths_of_the_window_that_stays_in_the_image(split):
+    """The middle of the box in image 1, of 40 x 200 pixels, is at x = 165; the window has 56."""
+    lefts = sorted(left for image, _, left in places(samples_of(split, defect_share=1.0), 400) if image == 1)
+    assert lefts[0] == round(165 - 0.9 * 56)
+    assert lefts[-1] == 200 - 56
+    assert np.mean(np.array(lefts) == 200 - 56) == pytest.approx((165 - 0.1 * 56 - 144) / (0.8 * 56), abs=0.07)
+    tops = {top for image, top, _ in places(samples_of(split, defect_share=1.0), 400) if image == 0}
+    assert (min(tops), max(tops)) == (round(65 - 0.9 * 56), 90 - 56)
+
+
+def test_each_axis_is_mirrored_in_half_of_the_samples_whatever_the_other(split):
+    plain = samples_of(split, defect_share=1.0)
+    mirrored = samples_of(split, augment=PLAIN.model_copy(update={"flip": True}), defect_share=1.0)
+    counts = dict.fromkeys([(), (-2,), (-1,), (-2, -1)], 0)
+    for number in range(120):
+        before, after = plain[number].labels, mirrored[number].labels
+        (own,) = [axes for axes in counts if torch.equal(before.flip(axes), after)]
+        counts[own] += 1
+    assert list(counts.values()) == pytest.approx([30] * 4, abs=12)
+
+
 def trusting(split, *images: int):
     """The split, its labels in rows 60 and below trusted in these images; pieces of one that is less high in all."""
     codes = [None] * len(SIZES_HW)
@@ -116,6 +151,11 @@ def test_trusted_pixels_are_cut_and_flipped_like_the_labels(split, scale):
     assert torch.equal(batch.correctable(), ~batch.trusted)
 
 
+def test_of_an_image_without_trusted_labels_no_pixel_is_trusted(split):
+    samples = samples_of(trusting(split, 0), trusted_share=0.0)
+    assert not any(samples[number].trusted.any() for number in range(5))
+
+
 def test_where_only_trusted_images_have_boxes_the_others_are_seen_anywhere(split):
     samples = samples_of(trusting(split, 0, 1), defect_share=1.0, trusted_share=0.5)
     assert {samples._place(np.random.default_rng([0, number]))[0] for number in range(60)} == {0, 1, 2}
@@ -145,6 +185,42 @@ def test_photometric_augmentation_moves_the_image_and_not_the_labels(split):
         a, b = plain[number], moved[number]
         assert torch.equal(a.labels, b.labels)
         assert b.image.min() >= 0 and b.image.max() <= 1
+
+
+def test_brightness_scales_the_mean_and_contrast_what_differs_from_it():
+    image = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    augment = PLAIN.model_copy(update={"brightness": 0.3, "contrast": 0.6})
+    brightness, contrast = [], []
+    for seed in range(40):
+        found = augmented(np.random.default_rng(seed), image, augment)
+        brightness.append((found.mean() / image.mean()).item() - 1)
+        contrast.append((found.std() / image.std()).item() - 1)
+        wanted = (image - image.mean()) * (1 + contrast[-1]) + image.mean() * (1 + brightness[-1])
+        torch.testing.assert_close(found, wanted)
+    assert (min(brightness), max(brightness)) == pytest.approx((-0.3, 0.3), abs=0.03)
+    assert (min(contrast), max(contrast)) == pytest.approx((-0.6, 0.6), abs=0.06)
+
+
+def test_saturation_goes_both_ways():
+    image = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    augment = PLAIN.model_copy(update={"saturation": 0.5})
+    found = [augmented(np.random.default_rng(seed), image, augment).std(0) / image.std(0) - 1 for seed in range(40)]
+    changes = [each.mean().item() for each in found]
+    assert (min(changes), max(changes)) == pytest.approx((-0.5, 0.5), abs=0.05)
+
+
+def test_a_blurred_edge_is_as_wide_as_sigma():
+    """The third number of this generator is 0.144, so that sigma is 2.88; the kernel ends at six pixels."""
+    image = torch.zeros(3, 20, 40)
+    image[..., 20:] = 1
+    found = augmented(np.random.default_rng(1), image, PLAIN.model_copy(update={"blur_px": 20.0}))[0, 10].diff()
+    place = torch.arange(39) - 19.0
+    assert (found * place**2).sum().sqrt().item() == pytest.approx(0.144 * 20, rel=0.15)
+
+
+def test_the_nearest_pixel_is_that_at_the_middle():
+    labels = torch.arange(12).reshape(3, 4)
+    assert nearest(labels, 2).tolist() == [[1, 3], [9, 11]]
 
 
 def test_a_train_split_without_boxes_is_refused(split):
@@ -227,7 +303,12 @@ def test_blur_softens_and_saturation_moves_the_colours_apart():
     assert not torch.equal(paler, image)
 
 
-@pytest.mark.parametrize(("room", "decoded"), [(2**30, 3), (0, 24)], ids=["all fit", "none fits"])
+PIXELS = sum(height * width for height, width in SIZES_HW)
+
+
+@pytest.mark.parametrize(
+    ("room", "decoded"), [(4 * PIXELS, 3), (4 * PIXELS - 1, 24)], ids=["three colours and labels fit", "a byte less"]
+)
 def test_label_maps_are_decoded_once_where_all_can_be_kept(room, decoded, split, monkeypatch):
     counted = []
 

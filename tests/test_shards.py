@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.common.errors import UserError
-from stages.masks.shards import CANDIDATES, MASKS, read_shard, shard_indices, stream_masks
+from stages.masks.shards import CANDIDATES, MASKS, Shard, read_shard, shard_indices, stream_masks, write_index
 from tests.support.mask_shards import read_candidates, read_masks, write_split
 
 
@@ -85,6 +85,14 @@ def test_a_file_that_the_index_does_not_list_is_not_read(folder):
     (folder / "shards.json").write_text('[{"index": 1}]')
     with pytest.raises(UserError, match=r"lists shards \[1\], expected 0, 1"):
         shard_indices(folder)
+    (folder / "shards.json").write_text("[]")
+    with pytest.raises(UserError, match=r"lists shards \[\], expected 0, 1"):
+        shard_indices(folder)
+
+
+def test_shards_are_listed_in_their_order_whichever_was_done_first(tmp_path):
+    write_index(tmp_path, [Shard(index, 5, {"label_maps": "a" * 64}) for index in (2, 0, 1)])
+    assert shard_indices(tmp_path) == [0, 1, 2]
 
 
 def test_a_file_of_another_layout_is_refused(folder):
