@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.formats.csv_parquet import measured
 from stages.formats.inputs import Source
 from stages.formats.measured_defects import defects_of
-from stages.formats.measurements import BAND, axes_of, lengths_of, size_of, widest_circle
+from stages.formats.measurements import BAND, axes_of, lengths_of, longest_path, size_of, widest_circle
 from stages.formats.scale import scales_of
 
 
@@ -167,7 +167,7 @@ def test_wide_regions_are_measured_on_a_coarser_grid_and_keep_their_thin_parts(h
         assert size.max_width == pytest.approx(height, rel=0.03)
 
 
-@pytest.mark.parametrize("rows", [BAND - 1, BAND, BAND + 1, 3 * BAND + 40])
+@pytest.mark.parametrize("rows", [BAND - 1, BAND, BAND + 1, 2 * BAND - 2, 3 * BAND + 40])
 def test_the_largest_circle_is_found_wherever_it_lies_between_bands_of_rows(rows):
     for centre in {20, rows // 2, BAND - 3, BAND, rows - 20}:
         mask = np.hypot(*grid((rows, 60), (30, min(centre, rows - 18)))) <= 16
@@ -175,6 +175,34 @@ def test_the_largest_circle_is_found_wherever_it_lies_between_bands_of_rows(rows
         whole = np.pad(mask, 1)
         corners = np.lib.stride_tricks.sliding_window_view(whole.repeat(2, 0).repeat(2, 1), (2, 2)).all((2, 3))
         assert widest_circle(whole, 40) == ndimage.distance_transform_edt(corners).max()
+
+
+def test_the_largest_circle_may_be_wider_than_the_largest_square():
+    """At the end of a band of rows: the square ends at four holes of one pixel, the circle below them."""
+    mask = np.zeros((BAND + 50, 120), bool)
+    mask[:, 60] = True  # a line down to it
+    row, column = BAND - 2, 60
+    mask[row - 54 : row + 48, column - 56 : column + 57] = True
+    for down in (-40, 40):
+        mask[row + down, [column - 40, column + 40]] = False
+    whole = np.pad(mask, 1)
+    assert lengths_of(mask)[2] == widest_circle(whole, len(whole)) < 2 * 54
+
+
+def test_what_is_thin_and_what_has_a_direction():
+    """Rectangles: 3 times as long as wide is thin, and from 1.2 times it has an orientation."""
+    sizes = {length: size_of(np.ones((20, length), bool)) for length in (23, 25, 56, 64)}
+    assert [size.length is None for size in sizes.values()] == [True, True, True, False]
+    assert [str(size.orientation_deg) for size in sizes.values()] == ["None", "0.0", "0.0", "0.0"], "never -0.0"
+
+
+def test_the_longest_way_is_the_longest_in_pixels_not_in_steps():
+    """Arms from one point: 40 pixels to the left, 35 to the right, and 30 steps of 1.41 down to the right."""
+    skeleton = np.zeros((40, 90), bool)
+    skeleton[2, 5:81], skeleton[range(3, 33), range(46, 76)] = True, True
+    path = longest_path(skeleton)
+    assert {tuple(path[0].tolist()), tuple(path[-1].tolist())} == {(2, 5), (32, 75)}
+    assert len(path) == 71
 
 
 def test_what_is_called_before_each_defect_ends_the_work():
@@ -242,13 +270,18 @@ def test_scales_come_from_a_number_a_csv_or_exif(tmp_path):
     path = tmp_path / "scales.csv"
     path.write_text("mm_per_px,file,remark\n0.5,0.jpg,x\n1e-3,1.jpg,\n2,another.jpg,\n")
     assert {"0.jpg": 0.5, "1.jpg": 0.001}.items() <= scales_of(str(path), images).items()
+    path.write_text("file,mm_per_px\n0.jpg,0.5\n1.jpg,2\n", encoding="utf-8-sig")  # as Excel saves it
+    assert scales_of(str(path), images) == {"0.jpg": 0.5, "1.jpg": 2}
+    assert scales_of("exif", sources(tmp_path, {282: 72.0, 283: 72.0, 296: 3})) == pytest.approx({"0.jpg": 10 / 72})
 
 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
         ({}, r"0\.jpg: its EXIF holds no resolution in inches or centimetres"),
+        ({282: 0.0, 283: 0.0, 296: 2}, r"no resolution in inches or centimetres"),
         ({282: 72.0, 283: 72.0, 296: 2}, r"resolution is 72 per inch, which is written where no scale is known"),
+        ({282: 96.0, 283: 96.0, 296: 2}, r"resolution is 96 per inch, which is written where no scale is known"),
         ({282: 100.0, 283: 200.0, 296: 3}, r"differs, 100 across and 200 down"),
         ({282: 100.0, 283: 100.0, 296: 1}, r"no resolution in inches or centimetres"),
     ],

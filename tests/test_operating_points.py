@@ -44,6 +44,11 @@ def test_of_the_classes_that_reach_their_threshold_the_largest_ratio_wins(probab
     assert sure.item() == pytest.approx(confidence)
 
 
+def test_a_threshold_that_is_just_reached_is_reached_and_no_logit_is_too_large():
+    labels, sure = decide(np.array([[[0.0, 1000.0]], [[0.0, 0.0]]], np.float32), Decision(thresholds=[0.5]))
+    assert (labels.tolist(), sure.tolist()) == ([[1, 0]], [[0.5, 1.0]])
+
+
 def test_a_temperature_changes_the_confidence_and_no_label():
     labels, sure = decide(logits_of(0.8, 0.2), Decision(temperature=2.0))
     assert labels.item() == 0
@@ -58,6 +63,11 @@ def test_small_regions_are_dropped_per_class_and_touching_corners_belong_togethe
     drop_small(labels, Decision(least_area_px=[3, 1]))
     assert np.argwhere(labels == 1).tolist() == [[0, 0], [1, 1], [2, 2]]
     assert (labels == 2).sum() == 1
+    drop_small(labels, Decision(least_area_px=[1, 2]))
+    assert (labels == 2).sum() == 0
+    mostly = np.array([[1, 1, 2], [1, 1, 1]], np.uint8)  # of other pixels there are fewer than the least area
+    drop_small(mostly, Decision(least_area_px=[3, 1]))
+    assert mostly.tolist() == [[1, 1, 2], [1, 1, 1]]
 
 
 def watched(probabilities: np.ndarray, truth: np.ndarray, decision: Decision | None = None) -> tuple[Watch, Counts]:

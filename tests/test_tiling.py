@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.errors import UserError
 from stages.student.config import ViewParams
+from stages.student.decision import Decision
 from stages.student.tiling import OVERLAP, RunTiles, predict, taper, tile_starts
 
 
@@ -21,6 +23,11 @@ def test_tiles_cover_the_length_and_overlap(length, tile):
     steps = np.diff(starts)
     assert (steps > 0).all()
     assert (steps <= tile * (1 - OVERLAP) + 1).all()
+
+
+def test_neighbours_share_a_quarter_of_a_tile_in_which_the_weight_rises():
+    assert tile_starts(200, 56) == [0, 36, 72, 108, 144]  # steps of at most 42
+    assert taper(8)[3].tolist() == [0.25, 0.75, 1, 1, 1, 1, 0.75, 0.25]
 
 
 @pytest.mark.parametrize("tile", [28, 56, 112, 518])
@@ -56,6 +63,28 @@ def red(classes: int) -> RunTiles:
         return logits
 
     return run
+
+
+@pytest.mark.parametrize("scale", ["native", "stretch"])
+def test_an_output_that_is_not_finite_is_refused(scale):
+    def damaged(tiles: np.ndarray) -> np.ndarray:
+        logits = by_pixel(tiles)
+        logits[-1, 1, 20, 30] = np.nan
+        return logits
+
+    with pytest.raises(UserError, match="the network's output is not finite"):
+        predict(damaged, np.zeros((57, 200, 3), np.uint8), 2, ViewParams(scale=scale, size_px=56))
+
+
+def test_regions_are_dropped_by_their_size_in_the_whole_image_not_in_a_strip():
+    """One of 2 x 3 pixels, and one of 1 x 9 of which no strip of tiles has more than 6."""
+    image = np.zeros((100, 80, 3), np.uint8)
+    image[10:12, 5:8, 0] = image[38:47, 60, 0] = 255
+    view, large = ViewParams(scale="native", size_px=56), np.zeros((100, 80))
+    large[38:47, 60] = 1
+    assert tile_starts(100, 56) == [0, 22, 44]
+    labels = predict(red(1), image, 1, view, Decision(least_area_px=[7])).labels
+    np.testing.assert_array_equal(labels, large)
 
 
 def test_a_small_defect_on_a_large_image_is_neither_scaled_away_nor_moved():
