@@ -135,7 +135,6 @@ def erase(boxes: Boxes, image: int, covered: Tensor, max_shift_px: float, min_ar
     old, new = boxes.of_chosen(boxes.candidates), boxes.of_chosen(candidates)
     moved = tight_boxes(new) - tight_boxes(old)
     remaining, touched = new.flatten(1).sum(1), (old != new).flatten(1).any(1)
-    moved = torch.where((touched & (remaining > 0))[:, None], moved, 0.0)
     near = (moved.abs() <= max_shift_px).all(dim=1) & (remaining > 0)
     keep = ~touched | near | (remaining > min_area_px)
     # a mask that has no pixel in the window is as valid as before

@@ -77,7 +77,7 @@ def fuse(found: Peers, kept: Tensor, area: Tensor, fusion: str) -> Tensor:
         votes = (found.mask & kept[..., None, None]).sum(1)
         return votes * 2 > kept.sum(1)[:, None, None]
     weight = (found.score * found.iou).sqrt() * kept
-    weight = weight * _among_best(torch.where(kept, weight, -1.0), how_many(area, weight.shape[1]))
+    weight = weight * _among_best(weight, how_many(area, weight.shape[1]))
     weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-9)
     return torch.einsum("nm,nmhw->nhw", weight, found.soft) > 0.5
 

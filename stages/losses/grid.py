@@ -142,10 +142,9 @@ def _touched(start: Tensor, end: Tensor, length: int, stride: int) -> Tensor:
     """(N, cells) bool along one axis."""
     edges = torch.arange(-(-length // stride) + 1, device=start.device) * stride - (-length % stride) // 2
     first, last = edges[:-1].clamp(min=0), edges[1:].clamp(max=length)
-    centre = (start + end)[:, None] / 2
-    low = torch.minimum(start[:, None] + EDGE_TOLERANCE_PX, centre)
-    high = torch.maximum(end[:, None] - EDGE_TOLERANCE_PX, centre)
-    return ((low < last) & (high > first)) | ((first <= centre) & (centre < last))
+    start, end, centre = start[:, None], end[:, None], (start + end)[:, None] / 2
+    overlapping = (start + EDGE_TOLERANCE_PX < last) & (end - EDGE_TOLERANCE_PX > first)
+    return overlapping | ((first <= centre) & (centre < last))
 
 
 def visible_cells(on: Scene, rivals: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def mean_inside(values: Tensor, masks: Tensor) -> Tensor:
 def sam_masks(boxes: Boxes, inside: Tensor) -> Pseudo:
     """The candidate that rasterize chose, clipped to its box; score sqrt(predicted IoU * mean probability)."""
     mask = boxes.of_chosen(boxes.candidates) & inside
-    believed = boxes.of_chosen(boxes.valid) & mask.flatten(1).any(dim=1)
+    believed = mask.flatten(1).any(dim=1)
     score = (boxes.of_chosen(boxes.predicted_iou).clamp(0, 1) * boxes.of_chosen(boxes.mean_prob).clamp(0, 1)).sqrt()
     return Pseudo(mask, score * believed)
 

@@ -21,7 +21,7 @@ def encode(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int, int
     ends = pixels[np.concatenate([breaks, [-1]])] + 1 if len(pixels) else pixels
     edges = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
     counts = np.diff(edges).tolist()
-    if len(counts) > 1 and counts[-1] == 0:  # the background after a mask that ends in the last pixel
+    if counts[-1] == 0:  # the background after a mask that ends in the last pixel
         counts.pop()
     return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
 
