@@ -45,4 +45,5 @@ def test_the_middle_of_a_box_along_its_longer_side(box, place, expected):
 def test_box_iou_by_hand():
     assert box_iou((0, 0, 4, 2), (2, 1, 6, 5)) == pytest.approx(2 / (8 + 16 - 2))
     assert box_iou((0, 0, 4, 2), (5, 0, 6, 2)) == 0
+    assert box_iou((0, 0, 0.5, 0.5), (0, 0, 0.5, 0.25)) == 0.5
     assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0

@@ -1,8 +1,10 @@
 """More than 8 bits, many bands, missing ends: right pixels, or dropped with the true reason."""
 
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ def test_colours_of_a_tiff_are_right_whether_planar_or_not():
     np.testing.assert_array_equal(rgb(tiff(eight)), eight)
     np.testing.assert_array_equal(rgb(tiff(eight, planar=True)), eight)
     np.testing.assert_array_equal(rgb(tiff(sixteen)), sixteen >> 8)
+    np.testing.assert_array_equal(grey(tiff(eight[..., 0], 0)), 255 - eight[..., 0])
 
 
 def test_a_fourth_band_is_dropped():
@@ -53,6 +56,8 @@ def test_a_fourth_band_is_dropped():
         (tiff(samples("uint8", 5), 1, extra=[0] * 4), "TIFF of 5 bands; allowed are 1 to 4"),
         (tiff(samples("uint8", 5), 2, extra=[0] * 2), "TIFF of 5 bands; allowed are 1 to 4"),
         (tiff(samples("uint16", 9), 1, planar=True, extra=[0] * 8), "TIFF of 9 bands; allowed are 1 to 4"),
+        (tiff(samples("uint8", 3)).replace(b"\x08\0" * 3, b"\x08\0\x08\0\x04\0"), "3 bands with 8, 8, 4 bits; allowed"),
+        (encoded(Image.fromarray(samples("uint16")), "tiff", big_tiff=True, tiffinfo={262: 0}), "with 0 as white"),
         (tiff(samples("int8")), "1 bands of 8 bits, signed; allowed are unsigned"),
         (tiff(samples("float64", 1, 1)), "1 bands of 64 bits, floating-point; allowed are"),
         (tiff(samples("float32", 3, 1)), "3 bands of 32 bits, floating-point; allowed are"),
@@ -79,23 +84,42 @@ def test_the_white_level_is_the_data_sets():
     for dtype in ("int32", "uint32", "int16", "float32"):
         np.testing.assert_array_equal(grey(tiff(values.astype(dtype)), 4095)[0, :4], [0, 51, 255, 255])
     np.testing.assert_array_equal(grey(tiff(values.astype("float32") / 5000))[0, :4], [0, 42, 209, 255])
+    for dtype in ("int16", "float32"):
+        assert grey(tiff(np.full(SIZE_HW, -300, dtype)), 4095).max() == 0, "below black is black"
+
+
+def wide_png(pixels: np.ndarray) -> bytes:
+    """A PNG of (H, W, 3) uint16, which Pillow does not write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def test_a_white_level_changes_no_image_of_8_bits_and_refuses_colour_of_16():
     eight, sixteen = samples("uint8", 3), samples("uint16", 3, 4096)
     np.testing.assert_array_equal(rgb(encoded(Image.fromarray(eight)), 4095), eight)
-    with pytest.raises(BadImage, match="colour of 16 bits, of which only the upper 8 are read"):
-        decode(tiff(sixteen), 4095)
+    for data in (tiff(sixteen), wide_png(sixteen)):
+        np.testing.assert_array_equal(rgb(data), sixteen >> 8)
+        with pytest.raises(BadImage, match="colour of 16 bits, of which only the upper 8 are read"):
+            decode(data, 4095)
 
 
 def test_peak_and_spread():
     values = np.full((100, 200), 40, "uint16")
-    values[:2] = 4095  # 2 % of the pixels; one hot pixel does not count
+    values[0, :100] = 4095  # 0.5 % of the pixels; one hot pixel does not count
     values[50, 50] = 65535
     found = decode(encoded(Image.fromarray(values)))
     assert found.peak() == (pytest.approx(4095 / 65535), 65535) and found.spread() == 65495
     flat = decode(encoded(Image.fromarray(np.full((12, 20, 3), (9, 99, 199), "uint8"))))
     assert flat.peak() is None and flat.spread() == 0
+    palette = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(SIZE_HW), "P")
+    palette.putpalette([9, 99, 199] * 256)
+    assert decode(encoded(palette)).spread() == 0, "levels, not their numbers"
+    nothing = decode(tiff(np.full(SIZE_HW, np.nan, "float32")))
+    assert nothing.peak() == (0, 1) and nothing.spread() <= 0
     assert decode(tiff(np.linspace(0.2, 0.7, 240, dtype="float32").reshape(SIZE_HW))).spread() == pytest.approx(127.5)
 
 

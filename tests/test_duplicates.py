@@ -13,6 +13,7 @@ from stages.ingestion import duplicates
 from stages.ingestion.duplicates import (
     HashedImage,
     Pair,
+    exact_duplicates,
     near_duplicates,
     perceptual_hash,
     write_near_duplicates,
@@ -73,6 +74,35 @@ def test_an_image_without_detail_has_no_hash():
     shading = Image.fromarray(np.tile(np.linspace(90, 140, 300), (200, 1)).astype(np.uint8))
     for plain in (Image.new("L", (30, 20)), shading, Image.new("RGB", (30, 20), (255, 0, 0))):
         assert phash_of(encoded(plain)) is None
+
+
+def test_a_hash_has_255_bits_of_which_127_are_above_the_median():
+    for seed in range(8):
+        flags = np.unpackbits(np.frombuffer(phash_of(encoded(surface(seed))), np.uint8))
+        assert (len(flags), flags.sum(), flags[-1]) == (256, 127, 0)
+
+
+@pytest.mark.parametrize(("contrast", "enough"), [(1.4, True), (0.7, False)])
+def test_detail_is_counted_in_grey_levels(contrast, enough):
+    """Waves of 8 periods across, whose RMS is their height over the root of 2."""
+    wave = np.cos((np.arange(32) + 0.5) * np.pi * 8 / 32) * contrast * 2**0.5
+    thumbnail = np.round(np.tile(100 + wave, (32, 1)) + np.random.default_rng(0).uniform(-0.5, 0.5, (32, 32)))
+    assert (perceptual_hash(thumbnail.astype(np.uint8)) is not None) == enough
+
+
+def test_exact_duplicates_are_groups_in_several_splits_by_path():
+    images = [
+        hashed("val", "v/z", None, "S"),
+        hashed("train", "t/y", None, "S"),
+        hashed("train", "t/b", None, "T"),
+        hashed("train", "t/c", None, "T"),
+        hashed("test", "s/a", None, "U"),
+        hashed("train", "t/x", None, "U"),
+        hashed("val", "t/x", None, "U"),
+        hashed("test", "s/only", None, "V"),
+    ]
+    found = [[(image.split, image.path) for image in group] for group in exact_duplicates(images)]
+    assert found == [[("test", "s/a"), ("train", "t/x"), ("val", "t/x")], [("train", "t/y"), ("val", "v/z")]]
 
 
 def test_pairs_are_the_nearest_of_each_earlier_split_up_to_the_limit_and_no_exact_copy():

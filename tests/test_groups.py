@@ -1,6 +1,8 @@
 """Splits by group: all images of a group are in one split."""
 
 import csv
+import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +49,24 @@ def test_a_group_goes_whole_into_one_split_and_shares_are_about_as_given():
     assert 60 <= len(names["val"]) <= 100 and 60 <= len(names["test"]) <= 100
 
 
+def test_the_split_of_a_group_is_a_number_made_of_its_name_and_the_seed():
+    """The lowest fifth goes to test, the next three tenths to val."""
+    splits = grouped(layout(train=blades(60)), test=0.2, val=0.3, seed=7)
+    for split, paths in splits.items():
+        for path in paths:
+            digest = hashlib.sha256(f"7:{name_of(path)}".encode()).digest()
+            draw = int.from_bytes(digest[:8], "big") / 2**64
+            assert split == ("test" if draw < 0.2 else "val" if draw < 0.5 else "train")
+
+
+def test_of_several_parts_of_a_pattern_the_name_has_all():
+    paths = [f"images/{site}/blade{index}_{shot}.jpg" for site in "ab" for index in range(20) for shot in range(2)]
+    params = SplitParams(group=r"images/(\w+)/(\w+?)_(x)?", val=0.2, test=0.2, seed=0)
+    _, groups = split_by_group(layout(train=paths), params)
+    assert [group.name for group in groups] == sorted(f"{s}/blade{index}/" for s in "ab" for index in range(20))
+    assert {group.images for group in groups} == {2}
+
+
 def test_a_data_set_that_grows_keeps_its_splits_and_a_seed_changes_them():
     before, after = grouped(layout(train=blades(50))), grouped(layout(train=blades(80)))
     assert all(set(before[split]) <= set(after[split]) for split in SPLITS)
@@ -62,7 +82,9 @@ def test_given_splits_stay_and_get_all_images_of_their_groups():
 
 
 def test_a_val_with_the_images_of_train_counts_as_absent():
-    assert grouped(layout(train=blades(50), val=blades(50))) == grouped(layout(train=blades(50)))
+    plain = layout(train=blades(50))
+    assert grouped(layout(train=blades(50), val=blades(50))) == grouped(plain)
+    assert grouped(replace(plain, splits=plain.splits | {"val": []})) == grouped(plain), "as does an empty one"
 
 
 def test_a_test_share_of_zero_makes_no_test_split():

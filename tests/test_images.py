@@ -12,7 +12,7 @@ from PIL import Image
 import stages.data.decoding as module
 from stages.common.errors import UserError
 from stages.data.decoding import BadImage
-from stages.data.images import MIN_SIDE, probe_image, read_image
+from stages.data.images import MIN_SIDE, probe_image, read_image, rgb_of
 from stages.data.tables import Dataset
 from tests.support.bad_sets import encoded
 
@@ -128,6 +128,27 @@ def test_unusable_bytes_are_refused_with_a_reason(monkeypatch):
         probe_image(encoded(Image.fromarray(pattern())))
 
 
+def test_ten_pixels_are_enough_and_as_many_in_all_as_are_allowed(monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 300)
+    data = encoded(Image.new("RGB", (30, MIN_SIDE)))
+    assert probe_image(data).size_hw == (10, 30)
+    monkeypatch.setattr(module, "MAX_PIXELS", 299)
+    with pytest.raises(BadImage, match="30 x 10 pixels, allowed are 299 in all"):
+        rgb_of(data, max_pixels=1000)
+
+
+def test_a_thumbnail_is_the_mean_of_what_it_shows():
+    """Stripes of one pixel, in an image twice as wide as the thumbnail and three times as high, are an even grey."""
+    stripes = np.zeros((96, 64), np.uint8)
+    stripes[:, ::2] = 200
+    thumbnail = probe_image(encoded(Image.fromarray(stripes))).thumbnail
+    assert thumbnail.shape == (32, 32) and set(thumbnail.ravel().tolist()) == {100}
+    clear = Image.fromarray(np.stack([stripes] * 3 + [stripes], axis=-1), "RGBA")  # transparent where it is black
+    np.testing.assert_array_equal(probe_image(encoded(clear)).thumbnail, thumbnail)
+    bilevel = probe_image(encoded(Image.fromarray(stripes > 0))).thumbnail
+    assert set(bilevel.ravel().tolist()) <= {127, 128}
+
+
 def test_a_decompression_bomb_is_refused_by_its_header():
     """100,000 x 100,000 pixels: decoding it would take 30 GB."""
     data = bytearray(encoded(Image.new("RGB", (20, 12)), "bmp"))
@@ -156,5 +177,8 @@ def test_a_changed_or_missing_image_is_refused(tmp_path):
     row = {"path": "a.png", "sha256": hashlib.sha256(b"other").hexdigest(), "exif_orientation": 1}
     with pytest.raises(UserError, match=r"a\.png: changed since it was ingested"):
         read_image(Dataset(tmp_path, ()), row)
+    turned = row | {"sha256": hashlib.sha256(data).hexdigest(), "exif_orientation": 6}
+    with pytest.raises(UserError, match=r"a\.png: EXIF orientation 1, the images table says 6"):
+        read_image(Dataset(tmp_path, ()), turned)
     with pytest.raises(UserError, match=r"b\.png: not found"):
         read_image(Dataset(tmp_path, ()), row | {"path": "b.png"})

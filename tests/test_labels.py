@@ -42,7 +42,9 @@ def test_a_row_becomes_upright_pixels():
         ("1 0.5 0.5 0 0.1", "zero_area", "box size 0 x 0.1 is not positive"),
         ("1 0.5 0.5 0.1 -0.1", "zero_area", "box size 0.1 x -0.1"),
         ("1 1.004 0.5 0.006 0.1", "zero_area", "no area inside the image"),
+        ("1 0.5 1.004 0.1 0.006", "zero_area", "no area inside the image"),
         ("1 0.5 0.5 1e-300 0.1", "zero_area", "no area inside the image"),
+        ("1 0.5 0.5 0.1 " + "9" * 41, "out_of_bounds", "coordinates 0.5 0.5 0.1 " + "9" * 40 + "…: the box"),
         ("1 100 50 20 10", "out_of_bounds", "non-normalized or out of bounds coordinates 100 50 20 10"),
         ("1 0.5 0.96 0.1 0.11", "out_of_bounds", "allowed is 0 to 1, and 0.01 beyond is clipped"),
     ],
@@ -61,6 +63,17 @@ def test_overhang_up_to_one_per_cent_is_clipped():
     assert box.overhang == pytest.approx(OVERHANG)
     with pytest.raises(BadRow):
         parse_row("0 0.9551 0.5 0.11 0.2", SIZE_HW, RowFormat(1))
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    ["0.045 .5 .11 .2", ".5 0.045 .2 .11", "0.955 .5 .11 .2", ".5 0.955 .2 .11"],
+    ids=["left", "above", "right", "below"],
+)
+def test_no_side_may_overhang_further(beyond):
+    assert parse_row(f"0 {beyond}", SIZE_HW, FOUR).overhang == pytest.approx(OVERHANG)
+    with pytest.raises(BadRow, match="out of bounds"):
+        parse_row(f"0 {beyond.replace('.11', '.1102')}", SIZE_HW, FOUR)
 
 
 def test_byte_order_mark_crlf_tabs_and_blank_lines_are_tolerated():
@@ -140,7 +153,8 @@ def test_rows_of_other_tasks_give_their_box():
     assert (pose.form, pose.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
     sure = parse_row("1 .5 .3 .6 .4 .87", SIZE_HW, RowFormat(4, confidence=0.5))
     assert (sure.form, sure.xyxy) == ("confidence", pytest.approx((40, 10, 160, 50)))
-    assert parse_row("1 .5 .3 .6 .4 .02", SIZE_HW, RowFormat(4, confidence=0.0)).form == "confidence"
+    for confidence, least in ((".02", 0.0), (".5", 0.5)):
+        assert parse_row(f"1 .5 .3 .6 .4 {confidence}", SIZE_HW, RowFormat(4, confidence=least)).form == "confidence"
     corners = parse_row("1 .2 .5 .8 .4 .5 .1 .9", SIZE_HW, RowFormat(4, confidence=0.5))
     assert (corners.form, corners.xyxy) == ("polygon", pytest.approx((40, 10, 160, 50)))
     found = parse_row("1 .5 .3 .6 .4 .3 .3 2 .7 .3 1 .9", SIZE_HW, RowFormat(4, keypoints=6, confidence=0.5))
@@ -152,6 +166,8 @@ def test_keypoints_without_kpt_shape_are_told_by_their_visibility_or_look_like_c
     seen = parse_row("1 .5 .3 .6 .4 .3 .3 2 .7 .3 1 0 0 0", SIZE_HW, FOUR)
     assert (seen.form, seen.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
     assert parse_row("1 .5 .3 .6 .4 .3 .3 .7 .3 0 0", SIZE_HW, FOUR).keypoints == 11
+    for corners in ("1 .5 .3 .6 .4 .3 .3 .7 .3", "1 .5 .3 .6 .4 .3 .3 .7 .3 0 0 .9"):  # four; and a confidence
+        assert parse_row(corners, SIZE_HW, RowFormat(4, confidence=0.5)).keypoints == 0
     for polygon in ("1 .5 .3 .6 .4 .3 .3 .7 .3 .9 .3", "1 .8 .8 .9 .8 .9 .9 .8 .9 .8 .85", "1 0 0 1 0 1 1 0 1 0 0"):
         row = parse_row(polygon, SIZE_HW, FOUR)
         assert (row.form, row.keypoints) == ("polygon", 0)
@@ -161,6 +177,8 @@ def test_a_polygon_with_corners_on_two_borders_is_no_pose():
     """Every third number after the first four is 1, as if two keypoints were occluded; the second is not in the box."""
     row = parse_row("1 .6 .6 .5 .5 .8 .4 1 .7 .9 1", SIZE_HW, FOUR)
     assert (row.form, row.xyxy) == ("polygon", pytest.approx((100, 40, 200, 100)))
+    for corners in (".8 .5 .9 .6 .9 .6 1 .7 .4 1", ".5 .5 .6 .2 .5 .7 1 .6 .5 0"):  # the box of a pose is in the image
+        assert parse_row(f"1 {corners}", SIZE_HW, FOUR).form == "polygon"
     occluded = parse_row("1 .5 .3 .6 .4 .3 .3 1 .7 .3 1 0 0 0", SIZE_HW, FOUR)
     assert (occluded.form, occluded.xyxy) == ("pose", pytest.approx((40, 10, 160, 50)))
 
@@ -186,6 +204,8 @@ def test_a_trusted_polygon_is_a_mask_and_its_box_is_that_of_its_pixels():
         expected[row, row + 1 : 7] = True
     np.testing.assert_array_equal(rle.decode(box.mask, (10, 20)), expected)
     assert (box.form, box.xyxy) == ("polygon", (2.0, 1.0, 7.0, 6.0))
+    beyond = parse_row("1 -.008 .5 1 .5 .5 1.008", SIZE_HW, trusted)
+    assert beyond.xyxy == (0.0, 50.0, 200.0, 100.0), "corners on the border and beyond are in the last pixel"
     assert parse_row("1 .1 .1 .3 .1 .3 .5", (10, 20), FOUR).mask is None
     oriented = parse_row("1 .2 .3 .5 .1 .8 .3 .5 .5", SIZE_HW, trusted)
     assert (oriented.form, oriented.mask) == ("oriented", None), "four corners are an oriented box"
@@ -224,4 +244,4 @@ def test_a_row_of_another_task_without_a_usable_box_is_refused(row, kind):
 
 def test_rows_are_counted_in_any_format_and_prose_is_not():
     assert count_rows(b"0 .5 .5 .1 .1\r\n\n1,.5,.5,.1,.1\n 2\t.1 .1 .9 .1 .9 .9") == 3
-    assert count_rows(b"This data set\nwas exported in 2024 by a tool\n2024 a b\n") == 0
+    assert count_rows(b"This data set\nwas exported in 2024 by a tool\n2024 a b c\n") == 0
