@@ -179,8 +179,10 @@ def test_a_piece_is_resized_with_its_masks_and_its_box():
     assert found.box_xyxy.tolist() == [-2, -1, 14, 2.5]
     # antialiased: of the rows 0 to 3, which are 6 / 24 apart, the upper half has 3/7, 3/7 and 1/7, the lower likewise
     assert (found.rgb[0, 1] - found.rgb[0, 0]).mean().item() == pytest.approx((3 - 2 * 5 / 7) * 6 / 24)
-    tiny = at_scale(own, (0.1, 0.1))
-    assert tiny.mask.tolist() == [[True]]
+    assert at_scale(own, (0.1, 0.1)).mask.tolist() == [[True]]
+    corner = torch.zeros_like(mask)
+    corner[0, 0] = True
+    assert at_scale(own._replace(mask=corner, candidates=corner[None]), (0.5, 0.5)).mask.any(), "no mask vanishes"
 
 
 def test_the_best_fitting_piece_of_the_image_is_pasted():
