@@ -30,6 +30,7 @@ def test_a_row_becomes_upright_pixels():
         ("7 0.5 0.5 0.1 0.1", "class", "label class 7 exceeds dataset class count 4, possible class labels are 0-3"),
         ("-1 0.5 0.5 0.1 0.1", "class", "negative label class -1"),
         ("1.5 0.5 0.5 0.1 0.1", "class", "label class 1.5 is not an integer"),
+        ("-1.5 0.5 0.5 0.1 0.1", "class", "label class -1.5 is not an integer"),
         ("1 0.5 0.5 0.1", "columns", "labels require 5 columns, 4 columns detected"),
         ("1 0.5 0.5 0.1 0.1 0.9", "confidence", "6 columns detected: the last, 0.9, looks like a confidence"),
         ("1 .1 .1 .9 .1 .9 .9 .1", "confidence", "8 columns detected: the last, .1, looks like a confidence"),

@@ -169,7 +169,7 @@ def test_wide_regions_are_measured_on_a_coarser_grid_and_keep_their_thin_parts(h
 
 @pytest.mark.parametrize("rows", [BAND - 1, BAND, BAND + 1, 2 * BAND - 2, 3 * BAND + 40])
 def test_the_largest_circle_is_found_wherever_it_lies_between_bands_of_rows(rows):
-    for centre in {20, rows // 2, BAND - 3, BAND, rows - 20}:
+    for centre in {20, rows // 2, BAND - 3, BAND, rows}:
         mask = np.hypot(*grid((rows, 60), (30, min(centre, rows - 18)))) <= 16
         mask[1:-1, 29:32] = True
         whole = np.pad(mask, 1)
