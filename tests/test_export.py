@@ -234,6 +234,8 @@ def test_a_nan_in_any_batch_is_refused():
 @pytest.mark.parametrize(
     ("found", "allowed", "message"),
     [
+        (Parity(10**6, 0.9998, 1.0, 0.0), EXACT, "mask agreement under 99.99 %"),
+        (Parity(10**6, 1.0, 0.998, 0.0), EXACT, "IoU of the defects under 0.999"),
         (Parity(100, 0.98, 1.0, 0.0), INT8, "mask agreement under 99 %"),
         (Parity(100, 0.999, 0.1, 0.0), INT8, "IoU of the defects under 0.9"),
         (Parity(100, 1.0, 1.0, 0.1), EXACT, "logits further apart than 0.01"),
@@ -243,6 +245,11 @@ def test_a_nan_in_any_batch_is_refused():
 def test_what_is_beyond_a_tolerance_is_named(found, allowed, message):
     with pytest.raises(UserError, match=message):
         check(found, allowed, "it")
+
+
+def test_what_a_tolerance_just_allows_is_allowed():
+    for tolerance in (EXACT, INT8):
+        check(Parity(10**6, tolerance.agreement, tolerance.defect_iou, tolerance.logit or 9.0), tolerance, "it")
 
 
 def test_samples_are_spread_evenly_and_always_the_same(work):

@@ -162,6 +162,8 @@ def png(size_wh: tuple[int, int]) -> bytes:
         ("/predict?mm_per_pixel=0.1", b"", 422, "mm_per_pixel = 0.1: Extra inputs are not permitted"),
         ("/predict", None, 405, "Method Not Allowed"),
         ("/elsewhere", None, 404, "Not Found"),
+        ("/docs", None, 404, "Not Found"),
+        ("/redoc", None, 404, "Not Found"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(port, path, body, status, line):

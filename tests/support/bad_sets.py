@@ -227,6 +227,10 @@ kind(
 )
 ONE_COLOUR = encoded(Image.new("RGB", SIZE_WH, (9, 99, 199)))
 kind("image of one colour", image_file("x.png", ONE_COLOUR), dropped("png", "all pixels are alike"))
+SHADES = np.arange(SIZE_WH[0] * SIZE_WH[1]).reshape(SIZE_WH[::-1])
+FOUR_LEVELS, FIVE_LEVELS = (encoded(Image.fromarray(np.uint8(90 + SHADES % count))) for count in (4, 5))
+kind("image of four grey levels", image_file("x.png", FOUR_LEVELS), dropped("png", "alike (up to 3 of 255 levels)"))
+kind("image of five grey levels", image_file("x.png", FIVE_LEVELS), counts=FINE)
 kind("LAB TIFF", image_file("x.tif", encoded(Image.new("LAB", SIZE_WH), "tiff")), dropped("tif", "colour mode LAB"))
 kind(
     "several pages in a TIFF",
