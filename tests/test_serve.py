@@ -1,5 +1,7 @@
 """The service over real HTTP: the bytes of `predict` under load, one line for what is wrong, and its limits."""
 
+import base64
+import hashlib
 import http.client
 import io
 import json
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -120,6 +123,7 @@ def test_two_hundred_requests_sixteen_at_a_time_get_the_bytes_of_predict(work, p
 def test_json_holds_the_table_of_predict_and_the_masks(work, port):
     rows = parquet.read_table(work / "out/defects.parquet").to_pylist()
     assert {row["file"] for row in rows} == set(SIZES_HW)
+    before = metrics(port)
     for name, size_hw in SIZES_HW.items():
         body = (work / "images" / name).read_bytes()
         found = json.loads(ask(port, f"/predict?mm_per_px={MM_PER_PX}", body)[1])
@@ -139,6 +143,9 @@ def test_json_holds_the_table_of_predict_and_the_masks(work, port):
         np.testing.assert_array_equal(
             labels, decode_label_map((work / "out/masks" / name).with_suffix(".png").read_bytes())
         )
+    for name, count in Counter(row["class"] for row in rows).items():
+        key = "boxes2pixels_defects_total", name
+        assert metrics(port)[key] == before.get(key, 0) + count
 
 
 def png(size_wh: tuple[int, int]) -> bytes:
@@ -154,8 +161,10 @@ def png(size_wh: tuple[int, int]) -> bytes:
         ("/predict", png((80, 90))[:-30], 400, "corrupt image: .*"),
         ("/predict", png((9, 90)), 400, "image size 9 x 90 <10 pixels"),
         ("/predict", png((400, 101)), 413, "400 x 101 pixels, allowed are 40,000 in all"),
+        ("/predict", b"x" * 200_000, 400, "not an image that can be identified (BMP, JPEG, PNG, TIFF, WEBP)"),
         ("/predict", b"x" * 200_001, 413, "upload above 200,000 bytes"),
         ("/predict?answer=tiff", b"", 422, "answer = tiff: Input should be 'json', 'mask' or 'overlay'"),
+        ("/predict?answer=a%0Ab", b"", 422, "answer = a b: Input should be 'json', 'mask' or 'overlay'"),
         ("/predict?mm_per_px=0", b"", 422, "mm_per_px = 0: Input should be greater than 0"),
         ("/predict?mm_per_px=inf", b"", 422, "mm_per_px = inf: Input should be a finite number"),
         ("/predict?mm_per_px=1e200", b"", 422, "mm_per_px = 1e200: Input should be less than or equal to 1000000"),
@@ -201,6 +210,33 @@ def test_health_names_the_model(work, port):
     found = json.loads(ask(port, "/healthz")[1])
     record = json.loads((work / "out/records/a.json").read_text())
     assert found == {"status": "ok", "model": record["model"], "classes": ["dirt", "damage"]}
+
+
+def test_the_white_level_of_the_model_is_that_of_the_uploads():
+    """Levels up to 4095 of 65535: a network that finds what is white finds nothing without it."""
+
+    def white(tiles: np.ndarray) -> np.ndarray:
+        return np.stack([200 - tiles[..., 0], tiles[..., 0] - 200], axis=1)
+
+    image = np.zeros((60, 70), np.uint16)
+    image[5:7, 10:13] = 4095
+    Image.fromarray(image).save(buffer := io.BytesIO(), format="PNG")
+    for level, areas in ((4095.0, [6]), (None, [])):
+        network = Network(["dirt"], ViewParams(scale="native", size_px=56), level, ARGMAX, "white", white)
+        with served(network) as port:
+            found = json.loads(ask(port, "/predict", buffer.getvalue())[1])
+        assert [defect["area_px"] for defect in found["defects"]] == areas
+
+
+def test_the_page_may_load_nothing_but_its_own_style_and_script(port):
+    _, page, headers = ask(port, "/")
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    own = {"connect-src": "'self'", "img-src": "blob: data:"}
+    for tag in ("style", "script"):
+        (text,) = re.findall(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), page, re.DOTALL)
+        own[f"{tag}-src"] = f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
+    nothing = ("default-src", "base-uri", "form-action", "frame-ancestors")
+    assert policy == own | dict.fromkeys(nothing, "'none'")
 
 
 class Gate:
