@@ -34,11 +34,13 @@ from stages.data.tables import decode_label_map
 from stages.formats.writers import Format
 from stages.masks import rle
 from stages.runtime.network import Network, open_network
+from stages.service import exchange
 from stages.service.application import application
 from stages.service.inspection import Limits
 from stages.student.config import ViewParams
 from stages.student.decision import ARGMAX
 from stages.student.segmenter import save_student
+from stages.student.tiling import TILES_AT_ONCE
 from tests.support.browser import requested
 from tests.support.tiny_student import decided_student, image_of, tiny_export
 from tests.support.wall import behind_wall, not_in
@@ -285,6 +287,42 @@ def test_what_takes_too_long_is_said_and_keeps_its_place_until_it_ends():
                 time.sleep(0.01)
             slow.sendall(b"x" * 96)
             assert slow.recv(12) == b"HTTP/1.1 408"
+
+
+def test_work_that_is_late_stops_at_the_next_tiles():
+    """An image of more tiles than are run at once: of its batches only the first is run."""
+    gate = Gate()
+    with served(gate.network(), replace(LIMITS, waiting=1, seconds=0.3)) as port:
+        assert ask(port, "/predict", png((56 * TILES_AT_ONCE, 56)))[0] == 504
+        gate.opened.set()
+        while metrics(port)[("boxes2pixels_uploads",)] > 0:
+            time.sleep(0.01)
+    assert gate.calls == 2, "the black tile at the start, and one batch"
+
+
+@pytest.mark.parametrize(("most", "seconds", "sent"), [(1 << 26, 0.2, 0), (100_000, 30.0, 300_000)])
+def test_a_refused_upload_is_read_for_a_while_and_not_for_ever(monkeypatch, most, seconds, sent):
+    monkeypatch.setattr(exchange, "DRAINED_BYTES", most)
+    monkeypatch.setattr(exchange, "DRAINED_S", seconds)
+    with served(Gate().network()) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n" + b"x" * sent)
+        assert slow.recv(12) == b"HTTP/1.1 413"
+
+
+def test_a_network_that_fails_is_a_counted_500_and_nothing_of_a_closed_service_stays():
+    def failing(tiles: np.ndarray) -> np.ndarray:
+        assert not tiles.any(), "broken"
+        return np.zeros((len(tiles), 2, 56, 56), np.float32)
+
+    image, threads = io.BytesIO(), set(threading.enumerate())
+    Image.fromarray(image_of((57, 70))).save(image, format="PNG")
+    with served(replace(Gate().network(), run=failing)) as port:
+        assert ask(port, "/predict", image.getvalue())[0] == 500
+        counted = metrics(port)
+        assert {one.name.split("_")[0] for one in set(threading.enumerate()) - threads} >= {"network", "inspect"}
+    assert counted["boxes2pixels_requests_total", "/predict", "500"] == 1
+    assert counted["boxes2pixels_request_seconds_sum", "/predict"] > 0
+    assert not set(threading.enumerate()) - threads
 
 
 def test_the_command_runs_without_pytorch_listens_on_loopback_and_ends_on_sigterm(work, tmp_path):
