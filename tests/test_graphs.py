@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from stages.common.errors import UserError
 from stages.common.params import write_digests
 from stages.runtime import graphs
-from stages.runtime.metadata import metadata_of
+from stages.runtime.metadata import metadata_of, read_metadata
 from stages.runtime.network import open_network
-from stages.student.decision import ARGMAX
+from stages.student.decision import ARGMAX, Decision
 from tests.support.tiny_student import TINY, image_of, student
 
 
@@ -50,6 +50,21 @@ def test_every_side_that_a_student_may_have_becomes_a_graph(tmp_path):
     assert exported.predict(image_of((57, 99))).labels.shape == (57, 99)
 
 
+def test_metadata_come_back_as_they_were_written_and_others_are_refused():
+    config = student().config.model_copy(update={"white_level": 4095.0})
+    decision = Decision(thresholds=[0.3, 0.4], least_area_px=[2, 3], temperature=2.0)
+    about = metadata_of(config, decision, "0123456789ab", True, 3, {"torch": "2"})
+    assert (about.white_level, about.identity, about.batch) == (4095, "0123456789ab-int8", 3)
+    assert (about.decision, about.view) == (decision, config.view)
+    properties = about.as_properties()
+    assert read_metadata(properties | {"another": "tool's"}, "it") == about
+    for change in ({"metadata_version": "2"}, {"thresholds": "[0.3]"}, {"temperature": "0"}, {"names": "{"}):
+        with pytest.raises(UserError, match=r"^it: "):
+            read_metadata(properties | change, "it")
+    with pytest.raises(UserError, match=r"^it: holds no metadata of this project"):
+        read_metadata({"another": "tool's"}, "it")
+
+
 def test_a_network_that_pytorch_cannot_export_is_one_line(tmp_path):
     """Attention over five axes, as timm's Twins has it."""
 
@@ -80,7 +95,10 @@ def test_what_keeps_tensorrt_from_building_an_engine_is_named():
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["logits"]),
     ]
     assert graphs.obstacles(made(18, plain)) == []
-    assert graphs.obstacles(made(7, plain)) == ["opset 7; it reads 9 to 22"]
+    for opset in (7, 23):
+        assert graphs.obstacles(made(opset, plain)) == [f"opset {opset}; it reads 9 to 22"]
+    wide = helper.make_tensor("w", TensorProto.DOUBLE, [1], [1.0])
+    assert graphs.obstacles(made(18, plain, [wide])) == ["weights of 64-bit floats"]
     loose = [f"{name}: sizes other than that of the batch are not fixed" for name in ("images", "logits")]
     assert graphs.obstacles(made(18, plain, side="width")) == loose
     assert [found.partition(",")[0] for found in graphs.obstacles(made(18, quantised, [scale, zero]))] == [

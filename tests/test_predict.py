@@ -347,6 +347,10 @@ def test_the_operating_point_beside_the_weights_is_used_unless_argmax_is_asked_f
     write_sealed(tmp_path / "model/0" / DECISION, decision.model_dump())
     network = open_network(tmp_path / "model", "cpu")
     assert network.decision == decision
+    by_argmax = open_network(tmp_path / "model", "cpu", OperatingPoint.argmax)
+    assert by_argmax.decision == Decision(temperature=2.0), "labels by argmax, confidences as calibrated"
+    identities = [each.identity for each in (open_network(model, "cpu"), network, by_argmax)]
+    assert len(set(identities)) == 3 and len({identity[:12] for identity in identities}) == 1
     for name, point in (("saved", OperatingPoint.saved), ("argmax", OperatingPoint.argmax)):
         words = [str(images)], tmp_path / "model", tmp_path / name, [Format.masks], "cpu"
         predict.main(*words, False, None, point)
