@@ -27,12 +27,12 @@ def test_in_int8_the_first_and_the_depthwise_convolutions_stay_in_float32(tmp_pa
         seen = out
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("images", [1, 8, 8, 3]), ("logits", [1, 3, 8, 8]))
+        for name, shape in (("images", [2, 8, 8, 3]), ("logits", [2, 3, 8, 8]))
     ]
     graph = helper.make_graph(nodes, "kinds", ends[:1], ends[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "x.onnx")
-    tiles = [rng.uniform(0, 255, (8, 8, 3)).astype(np.float32)]
-    graphs.to_int8(tmp_path / "x.onnx", 1, tiles, tmp_path / "int8.onnx")
+    tiles = [rng.uniform(0, 255, (8, 8, 3)).astype(np.float32) for _ in range(3)]  # the second batch is filled
+    graphs.to_int8(tmp_path / "x.onnx", 2, tiles, tmp_path / "int8.onnx")
     made = onnx.load(tmp_path / "int8.onnx").graph
     dequantised = {name for node in made.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in made.node if node.op_type == "Conv"]
@@ -63,6 +63,18 @@ def test_metadata_come_back_as_they_were_written_and_others_are_refused():
             read_metadata(properties | change, "it")
     with pytest.raises(UserError, match=r"^it: holds no metadata of this project"):
         read_metadata({"another": "tool's"}, "it")
+
+
+def test_a_graph_without_an_input_of_the_right_name_is_refused(tmp_path):
+    config = student().config
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("pixels", "logits")]
+    graph = helper.make_graph([helper.make_node("Relu", ["pixels"], ["logits"])], "x", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "student.onnx")
+    graphs.embed(tmp_path / "student.onnx", metadata_of(config, ARGMAX, "0123456789ab", False, None, {}))
+    write_digests(tmp_path)
+    with pytest.raises(UserError, match=r"student\.onnx: images are missing, by its metadata \(batch, 56, 56, 3\)"):
+        open_network(tmp_path, "cpu")
 
 
 def test_a_network_that_pytorch_cannot_export_is_one_line(tmp_path):
