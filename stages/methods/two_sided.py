@@ -154,9 +154,8 @@ def observe(batch: Batch, ema: Logits, classes: int) -> Tensor:
     boxes, inside, defect = batch.boxes, box_pixels(batch, batch.boxes), defect_probability(ema)
     s, labels = defect[boxes.image_index], batch.labels[boxes.image_index]
     valid = boxes.valid[..., None, None]
-    votes = (boxes.candidates & valid).sum(1) / valid.sum(1).clamp(min=1)
-    mask = boxes.of_chosen(boxes.candidates) & boxes.of_chosen(boxes.valid)[:, None, None]
-    labelled = mask & (labels == boxes.class_id[:, None, None] + 1)
+    votes = boxes.candidates.sum(1) / valid.sum(1).clamp(min=1)
+    labelled = boxes.of_chosen(boxes.candidates) & (labels == boxes.class_id[:, None, None] + 1)
     in_box = inside & (labels == 0)
     far = far_from_boxes(batch, inside)
     likeliest = ema.fine[:, 1:].argmax(dim=1)
