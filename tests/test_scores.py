@@ -64,6 +64,11 @@ def test_labels_outside_the_classes_are_refused(truth, prediction, culprit):
         confusion(np.full((1, 2), truth, np.uint8), np.full((1, 2), prediction, np.uint8), 3)
 
 
+def test_a_label_below_0_is_refused():
+    with pytest.raises(ValueError, match=r"prediction.*allowed are 0 to 2"):
+        confusion(np.ones((1, 2), np.uint8), np.array([[1, -1]], np.int16), 3)
+
+
 def test_hand_computed_scores():
     counts = np.array([[90, 4, 6], [10, 20, 5], [0, 5, 60]])
     iou = [90 / (100 + 100 - 90), 20 / (35 + 29 - 20), 60 / (65 + 71 - 60)]
