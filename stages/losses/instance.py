@@ -56,7 +56,7 @@ class BoxLossParams(HeadWeights):
 
 def box_losses(seen: list[Head], on: Scene, batch: Batch, params: BoxLossParams, progress: float) -> Named:
     """What boxes teach without any mask: the three terms of BoxInst, weighted, summed over the heads."""
-    outside = params.outside * sum(head.weight * outside_loss(head, on) for head in seen)
+    outside = params.outside * outside_loss(seen, on)
     return projection_and_pairs(seen, on, batch, params, progress) | {"outside": outside}
 
 
@@ -95,17 +95,18 @@ def pairwise_loss(head: Head, on: Scene, alike: Tensor) -> Tensor:
     return mean_where(-log_same(head.logits), edges(on.inside, head.visible) & alike)
 
 
-def outside_loss(head: Head, on: Scene) -> Tensor:
-    """Mean -log p(background) over the hardest of the known cells further than DILATION from every box: PER_BOX_CELL of
-    the batch's known cells in boxes, at least LEAST of those outside; 0 where there are none (our choice)."""
+def outside_loss(seen: list[Head], on: Scene) -> Tensor:
+    """Weighted sum over the heads of the mean -log p(background) over the hardest of the known cells further than
+    DILATION from every box: PER_BOX_CELL of the batch's cells in boxes, at least LEAST of those outside; 0 where there
+    are none (our choice)."""
     of_image = F.one_hot(on.boxes.image_index, len(on.known)).float()
     boxed = torch.einsum("nb,nhw->bhw", of_image, on.inside.float()) > 0
-    counted = on.known & ~grow(boxed, DILATION)
+    outside = on.known & ~grow(boxed, DILATION)
+    wanted = torch.maximum(PER_BOX_CELL * boxed.sum(), LEAST * outside.sum()).ceil()
+    chosen = torch.arange(outside.numel(), device=outside.device) < torch.minimum(wanted, outside.sum())
     # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
-    hardest = torch.where(counted, -head.background, 0.0).flatten().sort(descending=True).values
-    wanted = torch.maximum(PER_BOX_CELL * (on.known & boxed).sum(), LEAST * counted.sum()).ceil()
-    rank = torch.arange(len(hardest), device=hardest.device)
-    return mean_where(hardest, rank < torch.minimum(wanted, counted.sum()))
+    hardest = (torch.where(outside, -head.background, 0.0).flatten().sort(descending=True).values for head in seen)
+    return sum(head.weight * mean_where(each, chosen) for head, each in zip(seen, hardest, strict=True))
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
