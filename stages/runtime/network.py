@@ -19,9 +19,6 @@ from stages.student.config import ViewParams, read_student
 from stages.student.decision import ARGMAX, Decision, read_decision
 from stages.student.tiling import Prediction, RunTiles, predict
 
-EXPORTED = ("student.onnx", "student.xml", "student.engine")
-"""The file of an export, by its runtime: ONNX Runtime, OpenVINO, TensorRT."""
-
 
 @dataclass(frozen=True)
 class Network:
@@ -56,13 +53,12 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
 
     `device` is for PyTorch: auto, cpu or cuda. TensorRT uses the GPU, the others the CPU.
     """
-    openers = dict(zip(EXPORTED, (open_onnx, open_openvino, open_tensorrt), strict=True))
-    exported = [name for name in (*openers, "student.safetensors") if (folder / name).is_file()]
+    exported = [name for name in (*OPENERS, "student.safetensors") if (folder / name).is_file()]
     if len(exported) > 1:
         raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
     check_digests(folder, "export the student again")
-    if exported and exported[0] in openers:
-        about, run = openers[exported[0]](folder)
+    if exported and exported[0] in OPENERS:
+        about, run = OPENERS[exported[0]](folder)
         # an engine is not built by `export`; a student holds the SHA-256 of its weights itself
         if exported != ["student.engine"] and not (folder / DIGESTS).is_file():
             told = "missing; a damaged export is known by it: copy it too, or export again"
@@ -87,7 +83,7 @@ def student_folder(folder: Path) -> Path:
     or none."""
     if (folder / "student.json").is_file():
         return folder
-    for exported in EXPORTED:
+    for exported in OPENERS:
         if (folder / exported).is_file():
             raise UserError(f"{folder}: holds an export, {exported}; needed is its student, such as data/models/RUN")
     seeds = sorted(path.parent for path in folder.glob("*/student.json"))
@@ -224,3 +220,7 @@ def in_batches_of(batch: int | None, run: RunTiles) -> RunTiles:
         return np.concatenate(parts)[: len(tiles)]
 
     return run_any
+
+
+OPENERS = {"student.onnx": open_onnx, "student.xml": open_openvino, "student.engine": open_tensorrt}
+"""The file that an export holds, and what opens its folder."""
