@@ -52,7 +52,7 @@ def main(
             raise UserError(f"{out}: not written: {len(refused)} images are refused, and none is left")
     for split in splits:
         typer.echo(f"{split.split}: {', '.join(f'{number} {what}' for what, number in split.taken.items())}")
-    settings = [f"data.root={out}", *([f"data.trusted={out / 'trusted'}"] if (out / "trusted").exists() else [])]
+    settings = [f"data.root={out}"] + [f"data.trusted={out / 'trusted'}"] * (out / "trusted").exists()
     typer.echo(f"to train on them: dvc exp run {' '.join(f'-S {shlex.quote(setting)}' for setting in settings)}")
     if refused:
         raise typer.Exit(SOME_LEFT_OUT)
