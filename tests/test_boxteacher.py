@@ -25,6 +25,7 @@ from tests.support.boxed import (
     BOX_LOSS,
     batch_of,
     boxes_of,
+    check_mask_losses_rise,
     filled,
     flipped,
     flipped_logits,
@@ -227,19 +228,7 @@ def test_flipping_everything_changes_nothing():
 
 
 def test_the_mask_losses_rise_over_the_warm_up_each_by_its_weight():
-    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
-
-    def at(progress: float, **changes) -> tuple[float, float]:
-        setting = params(source="sam", **{"warmup": 0.2, **changes})
-        found, _ = losses(logits, batch, setting, Moment(progress, torch.ones(3)), teacher)
-        return found["pixel"].item(), found["affinity"].item()
-
-    pixel, affinity = at(1.0)
-    assert pixel > 0 < affinity
-    assert at(0.0) == (0, 0)
-    assert at(0.1) == pytest.approx((pixel / 2, affinity / 2))
-    assert at(0.1, pixel=1.0) == pytest.approx((pixel, affinity / 2))
-    assert at(0.1, affinity=0.3) == pytest.approx((pixel / 2, affinity * 1.5))
+    check_mask_losses_rise(boxteacher, partial(params, source="sam"))
 
 
 def test_shares_are_of_all_boxes():

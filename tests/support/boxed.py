@@ -1,8 +1,9 @@
 """Batches with boxes for tests: random ones, and ones whose masks are known."""
 
+import pytest
 import torch
 
-from stages.losses.batch import SCORES, Batch, Boxes
+from stages.losses.batch import SCORES, Batch, Boxes, Moment
 from stages.student.segmenter import Logits
 from tests.support.train_split import UNREAD
 
@@ -122,3 +123,21 @@ def total(named) -> float:
 def losses_of(module, logits, batch, params, moment, ema=None):
     """What the method in `module` makes of a batch, in a training of its own of two classes."""
     return module.Method(params, UNREAD).losses(logits, batch, moment, ema)
+
+
+def check_mask_losses_rise(module, params) -> None:
+    """Both mask losses of the method in `module` rise over the warm-up, each by its weight. `params`: function that
+    makes its `Params`, with changes by keyword, of weights 0.5 (`pixel`) and 0.1 (`affinity`)."""
+    batch, logits, teacher = random_batch(5), random_logits(5), frozen(random_logits(6))
+
+    def at(progress: float, **changes) -> tuple[float, float]:
+        moment = Moment(progress, torch.ones(3))
+        found, _ = losses_of(module, logits, batch, params(**{"warmup": 0.2, **changes}), moment, teacher)
+        return found["pixel"].item(), found["affinity"].item()
+
+    pixel, affinity = at(1.0)
+    assert pixel > 0 < affinity
+    assert at(0.0) == (0, 0)
+    assert at(0.1) == pytest.approx((pixel / 2, affinity / 2))
+    assert at(0.1, pixel=1.0) == pytest.approx((pixel, affinity / 2))
+    assert at(0.1, affinity=0.3) == pytest.approx((pixel / 2, affinity * 1.5))
