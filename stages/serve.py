@@ -19,7 +19,8 @@ from stages.common.options import Device, Model
 from stages.runtime.network import OperatingPoint, PointOption, open_network
 from stages.service.inspection import Limits
 
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK, HOSTS = ("127.0.0.1", "localhost", "::1"), ("127.0.0.1", "localhost", "[::1]")
+"""Addresses of this machine alone, and the same as a request's header Host writes them."""
 
 
 def main(
@@ -41,7 +42,7 @@ def main(
     except ImportError as error:
         raise UserError(f"stages.serve needs the group serve, `uv pip install --group serve`: {error}") from None
     limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), timeout_s, queue)
-    app = application(open_network(model, device, operating_point), limits, LOOPBACK if host in LOOPBACK else ["*"])
+    app = application(open_network(model, device, operating_point), limits, HOSTS if host in LOOPBACK else ["*"])
     uvicorn.run(
         app,
         host=host,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
@@ -53,7 +54,7 @@ MM_PER_PX = 0.25
 
 def served(network: Network, limits: Limits = LIMITS) -> AbstractContextManager[int]:
     """The port of a server on a thread."""
-    return service.served(application(network, limits, serve.LOOPBACK))
+    return service.served(application(network, limits, serve.HOSTS))
 
 
 def ask(port: int, path: str, body=None, headers=(), chunked=False) -> tuple[int, bytes, dict[str, str]]:
@@ -200,7 +201,8 @@ def test_an_upload_as_a_form_is_told_how(port):
 
 
 def test_only_names_of_this_machine_are_answered_and_strangers_add_no_metric(port):
-    assert ask(port, "/healthz", headers=[("Host", "localhost")])[0] == 200
+    for own in ("localhost", "127.0.0.1:8000", "[::1]:8000"):
+        assert ask(port, "/healthz", headers=[("Host", own)])[0] == 200
     assert ask(port, "/healthz", headers=[("Host", "attacker.example")])[0] == 400
     ask(port, "/some/other/path")
     assert {key[1] for key in metrics(port) if key[0] == "boxes2pixels_requests_total"} <= {
@@ -311,6 +313,19 @@ def test_a_refused_upload_is_read_for_a_while_and_not_for_ever(monkeypatch, most
     with served(Gate().network()) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
         slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n" + b"x" * sent)
         assert slow.recv(12) == b"HTTP/1.1 413"
+
+
+@pytest.mark.parametrize("torch_says", [False, True])
+def test_too_little_memory_is_told_whichever_library_has_too_little(torch_says):
+    def greedy(tiles: np.ndarray) -> np.ndarray:
+        if tiles.any() and torch_says:
+            torch.empty(1 << 50)
+        return np.zeros((len(tiles), 2, 56, 56 << 40 if tiles.any() else 56), np.float32)
+
+    Image.fromarray(image_of((57, 70))).save(image := io.BytesIO(), format="PNG")
+    with served(replace(Gate().network(), run=greedy)) as port:
+        assert ask(port, "/predict", image.getvalue())[:2] == (503, b"out of memory; try a smaller image\n")
+        assert metrics(port)[("boxes2pixels_uploads",)] == 0
 
 
 def test_a_network_that_fails_is_a_counted_500_and_nothing_of_a_closed_service_stays():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.errors import lacks_memory
 from stages.data.images import rgb_of
 from stages.data.tables import encode_label_map
 from stages.formats.csv_parquet import row_of
@@ -101,15 +102,20 @@ class Inspector:
         def run(tiles: np.ndarray) -> np.ndarray:
             return self._network_thread.submit(on_thread, tiles).result()
 
-        image = rgb_of(data, self.network.white_level, self.limits.pixels)
-        network = replace(self.network, run=run)
-        record = record_of(network, UPLOAD, hashlib.sha256(data).hexdigest(), image, in_time)
-        makers = {
-            Answer.json: lambda: as_json(record, self.network.names, mm_per_px),
-            Answer.mask: lambda: encode_label_map(record.labels()),
-            Answer.overlay: lambda: overlay(image, record),
-        }
-        return makers[kind](), [self.network.names[defect.class_id] for defect in record.defects]
+        try:
+            image = rgb_of(data, self.network.white_level, self.limits.pixels)
+            network = replace(self.network, run=run)
+            record = record_of(network, UPLOAD, hashlib.sha256(data).hexdigest(), image, in_time)
+            makers = {
+                Answer.json: lambda: as_json(record, self.network.names, mm_per_px),
+                Answer.mask: lambda: encode_label_map(record.labels()),
+                Answer.overlay: lambda: overlay(image, record),
+            }
+            return makers[kind](), [self.network.names[defect.class_id] for defect in record.defects]
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise MemoryError from None  # NumPy's and PyTorch's errors are of other types
 
 
 def as_json(record: Record, names: list[str], mm_per_px: float | None) -> bytes:
