@@ -24,8 +24,10 @@ from stages.export import Format
 from stages.formats.writers import Format as Written
 from stages.runtime import graphs
 from stages.runtime.calibration import sample_tiles, spread
-from stages.runtime.network import in_batches_of, open_network
+from stages.runtime.network import Network, in_batches_of, open_network
 from stages.runtime.parity import EXACT, INT8, Parity, Tolerance, check, compare
+from stages.student.config import ViewParams
+from stages.student.decision import ARGMAX
 from stages.student.segmenter import save_student
 from stages.student.tiling import TILES_AT_ONCE
 from tests.support.tiny_student import decided_student, image_of, tiny_export
@@ -88,6 +90,7 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     found = about(work, "openvino8")
     assert found["parity"]["mask_agreement"] >= RANDOM_INT8.agreement
     assert found["parity"]["defect_iou"] >= RANDOM_INT8.defect_iou
+    assert open_network(work / "openvino8", "cpu").batch == 3
     assert (found["precision"], found["batch"]) == ("int8", 3)
     assert found["identity"].endswith("-int8")
     assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2
@@ -120,6 +123,21 @@ def test_a_fixed_batch_takes_any_number_of_tiles(count):
     tiles = np.random.default_rng(0).random((count, 2, 3), dtype=np.float32)
     np.testing.assert_array_equal(in_batches_of(3, run)(tiles), tiles * 2)
     assert set(sizes) == {3}
+
+
+@pytest.mark.parametrize(("batch", "calls"), [(None, 3), (1, 17), (3, 6), (8, 3), (32, 1)])
+def test_a_graph_of_a_fixed_batch_is_filled_once_per_image(batch, calls):
+    """17 tiles, at most 8 at once where their number is free."""
+    seen = []
+
+    def run(tiles):
+        seen.append(len(tiles))
+        return np.zeros((len(tiles), 2, 56, 56), np.float32)
+
+    view = ViewParams(scale="native", size_px=56)
+    network = Network(["dirt"], view, None, ARGMAX, "graph", in_batches_of(batch, run), batch)
+    network.predict(np.zeros((56, 56 + 16 * 42, 3), np.uint8))
+    assert len(seen) == calls and (batch is None or set(seen) == {batch})
 
 
 def test_an_export_that_differs_is_refused_and_nothing_is_written(work, monkeypatch, capsys):

@@ -23,7 +23,8 @@ from stages.student.tiling import Prediction, RunTiles, predict
 @dataclass(frozen=True)
 class Network:
     """A network ready to run. `white_level`: see `Metadata`. `identity`: of weights, precision and decision,
-    equal for a student and its float32 exports."""
+    equal for a student and its float32 exports. `batch`: tiles in each call of its graph, None: any number; `run`
+    takes any number in both cases."""
 
     names: list[str]
     view: ViewParams
@@ -31,10 +32,11 @@ class Network:
     decision: Decision
     identity: str
     run: RunTiles
+    batch: int | None = None
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Labels and confidence of `image`, (H, W, 3) uint8 RGB."""
-        return predict(self.run, image, len(self.names), self.view, self.decision)
+        return predict(self.run, image, len(self.names), self.view, self.decision, batch=self.batch or 1)
 
 
 class OperatingPoint(StrEnum):
@@ -64,18 +66,18 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
             told = "missing; a damaged export is known by it: copy it too, or export again"
             raise UserError(f"{folder / DIGESTS}: {told}")
         names, view, white = about.names, about.view, about.white_level
-        decision, identity = about.decision, about.identity
+        decision, identity, batch = about.decision, about.identity, about.batch
     else:
         folder = student_folder(folder)
         config, _ = read_student(folder)
         decision, identity = read_decision(folder, len(config.names)), identity_of_student(folder)
         names, view, white = config.names, config.view, config.white_level
-        run = torch_runner(folder, device)
+        run, batch = torch_runner(folder, device), None
     if point is OperatingPoint.argmax:
         decision = Decision(temperature=decision.temperature)
     if decision != ARGMAX:
         identity += "-" + hashlib.sha256(decision.model_dump_json().encode()).hexdigest()[:6]
-    return Network(names, view, white, decision, identity, run)
+    return Network(names, view, white, decision, identity, run, batch)
 
 
 def student_folder(folder: Path) -> Path:
@@ -205,7 +207,8 @@ def open_tensorrt(folder: Path) -> tuple[Metadata, RunTiles]:
         stream.synchronize()
         return logits.cpu().numpy()
 
-    return about, in_batches_of(about.batch or engine.get_tensor_profile_shape("images", 0)[2][0], run)
+    batch = about.batch or engine.get_tensor_profile_shape("images", 0)[2][0]
+    return about.model_copy(update={"batch": batch}), in_batches_of(batch, run)
 
 
 def in_batches_of(batch: int | None, run: RunTiles) -> RunTiles:

@@ -52,17 +52,20 @@ def predict(
     view: ViewParams,
     decision: Decision = ARGMAX,
     watch: Callable[[slice, np.ndarray], None] | None = None,
+    batch: int = 1,
 ) -> Prediction:
     """Label map of `image`, (H, W, 3) uint8 RGB, with `classes` classes of defects.
 
+    `run` gets a multiple of `batch` tiles at once where the image has so many: a graph of a fixed batch fills the rest.
     Needs five bytes per pixel besides the image, one strip of logits, and the tiles that are run at once.
     `watch` is called with the rows of each strip and its logits (K+1, h, W), which it must not change.
     Raises UserError when the network's output is not finite.
     """
-    height, width = image.shape[:2]
+    (height, width), size = image.shape[:2], view.size_px
     labels, confidence = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
-    strips = _stretched if view.scale == "stretch" else _tiled
-    for top, logits in strips(run, image, classes, view.size_px):
+    at_once = math.ceil(tiles_at_once(classes, size) / batch) * batch
+    strips = _stretched(run, image, size) if view.scale == "stretch" else _tiled(run, image, classes, size, at_once)
+    for top, logits in strips:
         logits = logits[:, : height - top, :width]
         rows = slice(top, top + logits.shape[1])
         if watch:
@@ -111,13 +114,13 @@ def to_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return np.stack([np.asarray(c.resize((size_px, size_px), Image.Resampling.BILINEAR)) for c in channels], axis=-1)
 
 
-def _tiled(run: RunTiles, image: np.ndarray, classes: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _tiled(run: RunTiles, image: np.ndarray, classes: int, size: int, at_once: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row and blended logits (K+1, h, W) of strips that no later tile reaches."""
     corners, cut = tiles_of(image, size)
     width = max(image.shape[1], size)
     weight = taper(size)
     total, covered, first = np.zeros((classes + 1, size, width), np.float32), np.zeros((size, width), np.float32), 0
-    for (top, left), logits in _logits_of(run, corners, cut, tiles_at_once(classes, size)):
+    for (top, left), logits in _logits_of(run, corners, cut, at_once):
         if done := top - first:
             yield first, total[:, :done] / covered[:done]
             for rows in (total, covered[None]):
@@ -141,7 +144,7 @@ def _logits_of(run: RunTiles, corners: list[Corner], cut: Cut, at_once: int) -> 
         yield from zip(chunk, run(np.stack([cut(corner) for corner in chunk]).astype(np.float32)), strict=True)
 
 
-def _stretched(run: RunTiles, image: np.ndarray, classes: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _stretched(run: RunTiles, image: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row and logits (K+1, h, W) of strips of the whole image, seen as a square and resized back, bilinear."""
     height, width = image.shape[:2]
     logits = run(to_square(image, size)[None])[0]
