@@ -16,6 +16,8 @@ N = TypeVar("N", int, float)
 Number = Annotated[N, Field(ge=-16_384, le=16_384)]
 """An argument of a network, bounded because a configuration may come from anyone and must not fill the memory."""
 
+MOST_BLOCKS = 100
+
 
 class ViewParams(Section):
     """Section `view`: how an image of any size reaches a network of one size."""
@@ -54,7 +56,7 @@ class BackboneConfig(Section):
     img_size: int = Field(gt=0, le=16_384)
     mean: list[float] = Field(min_length=3, max_length=3)
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
-    taps: list[Annotated[int, Field(ge=0, le=100)]] = Field(min_length=4, max_length=4)
+    taps: list[Annotated[int, Field(ge=0, lt=MOST_BLOCKS)]] = Field(min_length=4, max_length=4)
     source: str
 
     @field_validator("timm_kwargs")
@@ -67,13 +69,9 @@ class BackboneConfig(Section):
             raise ValueError(f"{min(found)} is not allowed: timm would open it")
         if not re.fullmatch(r"[\w.]+", str(kwargs["model_name"])):
             raise ValueError("model_name: allowed are letters, digits, `_` and `.`; timm would open anything else")
+        if kwargs.get("depth", 1) not in range(1, MOST_BLOCKS + 1):
+            raise ValueError(f"depth = {kwargs['depth']}: allowed are 1 to {MOST_BLOCKS} blocks")
         return kwargs
-
-    def parameters(self, size_px: int) -> float:
-        """Lower bound of a `vit`'s parameter count for inputs of `size_px`: its blocks and position embedding."""
-        kwargs = {"depth": 1, "embed_dim": 1, "mlp_ratio": 4, "patch_size": 16} | self.timm_kwargs
-        dim, patches = kwargs["embed_dim"], size_px / kwargs["patch_size"]
-        return kwargs["depth"] * dim**2 * (4 + 2 * kwargs["mlp_ratio"]) + patches**2 * dim
 
 
 class NetworkConfig(Section):

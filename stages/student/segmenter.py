@@ -68,7 +68,7 @@ def save_student(student: Segmenter, folder: Path) -> None:
 def load_student(folder: Path) -> Segmenter:
     """A saved network in evaluation mode, on the CPU. Raises UserError for anything else.
 
-    A configuration may come from anyone: a network larger than its file of weights is not built.
+    A configuration may come from anyone: a backbone larger than the file of weights is not built.
     """
     (config, digest), where, weights = read_student(folder), str(folder / CONFIG), folder / WEIGHTS
     module = plugins.load("networks", config.network.get("architecture"), f"{where}: network.architecture")
@@ -76,8 +76,11 @@ def load_student(folder: Path) -> Segmenter:
     if not weights.is_file() or sha256_file(weights) != digest:
         raise UserError(f"{weights}: missing or damaged: not the weights that {CONFIG} was written with")
     try:
-        if config.backbone and config.backbone.parameters(config.view.size_px) > weights.stat().st_size:
-            raise ValueError("its configuration describes a larger network than its weights")
+        if config.backbone:
+            with torch.device("meta"):  # takes no memory
+                size = sum(parameter.numel() for parameter in module.Network(config).parameters())
+            if size > weights.stat().st_size:
+                raise ValueError("its configuration describes a larger network than its weights")
         student = module.Network(config)
         student.load_state_dict(load_file(weights))
     except Exception as error:
