@@ -229,6 +229,26 @@ def test_what_is_no_instances_file_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (CATEGORIES[0]["name"], "two classes have one name"),
+        (f" {CATEGORIES[0]['name']} ", "two classes have one name"),
+        (None, "expected a list of class names"),
+        ("a\nb", "holds a control character"),
+    ],
+)
+def test_categories_that_ingest_would_not_take_are_refused(tmp_path, name, reason):
+    train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]])
+    tree = json.loads(train.read_text())
+    tree["categories"][1]["name"] = name
+    train.write_text(json.dumps(tree))
+    with pytest.raises(UserError) as wrong:
+        from_coco.main(train, val, tmp_path / "set")
+    assert str(wrong.value).startswith(f"{train}: categories: names") and reason in str(wrong.value)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
     ("key", "number", "own", "reason"),
     [
         (

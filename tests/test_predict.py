@@ -335,6 +335,13 @@ def test_an_image_without_a_scale_is_an_error_before_any_work(model, images, tmp
     assert runs == []
 
 
+@pytest.mark.parametrize("wrong", ["m\xfcller.png,0.5\n".encode("cp1252"), b'"' + b"x" * 200_000])
+def test_scales_that_are_no_csv_in_utf8_are_one_line(model, images, tmp_path, runs, wrong):
+    (tmp_path / "scales.csv").write_bytes(b"file,mm_per_px\n" + wrong)
+    with pytest.raises(UserError, match=r"scales\.csv: not readable as CSV in UTF-8"):
+        run(model, images, tmp_path / "out", Format.table, mm_per_px=str(tmp_path / "scales.csv"))
+
+
 def test_a_scale_without_the_table_that_it_is_for_is_refused(model, images, tmp_path, runs):
     with pytest.raises(UserError, match=r"^--mm-per-px adds columns to the table: add --format table$"):
         run(model, images, tmp_path / "out", Format.masks, mm_per_px="0.5")

@@ -258,7 +258,7 @@ def test_a_changed_curve_is_found(tmp_path):
 def test_the_curves_of_a_method_are_those_that_it_recorded(tmp_path):
     build(tmp_path)
     (tmp_path / "data/curves/full/7/method.csv").write_text("epoch\n1\n2\n")
-    (tmp_path / "data/curves/worse/7/method.csv").write_text("epoch,own_share\n1,0.5\n2,\n")
+    (tmp_path / "data/curves/worse/7/method.csv").write_text("epoch,own_share\n0,inf\n1,0.5\n2,\n")
     text, _ = run(tmp_path)
     captions = re.findall(r"<figcaption>(.*?)\.</figcaption>", section(text, "curves"))
     assert captions == ["Training loss", "mIoU_anom on val, against the pseudo-masks", "own_share"]

@@ -16,6 +16,7 @@ from stages.data.root_files import inside
 from stages.data.tables import IGNORE, encode_label_map
 from stages.formats.coco import annotations_of, by_id, draw
 from stages.formats.correction import FOLDERS, MALFORMED, BadDrawing, check_size, values_of
+from stages.ingestion.data_yaml import class_names
 
 
 class CocoSplit:
@@ -25,15 +26,17 @@ class CocoSplit:
     """
 
     def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
-        """Raises UserError where `file` is not an instances file of COCO, or its ids do not fit together."""
+        """Raises UserError where `file` is not an instances file of COCO, its ids do not fit together, or the names of
+        its categories are none that `ingest` takes."""
         tree = _tree_of(file)
         self.split, self.file, self.folders, self.images = split, file, folders, tree["images"]
         try:
-            self.categories = {key: one["name"] for key, one in sorted(by_id(tree, "categories").items())}
+            categories = sorted(by_id(tree, "categories").items())
             self.by_image = annotations_of(tree)
         except MALFORMED as error:
             raise UserError(f"{file}: {error}") from None
-        self.names = list(self.categories.values())
+        self.names = class_names({"names": [one["name"] for _, one in categories]}, f"{file}: categories")
+        self.categories = dict(zip((key for key, _ in categories), self.names, strict=True))
         self.drawn = any(one.get("segmentation") and not one.get("iscrowd") for one in tree["annotations"])
         self.taken = Counter(images=0, boxes=0, masks=0)
 

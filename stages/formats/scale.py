@@ -36,7 +36,10 @@ def scales_of(mm_per_px: str, sources: Sequence[Source]) -> dict[str, float]:
     path = Path(mm_per_px)
     if not path.is_file():
         raise UserError(f"--mm-per-px = {mm_per_px}: neither a number nor `{EXIF}` nor a CSV file")
-    known = _from_csv(path)
+    try:
+        known = _from_csv(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
     if missing := [source.file for source in sources if source.file not in known]:
         raise UserError(f"{path}: no line for {len(missing)} of the images, the first is {missing[0]}")
     return known

@@ -67,7 +67,7 @@ def _read(path: Path, run: str, column: str | None = None) -> dict[str, Points]:
         if not {"epoch", *columns} <= set(names):
             raise KeyError(columns)
         return {
-            name: [(int(row["epoch"]), float(row[name])) for row in rows if not math.isnan(float(row[name] or "nan"))]
+            name: [(int(row["epoch"]), float(row[name])) for row in rows if math.isfinite(float(row[name] or "nan"))]
             for name in columns
         }
     except (OSError, KeyError, ValueError, TypeError):
