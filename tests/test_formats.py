@@ -117,12 +117,11 @@ def test_yolo_rows_parse_and_give_every_part_with_its_holes_filled():
 
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 12))))
-def test_an_inset_outline_is_drawn_as_the_mask_by_truncating_and_by_rounding_readers(mask):
+def test_an_outline_is_drawn_as_the_mask_by_truncating_and_by_rounding_readers(mask):
     components, count = ndimage.label(mask, np.ones((3, 3)))
     for number in range(1, count + 1):
         part = ndimage.binary_fill_holes(components == number)
-        ring = yolo.outline(part)
-        points = np.array(list(yolo.inset(ring)), dtype=np.float32)
+        points = yolo.outline(components == number).astype(np.float32)
         assert len(points) >= 3
         np.testing.assert_array_equal(drawn_by_ultralytics(points / mask.shape[::-1], mask.shape), part)
         np.testing.assert_array_equal(np.round(points), np.trunc(points))
@@ -131,8 +130,23 @@ def test_an_inset_outline_is_drawn_as_the_mask_by_truncating_and_by_rounding_rea
 
 
 def test_a_single_pixel_lies_in_itself_for_every_reader():
-    points = list(yolo.inset(yolo.outline(np.ones((1, 1), bool))))
-    assert sorted(points) == [pytest.approx(corner) for corner in [(0.1, 0.1), (0.1, 0.4), (0.4, 0.1), (0.4, 0.4)]]
+    points = yolo.outline(np.ones((1, 1), bool)).tolist()
+    assert sorted(points) == [pytest.approx(corner) for corner in [(0.1, 0.25), (0.25, 0.1), (0.25, 0.4), (0.4, 0.25)]]
+
+
+def test_corners_in_a_straight_line_are_left_out():
+    """Of five pixels, two corners at each end: one in the pixel's row, one beside it."""
+    points = yolo.outline(np.ones((3, 5), bool))
+    assert len(points) == 8 and {tuple(point) for point in np.trunc(points)} == {(0, 0), (4, 0), (0, 2), (4, 2)}
+
+
+def test_pixels_that_touch_at_a_corner_have_one_outline_and_a_hole_closed_there_is_filled():
+    for drawn in ([[1, 0, 0], [0, 1, 1]], [[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 0]]):
+        mask = np.array(drawn, dtype=bool)
+        points = yolo.outline(mask)
+        filled = ndimage.binary_fill_holes(mask)
+        assert filled.sum() in (3, 11)
+        np.testing.assert_array_equal(drawn_by_ultralytics(points / mask.shape[::-1], mask.shape), filled)
 
 
 def test_the_labels_come_with_a_data_yaml_that_names_the_classes():
