@@ -27,8 +27,9 @@ from stages.data.tables import read_dataset
 from stages.runtime.calibration import sample_tiles
 from stages.runtime.graphs import embed, obstacles, to_int8, to_onnx, to_openvino
 from stages.runtime.metadata import metadata_of
-from stages.runtime.network import identity_of_student, open_onnx, open_openvino, student_folder, torch_runner
+from stages.runtime.network import open_onnx, open_openvino, student_folder, torch_runner
 from stages.runtime.parity import EXACT, INT8, check, compare
+from stages.student.config import read_student
 from stages.student.decision import read_decision
 from stages.student.segmenter import load_student
 
@@ -53,7 +54,7 @@ def main(
     if out.exists() and not (force and (out / "export.json").is_file()):
         raise UserError(f"{out}: exists; {'it is not an export' if force else '--force replaces an export'}")
     folder = student_folder(model)
-    student = load_student(folder)
+    student, (_, weights_sha256) = load_student(folder), read_student(folder)
     view, names = student.config.view, student.config.names
     # the comparison below takes any images; the ranges of INT8 have to come from those that the student is for
     if int8 and (others := list(read_dataset(tables / "dataset.json").names)) != names:
@@ -61,7 +62,7 @@ def main(
         raise UserError(f"{tables}: {told}; --tables names its tables")
     decision = read_decision(folder, len(names))
     versions = {package.__name__: package.__version__ for package in (onnx, onnxruntime, openvino, torch)}
-    about = metadata_of(student.config, decision, identity_of_student(folder), int8, batch, versions)
+    about = metadata_of(student.config, decision, weights_sha256[:12], int8, batch, versions)
     with new_folder(out) as part:
         to_onnx(student, batch, part / "student.onnx")
         if int8:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.common.errors import UserError
 from stages.data.tables import TRUTH, encode_label_map, write_table
 from stages.evaluation.bootstrap import BootstrapParams
-from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.predictions import PREDICTIONS
 from stages.reporting.aligned_maps import AlignedMaps, aligned_maps
 from stages.reporting.corrections import KINDS
 from stages.reporting.defect_findings import (
@@ -149,8 +149,8 @@ def write(
         root / "masks/test", *([[{"image_id": key, **image, "label_map": png}], []] for key, png in maps.items())
     )
     for run, maps in runs.items():
-        rows = [Prediction(key, encode_label_map(labels), [], None) for key, labels in maps.items()]
-        write_predictions(root / f"predictions/{run}/0/test.parquet", rows)
+        rows = [{"image_id": key, "mask_png": encode_label_map(labels)} for key, labels in maps.items()]
+        write_table(root / f"predictions/{run}/0/test.parquet", PREDICTIONS, rows)
     return {"predictions": root / "predictions", "masks": root / "masks", "truth": root / "truth"}
 
 

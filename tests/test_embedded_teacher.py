@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, first_teacher, forward, iou, loss, mask_losses
+from stages.pretraining.embedded_teacher import CONFIG, Prompts, clipped, first_teacher, forward, loss, mask_losses
 from stages.student.efficientnet_lite0 import load_weights
 from stages.teacher.image_encoders import Embedding, SamConfig
 from stages.teacher.sam import build_sam, embed, propose
@@ -39,14 +39,6 @@ def test_mask_losses_at_chance_by_hand():
     masks = torch.tensor([[[True, False]]])
     value = mask_losses(torch.zeros(1, 1, 1, 2), masks).item()
     assert value == pytest.approx(20 * 0.25 * math.log(2) + 1 - (2 * 0.5 + 1) / (2 + 1), rel=1e-6)
-
-
-def test_iou_by_hand():
-    masks = torch.tensor([[[True, True, False]]])
-    logits = torch.tensor([[[[1.0, -1.0, 1.0]], [[1.0, 1.0, -1.0]], [[-1.0, -1.0, -1.0]]]])
-    assert iou(logits, masks)[0].tolist() == pytest.approx([1 / 3, 1, 0])
-    empty = torch.zeros_like(masks)
-    assert iou(logits[:, 2:], empty).item() == 0
 
 
 def test_the_training_s_forward_pass_is_segment_anything_s(batch):

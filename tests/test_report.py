@@ -12,7 +12,7 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.params import read_sealed, write_digests, write_sealed
 from stages.data.tables import encode_label_map, write_table
-from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.predictions import PREDICTIONS
 from stages.masks.shards import LABEL_MAPS, MASKS, shard_path
 from stages.reporting import published
 from stages.reporting.overview import summary
@@ -274,7 +274,8 @@ def test_where_each_training_ended_stands_in_a_table(tmp_path):
 def test_runs_scored_on_different_images_are_not_compared(tmp_path):
     build(tmp_path)
     path = tmp_path / "predictions/worse/7/test.parquet"
-    write_predictions(path, [Prediction("test/other", encode_label_map(LABELS), [0.5, 0.5], [0] * 9)])
+    other = {"image_id": "test/other", "mask_png": encode_label_map(LABELS), "confusion": [0] * 9}
+    write_table(path, PREDICTIONS, [other])
     with pytest.raises(UserError, match="scored on other images than full"):
         run(tmp_path)
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from stages.data.tables import stream_rows, write_table
+from stages.data.tables import ROWS_AT_ONCE, stream_rows, write_table
 from stages.engine.shard_jobs import Done
 from stages.evaluation.average_precision import Detected
 from stages.evaluation.confidence import Confidence
 from stages.evaluation.config import EvaluateParams
 from stages.evaluation.operating_points import Counts
-from stages.evaluation.predictions import PREDICTIONS, Prediction, write_predictions
+from stages.evaluation.predictions import PREDICTIONS
 
 FILE = "scored.parquet"
 PUBLISHED_PX = 518
@@ -97,19 +97,19 @@ def gather(finished: Sequence[Done], classes: int, predictions: Path, prefix: st
     """
     total = Scored(counts=counts_in(finished))
 
-    def added(row: dict) -> Prediction:
+    def added(row: dict) -> dict:
         total.images += 1
         total.add(row, prefix, classes)
         total.point.add(row, POINT, classes)
         counts = row[f"{prefix}confusion"]
         if counts is not None:
             total.detected.append(Detected(*json.loads(row[f"{prefix}regions"])))
-        return Prediction(row["image_id"], row["mask_png"], row["defect_scores"], counts, row["shares_png"])
+        return {name: row[name] for name in PREDICTIONS.names} | {"confusion": counts}
 
     shards = [done.folder / FILE for done in finished if not done.failures]
     rows = chain.from_iterable(stream_rows(path, SCORED, "evaluate") for path in shards)
     ours = (row for row in rows if not prefix or row[f"{prefix}confusion"] is not None)
-    write_predictions(predictions, map(added, ours))
+    write_table(predictions, PREDICTIONS, map(added, ours), ROWS_AT_ONCE)
     return total
 
 

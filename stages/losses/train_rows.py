@@ -44,24 +44,17 @@ class Rows(Sequence[dict]):
     """
 
     def __init__(self, table: pa.Table, columns: Sequence[str]) -> None:
-        self.batches = table.select(list(columns)).to_batches()
-        self.ends = np.cumsum([len(batch) for batch in self.batches], dtype=np.int64)
+        self.table = table.select(list(columns))
 
     def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return len(self.table)
 
     def __getitem__(self, index: int) -> dict:
         return self.between(index, index + 1)[0]
 
     def between(self, start: int, stop: int) -> list[dict]:
         """Rows `start` to `stop`, without row `stop`."""
-        rows: list[dict] = []
-        while len(rows) < stop - start:
-            at = start + len(rows)
-            number = int(np.searchsorted(self.ends, at, side="right"))
-            batch = self.batches[number]
-            rows += batch.slice(at - (int(self.ends[number]) - len(batch)), stop - at).to_pylist()
-        return rows
+        return self.table.slice(start, stop - start).to_pylist()
 
 
 class CandidatesByImage:

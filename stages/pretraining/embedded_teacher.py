@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stages.data.boxes import pixels_of_box
+from stages.losses.pseudo_masks import mask_iou
 from stages.pretraining.world.prompt_samples import piece, prompt
 from stages.student.efficientnet_lite0 import MEAN, STD, load_weights
 from stages.teacher.image_encoders import LiteSamConfig
@@ -76,19 +77,13 @@ def mask_losses(logits: Tensor, masks: Tensor) -> Tensor:
     return 20 * focal + 1 - (2 * overlap + 1) / (total + 1)
 
 
-def iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """(B, C) IoU of the candidates, logit > 0, with `masks` (B, S, S) bool; 0 where both are empty."""
-    predicted, target = logits > 0, masks[:, None]
-    return (predicted & target).sum((-1, -2)) / (predicted | target).sum((-1, -2)).clamp(min=1)
-
-
 def loss(sam: Sam, batch: list[Tensor]) -> Tensor:
     """Scalar: the mask loss of the single mask and of the best of the three candidates, and the squared error of all
     four predicted IoUs."""
     images, sizes_hw, boxes, masks = (part.to(sam.device) for part in batch[:4])
     logits, scores = forward(sam, images, sizes_hw, boxes)
     each = mask_losses(logits, masks)
-    iou_error = F.mse_loss(scores, iou(logits.detach(), masks))
+    iou_error = F.mse_loss(scores, mask_iou(logits.detach() > 0, masks[:, None]))
     # without a little of every candidate's loss, a candidate that is never the best would never learn
     return each[:, 0].mean() + each[:, 1:].min(1).values.mean() + 0.05 * each[:, 1:].mean() + iou_error
 
@@ -104,7 +99,8 @@ def held_out(sam: Sam, count: int) -> dict[str, float]:
         images, sizes_hw, boxes, masks = (part.to(sam.device) for part in (images, sizes_hw, boxes, masks))
         logits, scores = forward(sam, images, sizes_hw, boxes)
         best = scores[:, 1:].argmax(1, keepdim=True) + 1
-        chosen_iou += iou(clipped(logits, boxes), masks).gather(1, best)[:, 0].tolist()
+        each = mask_iou(clipped(logits, boxes) > 0, masks[:, None])
+        chosen_iou += each.gather(1, best)[:, 0].tolist()
         predicted += scores.gather(1, best)[:, 0].tolist()
         kinds += kind
     values = np.array(chosen_iou)

@@ -12,7 +12,6 @@ import numpy as np
 import typer
 
 from stages.common.errors import UserError
-from stages.common.files import sha256_file
 from stages.common.params import DIGESTS, check_digests, read_json
 from stages.runtime.metadata import SECTION, Metadata, read_metadata
 from stages.student.config import ViewParams, read_student
@@ -69,8 +68,8 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
         decision, identity, batch = about.decision, about.identity, about.batch
     else:
         folder = student_folder(folder)
-        config, _ = read_student(folder)
-        decision, identity = read_decision(folder, len(config.names)), identity_of_student(folder)
+        config, weights_sha256 = read_student(folder)
+        decision, identity = read_decision(folder, len(config.names)), weights_sha256[:12]
         names, view, white = config.names, config.view, config.white_level
         run, batch = torch_runner(folder, device), None
     if point is OperatingPoint.argmax:
@@ -101,14 +100,6 @@ def _none(folder: Path) -> str:
     runs = runs or sorted({path.parent.parent for path in folder.parent.glob("*/*/student.json")})
     named = f"name one of {', '.join(map(str, runs))}" if runs else f"{folder.parent} has none either"
     return f"no student; {named}; `dvc repro` trains the rows of params.yaml into data/models"
-
-
-def identity_of_student(folder: Path) -> str:
-    """First 12 hex digits of the weights' SHA-256. Raises UserError when there are no weights."""
-    path = folder / "student.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path}: does not exist; the folder of a trained student holds it")
-    return sha256_file(path)[:12]
 
 
 def torch_runner(folder: Path, device: str) -> RunTiles:

@@ -17,7 +17,7 @@ from stages.evaluation.average_precision import average_precision, detected
 from stages.evaluation.bootstrap import BootstrapParams
 from stages.evaluation.defect_metrics import counts_of, outcome, summarise_defects
 from stages.evaluation.operating_points import Watch, curves
-from stages.evaluation.predictions import Prediction, write_predictions
+from stages.evaluation.predictions import PREDICTIONS
 from stages.evaluation.probabilities import encode_shares
 from stages.evaluation.summary import summarise
 from stages.metrics.scores import confusion
@@ -111,10 +111,11 @@ def build(
                     watch = watched(predicted, len(names))
                     shares, own = encode_shares(watch.shares), watch.counts(LABELS)
                     at_thresholds = own if at_thresholds is None else at_thresholds + own
-                rows.append(Prediction(image_id, encode_label_map(predicted), scores, known, shares))
+                predicted_png = encode_label_map(predicted)
+                rows.append(dict(zip(PREDICTIONS.names, (image_id, predicted_png, scores, known, shares), strict=True)))
             if at_thresholds and (split == "val" or test_truth):
                 drawn[split] = curves(at_thresholds, names) | {"calibration": [at_thresholds.confidence.curve(1.0)]}
-            write_predictions(root / "predictions" / name / "7" / f"{split}.parquet", rows)
+            write_table(root / "predictions" / name / "7" / f"{split}.parquet", PREDICTIONS, rows)
             if split == "test" and not test_truth:
                 metrics |= {"test": None, "test_not_scored": "none of the 3 test images has pixel truth"}
             else:
