@@ -20,7 +20,7 @@ from stages.formats.correction import BadDrawing, Correction, KnownImages, Refus
 from stages.formats.corrections_in import read_corrections
 from stages.formats.cvat import cvat
 from stages.formats.label_studio import brush_code, brush_mask, label_studio
-from stages.formats.yolo import class_names, data_yaml, lines
+from stages.formats.yolo import data_yaml, lines, names_of
 from tests.support.records import record
 
 NAMES = ["dirt", "damage"]
@@ -296,7 +296,8 @@ def test_a_second_mask_of_an_image_is_refused(tmp_path):
         ("a.xml", "<annotations><track/></annotations>", "is of a video"),
         ("a.json", "{", "not readable JSON"),
         ("a.json", "{}", "holds no corrections; allowed are CVAT"),
-        ("a.json", '{"images": [{"id": 1}], "annotations": []}', "not a readable file of annotations .KeyError"),
+        ("a.xml", '<?xml version="1.0" encoding="foo"?><annotations/>', "not a readable .* of CVAT .*encoding: foo"),
+        ("a.json", '{"images": [], "annotations": [], "categories": [{"id": 1}]}', "not a readable file .* .KeyError"),
         ("a.json", json.dumps(instances(image_id="7")), "a.json: annotation None: image_id '7', allowed are .* as 7$"),
         ("a.doc", "", "holds no corrections"),
     ],
@@ -305,6 +306,64 @@ def test_a_file_without_corrections_is_one_error(file, content, reason, tmp_path
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=reason):
         read(tmp_path / file)
+
+
+DRAWN = {"data": {"image": "d.jpg"}, "annotations": [{"result": []}]}
+SIZED = {"width": 20, "height": 12}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "refused"),
+    [
+        (
+            "a.json",
+            [{"data": {"image": "a/b.c.png"}, "annotations": None}, DRAWN, {"data": 1}, {}],
+            {"a/b.c.png": "'NoneType' object is not", "task 3": "has no attribute 'get'", "task 4": "KeyError: 'data'"},
+        ),
+        (
+            "a.json",
+            {
+                "images": [
+                    {"id": 1, "file_name": "b.c.png", "width": 20},
+                    {"id": 2, "file_name": "d.jpg"} | SIZED,
+                    {"id": 3} | SIZED,
+                    {"id": 4, "file_name": "train/a.jpg", "width": "20", "height": 12},
+                ],
+                "annotations": [],
+            },
+            {
+                "b.c.png": "height None and width 20 there, needed are two numbers",
+                "image 3": "no image of the data set",
+                "train/a.jpg": "height 12 and width '20' there, needed are two numbers",
+            },
+        ),
+        (
+            "a.xml",
+            "<annotations><image name='b.c.png' width='20'/><image name='d.jpg' width='20' height='12'/></annotations>",
+            {"b.c.png": "cannot be read (ValueError"},
+        ),
+    ],
+)
+def test_a_malformed_entry_is_refused_in_a_line_and_the_others_are_taken(file, content, refused, tmp_path):
+    (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    found = read(tmp_path / file)
+    assert [one.path for one in found if isinstance(one, Correction)] == ["images/train/d.jpg"]
+    wrong = {one.name: one for one in found if isinstance(one, Refused)}
+    assert list(wrong) == list(refused)
+    for name, reason in refused.items():
+        assert reason in wrong[name].reason and wrong[name].source == str(tmp_path / file)
+
+
+def test_a_file_of_cvat_in_utf_16_is_read(tmp_path):
+    (tmp_path / "a.xml").write_text('<?xml version="1.0" encoding="utf-16"?>' + xml(""), encoding="utf-16")
+    assert [one.path for one in read(tmp_path)] == ["images/train/d.jpg"]
+
+
+def test_class_names_that_cannot_be_read_are_those_of_a_folder(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: {1: a}")
+    (tmp_path / "d.txt").touch()
+    with pytest.raises(UserError, match=f"^{tmp_path}/data.yaml: names = .*a mapping from 0, 1, 2"):
+        read(tmp_path)
 
 
 def test_the_files_that_macos_adds_to_an_archive_are_left_out(tmp_path):
@@ -338,6 +397,7 @@ def test_a_damaged_archive_is_one_error_that_names_it(packed, tmp_path):
     ("file", "content", "names"),
     [
         ("classes.txt", b"dirt\r\ndamage\r\n", ["dirt", "damage"]),
+        ("classes.txt", b"sch\xe4den\n", None),
         ("data.yaml", b"names: [1, true, ~x, crack]\n", ["1", "true", "~x", "crack"]),
         ("data.yaml", b"names: {0: 2024-99-99, 1: crack}\n", ["2024-99-99", "crack"]),
         ("data.yaml", b"names: {1: crack}\n", None),
@@ -346,10 +406,10 @@ def test_a_damaged_archive_is_one_error_that_names_it(packed, tmp_path):
 )
 def test_class_names_beside_labels_are_texts_as_ingest_reads_them(file, content, names):
     if names is None:
-        with pytest.raises(UserError, match=r"^data\.yaml: "):
-            class_names(file, content)
+        with pytest.raises(UserError, match=f"^{file}: "):
+            names_of(file, content)
     else:
-        assert class_names(file, content) == names
+        assert names_of(file, content) == names
 
 
 @settings(max_examples=30, deadline=None)

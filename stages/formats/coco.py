@@ -56,7 +56,8 @@ def read_coco(tree: dict, values: Mapping[str, int]) -> Iterator[Drawing]:
     categories = {key: one["name"] for key, one in by_id(tree, "categories").items()}
     for image, annotations in zip(tree["images"], annotations_of(tree).values(), strict=True):
         drawn = partial(draw, annotations, categories, values)
-        yield Drawing(image["file_name"], (image["height"], image["width"]), drawn, image.get("sha256"))
+        name = str(image.get("file_name", f"image {image['id']}"))
+        yield Drawing(name, (image.get("height"), image.get("width")), drawn, image.get("sha256"))
 
 
 def by_id(tree: dict, key: str) -> dict[int | str, dict]:

@@ -60,8 +60,15 @@ MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, Overfl
 """Errors that are raised where the content of a parsed file is malformed."""
 
 
-def check_size(theirs_hw: tuple[int, int], upright_hw: tuple[int, int]) -> None:
-    """Raises BadDrawing where the size in a file is not that of the upright image."""
+def malformed(name: object, error: Exception, source: str) -> Refused:
+    """The refusal of an image, or of an entry called `name`, that raised one of MALFORMED."""
+    return Refused(str(name), f"cannot be read ({type(error).__name__}: {error})", source)
+
+
+def check_size(theirs_hw: tuple[object, object], upright_hw: tuple[int, int]) -> None:
+    """Raises BadDrawing where the size in a file is not that of the upright image, or no size."""
+    if not all(isinstance(side, int | float) for side in theirs_hw):
+        raise BadDrawing(f"height {theirs_hw[0]!r} and width {theirs_hw[1]!r} there, needed are two numbers")
     if theirs_hw != upright_hw:
         there, here = (f"{width} x {height}" for height, width in (theirs_hw, upright_hw))
         raise BadDrawing(f"is {there} pixels there, the upright image {here}")

@@ -5,7 +5,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
@@ -19,11 +19,12 @@ from stages.formats.correction import (
     KnownImages,
     Refused,
     check_size,
+    malformed,
     values_of,
 )
 from stages.formats.cvat import read_cvat
 from stages.formats.label_studio import read_label_studio
-from stages.formats.yolo import NOT_LABELS, class_names, read_yolo
+from stages.formats.yolo import NOT_LABELS, names_of, read_yolo
 from stages.ingestion.file_names import is_hidden
 from stages.ingestion.pixel_truth import BadMask, own_format, parse_mask
 
@@ -40,6 +41,9 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
     """
     seen = set()
     for source, drawing in _drawings(_Bundle(path), list(names)):
+        if isinstance(drawing, Refused):
+            yield drawing
+            continue
         try:
             row = known.find(drawing.name)
             size_hw = row["height"], row["width"]
@@ -51,7 +55,7 @@ def read_corrections(path: Path, known: KnownImages, names: Sequence[str]) -> It
         except (BadDrawing, BadMask) as error:
             yield Refused(drawing.name, str(error), source)
         except MALFORMED as error:
-            yield Refused(drawing.name, f"cannot be read ({type(error).__name__}: {error})", source)
+            yield malformed(drawing.name, error, source)
         else:
             seen.add(row["path"])
             yield Correction(row["path"], drawing.sha256, size_hw, labels, source, drawing.exported_at, drawing.holes)
@@ -113,19 +117,19 @@ class _Bundle:
         return data
 
 
-def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]]:
+def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing | Refused]]:
     """The file and the drawing of each image, in the first format of ALLOWED that the bundle holds.
 
     Raises UserError where there is none, or where a file is not readable.
     """
     values = values_of(names)
-    if annotations := [name for name in bundle.ending(".xml") if b"<annotations" in bundle.read(name)[:4096]]:
+    if annotations := [name for name in bundle.ending(".xml") if _is_cvat(bundle.read(name))]:
         for name in annotations:
             yield from ((bundle.source(name), one) for one in read_cvat(bundle.read(name), values, bundle.source(name)))
-    elif trees := [tree for name in bundle.ending(".json") if (tree := _tree(bundle, name))]:
-        for source, read, tree in trees:
+    elif trees := [tree for name in bundle.ending(".json") if (tree := _tree(bundle, name, values))]:
+        for source, found in trees:
             try:
-                yield from ((source, one) for one in read(tree, values))
+                yield from ((source, one) for one in found)
             except BadDrawing as error:
                 raise UserError(f"{source}: {error}") from None
             except MALFORMED as error:
@@ -133,7 +137,7 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
                 raise UserError(f"{source}: not a readable file of annotations ({reason})") from None
     elif labels := [name for name in bundle.ending(".txt") if PurePosixPath(name).name not in NOT_LABELS]:
         lists = [name for name in bundle.names if PurePosixPath(name).name in ("data.yaml", "classes.txt")]
-        theirs = class_names(lists[0], bundle.read(lists[0])) if lists else []
+        theirs = names_of(bundle.source(lists[0]), bundle.read(lists[0])) if lists else []
         for name in labels:
             yield bundle.source(name), read_yolo(name, bundle.read(name), theirs or list(values), values)
     elif pngs := bundle.ending(".png"):
@@ -143,16 +147,22 @@ def _drawings(bundle: _Bundle, names: list[str]) -> Iterator[tuple[str, Drawing]
         raise UserError(f"{bundle.path}: holds no corrections; allowed are {ALLOWED}")
 
 
-def _tree(bundle: _Bundle, name: str) -> tuple | None:
-    """File, reader and content of a JSON file of annotations; None for other JSON. Raises UserError."""
+def _is_cvat(data: bytes) -> bool:
+    # UTF-16 has a zero byte with each letter of ASCII
+    return b"<annotations" in data[:8192].replace(b"\0", b"")
+
+
+def _tree(bundle: _Bundle, name: str, values: Mapping[str, int]) -> tuple[str, Iterator[Drawing | Refused]] | None:
+    """A JSON file of annotations and its images, not read yet; None for other JSON. Raises UserError."""
+    source = bundle.source(name)
     try:
         tree = json.loads(bundle.read(name))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{bundle.source(name)}: not readable JSON ({error})") from None
-    if isinstance(tree, list) and tree and all(isinstance(task, dict) and "data" in task for task in tree):
-        return bundle.source(name), read_label_studio, tree
+        raise UserError(f"{source}: not readable JSON ({error})") from None
+    if isinstance(tree, list) and any(isinstance(task, dict) and "data" in task for task in tree):
+        return source, read_label_studio(tree, values, source)
     if isinstance(tree, dict) and isinstance(tree.get("images"), list) and isinstance(tree.get("annotations"), list):
-        return bundle.source(name), read_coco, tree
+        return source, read_coco(tree, values)
     return None
 
 

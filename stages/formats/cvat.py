@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.evaluation.palette import hex_of_label
-from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label_map_of, value_of
+from stages.formats.correction import BadDrawing, Drawing, Refused, filled_polygon, label_map_of, malformed, value_of
 from stages.formats.regions import Labelled
 
 
@@ -61,7 +61,7 @@ def row_runs(mask: np.ndarray) -> list[int]:
     return [0, *runs] if flat[0] else runs
 
 
-def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[Drawing]:
+def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[Drawing | Refused]:
     """The images of an `annotations.xml`; each has to be drawn before the next one is taken.
 
     `values`: of labels, see `correction.values_of`. Raises UserError, which begins with `source`, for another file.
@@ -74,10 +74,15 @@ def read_cvat(data: bytes, values: Mapping[str, int], source: str) -> Iterator[D
             elif element.tag == "track":
                 raise UserError(f"{source}: is of a video; export it as `CVAT for images 1.1`")
             elif element.tag == "image":
-                size_hw = int(element.get("height")), int(element.get("width"))
-                yield Drawing(element.get("name"), size_hw, partial(_draw, element, values), exported_at=exported_at)
+                name = element.get("name", "")
+                try:
+                    size_hw = int(element.get("height", "")), int(element.get("width", ""))
+                except ValueError as error:
+                    yield malformed(name, error, source)
+                    continue
+                yield Drawing(name, size_hw, partial(_draw, element, values), exported_at=exported_at)
                 element.clear()
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: of its encoding
         raise UserError(f"{source}: not a readable file of CVAT for images ({error})") from None
 
 

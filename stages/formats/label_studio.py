@@ -14,7 +14,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from stages.formats.correction import BadDrawing, Drawing, filled_polygon, label_map_of, value_of
+from stages.formats.correction import (
+    MALFORMED,
+    BadDrawing,
+    Drawing,
+    Refused,
+    filled_polygon,
+    label_map_of,
+    malformed,
+    value_of,
+)
 from stages.formats.cvat import row_runs
 from stages.formats.regions import Labelled
 
@@ -113,21 +122,27 @@ def brush_code(mask: np.ndarray, origin_xy: tuple[int, int], size_hw: tuple[int,
     return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
-def read_label_studio(tasks: list[dict], values: Mapping[str, int]) -> Iterator[Drawing]:
+def read_label_studio(tasks: list[dict], values: Mapping[str, int], source: str) -> Iterator[Drawing | Refused]:
     """The images of the tasks with a submitted annotation; drawing one with several raises BadDrawing.
 
-    `values`: of labels, see `correction.values_of`.
+    `values`: of labels, see `correction.values_of`. `source`: the file, for refusals of malformed tasks.
     """
-    for task in tasks:
-        submitted = [one for one in task.get("annotations", []) if not one.get("was_cancelled")]
-        if submitted:
-            last = submitted[-1]
-            shapes = [one for one in last["result"] if one.get("type") not in NOT_SHAPES]
-            sizes = {(one["original_height"], one["original_width"]) for one in shapes}
-            size_hw = sizes.pop() if len(sizes) == 1 else None
-            draw = partial(_draw, shapes, values, len(submitted))
-            sha256, image = task["data"].get("sha256"), image_name(task["data"])
-            yield Drawing(image, size_hw, draw, sha256, last.get("updated_at"))
+    for number, task in enumerate(tasks, start=1):
+        name = f"task {number}"
+        try:
+            name = image_name(task["data"])
+            if submitted := [one for one in task.get("annotations", []) if not one.get("was_cancelled")]:
+                yield _drawing(name, task["data"].get("sha256"), submitted, values)
+        except MALFORMED as error:
+            yield malformed(name, error, source)
+
+
+def _drawing(name: str, sha256: str | None, submitted: list[dict], values: Mapping[str, int]) -> Drawing:
+    last = submitted[-1]
+    shapes = [one for one in last["result"] if one.get("type") not in NOT_SHAPES]
+    sizes = {(one["original_height"], one["original_width"]) for one in shapes}
+    size_hw = sizes.pop() if len(sizes) == 1 else None
+    return Drawing(name, size_hw, partial(_draw, shapes, values, len(submitted)), sha256, last.get("updated_at"))
 
 
 def image_name(data: Mapping[str, object]) -> str:

@@ -8,7 +8,6 @@ too. So each corner lies in a pixel of the mask, about a quarter of a pixel afte
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 from scipy import ndimage
@@ -17,7 +16,7 @@ from skimage.measure import find_contours
 from stages.common.errors import UserError
 from stages.formats.correction import BadDrawing, Drawing, smallest_on_top, value_of
 from stages.formats.regions import Labelled
-from stages.ingestion.data_yaml import parse_data_yaml
+from stages.ingestion.data_yaml import class_names, parse_data_yaml
 from stages.ingestion.labels import yolo_polygon
 
 CORNER_PX, LEVEL = 0.25, 0.85
@@ -80,12 +79,11 @@ def read_yolo(name: str, data: bytes, names: Sequence[str], values: Mapping[str,
     return Drawing(name[: -len(".txt")], None, draw, holes=False)
 
 
-def class_names(name: str, data: bytes) -> list[str]:
-    """Class names of a label folder, by class id, from its data.yaml or classes.txt."""
+def names_of(name: str, data: bytes) -> list[str]:
+    """Class names of a label folder, by class id, from its data.yaml or classes.txt, which messages call `name`."""
+    if not name.endswith("classes.txt"):
+        return list(class_names(parse_data_yaml(data, name), name))
     try:
-        if PurePosixPath(name).name == "classes.txt":
-            return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
-        names = parse_data_yaml(data, name)["names"]
-        return list(names) if isinstance(names, list) else [names[str(index)] for index in range(len(names))]
-    except (UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{name}: no class names can be read ({' '.join(str(error).split())[:200]})") from None
+        return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: no class names can be read ({error})") from None
