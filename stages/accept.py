@@ -5,7 +5,8 @@
 
 Reads exports of CVAT (XML), Label Studio (JSON), COCO (JSON), YOLO polygons (TXT) and index PNGs, as files, folders or
 ZIP archives. A mask that is unchanged since its export is left out. One that fits no image, or is of a test image, is
-refused with a line of its own. Nothing is overwritten: to replace an accepted mask, remove it first.
+refused with a line of its own. Nothing is overwritten: to replace an accepted mask, remove it first. Accepted masks
+without a defect are counted: files of COCO list also images that nobody has annotated.
 
 Exit status: 0 all done, 1 an error that the message explains, 3 done except for masks that are refused.
 """
@@ -21,7 +22,7 @@ import typer
 
 from stages.common.errors import SOME_LEFT_OUT, UserError, printable, run
 from stages.common.options import Masks, Tables
-from stages.data.tables import decode_label_map
+from stages.data.tables import IGNORE, decode_label_map
 from stages.formats.correction import Correction, Refused, without_holes
 from stages.reviewing.handover import exported
 from stages.trusted.accepted import AcceptedMasks
@@ -43,6 +44,7 @@ def main(
     accepted = AcceptedMasks(out, admission.names)
     exported_png = exported(masks)
     counts: Counter[str] = Counter()
+    without_defect = 0
     try:
         for found in (found for file in files for found in admission.read(file)):
             outcome, png = found, None
@@ -54,10 +56,13 @@ def main(
             elif outcome == "accepted" and png is not None and lost_holes(found, decode_label_map(png)):
                 lost = "its format holds no holes, and those of the pseudo-mask are filled"
                 typer.echo(printable(f"note: {found.path} ({found.source}): {lost}"), err=True)
+            without_defect += outcome == "accepted" and np.isin(found.label_map, (0, IGNORE)).all()
             counts["refused" if isinstance(outcome, Refused) else outcome] += 1
     finally:
         accepted.save()
-    typer.echo(", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or NOTHING)
+    notes = {"accepted": f" ({without_defect} without a defect)"} if without_defect else {}
+    told = [f"{number} {outcome}{notes.get(outcome, '')}" for outcome, number in sorted(counts.items())]
+    typer.echo(", ".join(told) or NOTHING)
     if counts["accepted"]:
         typer.echo(f"to train on them: dvc exp run -S {shlex.quote(f'data.trusted={out}')}")
     if counts["refused"]:

@@ -161,6 +161,17 @@ def test_holes_that_a_format_cannot_hold_are_said(root, capsys):
     assert "images/train/0001.jpg" in said.err and "its format holds no holes" in said.err
 
 
+def test_accepted_masks_without_a_defect_are_counted(root, capsys):
+    """Two that a COCO file lists and nobody has annotated, and one with an unknown pixel."""
+    image = {"width": SIZE_HW[1], "height": SIZE_HW[0]}
+    images = [{"id": number, "file_name": f"train/000{number}.jpg"} | image for number in range(2)]
+    write_json(root / "coco.json", {"images": images, "annotations": [], "categories": []})
+    save(root / "edited/train/0002.png", np.where(corrected(12) == IGNORE, IGNORE, 0).astype(np.uint8))
+    save(root / "edited/val/0000.png", corrected(12))
+    assert run(root, root / "coco.json", root / "edited") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "4 accepted (3 without a defect)"
+
+
 def test_masks_that_were_accepted_under_other_classes_are_not_read_as_those_of_today(root):
     save(root / "edited/train/0001.png", corrected(12))
     assert run(root, root / "edited") == 0
