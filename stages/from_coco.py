@@ -48,8 +48,8 @@ def main(
         (part / "data.yaml").write_bytes(data_yaml(names, {split: f"images/{split}" for split in files}))
         for line in refused:
             typer.echo(printable(line), err=True)
-        if not any(split.taken["images"] for split in splits):
-            raise UserError(f"{out}: not written: {len(refused)} images are refused, and none is left")
+        if lost := [str(split.file) for split in splits if not split.taken["images"]]:
+            raise UserError(f"{out}: not written: all images of {' and '.join(lost)} are refused")
     for split in splits:
         typer.echo(f"{split.split}: {', '.join(f'{number} {what}' for what, number in split.taken.items())}")
     settings = [f"data.root={out}"] + [f"data.trusted={out / 'trusted'}"] * (out / "trusted").exists()

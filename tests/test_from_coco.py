@@ -113,12 +113,31 @@ def test_it_ends_with_counts_and_the_next_command(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"-S 'data.root={tmp_path}/boxed set'\n")
 
 
-def test_where_every_image_is_refused_nothing_is_written(tmp_path, capsys):
-    file = write(tmp_path, "train", [[BOX]], size_hw=(1, 1))
-    with pytest.raises(UserError, match="set: not written: 2 images are refused, and none is left"):
-        from_coco.main(file, file, tmp_path / "set")
-    assert capsys.readouterr().err.count("refused p0.png") == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+def test_where_every_image_of_a_split_is_refused_nothing_is_written(tmp_path, capsys):
+    train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]], size_hw=(1, 1))
+    with pytest.raises(UserError, match=f"set: not written: all images of {val} are refused$"):
+        from_coco.main(train, val, tmp_path / "set")
+    assert capsys.readouterr().err.count("refused p0.png") == 1
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("empty", ["train", "val", "test"])
+def test_a_split_without_images_is_refused_before_anything_is_written(tmp_path, capsys, empty):
+    files = {split: write(tmp_path, split, [[BOX]] * (split != empty)) for split in ("train", "val", "test")}
+    with pytest.raises(UserError, match=f"^{files[empty]}: `images` is empty: the split {empty} needs one or more$"):
+        from_coco.main(**files, out=tmp_path / "set")
+    assert capsys.readouterr().err == "" and not (tmp_path / "set").exists()
+
+
+def test_backslashes_in_file_name_separate_folders_unless_a_file_has_that_name(tmp_path):
+    train, val = write(tmp_path, "train", [[TRIANGLE], [BOX]]), write(tmp_path, "val", [[BOX]])
+    (tmp_path / "train/sub").mkdir()
+    (tmp_path / "train/p0.png").rename(tmp_path / "train/sub/p0.png")
+    (tmp_path / "train/p1.png").rename(tmp_path / r"train/sub\p1.png")
+    train.write_text(train.read_text().replace('"p', r'"sub\\p'))
+    from_coco.main(train, val, tmp_path / "set")
+    images = tmp_path / "set/images/train"
+    assert {str(path.relative_to(images)) for path in images.rglob("*.png")} == {"sub/p0.png", r"sub\p1.png"}
 
 
 @pytest.mark.parametrize("folder", ["images", "site/images", "images/masks"])
@@ -168,14 +187,14 @@ def test_an_image_with_a_wrong_annotation_is_refused_in_a_line_and_the_others_ar
 
 
 def test_images_of_another_size_or_in_no_folder_are_refused(tmp_path, capsys):
-    train, val = write(tmp_path, "train", [[BOX]], SIZE_HW[::-1]), write(tmp_path, "val", [[BOX]])
-    with pytest.raises(typer.Exit):
-        from_coco.main(train, val, tmp_path / "set", images=[tmp_path / "train"])
-    (tmp_path / "val/p0.png").unlink()
-    with pytest.raises(UserError, match="none is left"):
-        from_coco.main(train, val, tmp_path / "again")
+    train, val = write(tmp_path, "train", [[BOX]], SIZE_HW[::-1]), write(tmp_path, "val", [[BOX], [BOX]])
+    val.write_text(val.read_text().replace('"width": 40', '"width": "40"', 1))
+    (tmp_path / "val/p1.png").unlink()
+    with pytest.raises(UserError, match=f"all images of {train} and {val} are refused"):
+        from_coco.main(train, val, tmp_path / "set")
     said = capsys.readouterr().err
     assert "is 24 x 40 pixels there, the upright image 40 x 24" in said
+    assert "height 24 and width '40' there, needed are two numbers" in said
     assert f"found in 0 of the folders {tmp_path / 'val'} (--images)" in said
 
 
@@ -200,7 +219,7 @@ def test_a_turned_image_has_its_upright_size(tmp_path, form, capsys):
 
 
 def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
-    train, val = write(tmp_path, "train", [[BOX]]), write(tmp_path, "val", [[BOX]])
+    train, val = write(tmp_path, "train", [[BOX], [BOX]]), write(tmp_path, "val", [[BOX]])
     train.write_text(train.read_text().replace("p0.png", "../val/p0.png"))
     with pytest.raises(typer.Exit):
         from_coco.main(train, val, tmp_path / "set")

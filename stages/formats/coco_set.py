@@ -26,9 +26,11 @@ class CocoSplit:
     """
 
     def __init__(self, split: str, file: Path, folders: Sequence[Path]) -> None:
-        """Raises UserError where `file` is not an instances file of COCO, its ids do not fit together, or the names of
-        its categories are none that `ingest` takes."""
+        """Raises UserError where `file` is not an instances file of COCO, has no image, its ids do not fit together, or
+        the names of its categories are none that `ingest` takes."""
         tree = _tree_of(file)
+        if not tree["images"]:
+            raise UserError(f"{file}: `images` is empty: the split {split} needs one or more")
         self.split, self.file, self.folders, self.images = split, file, folders, tree["images"]
         try:
             categories = sorted(by_id(tree, "categories").items())
@@ -47,13 +49,14 @@ class CocoSplit:
         nothing was written.
         """
         try:
-            size_hw, annotations = (image["height"], image["width"]), self.by_image[image["id"]]
-            source = self._found(image["file_name"])
-            check_size(size_hw, _upright_size_hw(source))
+            name, annotations = self._slashed(image["file_name"]), self.by_image[image["id"]]
+            source = self._found(name)
+            size_hw = _upright_size_hw(source)
+            check_size((image.get("height"), image.get("width")), size_hw)
             rows = "".join(self._row(one, size_hw, names) for one in annotations if not one.get("iscrowd"))
             mask = self._mask(annotations, size_hw, names)
             images = (out / "images" / self.split).resolve()
-            parts = inside(images, image["file_name"]).relative_to(images).parts
+            parts = inside(images, name).relative_to(images).parts
             # readers of labels and masks replace the last folder `images`, which must stay the one written here
             target = images.joinpath(*(part for part in parts[:-1] if part not in FOLDERS), parts[-1])
             stem = target.relative_to(images).with_suffix("")
@@ -96,6 +99,10 @@ class CocoSplit:
                 area = labels[window.y1 : window.y2, window.x1 : window.x2]
                 area[area == 0] = IGNORE
         return labels
+
+    def _slashed(self, name: str) -> str:
+        """`name` as on this system: backslashes separate folders, as in data.yaml, unless a file has that very name."""
+        return name if any(inside(folder, name).is_file() for folder in self.folders) else name.replace("\\", "/")
 
     def _found(self, name: str) -> Path:
         """The image file `name` in the folder that has it. Raises BadDrawing unless exactly one of the folders has."""
