@@ -46,7 +46,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the export.")],
     format: Annotated[Format, typer.Option(help="Runtime to export for.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise for CPUs, calibrated on train.")] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fixed number of tiles per call; by default any.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Fixed number of tiles per call; by default any.")
+    ] = None,
     tables: Tables = Path("data/tables"),
     force: Force = False,
 ) -> None:

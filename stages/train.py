@@ -45,7 +45,9 @@ def main(
     plan: Annotated[Path, typer.Argument(help="The run's resolved configuration.")],
     out: Annotated[Path, typer.Option(help="Folder for the student.")],
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the initial weights and of the samples.")],
+    seed: Annotated[
+        int, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of the initial weights and of the samples.")
+    ],
     dataset: Annotated[Path, typer.Option(help="JSON file with the data set's root and class names.")],
     train: Annotated[Path, typer.Option(help="Pseudo-masks to learn from.")],
     val: Annotated[Path, typer.Option(help="Pseudo-masks to choose the best weights by.")],

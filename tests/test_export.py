@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
 from onnx import numpy_helper
 from PIL import Image
 
@@ -94,6 +95,13 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     assert (found["precision"], found["batch"]) == ("int8", 3)
     assert found["identity"].endswith("-int8")
     assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2
+
+
+def test_a_batch_beyond_all_memory_is_refused_by_its_option():
+    app = typer.Typer()
+    app.command()(export.main)
+    with pytest.raises(typer.BadParameter, match="1024"):
+        app(["--batch", "99999999999999999999"], standalone_mode=False)
 
 
 def test_int8_is_not_calibrated_on_another_data_set(work, tmp_path):
