@@ -66,7 +66,7 @@ def test_a_value_of_another_type_is_refused_by_its_key(tmp_path, path):
 
 @pytest.mark.parametrize("path", [path for path in LEAVES if type(at(path)) in (int, float)], ids=".".join)
 def test_an_impossible_number_is_refused_by_key_and_value(tmp_path, path):
-    for value in (-1, float("nan"), float("inf"), "abc"):
+    for value in (-1, float("nan"), float("inf"), 1e300, "abc"):
         assert f"{'.'.join(path)} = {value!r}: " in refusal(tmp_path, changed(path, value))
 
 
@@ -98,6 +98,8 @@ def test_an_unknown_or_missing_key_is_refused_in_every_section(tmp_path, section
         (("runs",), {"a": {"network": {"widht": 8}}}, "runs.a: network.widht = 8: Extra inputs are not permitted"),
         (("runs",), {"a": {"selfcorr": {"tau": 2}}}, "runs.a: selfcorr.tau = 2: Input should be less than 1"),
         (("runs",), {"a": {"ingest": {}}}, "runs.a: ingest is not a section that a run can override: network, view"),
+        (("loss", "class_weights"), [1.0, 1.0, 1e300], ".2 = 1e+300: Input should be less than or equal to 1000000"),
+        (("rasterize", "min_view_px"), 10**9, "rasterize.min_view_px = 1000000000: Input should be less than"),
         (("ingest", "split", "group"), "(", "ingest.split.group = '(': not a regular expression"),
         (("ingest", "confidence"), 1.5, "ingest.confidence = 1.5: Input should be less than or equal to 1"),
         (("ingest", "white_level"), 0.0, "ingest.white_level = 0.0: Input should be greater than 0"),

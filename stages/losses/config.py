@@ -6,17 +6,20 @@ from pydantic import Field
 
 from stages.common.params import Section
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST = 1_000_000
+"""Of a weight: with larger ones the loss is soon beyond float32, or its other terms are lost."""
+
+Weight = Annotated[float, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-ClassWeights = Literal["frequency"] | list[Annotated[float, Field(gt=0)]]
+ClassWeights = Literal["frequency"] | list[Annotated[float, Field(gt=0, le=LARGEST)]]
 
 
 class HeadWeights(Section):
     """Base of a method's `Params`: weights of the losses of both heads; `binary` is None without a binary head."""
 
-    fine: float = Field(gt=0)
-    binary: float | None = Field(gt=0)
+    fine: float = Field(gt=0, le=LARGEST)
+    binary: float | None = Field(gt=0, le=LARGEST)
 
 
 class LossParams(HeadWeights):
@@ -26,7 +29,7 @@ class LossParams(HeadWeights):
     A run without a binary head needs neither `binary` nor `beta`.
     """
 
-    beta: float | None = Field(ge=0)
+    beta: Weight | None
     class_weights: ClassWeights
 
 

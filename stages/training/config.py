@@ -16,7 +16,7 @@ class AugmentParams(Section):
     brightness: float = Field(ge=0, lt=1)
     contrast: float = Field(ge=0, lt=1)
     saturation: float = Field(ge=0, le=1)
-    blur_px: float = Field(ge=0)
+    blur_px: float = Field(ge=0, le=100)
 
 
 class TrainParams(Section):
@@ -35,9 +35,9 @@ class TrainParams(Section):
     defect_share: float = Field(ge=0, le=1)
     augment: AugmentParams
     optimizer: Literal["muon", "adamw"]
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    clip_norm: float = Field(gt=0)
+    lr: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, le=10)
+    clip_norm: float = Field(gt=0, le=1_000_000)
     ema_decay: float = Field(ge=0, lt=1)
     validate_every: int = Field(gt=0)
     patience: int = Field(gt=0)
