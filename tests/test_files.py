@@ -126,6 +126,15 @@ def test_a_full_disk_under_weights_does_not_blame_their_source(tmp_path):
     assert (done.returncode, done.stderr) == (1, f"error: {tmp_path}/to: File too large\n")
 
 
+def test_a_command_whose_stderr_is_closed_does_its_work_and_keeps_its_status():
+    code = "import signal; from stages.common.errors import run; from stages.common.progress import progress\n"
+    code += "def main(): print(*progress(range(3), 'test', 'images')){}\nrun(main)"
+    for then, status in (("", 0), ("; signal.raise_signal(signal.SIGTERM)", 143)):
+        words = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", code.format(then)]
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stdout) == (status, "0 1 2\n")
+
+
 def test_an_output_is_as_readable_as_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
     (tmp_path / "plain folder").mkdir()

@@ -42,6 +42,8 @@ def run(command: Callable[..., None]) -> None:
     line and exit status 130 or 143, after all `with` and `finally` blocks have been left.
     """
     owner = os.getpid()
+    if sys.stderr is None:  # closed, as by `2>&-`: progress bars and notes would raise
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
     def stop(number: int, _frame: FrameType | None) -> None:
         # forked data loading processes inherit this handler; their parent ends them
