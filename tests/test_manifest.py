@@ -12,6 +12,7 @@ from stages.common.errors import UserError
 from stages.data.images import read_image
 from stages.data.remote import Listing, RemotePath, data_root, list_objects
 from stages.data.tables import BOXES, IMAGES, read_dataset, read_table
+from stages.engine.engines import Engine
 from stages.ingestion.manifest_file import read_sizes
 from tests.support.tiny_project import write_data_set, write_params
 
@@ -139,10 +140,18 @@ def test_a_fingerprint_of_objects_follows_their_content(remote, tmp_path):
 
 
 def test_a_storage_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^nos://bucket/set: the storage refuses or does not answer; nothing is lost"):
+    with pytest.raises(UserError, match=r"^nos://bucket/set: fsspec reads no such URL \(Protocol not known: nos\)$"):
         list_objects(data_root("nos://bucket/set"))
     with pytest.raises(UserError, match="memory://bucket/none: "):
         list_objects(data_root("memory://bucket/none"))
+
+
+@pytest.mark.parametrize("url", ["file:///set", "s3://", "s3:///set", "zip://set::file:///set.zip"])
+def test_a_url_without_host_or_bucket_is_refused(url):
+    with pytest.raises(UserError, match=f"^{url}: a URL needs a host or a bucket"):
+        data_root(url)
+    with pytest.raises(UserError, match="allowed are URLs"):
+        Engine(url=url.removeprefix("zip://set::")).store()
 
 
 def test_paths_of_objects_are_those_of_a_disk():

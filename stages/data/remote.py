@@ -6,6 +6,7 @@ AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on. Objects must be list
 
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -116,7 +117,11 @@ class Listing:
 
 
 def data_root(text: str) -> Path | RemotePath:
-    """The data root of `text`, a path or a URL."""
+    """The data root of `text`, a path or a URL. Raises UserError for a URL without host or bucket."""
+    if re.search("://(/|$)", text):
+        raise UserError(
+            f"{text}: a URL needs a host or a bucket after `://`; a folder of this machine is a path, as /data"
+        )
     return RemotePath(text) if "://" in text else Path(text)
 
 
@@ -150,5 +155,7 @@ def no_answer(path: RemotePath, error: Exception) -> UserError:
     """A UserError of one line for whatever a storage's client raises."""
     if isinstance(error, ImportError):
         return UserError(f"{path}: this storage needs a package more: uv pip install --group cluster ({error})")
+    if str(error).startswith("Protocol not known"):
+        return UserError(f"{path}: fsspec reads no such URL ({error})")
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return UserError(f"{path}: the storage refuses or does not answer; nothing is lost, run it again ({reason})")

@@ -69,7 +69,7 @@ class Engine:
 
     def store(self, model: str = "") -> ShardStore | None:
         """The store at `url`, or None. `model`: SHA-256 of the model. Raises UserError where `url` is not a URL."""
-        if self.url is not None and not re.match("[a-z0-9]+://.", self.url):
+        if self.url is not None and not re.match("[a-z0-9]+://[^/]", self.url):
             raise UserError(f"--shards-url {self.url}: allowed are URLs, such as s3://bucket/folder")
         return ShardStore(RemotePath(self.url), model) if self.url else None
 
