@@ -90,7 +90,7 @@ def test_with_a_manifest_changes_are_noticed_when_it_is_refreshed(root, tmp_path
     with pytest.raises(UserError) as wrong:
         ingested(tmp_path / "out", params)
     assert str(wrong.value) == (
-        f"{out}: images/train/p00003.png is listed and not there, 4 such files in all; "
+        f"{out}: 2 listed and not there, such as images/train/p00003.png; 2 not listed, such as images/train/q.png; "
         f"refresh it: python -m stages.manifest {root} --out {out}"
     )
     listed(str(root), out)

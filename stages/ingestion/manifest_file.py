@@ -57,8 +57,9 @@ def opened_root(data: DataParams) -> Path | RemotePath:
     elif manifest:
         linked: list[Path] = []
         there = {os.path.relpath(file, folder) for file in (*visible_files(folder, linked.append), *linked)}
-        if wrong := sorted((read_sizes(manifest).keys() ^ there) - {os.path.relpath(manifest, folder)}):
-            how = "not listed" if wrong[0] in there else "listed and not there"
-            said = f"{wrong[0]} is {how}, {len(wrong):,} such files in all"
-            raise UserError(f"{manifest}: {said}; refresh it: python -m stages.manifest {root} --out {manifest}")
+        own, known = {os.path.relpath(manifest, folder)}, read_sizes(manifest).keys()
+        wrong = {"listed and not there": known - there - own, "not listed": there - known - own}
+        if said := [f"{len(files):,} {how}, such as {min(files)}" for how, files in wrong.items() if files]:
+            again = f"refresh it: python -m stages.manifest {root} --out {manifest}"
+            raise UserError(f"{manifest}: {'; '.join(said)}; {again}")
     return root
