@@ -57,9 +57,9 @@ def served(network: Network, limits: Limits = LIMITS) -> AbstractContextManager[
     return service.served(application(network, limits, serve.HOSTS))
 
 
-def ask(port: int, path: str, body=None, headers=(), chunked=False) -> tuple[int, bytes, dict[str, str]]:
+def ask(port: int, path: str, body=None, headers=(), chunked=False, get="GET") -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    method = "GET" if body is None else "POST"
+    method = get if body is None else "POST"
     connection.request(method, path, body, dict(headers), encode_chunked=chunked)
     answer = connection.getresponse()
     found = answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
@@ -220,6 +220,13 @@ def test_health_names_the_model(work, port):
     assert found == {"status": "ok", "model": record["model"], "classes": ["dirt", "damage"]}
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics"])
+def test_head_is_answered_where_get_is(port, path):
+    status, text, headers = ask(port, path, get="HEAD")
+    assert (status, text) == (200, b"") and int(headers["content-length"]) > 0
+    assert "head" not in json.loads(ask(port, "/openapi.json")[1])["paths"][path]
+
+
 def test_the_white_level_of_the_model_is_that_of_the_uploads():
     """Levels up to 4095 of 65535: a network that finds what is white finds nothing without it."""
 
@@ -289,10 +296,9 @@ def test_what_takes_too_long_is_said_and_keeps_its_place_until_it_ends():
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
             while metrics(port)[("boxes2pixels_uploads",)] < 1:
                 time.sleep(0.01)
-            while metrics(port)[("boxes2pixels_uploads",)] > 0:
-                time.sleep(0.01)
-            slow.sendall(b"x" * 96)
+            began = time.monotonic()
             assert slow.recv(12) == b"HTTP/1.1 408"
+            assert time.monotonic() - began < exchange.DRAINED_S, "it waits for no rest"
 
 
 def test_work_that_is_late_stops_at_the_next_tiles():

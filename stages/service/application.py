@@ -92,14 +92,17 @@ def application(network: Network, limits: Limits, hosts: Sequence[str]) -> FastA
             counters.defects.labels(name).inc()
         return Response(body, media_type=MEDIA_TYPES[asked.answer])
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok", "model": network.identity, "classes": network.names})
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse)
     async def drop() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy_of(page)})

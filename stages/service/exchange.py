@@ -45,7 +45,7 @@ class Exchange:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status >= 400:
+                if status >= 400 and status != 408:  # after a timeout the rest may never come
                     await drain()
             await send(message)
 
