@@ -28,6 +28,7 @@ from stages.compute.device import device_of
 from stages.data.boxes import corners
 from stages.data.images import read_image
 from stages.data.tables import SPLITS, Dataset, TruthInOrder, by_image, decode_label_map, read_dataset
+from stages.evaluation.card import cell
 from stages.masks.labelmap import CANDIDATES_PER_BOX, Chosen, candidate_rows, draw_label_map
 from stages.masks.shards import SCORES
 from stages.teacher.config import RasterizeParams
@@ -117,15 +118,15 @@ def measure(teacher: Teacher, known: Iterable[Known], source: Dataset, params: R
 
 def table(results: dict[str, dict], names: tuple[str, ...]) -> str:
     """Markdown, one row per teacher."""
-    escaped = (name.replace("|", r"\|") for name in names)
-    head = ["teacher", "IoU per box", *escaped, "filled boxes", "best candidate", "label maps", *SCORES, "s per image"]
+    classes = map(cell, names)
+    head = ["teacher", "IoU per box", *classes, "filled boxes", "best candidate", "label maps", *SCORES, "s per image"]
     lines = [head, ["---"] * len(head)]
     for name, found in results.items():
         one, each = found["per_box"], found["per_box_by_class"]
         numbers = [one["mask_iou"], *(each[class_name]["mask_iou"] for class_name in names), one["filled_box_iou"]]
         numbers += [one["best_candidate_iou"], found["pseudo_masks"]["iou_bin"], *found["rank_correlation"].values()]
         numbers += [found["seconds_per_image"]]
-        lines.append([name, *("–" if number is None else f"{number:.3f}" for number in numbers)])
+        lines.append([cell(name), *("–" if number is None else f"{number:.3f}" for number in numbers)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -53,7 +53,7 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
     """The card with the scores of `result`."""
     point, test = result["operating_point"], result["test"]
     lines = [f"# Model card: {run}", "", "| | |", "|---|---|"]
-    lines += [f"| {heading} | {_cell(text)} |" for heading, text in card["facts"]]
+    lines += [f"| {heading} | {cell(text)} |" for heading, text in card["facts"]]
     lines += ["", "## Scores", ""]
     if test is None:
         lines.append(f"Not tested: {result['test_not_scored']}.")
@@ -73,8 +73,8 @@ def as_markdown(run: str, card: Card, result: Mapping) -> str:
         for name in by_class[0]:
             for key in OF_A_CLASS:
                 cells = " | ".join(_interval(own[name], key) for own in by_class)
-                lines.append(f"| `{key}` of {_cell(name)} | {cells} |")
-    return "\n".join([*lines, "", "## Not tested", "", *(f"- {sentence}" for sentence in card["not_tested"]), ""])
+                lines.append(f"| `{key}` of {cell(name)} | {cells} |")
+    return "\n".join([*lines, "", "## Not tested", "", *(f"- {cell(sentence)}" for sentence in card["not_tested"]), ""])
 
 
 def licence_of(name: str) -> str:
@@ -82,9 +82,9 @@ def licence_of(name: str) -> str:
     return LICENCES.get(name, UNKNOWN)
 
 
-def _cell(text: str) -> str:
-    """Names of classes and folders may hold a |, which ends a cell."""
-    return text.replace("|", r"\|")
+def cell(text: str) -> str:
+    """`text` in Markdown: names of classes and folders may hold a |, which ends a cell, or HTML."""
+    return text.replace("|", r"\|").replace("<", "&lt;")
 
 
 def _backbone(config: NetworkConfig, name: str) -> str:
