@@ -56,6 +56,7 @@ def main(
 ) -> None:
     """Read the data set at data.root into tables."""
     values = load_params(Params, params)
+    values.data.check_apart(tables, truth, metrics)
     ingest, root, groups = values.ingest, opened_root(values.data), None
     layout = read_layout(root, train_alone=ingest.split.group is not None)
     if ingest.split.group is not None:

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from stages.common.errors import run
+from stages.common.errors import UserError, run
 from stages.data.remote import data_root
-from stages.ingestion.manifest_file import write_manifest
+from stages.ingestion.manifest_file import is_manifest, write_manifest
 from stages.ingestion.root_states import folder_of, marks_of
 
 
@@ -24,6 +24,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Parquet file for the manifest.")],
 ) -> None:
     """List the files of a data set, with their sizes and hashes (on object storage: ETags)."""
+    if out.exists() and not is_manifest(out):
+        raise UserError(f"{out}: exists, and is no manifest: use another --out, or remove it")
     where = data_root(root)
     files = marks_of(where)
     files.pop(os.path.relpath(out, folder_of(where)), None)  # it would change its own content

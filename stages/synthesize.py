@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from stages.common.errors import cancelling, run
+from stages.common.errors import UserError, cancelling, run
 from stages.common.files import new_folder
 from stages.common.options import ParamsFile, Workers
 from stages.common.params import Section, load_params
@@ -25,6 +25,15 @@ from stages.demo.scene import SIZE_HW, SPLITS, make_sample, yolo_line
 
 UNLABELLED_EVERY = 5
 """Of the images without a box, those whose number is a multiple of this get no label file rather than an empty one."""
+
+DATA_YAML = "".join(
+    [
+        "path: .\n",
+        *(f"{split}: images/{split}\n" for split in SPLITS),
+        "names:\n",
+        *(f"  {class_id}: {name}\n" for class_id, name in enumerate(NAMES)),
+    ]
+)
 
 
 class Params(Section):
@@ -49,9 +58,7 @@ def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
     for kind in ("images", "labels", "masks"):
         for split in SPLITS:
             (folder / kind / split).mkdir(parents=True)
-    head = ["path: ."] + [f"{split}: images/{split}" for split in SPLITS] + ["names:"]
-    names = [f"  {class_id}: {name}" for class_id, name in enumerate(NAMES)]
-    (folder / "data.yaml").write_text("\n".join([*head, *names]) + "\n", encoding="utf-8")
+    (folder / "data.yaml").write_text(DATA_YAML, encoding="utf-8")
     jobs = [(split, index) for split in SPLITS for index in range(getattr(params, split))]
     write = partial(write_sample, folder, params)
     if workers == 1:
@@ -65,12 +72,15 @@ def write_dataset(folder: Path, params: SynthesizeParams, workers: int) -> None:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the data set; an existing one is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder for the data set; an earlier one is replaced.")],
     params: ParamsFile = Path("params.yaml"),
     workers: Workers = 0,
 ) -> None:
     """Render images of turbine blades with boxes and pixel truth."""
     values = load_params(Params, params)
+    described = out / "data.yaml"
+    if out.exists() and not (described.is_file() and described.read_bytes() == DATA_YAML.encode()):
+        raise UserError(f"{out}: exists, and is no data set of this command: use another --out, or remove it")
     with new_folder(out) as part:
         write_dataset(part, values.synthesize, workers or os.cpu_count() or 1)
 

@@ -32,7 +32,9 @@ def main(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the trusted masks of train and val; empty tables where data.trusted is null."""
-    trusted = load_params(Params, params).data.trusted
+    data = load_params(Params, params).data
+    data.check_apart(out)
+    trusted = data.trusted
     rows = {"train": [], "val": []} if trusted is None else read_trusted_masks(Path(trusted), tables, str(params))
     with new_folder(out) as part:
         for split, own in rows.items():

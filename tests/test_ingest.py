@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.data.tables import BOXES, IMAGES, REJECTS, SPLITS, TRUTH, decode_label_map, read_dataset, read_table
+from stages.ingest import main
 from stages.ingestion.data_yaml import OUTSIDE
 from tests.support.ingesting import ingest
 
@@ -333,6 +334,20 @@ def test_a_root_behind_links_and_a_yaml_file_as_root(root, place):
     listed = ingest(given, out=top / "out")
     assert listed["train"]["images"] == 2 and listed["orphan_labels"] == 0
     assert [row[:2] for row in rejects(root)] == []
+
+
+@pytest.mark.parametrize("place", ["set", "set/labels", "set/new", "link", "."])
+def test_outputs_replace_nothing_of_the_data_set(root, place):
+    top = root.parent
+    ingest(root)
+    (top / "link").symlink_to(root)
+    before = {path: path.read_bytes() for path in top.rglob("*") if path.is_file()}
+    outputs = [top / "tables", top / "truth", top / "ingest.json"]
+    for number in range(3):
+        changed = [top / place if index == number else path for index, path in enumerate(outputs)]
+        with pytest.raises(UserError, match=r"is, holds or lies in data\.root = "):
+            main(*changed, top / "out/params.yaml")
+    assert before == {path: path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
 def test_the_command_ends_in_one_clear_line(root):

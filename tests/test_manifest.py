@@ -105,6 +105,14 @@ def test_a_file_name_that_is_not_utf_8_is_one_line_and_leaves_no_manifest(root, 
     assert not (tmp_path / "m.parquet").exists()
 
 
+@pytest.mark.parametrize("other", ["data.yaml", "labels/train/p00000.txt"])
+def test_a_file_that_is_no_manifest_is_not_replaced_by_one(root, other):
+    before = (root / other).read_bytes()
+    with pytest.raises(UserError, match="exists, and is no manifest"):
+        listed(str(root), root / other)
+    assert (root / other).read_bytes() == before
+
+
 def test_a_manifest_inside_of_the_root_does_not_list_itself(root, tmp_path):
     out = listed(str(root), root / "manifest.parquet")
     first = out.read_bytes()

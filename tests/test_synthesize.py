@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from stages.common.errors import UserError
 from stages.demo.blade_defects import NAMES
 from stages.demo.config import SynthesizeParams
 from stages.demo.scene import SIZE_HW, make_sample
-from stages.synthesize import main, write_dataset
+from stages.synthesize import DATA_YAML, main, write_dataset
 
 BASE = {
     "seed": 3, "train": 4, "val": 2, "test": 3,
@@ -124,11 +125,19 @@ def test_an_image_without_boxes_may_lack_a_label_file(tmp_path):
 def test_the_command_replaces_an_older_data_set_whole(tmp_path):
     out, settings = tmp_path / "demo", tmp_path / "params.yaml"
     (out / "stale").mkdir(parents=True)
+    (out / "data.yaml").write_text(DATA_YAML)
     values = {**BASE, "train": 1, "val": 0, "test": 0}
     settings.write_text("synthesize:\n" + "".join(f"  {key}: {value}\n" for key, value in values.items()))
     main(params=settings, out=out, workers=1)
     assert sorted(path.name for path in out.iterdir()) == ["data.yaml", "images", "labels", "masks"]
     assert len(list(out.glob("images/train/*.jpg"))) == 1
+
+
+def test_a_folder_that_is_not_a_demo_stays(tmp_path):
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [dirt]\n")
+    with pytest.raises(UserError, match="exists, and is no data set of this command"):
+        main(tmp_path, Path("params.yaml"), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.yaml"]
 
 
 @pytest.mark.parametrize("wrong", [{"subtle": 1.5}, {"train": -1}, {"contrast": 0.0}, {"fonts": 1}])

@@ -170,6 +170,17 @@ def test_provenance_is_kept_and_a_changed_image_is_refused(made, folder, capsys)
     assert "has changed since its mask was accepted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", [".", "masks"])
+def test_the_drawn_masks_are_not_replaced_by_their_tables(made, place):
+    drawn, before = made / "own", list(made.rglob("*"))
+    (drawn / "masks").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"is, holds or lies in data\.trusted = "):
+        trust.main(made / "out/tables", drawn / place, params_of(made, drawn))
+    (drawn / "masks").rmdir()
+    drawn.rmdir()
+    assert list(made.rglob("*")) == before
+
+
 def test_a_path_that_is_not_there_is_named(made, folder):
     with pytest.raises(UserError, match=r"data\.trusted = .*drawn: no such file or folder"):
         tables_of(made, folder)

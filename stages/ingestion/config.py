@@ -1,10 +1,12 @@
 """Parameters of ingest: sections `data` and `ingest` of params.yaml."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from stages.common.errors import UserError
 from stages.common.params import Section
 
 
@@ -26,6 +28,15 @@ class DataParams(Section):
     root: str = Field(min_length=1)
     manifest: Annotated[str, Field(min_length=1)] | None = None
     trusted: Annotated[str, Field(min_length=1)] | None = None
+
+    def check_apart(self, *outputs: Path) -> None:
+        """Raises UserError where an output is, holds or lies in `root` or `trusted`: it would replace what people
+        made."""
+        for key, value in (("root", self.root), ("trusted", self.trusted)):
+            for out in outputs if value is not None else ():
+                theirs, ours = Path(value).resolve(), out.resolve()
+                if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+                    raise UserError(f"{out}: is, holds or lies in data.{key} = {value}, which is only read")
 
 
 class SplitParams(Section):

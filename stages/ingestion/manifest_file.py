@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
 from stages.data.remote import Listing, RemotePath, data_root, list_objects
@@ -37,6 +38,14 @@ def write_manifest(path: Path, files: Mapping[str, tuple[int, str]]) -> None:
         raise UserError(
             f"{error.object}: file name is not valid UTF-8, and a manifest holds no other: rename it"
         ) from None
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether the file could be replaced by a manifest without losing anything else."""
+    try:
+        return pq.read_schema(path).equals(MANIFEST)
+    except (OSError, ValueError, pa.ArrowException):
+        return False
 
 
 def read_sizes(path: Path) -> dict[str, int]:
