@@ -259,14 +259,18 @@ def test_a_list_line_that_leads_out_or_nowhere_rejects_only_itself(root):
     save_image(root.parent / "out.png", 9)
     write(root.parent / "labels/stray.txt", "")
     lines = ["images/train/a.png", "../out.png", "gone/x.png", str(root.parent / "images/y.png")]
+    lines += ['"images/train/b.png"', "images/train/b.png;"]
     write(root / "train.txt", "\n".join(lines))
     config = json.loads((root / "data.yaml").read_text()) | {"train": "train.txt"}
     (root / "data.yaml").write_text(json.dumps(config))
-    assert ingest(root, max_bad_share=0.5)["train"]["images"] == 1
+    found = ingest(root, max_bad_share=0.75)
+    assert (found["train"]["images"], found["train"]["rejected_images"]) == (1, 5)
     assert sorted((file, reason) for file, _, reason, _ in rejects(root)) == [
+        ('"images/train/b.png"', '.png" is not read: convert it to one of .bmp .jpeg .jpg .mpo .png .tif .tiff .webp'),
         ("../out.png", OUTSIDE),
         (str(root.parent / "images/y.png"), OUTSIDE),
         ("gone/x.png", "image file not found"),
+        ("images/train/b.png;", ".png; is not read: convert it to one of .bmp .jpeg .jpg .mpo .png .tif .tiff .webp"),
     ]
 
 

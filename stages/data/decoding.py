@@ -65,12 +65,14 @@ class Decoded:
     """A decoded image, not yet upright. `orientation` (1 to 8): EXIF's; 1 for TIFF, which Pillow turns itself.
 
     `white`: value that becomes 255, None for 8 bits. `restored`: it is a JPEG without its end marker, decoded whole.
+    `several`: the file has more pages or frames, of which this is the first.
     """
 
     image: Image.Image
     orientation: int
     white: float | None
     restored: bool
+    several: bool
 
     def upright(self, image: Image.Image) -> Image.Image:
         """`image`, which is this one or made from it, turned upright."""
@@ -127,6 +129,7 @@ def decode(data: bytes, white_level: float | None = None, max_pixels: int | None
         if image.mode not in MODES and not image.mode.startswith("I;16"):
             raise BadImage(f"colour mode {image.mode} cannot be converted to RGB")
         with _large if image.width * image.height > LARGE_PIXELS else nullcontext():
+            several = image.tag_v2.next != 0 if image.format == "TIFF" else getattr(image, "is_animated", False)
             image, restored = _loaded(image, data)
         white = _white(image, data, white_level)
     except (BadImage, MemoryError):
@@ -138,7 +141,8 @@ def decode(data: bytes, white_level: float | None = None, max_pixels: int | None
             raise MemoryError(str(error)) from None
         # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
         raise BadImage(f"corrupt image: {error}") from None
-    return Decoded(image, _orientation(image), white, restored)
+    # a phone's MPO is one photograph, and a preview or a depth map
+    return Decoded(image, _orientation(image), white, restored, several and image.format != "MPO")
 
 
 def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:

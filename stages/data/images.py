@@ -38,6 +38,7 @@ class Probe:
     spread: float
     peak: tuple[float, float] | None
     restored: bool
+    several: bool
 
 
 def probe_image(data: bytes, white_level: float | None = None) -> Probe:
@@ -47,7 +48,7 @@ def probe_image(data: bytes, white_level: float | None = None) -> Probe:
     size_hw = (width, height) if decoded.orientation >= 5 else (height, width)
     sha256, thumbnail = hashlib.sha256(data).hexdigest(), _thumbnail(decoded)
     spread, peak = decoded.spread(), decoded.peak()
-    return Probe(sha256, decoded.orientation, size_hw, thumbnail, spread, peak, decoded.restored)
+    return Probe(sha256, decoded.orientation, size_hw, thumbnail, spread, peak, decoded.restored, decoded.several)
 
 
 def rgb_of(data: bytes, white_level: float | None = None, max_pixels: int | None = None) -> np.ndarray:

@@ -165,7 +165,8 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
     beside = Counterparts(root)
     for entry in entries if isinstance(entries, list) else [entries]:
         target = existing_path(where, base, entry, split)
-        if (root / target).is_dir():
+        listed = not (root / target).is_dir()
+        if not listed:
             files = _files_below(root, target, lambda link, split=split: linked.setdefault(link, split))
         elif target.endswith(".txt") and (root / target).is_file():
             files = _listed(root, base, target)
@@ -175,7 +176,7 @@ def _images_of(where: Path, base: str, split: str, entries: object, ignored: dic
             if is_image(path):
                 found[path] = ImageFile(split, image_id(split, path), path, problem)
             elif is_image(path, UNREAD_SUFFIXES) or (
-                not path.lower().endswith(COMPANIONS) and beside.is_listed(beside.label(path))
+                not path.lower().endswith(COMPANIONS) and (listed or beside.is_listed(beside.label(path)))
             ):
                 reason = f"{PurePosixPath(path).suffix or 'a name without suffix'} is not read"
                 reason = f"{reason}: convert it to one of {' '.join(SUFFIXES)}"

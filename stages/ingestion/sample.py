@@ -113,6 +113,8 @@ def read_sample(
         for line, box in labels.boxes
         if box.overhang > ROUNDING
     ]
+    if probe.several:
+        rejects.append(Reject(image_file.path, None, "pages", "of several pages or frames the first is read", "noted"))
     if probe.restored:
         rejects.append(Reject(image_file.path, None, "restored", "JPEG without its end marker, decoded whole", "noted"))
     truth, truth_labels, on_truth = None, frozenset(), (0, 0)

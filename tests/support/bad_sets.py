@@ -225,6 +225,15 @@ kind(
     (X.format("jpg"), None, "JPEG without its end marker", "noted"),
     counts=FINE,
 )
+FIRST = "of several pages or frames the first is read"
+for suffix, form in {"tif": "tiff", "png": "png", "webp": "webp"}.items():
+    PAGES = encoded(picture(50), form, save_all=True, append_images=[picture(51), picture(52)])
+    kind(
+        f"{form} of three pages",
+        image_file(f"x.{suffix}", PAGES),
+        (X.format(suffix), None, FIRST, "noted"),
+        counts=FINE,
+    )
 ONE_COLOUR = encoded(Image.new("RGB", SIZE_WH, (9, 99, 199)))
 kind("image of one colour", image_file("x.png", ONE_COLOUR), dropped("png", "all pixels are alike"))
 SHADES = np.arange(SIZE_WH[0] * SIZE_WH[1]).reshape(SIZE_WH[::-1])
