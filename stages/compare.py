@@ -25,7 +25,7 @@ def main(
     tables: Tables = Path("data/tables"),
 ) -> None:
     """Compare an exported student with the student on images of val."""
-    ours, theirs = open_network(student_folder(model), "cpu"), open_network(exported, "cpu")
+    ours, theirs = open_network(student_folder(model), "cpu"), open_network(exported, "auto")
     if (ours.names, ours.view) != (theirs.names, theirs.view):
         raise UserError(f"{exported}: has {theirs.names} and {theirs.view}, the student {ours.names} and {ours.view}")
     found = compare(ours.run, theirs.run, sample_tiles(tables, "val", ours.view))

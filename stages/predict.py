@@ -24,7 +24,15 @@ from stages.engine.engines import Address, Engine, EngineName, EngineOption, Gpu
 from stages.engine.shard_jobs import shard_count, wanted
 from stages.formats.inputs import file_in, find_images, shared_folder
 from stages.formats.measured_defects import Record
-from stages.formats.output_folder import SHARD_IMAGES, Predict, existing_records, jobs_of, read_record, write_output
+from stages.formats.output_folder import (
+    MADE_ANEW,
+    SHARD_IMAGES,
+    Predict,
+    existing_records,
+    jobs_of,
+    read_record,
+    write_output,
+)
 from stages.formats.scale import scales_of
 from stages.formats.writers import FOLDER_OF, Format, written
 from stages.runtime.network import OperatingPoint, PointOption, open_network
@@ -76,7 +84,7 @@ def main(
             records.append(known.get(source.name) or read_record(file_in(out / "records", source.name)))
     if shards is None:
         for name, data in written(records, network.names, format, scales, shared_folder(sources).name).items():
-            write_output(out / name, data, force)
+            write_output(out / name, data, force, MADE_ANEW)
     else:
         typer.echo(f"shards {shards} of {total}; without --shards the command completes the output", err=True)
     report(records, cached, len(skipped), format, out)

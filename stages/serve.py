@@ -10,6 +10,7 @@ neither authentication nor encryption: where others can reach it, put a proxy in
 
 import math
 from functools import partial
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -19,15 +20,15 @@ from stages.common.options import Device, Model
 from stages.runtime.network import OperatingPoint, PointOption, open_network
 from stages.service.inspection import Limits
 
-LOOPBACK, HOSTS = ("127.0.0.1", "localhost", "::1"), ("127.0.0.1", "localhost", "[::1]")
-"""Addresses of this machine alone, and the same as a request's header Host writes them."""
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+"""This machine in a request's header Host."""
 
 
 def main(
     model: Model,
     device: Device = "auto",
     operating_point: PointOption = OperatingPoint.saved,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = LOOPBACK[0],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 64.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest image, in millions of pixels.")] = 64.0,
@@ -42,7 +43,7 @@ def main(
     except ImportError as error:
         raise UserError(f"stages.serve needs the group serve, `uv pip install --group serve`: {error}") from None
     limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), timeout_s, queue)
-    app = application(open_network(model, device, operating_point), limits, HOSTS if host in LOOPBACK else ["*"])
+    app = application(open_network(model, device, operating_point), limits, answered(host))
     uvicorn.run(
         app,
         host=host,
@@ -53,6 +54,19 @@ def main(
         server_header=False,
         ws="none",
     )
+
+
+def answered(host: str) -> tuple[str, ...]:
+    """The header Host of requests that are answered by a service on `host`: on loopback names of this machine alone,
+    so that no web page reaches it by DNS rebinding. Raises UserError for an empty `host`, which would be all addresses.
+    """
+    if not host:
+        raise UserError("--host is empty: give an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's")
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return (*HOSTS, host) if loopback else ("*",)
 
 
 cli = partial(run, main)

@@ -92,6 +92,8 @@ def test_int8_is_calibrated_with_a_fixed_batch_and_close_enough(work):
     assert found["parity"]["mask_agreement"] >= RANDOM_INT8.agreement
     assert found["parity"]["defect_iou"] >= RANDOM_INT8.defect_iou
     assert open_network(work / "openvino8", "cpu").batch == 3
+    with pytest.raises(UserError, match=r"--device cuda: .*student\.xml runs on cpu; allowed are auto and cpu"):
+        open_network(work / "openvino8", "cuda")
     assert (found["precision"], found["batch"]) == ("int8", 3)
     assert found["identity"].endswith("-int8")
     assert (work / "openvino8/student.bin").stat().st_size < (work / "onnx/student.onnx").stat().st_size / 2

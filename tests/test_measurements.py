@@ -291,13 +291,22 @@ def test_an_exif_without_a_usable_scale_is_an_error(tmp_path, tags, message):
         scales_of("exif", sources(tmp_path, tags))
 
 
-def test_the_exif_of_a_pipe_or_of_another_format_is_not_read(tmp_path):
+def test_images_that_cannot_be_read_need_no_exif(tmp_path):
+    """They are skipped; a pipe is not waited for."""
+    (good,) = sources(tmp_path, {282: 254.0, 283: 254.0, 296: 2})
     os.mkfifo(tmp_path / "pipe.jpg")
     Image.new("RGB", (30, 20)).save(tmp_path / "other.jpg", format="PPM")
-    for name, reason in (("pipe", "is not a regular file"), ("other", "cannot identify image file")):
-        path = tmp_path / f"{name}.jpg"
-        with pytest.raises(UserError, match=rf"{name}\.jpg: no EXIF that can be read \(.*{reason}"):
-            scales_of("exif", [Source(path, path.name, name)])
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:40])
+    paths = [tmp_path / f"{name}.jpg" for name in ("pipe", "other", "cut")]
+    bad = [Source(path, path.name, path.stem) for path in paths]
+    assert scales_of("exif", [*bad, good]) == pytest.approx({"0.jpg": 0.1})
+
+
+def test_names_in_a_csv_may_be_those_of_the_table(tmp_path):
+    """The table has an apostrophe in front of a name that a spreadsheet would run."""
+    (image,) = sources(tmp_path, {})
+    (tmp_path / "scales.csv").write_text("file,mm_per_px\n'=0.jpg,0.5\n")
+    assert scales_of(str(tmp_path / "scales.csv"), [image._replace(file="=0.jpg")]) == {"=0.jpg": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -173,9 +173,11 @@ def test_a_file_without_a_record_is_not_overwritten(model, images, tmp_path, run
 def test_a_file_of_all_images_is_not_changed_without_force(model, images, tmp_path, runs):
     run(model, images / "y", tmp_path / "out", Format.coco)
     Image.fromarray(image_of((33, 71))).save(images / "y/b.png")
-    with pytest.raises(UserError, match=r"coco\.json: exists and would change"):
+    with pytest.raises(UserError, match=r"coco\.json: exists and would change; remove it to have it made anew"):
         run(model, images / "y", tmp_path / "out", Format.coco)
     run(model, images / "y", tmp_path / "out", Format.coco, force=True)
+    (tmp_path / "out/coco.json").unlink()
+    run(model, images / "y", tmp_path / "out", Format.coco)
     assert len(runs) == 2, "records are written, even when the collection is refused"
 
 
@@ -212,6 +214,25 @@ def test_records_of_another_model_or_image_are_not_mixed_in(model, images, tmp_p
     run(model, images / "y", tmp_path / "out", Format.masks, force=True)
     assert runs == [(91, 57), (91, 57), (33, 71)]
     assert decode_label_map((tmp_path / "out/masks/a.png").read_bytes()).shape == (33, 71)
+
+
+def test_force_replaces_a_damaged_record_and_removes_what_an_unreadable_image_was(model, images, tmp_path, runs):
+    run(model, images / "y", tmp_path / "out", Format.masks)
+    record = tmp_path / "out/records/a.json"
+    record.write_bytes(record.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"a\.json: not readable"):
+        run(model, images / "y", tmp_path / "out", Format.masks)
+    run(model, images / "y", tmp_path / "out", Format.masks, force=True)
+    assert len(runs) == 2 and json.loads(record.read_bytes())
+    (images / "y/a.png").write_bytes(b"no image any more")
+    with pytest.raises(typer.Exit):
+        run(model, images / "y", tmp_path / "out", Format.masks, force=True)
+    assert contents(tmp_path / "out") == {}
+
+
+def test_an_empty_input_is_not_the_working_folder(model, tmp_path):
+    with pytest.raises(UserError, match="an input is empty"):
+        predict.main([""], model, tmp_path / "out")
 
 
 def test_bad_images_are_listed_and_the_rest_is_done(model, images, tmp_path, capsys):

@@ -204,6 +204,10 @@ def test_only_names_of_this_machine_are_answered_and_strangers_add_no_metric(por
     for own in ("localhost", "127.0.0.1:8000", "[::1]:8000"):
         assert ask(port, "/healthz", headers=[("Host", own)])[0] == 200
     assert ask(port, "/healthz", headers=[("Host", "attacker.example")])[0] == 400
+    assert all("*" not in serve.answered(host) for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"))
+    assert serve.answered("0.0.0.0") == serve.answered("::") == serve.answered("blade.example") == ("*",)
+    with pytest.raises(UserError, match="--host is empty"):
+        serve.answered("")
     ask(port, "/some/other/path")
     assert {key[1] for key in metrics(port) if key[0] == "boxes2pixels_requests_total"} <= {
         "/predict",

@@ -185,3 +185,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
 def unexecuted(value: object) -> object:
     """`value`; a text that spreadsheets would run as a formula gets an apostrophe in front, which they do not show."""
     return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+
+
+def as_it_was(cell: str) -> str:
+    """A cell without the apostrophe of `unexecuted`."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell

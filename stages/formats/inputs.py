@@ -126,6 +126,8 @@ def read(source: Source, white_level: float | None = None) -> tuple[str, np.ndar
 def _named_by(text: str) -> tuple[dict[Path, str | None], set[Path]]:
     """Absolute paths of what one input names, each with the reason why it is not read, None for an image; and the
     folders in which it names them."""
+    if not text:
+        raise UserError("an input is empty: name an image, a folder or a pattern; `.` is this folder")
     path = _absolute(text)
     if path.exists() and not path.is_dir():
         return {path: None}, {path.parent}

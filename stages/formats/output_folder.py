@@ -28,6 +28,7 @@ from stages.formats.overlay_jpeg import overlay
 from stages.runtime.network import Network, OperatingPoint, open_network
 
 CHOICE = "use another --out, or --force to overwrite it"
+MADE_ANEW = f"remove it to have it made anew from the records, {CHOICE}"
 
 SHARD_IMAGES = 64
 
@@ -66,6 +67,8 @@ class Predict:
             try:
                 self._predict(network, Source(Path(path), file, name), row["known"])
             except BadImage as error:
+                if self.force:  # they show what the file was before
+                    remove_outputs(name, self.out)
                 failures.append(Failure(file, str(error)))
             tick(1)
         return failures
@@ -100,13 +103,18 @@ def existing_records(
     """Records in `out`, by name, of the images that `model` has already predicted and that have not changed since.
 
     `folders`: the subfolders of `out` that this command writes. Raises UserError, before any work, where a record is
-    of another model or image, or where an output exists without a record; with `force` these images are left out.
+    damaged or of another model or image, or an output exists without one; with `force` these images are left out.
     """
     found = {}
     for source in sources:
         path = file_in(out / "records", source.name)
         if path.is_file():
-            record = read_record(path)
+            try:
+                record = read_record(path)
+            except UserError:
+                if not force:
+                    raise
+                continue
             if record.model == model and record.sha256 == _sha256(source.path):
                 # the suffix of the image may have changed
                 found[source.name] = record.model_copy(update={"file": source.file})
@@ -139,13 +147,13 @@ def remove_outputs(name: str, out: Path) -> None:
         file_in(out / folder, name).unlink(missing_ok=True)
 
 
-def write_output(path: Path, data: bytes, force: bool) -> None:
+def write_output(path: Path, data: bytes, force: bool, choice: str = CHOICE) -> None:
     """Write `data`, unless it is there already. Raises UserError where the file differs and `force` is not set."""
     if path.exists():
         if path.read_bytes() == data:
             return
         if not force:
-            raise UserError(f"{path}: exists and would change; {CHOICE}")
+            raise UserError(f"{path}: exists and would change; {choice}")
     with new_file(path) as part:
         part.write_bytes(data)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from stages.common.errors import UserError
-from stages.data.decoding import FORMATS
-from stages.formats.inputs import Source, open_input
+from stages.common.files import as_it_was
+from stages.data.decoding import FORMATS, BadImage
+from stages.formats.inputs import Source, open_input, read
 
 EXIF = "exif"
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
@@ -28,7 +29,7 @@ def scales_of(mm_per_px: str, sources: Sequence[Source]) -> dict[str, float]:
     is not positive, and for images without one.
     """
     if mm_per_px == EXIF:
-        return {source.file: _from_exif(source.path) for source in sources}
+        return {source.file: scale for source in sources if (scale := _from_exif(source)) is not None}
     try:
         return dict.fromkeys((source.file for source in sources), positive(float(mm_per_px), "--mm-per-px"))
     except ValueError:
@@ -59,17 +60,29 @@ def _from_csv(path: Path) -> dict[str, float]:
             raise UserError(f"{path}: line 1: columns {reader.fieldnames}; needed are file and mm_per_px")
         found: dict[str, float] = {}
         for row in reader:
-            where = f"{path}: line {reader.line_num}: mm_per_px"
-            if row["file"] in found:
-                raise UserError(f"{path}: line {reader.line_num}: a second line for {row['file']}")
+            where, name = f"{path}: line {reader.line_num}: mm_per_px", as_it_was(row["file"] or "")
+            if name in found:
+                raise UserError(f"{path}: line {reader.line_num}: a second line for {name}")
             try:
-                found[row["file"]] = positive(float(row["mm_per_px"]), where)
+                found[name] = positive(float(row["mm_per_px"]), where)
             except (TypeError, ValueError):
                 raise UserError(f"{where} = {row['mm_per_px']!r}: not a number") from None
     return found
 
 
-def _from_exif(path: Path) -> float:
+def _from_exif(source: Source) -> float | None:
+    """None for an image that cannot be read, and is not predicted either."""
+    try:
+        return _resolution(source.path)
+    except UserError:
+        try:
+            read(source)
+        except BadImage:
+            return None
+        raise
+
+
+def _resolution(path: Path) -> float:
     try:
         with open_input(path) as file, Image.open(file, formats=FORMATS) as image:
             tags = image.getexif()

@@ -52,13 +52,15 @@ def open_network(folder: Path, device: str, point: OperatingPoint = OperatingPoi
     """The network in `folder`, ready to run: a trained student by PyTorch, an export by ONNX Runtime, OpenVINO or
     TensorRT, whichever its file is for. Raises UserError where the folder holds none, several, or a damaged one.
 
-    `device` is for PyTorch: auto, cpu or cuda. TensorRT uses the GPU, the others the CPU.
+    `device`: auto, cpu or cuda. TensorRT uses the GPU, ONNX Runtime and OpenVINO the CPU; another one is refused.
     """
     exported = [name for name in (*OPENERS, "student.safetensors") if (folder / name).is_file()]
     if len(exported) > 1:
         raise UserError(f"{folder}: holds {' and '.join(exported)}: give each model a folder of its own")
     check_digests(folder, "export the student again")
     if exported and exported[0] in OPENERS:
+        if device not in ("auto", own := "cuda" if exported == ["student.engine"] else "cpu"):
+            raise UserError(f"--device {device}: {folder / exported[0]} runs on {own}; allowed are auto and {own}")
         about, run = OPENERS[exported[0]](folder)
         # an engine is not built by `export`; a student holds the SHA-256 of its weights itself
         if exported != ["student.engine"] and not (folder / DIGESTS).is_file():

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stages.common.errors import UserError
-from stages.common.files import FORMULA, new_file, write_csv, write_json
+from stages.common.files import as_it_was, new_file, write_csv, write_json
 from stages.data.tables import decode_label_map, encode_label_map
 from stages.formats.correction import Correction, Refused
 
@@ -99,14 +99,11 @@ def read_provenance(folder: Path, names: Sequence[str]) -> dict[str, dict]:
     try:
         # utf-8-sig: spreadsheets write a byte order mark
         with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = [{key: _plain(value) for key, value in row.items()} for row in csv.DictReader(text)]
+            rows = [
+                {key: as_it_was(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(text)
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not readable as CSV in UTF-8 ({error})") from None
     if any(set(row) != set(COLUMNS) for row in rows):
         raise UserError(f"{file}: the columns must be {', '.join(COLUMNS)}")
     return {row["path"]: row for row in rows}
-
-
-def _plain(cell: str | None) -> str | None:
-    """A cell without the apostrophe that `write_csv` adds against formulas; None where it is empty."""
-    return (cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell) if cell else None
