@@ -28,10 +28,9 @@ from stages.student import plugins
 from stages.student.config import NetworkConfig
 from stages.student.segmenter import save_student
 from stages.training.config import LoadingParams, Plan
-from stages.training.loop import fit
+from stages.training.loop import History, fit
 from stages.training.processes import joined, relaunch
 from stages.training.samples import Samples
-from stages.training.state import Position
 from stages.training.validation import Validation
 
 
@@ -78,11 +77,13 @@ def main(
         inputs = [dataset, train, val, *([backbone] if student.config.backbone else [])]
         checkpoint = work_folder() / "training" / f"{fingerprint(identity(values, seed, inputs, place))}.pt"
         validate = Validation(source, val, processes)
-        student, end = fit(student, samples, values, method, validate, place, checkpoint, loading.workers, processes)
+        student, history = fit(
+            student, samples, values, method, validate, place, checkpoint, loading.workers, processes
+        )
         if processes.rank == 0:
             save_student(student, out)
             with new_folder(curves) as part:
-                _write_curves(part, end)
+                _write_curves(part, history)
                 write_digests(part)
             checkpoint.unlink(missing_ok=True)
 
@@ -102,10 +103,10 @@ def identity(plan: Plan, seed: int, inputs: list[Path], device: torch.device) ->
     }
 
 
-def _write_curves(folder: Path, end: Position) -> None:
-    _write_table(folder / "loss.csv", end.epochs, lambda name: name.startswith("loss") or name == "lr")
-    _write_table(folder / "method.csv", end.epochs, lambda name: not name.startswith("loss") and name != "lr")
-    _write_table(folder / "val.csv", end.validations, lambda name: True)
+def _write_curves(folder: Path, history: History) -> None:
+    _write_table(folder / "loss.csv", history.epochs, lambda name: name.startswith("loss") or name == "lr")
+    _write_table(folder / "method.csv", history.epochs, lambda name: not name.startswith("loss") and name != "lr")
+    _write_table(folder / "val.csv", history.validations, lambda name: True)
 
 
 def _write_table(path: Path, rows: list[dict[str, float]], wanted: Callable[[str], bool]) -> None:

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +28,14 @@ from stages.training.samples import Samples, collate
 from stages.training.state import Position, Training
 
 
+@dataclass(frozen=True)
+class History:
+    """Rows of the two curve tables: one per epoch, and one per validation."""
+
+    epochs: list[dict[str, float]]
+    validations: list[dict[str, float]]
+
+
 def fit(
     student: Segmenter,
     samples: Samples,
@@ -37,9 +46,8 @@ def fit(
     checkpoint: Path | None = None,
     workers: int = 0,
     processes: Processes = ALONE,
-) -> tuple[Segmenter, Position]:
-    """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and where it
-    ended, with the rows of the curves.
+) -> tuple[Segmenter, History]:
+    """Train `student` on `samples` by `method`; returns the EMA weights of the best validation, and the curves.
 
     `validate` takes the EMA student in evaluation mode and returns the columns of a row of `validations`; among them is
     the score, `val_miou_anom`, higher is better. `workers` processes load samples; with 0 this one does.
@@ -113,7 +121,7 @@ def fit(
             if checkpoint is not None and first and pace.due():
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})
-    return student.cpu().eval(), now
+    return student.cpu().eval(), History(now.epochs, now.validations)
 
 
 def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:
