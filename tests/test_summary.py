@@ -44,6 +44,18 @@ def test_a_difference_between_seeds_widens_the_interval_and_pairing_takes_it_out
     assert difference[:3] == pytest.approx((0.1, 0.1, 0.1))
 
 
+def test_the_iou_of_images_counts_each_with_a_defect_once():
+    """A large defect found whole, a small one missed, and false positives on a sound image."""
+    counts = np.array([[[900, 0], [0, 100]], [[996, 2], [2, 0]], [[990, 10], [0, 0]]])[:, None]
+    scores = summarise(counts, ["crack"], BOOTSTRAP)
+    assert scores["iou_image"] == 0.5 and scores["iou_bin"] == pytest.approx(100 / 114, abs=1e-6)
+    assert (scores["iou_image_low"], scores["iou_image_high"]) == (0, 1)
+    better = counts.copy()
+    better[1, 0] = [[998, 0], [1, 1]]
+    assert paired_differences(better, counts, ["crack"], ["iou_image"], BOOTSTRAP)["iou_image"].point == 0.25
+    assert summarise(counts[2:], ["crack"], BOOTSTRAP)["iou_image"] is None, "no image has a defect"
+
+
 def test_a_score_undefined_for_one_seed_is_undefined():
     counts = np.zeros((4, 2, 2, 2), dtype=np.int64)
     counts[:, :, 1, 0] = 5  # nothing is found, so there is no precision

@@ -13,7 +13,7 @@ from stages.evaluation.bootstrap import (
     resampled_sums,
     two_sided_p,
 )
-from stages.metrics.scores import defined, score_arrays
+from stages.metrics.scores import defined, image_ious, ratio, score_arrays
 
 SHOWN_BY_SEED = ("iou_bin", "miou_anom")
 
@@ -24,8 +24,7 @@ def summarise(counts: np.ndarray, names: Sequence[str], bootstrap: BootstrapPara
     `counts`: (N, S, K+1, K+1) integer confusion counts per image and training seed, rows truth, N > 0. The bootstrap
     draws images and seeds. None where undefined for one seed or more. `<key>_by_seed` lists the S values.
     """
-    points = score_arrays(counts.sum(axis=0), names)
-    resampled = score_arrays(resampled_sums(counts, bootstrap), names)
+    points, resampled = _scored(counts, names, bootstrap)
     result: dict[str, object] = {"images": len(counts)}
     for key, point in points.items():
         low, high = percentile_interval(resampled_means(resampled[key], bootstrap))
@@ -55,13 +54,25 @@ def paired_differences(
     the difficulty of an image cancels. Raises ValueError when the shapes differ.
     """
     pair = np.stack([counts, baseline], axis=1)
-    points, resampled = score_arrays(pair.sum(axis=0), names), score_arrays(resampled_sums(pair, bootstrap), names)
+    points, resampled = _scored(pair, names, bootstrap)
     found = {}
     for key in keys:
         differences = resampled_means(resampled[key][:, 0] - resampled[key][:, 1], bootstrap)
         values = (np.subtract(*points[key]).mean(), *percentile_interval(differences), two_sided_p(differences))
         found[key] = Difference(*map(defined, values))
     return found
+
+
+def _scored(counts: np.ndarray, names: Sequence[str], bootstrap: BootstrapParams) -> tuple[dict, dict]:
+    """Every score of (N, ..., K+1, K+1) `counts` by key: (...) of all images, and (samples, ...) of the resamples."""
+    each = image_ious(counts)
+    images = np.stack([np.nan_to_num(each), ~np.isnan(each)], axis=-1)
+
+    def of(pixels: np.ndarray, means: np.ndarray) -> dict[str, np.ndarray]:
+        return score_arrays(pixels, names) | {"iou_image": ratio(means[..., 0], means[..., 1])}
+
+    of_all = of(counts.sum(axis=0), images.sum(axis=0))
+    return of_all, of(resampled_sums(counts, bootstrap), resampled_sums(images, bootstrap))
 
 
 def adjusted_for_all(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Difference]]:

@@ -1,7 +1,7 @@
 """Confusion counts of label maps, and the scores computed from their sums over a split.
 
-TP, FP and FN are pixels counted over the whole split. "Binary" is any defect class against background: a defect pixel
-predicted as another defect class is a binary true positive.
+TP, FP and FN are pixels counted over the whole split, where large defects decide; `iou_image` counts images. "Binary"
+is any defect class against background: a defect pixel predicted as another defect class is a binary true positive.
 
     iou_<class>    TP / (TP + FP + FN); undefined when the truth has no pixel of the class
     miou           mean IoU over background and the classes that occur in the truth
@@ -10,6 +10,7 @@ predicted as another defect class is a binary true positive.
     f1_anom        binary F1 = 2 iou_bin / (1 + iou_bin), defined as in the Boxes2Pixels paper
     recall_bin     binary TP / (TP + FN); undefined when the truth has no defect
     precision_bin  binary TP / (TP + FP); undefined when no defect is predicted
+    iou_image      mean of the images' own binary IoU, over those whose truth has a defect
 
 An undefined score is null in JSON and NaN in arrays, never 0, and is left out of means. False positives of a class
 that is absent from the truth still lower the IoU of background, the precision, and the IoU of the true class.
@@ -77,10 +78,15 @@ def binary_iou(counts: np.ndarray) -> np.ndarray:
     return score_arrays(counts, [str(class_id) for class_id in range(counts.shape[-1] - 1)])["iou_bin"]
 
 
+def image_ious(counts: np.ndarray) -> np.ndarray:
+    """Binary IoU of images, (..., K+1, K+1) counts -> (...) float64, NaN for those whose truth has no defect."""
+    return np.where(counts[..., 1:, :].sum(axis=(-2, -1)) > 0, binary_iou(counts), np.nan)
+
+
 def class_keys(names: Sequence[str]) -> list[str]:
     """`iou_<name>` per class; underscores are appended where that would be another score's key (a class "bin")."""
     keys: list[str] = []
-    taken = set(_with_bounds("iou_bin"))
+    taken = _with_bounds("iou_bin") | _with_bounds("iou_image")
     for name in names:
         key = f"iou_{name}"
         while taken & _with_bounds(key):

@@ -84,8 +84,9 @@ def headline_table(
 
 
 def class_table(caption: str, runs: Mapping[str, dict | None], names: Sequence[str]) -> Table:
-    """A row per run with the IoU of each defect class."""
-    return Table(caption, ["run", *(f"IoU {name}" for name in names)], [_run_rows(runs, class_keys(names))])
+    """A row per run with the IoU of each defect class, and the mean of the images'."""
+    columns = ["run", *(f"IoU {name}" for name in names), "mean IoU of images"]
+    return Table(caption, columns, [_run_rows(runs, [*class_keys(names), "iou_image"])])
 
 
 def published_table(caption: str, splits: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Table:
