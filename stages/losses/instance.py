@@ -104,9 +104,13 @@ def outside_loss(seen: list[Head], on: Scene) -> Tensor:
     outside = on.known & ~grow(boxed, DILATION)
     wanted = torch.maximum(PER_BOX_CELL * boxed.sum(), LEAST * outside.sum()).ceil()
     chosen = torch.arange(outside.numel(), device=outside.device) < torch.minimum(wanted, outside.sum())
-    # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
-    hardest = (torch.where(outside, -head.background, 0.0).flatten().sort(descending=True).values for head in seen)
-    return sum(head.weight * mean_where(each, chosen) for head, each in zip(seen, hardest, strict=True))
+
+    def hardest(head: Head) -> Tensor:
+        # all others have a loss of 0, the least there is: a mask of unknown size would make a GPU wait
+        each = torch.where(outside, -head.background, 0.0).flatten().sort(descending=True).values
+        return mean_where(each, chosen)
+
+    return sum(head.weight * hardest(head) for head in seen)
 
 
 def pseudo_losses(seen: list[Head], on: Scene, pseudo: Pseudo, pixel: float, affinity: float) -> Named:
