@@ -126,6 +126,13 @@ def test_a_full_disk_under_weights_does_not_blame_their_source(tmp_path):
     assert (done.returncode, done.stderr) == (1, f"error: {tmp_path}/to: File too large\n")
 
 
+def test_a_terminal_that_cannot_show_a_name_ends_no_command():
+    code = "from stages.common.errors import run\nrun(lambda: print('r\\xf6tor.jpg'))"
+    words, ascii_alone = [sys.executable, "-c", code], os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, cwd=ROOT, env=ascii_alone, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "r\\xf6tor.jpg\n")
+
+
 def test_a_command_whose_stderr_is_closed_does_its_work_and_keeps_its_status():
     code = "import signal; from stages.common.errors import run; from stages.common.progress import progress\n"
     code += "def main(): print(*progress(range(3), 'test', 'images')){}\nrun(main)"

@@ -1,6 +1,7 @@
 """Errors and signals: each ends a stage with one line on stderr and an exit status, without a traceback."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def run(command: Callable[..., None]) -> None:
     owner = os.getpid()
     if sys.stderr is None:  # closed, as by `2>&-`: progress bars and notes would raise
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 must not end a command that is done
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def stop(number: int, _frame: FrameType | None) -> None:
         # forked data loading processes inherit this handler; their parent ends them
