@@ -225,15 +225,6 @@ kind(
     (X.format("jpg"), None, "JPEG without its end marker", "noted"),
     counts=FINE,
 )
-FIRST = "of several pages or frames the first is read"
-for suffix, form in {"tif": "tiff", "png": "png", "webp": "webp"}.items():
-    PAGES = encoded(picture(50), form, save_all=True, append_images=[picture(51), picture(52)])
-    kind(
-        f"{form} of three pages",
-        image_file(f"x.{suffix}", PAGES),
-        (X.format(suffix), None, FIRST, "noted"),
-        counts=FINE,
-    )
 ONE_COLOUR = encoded(Image.new("RGB", SIZE_WH, (9, 99, 199)))
 kind("image of one colour", image_file("x.png", ONE_COLOUR), dropped("png", "all pixels are alike"))
 SHADES = np.arange(SIZE_WH[0] * SIZE_WH[1]).reshape(SIZE_WH[::-1])
@@ -241,12 +232,14 @@ FOUR_LEVELS, FIVE_LEVELS = (encoded(Image.fromarray(np.uint8(90 + SHADES % count
 kind("image of four grey levels", image_file("x.png", FOUR_LEVELS), dropped("png", "alike (up to 3 of 255 levels)"))
 kind("image of five grey levels", image_file("x.png", FIVE_LEVELS), counts=FINE)
 kind("LAB TIFF", image_file("x.tif", encoded(Image.new("LAB", SIZE_WH), "tiff")), dropped("tif", "colour mode LAB"))
-kind(
-    "several pages in a TIFF",
-    image_file("x.tif", encoded(picture(50), "tiff", save_all=True, append_images=[picture(51, (9, 9))])),
-    counts=FINE,
-    sizes_hw={"train/x": (24, 40)},
-)
+for suffix, form, second in (("tif", "tiff", picture(51, (9, 9))), ("png", "png", GREY), ("webp", "webp", GREY)):
+    kind(
+        f"several pages in a {form}",
+        image_file(f"x.{suffix}", encoded(picture(50), form, save_all=True, append_images=[second])),
+        (X.format(suffix), None, "of several pages or frames the first is read", "noted"),
+        counts=FINE,
+        sizes_hw={"train/x": (24, 40)},
+    )
 for turn in range(1, 9):
     size_hw = (24, 40) if turn < 5 else (40, 24)
     kind(f"EXIF orientation {turn}", image_file("x.jpg", turned(turn)), counts=FINE, sizes_hw={"train/x": size_hw})
