@@ -36,7 +36,6 @@ class TrainParams(Section):
     augment: AugmentParams
     optimizer: Literal["muon", "adamw"]
     lr: float = Field(gt=0, le=10)
-    warmup: float = Field(ge=0, le=1)
     weight_decay: float = Field(ge=0, le=10)
     clip_norm: float = Field(gt=0, le=1_000_000)
     ema_decay: float = Field(ge=0, lt=1)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from stages.common.errors import Stopped, UserError, held
@@ -72,7 +71,7 @@ def fit(
     prefer_fast_kernels(student, device)
     ema = weight_average(student, train.ema_decay)
     optimizer = optimizer_of(student, train)
-    schedule = LambdaLR(optimizer, lambda step: rate_at(step, steps, train.warmup))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     now, pace, seed = Position(), Pace(), torch.initial_seed()
     training = Training(student, ema.module, optimizer, schedule, now, method.to(device))
     first = processes.rank == 0
@@ -123,15 +122,6 @@ def fit(
                 pace.save(checkpoint, training.state())
     student.load_state_dict({**student.state_dict(), **now.best})
     return student.cpu().eval(), History(now.epochs, now.validations)
-
-
-def rate_at(step: int, steps: int, warmup: float) -> float:
-    """Share of `train.lr` at a step, counted from 0: rises linearly over the share `warmup` of the `steps`, then falls
-    as a half cosine, to 0 after the last one."""
-    rising = math.ceil(warmup * steps)
-    if step < rising:
-        return (step + 1) / rising
-    return (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
 
 
 def optimizer_of(student: Segmenter, train: TrainParams) -> Optimizer:

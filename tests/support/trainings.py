@@ -42,7 +42,6 @@ def plan(network: Segmenter, epochs=2, selfcorr=None, supervision=None, **change
         "lr": 2e-3,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
-        "warmup": 0.1,
         "ema_decay": 0.9,
         "validate_every": 1,
         "patience": 99,
