@@ -25,7 +25,7 @@ from stages.engine.shard_jobs import shard_count, wanted
 from stages.formats.inputs import file_in, find_images, shared_folder
 from stages.formats.measured_defects import Record
 from stages.formats.output_folder import (
-    MADE_ANEW,
+    REWRITE,
     SHARD_IMAGES,
     Predict,
     existing_records,
@@ -84,7 +84,7 @@ def main(
             records.append(known.get(source.name) or read_record(file_in(out / "records", source.name)))
     if shards is None:
         for name, data in written(records, network.names, format, scales, shared_folder(sources).name).items():
-            write_output(out / name, data, force, MADE_ANEW)
+            write_output(out / name, data, force, REWRITE)
     else:
         typer.echo(f"shards {shards} of {total}; without --shards the command completes the output", err=True)
     report(records, cached, len(skipped), format, out)

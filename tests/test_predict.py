@@ -173,7 +173,9 @@ def test_a_file_without_a_record_is_not_overwritten(model, images, tmp_path, run
 def test_a_file_of_all_images_is_not_changed_without_force(model, images, tmp_path, runs):
     run(model, images / "y", tmp_path / "out", Format.coco)
     Image.fromarray(image_of((33, 71))).save(images / "y/b.png")
-    with pytest.raises(UserError, match=r"coco\.json: exists and would change; remove it to have it made anew"):
+    with pytest.raises(
+        UserError, match=r"coco\.json: exists and would change; remove it and run again to write it from"
+    ):
         run(model, images / "y", tmp_path / "out", Format.coco)
     run(model, images / "y", tmp_path / "out", Format.coco, force=True)
     (tmp_path / "out/coco.json").unlink()

@@ -141,7 +141,7 @@ def decode(data: bytes, white_level: float | None = None, max_pixels: int | None
             raise MemoryError(str(error)) from None
         # Pillow's decoders raise nearly anything on hostile bytes (OSError, SyntaxError, struct.error, ...)
         raise BadImage(f"corrupt image: {error}") from None
-    # a phone's MPO is one photograph, and a preview or a depth map
+    # a phone's MPO is one image, and a preview or a depth map
     return Decoded(image, _orientation(image), white, restored, several and image.format != "MPO")
 
 

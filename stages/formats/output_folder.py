@@ -28,7 +28,7 @@ from stages.formats.overlay_jpeg import overlay
 from stages.runtime.network import Network, OperatingPoint, open_network
 
 CHOICE = "use another --out, or --force to overwrite it"
-MADE_ANEW = f"remove it to have it made anew from the records, {CHOICE}"
+REWRITE = f"remove it and run again to write it from the records, {CHOICE}"
 
 SHARD_IMAGES = 64
 
